@@ -1,0 +1,2 @@
+//! The program `lingot`.
+fn main() {}

@@ -1,0 +1,15 @@
+//! The ground floor: the nouns of Lingot and the arithmetic that follows from them alone.
+//!
+//! Everyone may stand on it; it imports serde and nothing else. It does no I/O, has no clock, no threads, no
+//! randomness and no unsafe code. Reading order: `model`, `presets`, `cost`, `run`, `event`, `manifest`.
+
+pub mod cost;
+pub mod event;
+pub mod manifest;
+pub mod model;
+pub mod presets;
+pub mod run;
+
+pub use model::{ModelSpec, RouterSpec, Score};
+
+pub use run::RunSpec;
