@@ -1,0 +1,141 @@
+//! The named tensors of a model, in their one fixed order. Checkpoints, optimizer and Hugging Face names follow it.
+
+use crate::model::ModelSpec;
+
+/// What a tensor is for, which decides its initial values and whether it decays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A matrix, or a stack of one per expert: normal initial values, weight decay.
+    Matrix,
+    /// The scale of an RMSNorm: ones, no decay.
+    Norm,
+}
+
+/// One trained tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorSpec {
+    pub name: String,
+    /// Outermost first; matrices are `[out, in]`.
+    pub shape: Vec<usize>,
+    pub role: Role,
+}
+
+/// One router's state that is not trained by gradients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BufferSpec {
+    pub name: String,
+    pub shape: Vec<usize>,
+}
+
+/// All trained tensors. Letters of the shapes: V vocabulary, D width, H heads, G kv heads, C head width, E experts,
+/// F inner width.
+///
+/// ```text
+/// embedding [V, D]
+/// layers.0.attention_norm [D]   .query [H*C, D]  .key [G*C, D]  .value [G*C, D]
+///          .query_norm [C]  .key_norm [C]  (with qk_norm)       .output [D, H*C]
+///          .mlp_norm [D]
+///          .dense_gate_up [2F, D]  .dense_down [D, F]           (dense layers)
+///          .router [E, D]  .experts_gate_up [E, 2F, D]  .experts_down [E, D, F]
+///          .shared_gate_up [2F, D]  .shared_down [D, F]         (with shared experts)
+/// final_norm [D]
+/// head [V, D]                                                   (unless tied)
+/// mtp.token_norm [D]  mtp.hidden_norm [D]  mtp.token_projection [D, D]  mtp.hidden_projection [D, D]
+/// mtp.attention_norm ... as a Mixture-of-Experts layer ...  mtp.final_norm [D]
+/// ```
+///
+/// A `gate_up` tensor holds the F gate rows first, then the F up rows.
+pub fn tensors(model: &ModelSpec) -> Vec<TensorSpec> {
+    let mut list = Vec::new();
+    let [v, d] = [model.vocabulary, model.width].map(|n| n as usize);
+    list.push(matrix("embedding".into(), &[v, d]));
+    for layer in 0..model.layers {
+        block(&mut list, model, &format!("layers.{layer}"), model.is_moe(layer));
+    }
+    list.push(norm("final_norm".into(), d));
+    if !model.tied {
+        list.push(matrix("head".into(), &[v, d]));
+    }
+    if model.mtp_layers > 0 {
+        list.push(norm("mtp.token_norm".into(), d));
+        list.push(norm("mtp.hidden_norm".into(), d));
+        list.push(matrix("mtp.token_projection".into(), &[d, d]));
+        list.push(matrix("mtp.hidden_projection".into(), &[d, d]));
+        block(&mut list, model, "mtp", true);
+        list.push(norm("mtp.final_norm".into(), d));
+    }
+    list
+}
+
+fn block(list: &mut Vec<TensorSpec>, model: &ModelSpec, prefix: &str, is_moe: bool) {
+    let [d, h, g, c] = [model.width, model.heads, model.kv_heads, model.head_width].map(|n| n as usize);
+    let [e, f, shared] = [model.experts, model.expert_width, model.shared_width()].map(|n| n as usize);
+    let dense = model.dense_width as usize;
+    let name = |part: &str| format!("{prefix}.{part}");
+    list.push(norm(name("attention_norm"), d));
+    list.push(matrix(name("query"), &[h * c, d]));
+    list.push(matrix(name("key"), &[g * c, d]));
+    list.push(matrix(name("value"), &[g * c, d]));
+    if model.qk_norm {
+        list.push(norm(name("query_norm"), c));
+        list.push(norm(name("key_norm"), c));
+    }
+    list.push(matrix(name("output"), &[d, h * c]));
+    list.push(norm(name("mlp_norm"), d));
+    if !is_moe {
+        list.push(matrix(name("dense_gate_up"), &[2 * dense, d]));
+        list.push(matrix(name("dense_down"), &[d, dense]));
+        return;
+    }
+    list.push(matrix(name("router"), &[e, d]));
+    list.push(matrix(name("experts_gate_up"), &[e, 2 * f, d]));
+    list.push(matrix(name("experts_down"), &[e, d, f]));
+    if shared > 0 {
+        list.push(matrix(name("shared_gate_up"), &[2 * shared, d]));
+        list.push(matrix(name("shared_down"), &[d, shared]));
+    }
+}
+
+/// The routers' buffers, in layer order: `<layer>.selection_bias [E]` where the router has one, and
+/// `<layer>.logit_statistics [2]` (running mean and deviation of the logits) where routing is warmed up.
+pub fn buffers(model: &ModelSpec) -> Vec<BufferSpec> {
+    let mut prefixes: Vec<String> =
+        (0..model.layers).filter(|&layer| model.is_moe(layer)).map(|layer| format!("layers.{layer}")).collect();
+    if model.mtp_layers > 0 {
+        prefixes.push("mtp".into());
+    }
+    let mut list = Vec::new();
+    for prefix in prefixes {
+        if model.router.selection_bias {
+            let shape = vec![model.experts as usize];
+            list.push(BufferSpec { name: format!("{prefix}.selection_bias"), shape });
+        }
+        if model.router.warmup_steps > 0 {
+            list.push(BufferSpec { name: format!("{prefix}.logit_statistics"), shape: vec![2] });
+        }
+    }
+    list
+}
+
+fn matrix(name: String, shape: &[usize]) -> TensorSpec {
+    TensorSpec { name, shape: shape.to_vec(), role: Role::Matrix }
+}
+
+fn norm(name: String, width: usize) -> TensorSpec {
+    TensorSpec { name, shape: vec![width], role: Role::Norm }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::presets::{NAMES, preset};
+
+    #[test]
+    fn the_tensors_hold_exactly_the_parameters() {
+        for name in NAMES {
+            let model = preset(name).unwrap();
+            let numbers: usize = tensors(&model).iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
+            assert_eq!(numbers as u64, model.parameters() + model.mtp_parameters(), "{name}");
+        }
+    }
+}
