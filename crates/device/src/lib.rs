@@ -1,1 +1,23 @@
-//! placeholder
+//! What hardware can do: tensors, the op alphabet, and the backends that run it.
+//!
+//! An op has one name on every floor: its front door in `ops/` checks shapes and types, its definition in
+//! `reference/` says in plain f64 loops what it means, and each backend has a file of the same name.
+//! This is the only crate with unsafe code. It imports `spec` and never knows what a layer, a step or a peer is.
+//! Reading order: `backend`, `tensor`, `op`, then one op, say `combine`, through `ops/`, `reference/` and `cpu/`.
+
+pub mod backend;
+pub mod conformance;
+pub mod cpu;
+pub mod error;
+mod host;
+pub mod null;
+pub mod op;
+mod op_cost;
+pub mod ops;
+pub mod reference;
+pub mod tensor;
+
+pub use backend::{Backend, DeviceInfo, Slot};
+pub use error::{Error, Result};
+pub use op::{Flip, Op, RouteRule};
+pub use tensor::{Device, Kind, Tensor};

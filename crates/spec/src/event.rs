@@ -1,1 +1,221 @@
-//! x
+//! The lines of `run.jsonl`: everything that happens to a run, one event a line.
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// The version of the schema; it grows when a reader of older files would misread a newer one.
+pub const SCHEMA: u32 = 1;
+
+/// One line. Numbers that are not finite are written as `null` and read back as not-a-number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    Start(Start),
+    Step(Step),
+    Experts(Experts),
+    Evaluation(Evaluation),
+    Checkpoint(Checkpoint),
+    Resume(Resume),
+    Anomaly(Anomaly),
+    End(End),
+}
+
+/// The run begins: the first line of the file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    /// `SCHEMA` of the program that writes.
+    pub schema: u32,
+    pub lingot: String,
+    pub run: String,
+    /// BLAKE3 of the resolved RUN.toml.
+    pub config_hash: String,
+    pub device: String,
+    pub parameters: u64,
+    pub activated_parameters: u64,
+    /// Steps the run is laid out for.
+    pub steps: u64,
+    /// Seconds since 1970-01-01 UTC.
+    pub unix_time_s: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub currency: Option<String>,
+}
+
+/// An optimizer step was taken.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Steps taken so far, this one included.
+    pub step: u64,
+    /// What was differentiated: all losses below with their weights.
+    #[serde(deserialize_with = "number")]
+    pub loss: f64,
+    /// Cross-entropy of the next token.
+    #[serde(deserialize_with = "number")]
+    pub main_loss: f64,
+    /// Cross-entropy of the multi-token-prediction layer, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtp_loss: Option<f64>,
+    #[serde(deserialize_with = "number")]
+    pub balance_loss: f64,
+    #[serde(deserialize_with = "number")]
+    pub z_loss: f64,
+    pub rate: f64,
+    /// Global norm before clipping.
+    #[serde(deserialize_with = "number")]
+    pub gradient_norm: f64,
+    /// Tokens trained on so far.
+    pub tokens: u64,
+    pub tokens_per_s: f64,
+    /// Time spent training so far, all resumptions together.
+    pub seconds: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub money: Option<f64>,
+    /// Passes over the corpora so far.
+    pub epoch: f64,
+}
+
+/// How evenly the tokens of a step were spread over the experts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Experts {
+    pub step: u64,
+    pub layers: Vec<ExpertLoad>,
+}
+
+/// The load of one layer's experts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExpertLoad {
+    /// From 0; the multi-token-prediction layer comes after the last.
+    pub layer: u32,
+    /// The busiest expert's tokens over the mean; 1 when even.
+    pub max_over_mean: f64,
+    /// The least busy expert's tokens over the mean; 1 when even.
+    pub min_over_mean: f64,
+    /// Share of the experts that no token visited.
+    pub idle_share: f64,
+    /// Entropy of the load over its largest possible value, the logarithm of the number of experts; 1 when even.
+    pub entropy: f64,
+}
+
+/// The held-out text was scored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    pub step: u64,
+    /// Mean cross-entropy of a token, in nats.
+    #[serde(deserialize_with = "number")]
+    pub loss: f64,
+    #[serde(deserialize_with = "number")]
+    pub perplexity: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bits_per_byte: Option<f64>,
+}
+
+/// A checkpoint is safe on disk.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    pub step: u64,
+    /// Relative to the run's folder.
+    pub path: String,
+    /// Time the run waited for it.
+    pub seconds: f64,
+}
+
+/// The run goes on from a checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Resume {
+    pub step: u64,
+    /// The checkpoint, relative to the run's folder.
+    pub from: String,
+}
+
+/// Something was out of the ordinary.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Anomaly {
+    pub step: u64,
+    /// One word for machines, such as `not_finite`.
+    pub kind: String,
+    /// A sentence for people.
+    pub reason: String,
+}
+
+/// The run is over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct End {
+    pub step: u64,
+    /// A sentence for people: why it stopped.
+    pub reason: String,
+    /// The last held-out loss.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out_loss: Option<f64>,
+    pub tokens: u64,
+    pub seconds: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub money: Option<f64>,
+}
+
+impl Event {
+    /// The step after which the event happened; 0 for the start.
+    pub fn step(&self) -> u64 {
+        match self {
+            Event::Start(_) => 0,
+            Event::Step(event) => event.step,
+            Event::Experts(event) => event.step,
+            Event::Evaluation(event) => event.step,
+            Event::Checkpoint(event) => event.step,
+            Event::Resume(event) => event.step,
+            Event::Anomaly(event) => event.step,
+            Event::End(event) => event.step,
+        }
+    }
+}
+
+impl ExpertLoad {
+    /// The load of a layer whose experts received so many tokens each; even when there was nothing to spread.
+    pub fn from_counts(layer: u32, counts: &[u64]) -> ExpertLoad {
+        let total: u64 = counts.iter().sum();
+        let experts = counts.len() as f64;
+        if total == 0 {
+            return ExpertLoad { layer, max_over_mean: 1.0, min_over_mean: 1.0, idle_share: 0.0, entropy: 1.0 };
+        }
+        let mean = total as f64 / experts;
+        let largest = counts.iter().copied().max().unwrap_or(0) as f64;
+        let smallest = counts.iter().copied().min().unwrap_or(0) as f64;
+        let idle = counts.iter().filter(|&&count| count == 0).count() as f64;
+        let entropy: f64 = counts
+            .iter()
+            .filter(|&&count| count > 0)
+            .map(|&count| count as f64 / total as f64)
+            .map(|share| -share * share.ln())
+            .sum();
+        let entropy = if counts.len() > 1 { entropy / experts.ln() } else { 1.0 };
+        ExpertLoad {
+            layer,
+            max_over_mean: largest / mean,
+            min_over_mean: smallest / mean,
+            idle_share: idle / experts,
+            entropy,
+        }
+    }
+}
+
+/// JSON has no word for a number that is not finite: it is written as `null`.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_even_load_has_ratios_of_one() {
+        let load = ExpertLoad::from_counts(3, &[5, 5, 5, 5]);
+        assert_eq!((load.max_over_mean, load.min_over_mean, load.idle_share), (1.0, 1.0, 0.0));
+        assert!((load.entropy - 1.0).abs() < 1e-12);
+        assert_eq!(ExpertLoad::from_counts(3, &[0, 0]).entropy, 1.0);
+    }
+
+    #[test]
+    fn a_load_on_one_expert_has_no_entropy() {
+        let load = ExpertLoad::from_counts(0, &[0, 8, 0, 0]);
+        assert_eq!((load.max_over_mean, load.min_over_mean, load.idle_share), (4.0, 0.0, 0.75));
+        assert_eq!(load.entropy, 0.0);
+    }
+}

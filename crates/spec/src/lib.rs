@@ -11,6 +11,7 @@ pub mod presets;
 pub mod run;
 pub mod tensors;
 
+pub use cost::Cost;
 pub use model::{ModelSpec, RouterSpec, Score};
 
 pub use run::RunSpec;

@@ -1,1 +1,73 @@
-//! x
+//! What a checkpoint says about itself: `manifest.json` as a value.
+
+use crate::model::ModelSpec;
+use serde::{Deserialize, Serialize};
+
+/// The version of the checkpoint folder. A program reads its own and every older version.
+pub const FORMAT: u32 = 1;
+
+/// A complete manifest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// `FORMAT` of the program that wrote it.
+    pub format: u32,
+    #[serde(flatten)]
+    pub head: ManifestHead,
+    /// The other files of the folder.
+    pub files: Vec<FileEntry>,
+    /// Every tensor of every file, in the order of the files.
+    pub tensors: Vec<TensorEntry>,
+    /// BLAKE3 of this very text with the seal's own 64 digits replaced by zeros.
+    pub seal: String,
+}
+
+/// What the trainer knows and the files do not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ManifestHead {
+    /// Version of Lingot that wrote the checkpoint.
+    pub lingot: String,
+    /// Optimizer steps taken.
+    pub step: u64,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// Time spent training, all resumptions together.
+    pub seconds: f64,
+    /// Money spent, in the currency of the run's price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub money: Option<f64>,
+    pub seed: u64,
+    pub model: ModelSpec,
+    /// The resolved RUN.toml, word for word.
+    pub run: String,
+    /// The checkpoints this one was merged from, oldest first; none for a checkpoint of training.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub merged: Vec<MergeSource>,
+}
+
+/// One checkpoint that went into a merged one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MergeSource {
+    pub path: String,
+    pub step: u64,
+    /// Its share; the shares sum to one.
+    pub coefficient: f64,
+}
+
+/// One file next to the manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    pub name: String,
+    pub bytes: u64,
+}
+
+/// One tensor of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TensorEntry {
+    pub file: String,
+    pub name: String,
+    /// As safetensors spells it; `F32` throughout this format.
+    pub dtype: String,
+    pub shape: Vec<usize>,
+    /// BLAKE3 of the tensor's bytes, in hexadecimal.
+    pub blake3: String,
+}

@@ -1,0 +1,53 @@
+//! What can go wrong on the device floor. Each variant carries its operands, so the text can show both numbers.
+
+use std::fmt;
+
+/// The device floor's result.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can go wrong on the device floor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// A tensor has another shape than the op needs.
+    Shape { op: &'static str, tensor: &'static str, found: Vec<usize>, wanted: Vec<usize> },
+    /// A tensor has another element type than the op needs.
+    Kind { op: &'static str, tensor: &'static str, found: &'static str, wanted: &'static str },
+    /// Two tensors of one op live on different devices.
+    Elsewhere { op: &'static str, tensor: &'static str, found: String, wanted: String },
+    /// An output shares memory with another tensor of the op.
+    Overlap { op: &'static str, tensor: &'static str },
+    /// A number is outside of what the op is defined for.
+    Value { op: &'static str, what: &'static str, found: String, wanted: String },
+    /// The device has no room.
+    OutOfMemory { device: String, needs_bytes: u64, has_bytes: u64 },
+    /// The backend cannot do this.
+    Unsupported { device: String, what: String, hint: String },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Shape { op, tensor, found, wanted } => {
+                write!(f, "{op}: `{tensor}` is {found:?}, but must be {wanted:?}")
+            }
+            Error::Kind { op, tensor, found, wanted } => {
+                write!(f, "{op}: `{tensor}` holds {found}, but must hold {wanted}")
+            }
+            Error::Elsewhere { op, tensor, found, wanted } => {
+                write!(f, "{op}: `{tensor}` is on {found}, the others are on {wanted}")
+            }
+            Error::Overlap { op, tensor } => {
+                write!(f, "{op}: `{tensor}` is written and shares memory with another tensor of the op")
+            }
+            Error::Value { op, what, found, wanted } => write!(f, "{op}: {what} is {found}, but must be {wanted}"),
+            Error::OutOfMemory { device, needs_bytes, has_bytes } => write!(
+                f,
+                "{device}: a tensor of {needs_bytes} bytes does not fit, {has_bytes} bytes are free\n\n\
+                 hint: use a smaller batch.micro, or device.recompute = \"block\""
+            ),
+            Error::Unsupported { device, what, hint } => write!(f, "{device}: {what}\n\nhint: {hint}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

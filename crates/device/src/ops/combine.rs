@@ -1,0 +1,32 @@
+//! Bring each token's answers home and add them up. Backward partner: `dispatch`.
+
+use super::door::Door;
+use crate::error::Result;
+use crate::op::Op;
+use crate::tensor::Tensor;
+
+/// `sum over k of x[places[t,k]]`.
+pub fn combine(x_rd: &Tensor, places_tk: &Tensor) -> Result<Tensor> {
+    let door = Door::new("combine", x_rd)?;
+    let [t, d] = check(&door, x_rd, places_tk)?;
+    let out_td = door.empty(&[t, d])?;
+    x_rd.device().run(Op::Combine { x_rd, places_tk, out_td: &out_td, add: false })?;
+    Ok(out_td)
+}
+
+/// `out += sum over k of x[places[t,k]]`.
+pub fn combine_onto(out_td: &Tensor, x_rd: &Tensor, places_tk: &Tensor) -> Result<()> {
+    let door = Door::new("combine", x_rd)?;
+    let [t, d] = check(&door, x_rd, places_tk)?;
+    door.floats("out", out_td, &[t, d])?;
+    door.apart("out", out_td, &[x_rd])?;
+    x_rd.device().run(Op::Combine { x_rd, places_tk, out_td, add: true })
+}
+
+fn check(door: &Door<'_>, x_rd: &Tensor, places_tk: &Tensor) -> Result<[usize; 2]> {
+    let [t, k] = door.dims("places", places_tk)?;
+    let [_, d] = door.dims("x", x_rd)?;
+    door.integers("places", places_tk, &[t, k])?;
+    door.floats("x", x_rd, &[t * k, d])?;
+    Ok([t, d])
+}

@@ -1,0 +1,28 @@
+//! NormHead: a head whose columns have norm one over the vocabulary (Ling report, equation 4).
+//!
+//! Dividing the head's column d by its norm is the same as dividing the input's column d, so the normalised head never
+//! exists; and since the norm is detached, the gradient by the head is that of a plain head under the scaled input.
+
+use super::door::Door;
+use crate::error::Result;
+use crate::op::Op;
+use crate::tensor::Tensor;
+
+/// `1 / (||w[:,d]||_2 + 1e-7)` for each column.
+pub fn column_scales(w_vd: &Tensor) -> Result<Tensor> {
+    let door = Door::new("column_scales", w_vd)?;
+    let [_, d] = door.dims("w", w_vd)?;
+    let out_d = door.empty(&[d])?;
+    w_vd.device().run(Op::ColumnScales { w_vd, out_d: &out_d })?;
+    Ok(out_d)
+}
+
+/// `x[t,d] * scales[d]`; its own gradient by x.
+pub fn scale_columns(x_td: &Tensor, scales_d: &Tensor) -> Result<Tensor> {
+    let door = Door::new("scale_columns", x_td)?;
+    let [t, d] = door.dims("x", x_td)?;
+    door.floats("scales", scales_d, &[d])?;
+    let out_td = door.empty(&[t, d])?;
+    x_td.device().run(Op::ScaleColumns { x_td, scales_d, out_td: &out_td })?;
+    Ok(out_td)
+}
