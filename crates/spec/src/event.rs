@@ -172,7 +172,13 @@ impl ExpertLoad {
         let total: u64 = counts.iter().sum();
         let experts = counts.len() as f64;
         if total == 0 {
-            return ExpertLoad { layer, max_over_mean: 1.0, min_over_mean: 1.0, idle_share: 0.0, entropy: 1.0 };
+            return ExpertLoad {
+                layer,
+                max_over_mean: 1.0,
+                min_over_mean: 1.0,
+                idle_share: 0.0,
+                entropy: 1.0,
+            };
         }
         let mean = total as f64 / experts;
         let largest = counts.iter().copied().max().unwrap_or(0) as f64;

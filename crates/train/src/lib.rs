@@ -1,1 +1,16 @@
-//! placeholder
+//! The training floor: the loop and everything a run keeps, from its config to its last checkpoint.
+
+pub mod checkpoint;
+pub mod checkpoints;
+pub mod config;
+pub mod error;
+pub mod lock;
+pub mod log;
+pub mod manifest_file;
+pub mod merge;
+pub mod schedule;
+pub mod stop;
+pub mod tensor_file;
+pub mod tfevents;
+
+pub use error::{Error, Result};

@@ -1,0 +1,170 @@
+//! What serde cannot know: numbers that must be positive, divide each other, or come together.
+
+use super::source::Source;
+use crate::error::Result;
+use lingot_spec::run::{RecomputeSpec, RunSpec, Shape};
+
+pub(super) fn check(source: &Source, run: &RunSpec) -> Result<()> {
+    check_model(source, run)?;
+    check_data(source, run)?;
+    check_batch(source, run)?;
+    check_numbers(source, run)?;
+    check_stop(source, run)?;
+    check_device(source, run)
+}
+
+/// The model's own check names the key first, which is enough to find its line.
+fn check_model(source: &Source, run: &RunSpec) -> Result<()> {
+    run.model.check().map_err(|error| {
+        let key = error.problem.split([' ', ',']).next().unwrap_or("model").to_owned();
+        source.error(&key, error.problem, error.hint)
+    })
+}
+
+fn check_data(source: &Source, run: &RunSpec) -> Result<()> {
+    let data = &run.data;
+    if data.corpora.is_empty() {
+        let hint = "add corpora = [{ path = \"text.txt\" }]";
+        return Err(source.error("data.corpora", "data.corpora is empty", hint));
+    }
+    for (index, corpus) in data.corpora.iter().enumerate() {
+        positive(source, &format!("data.corpora.{index}.weight"), corpus.weight)?;
+    }
+    if data.sequence == 0 {
+        return Err(source.error("data.sequence", "data.sequence is 0", "256 suits small models"));
+    }
+    if !(0.0..1.0).contains(&data.validation) {
+        let problem = format!("data.validation ({}) is not a share from 0 to below 1", data.validation);
+        return Err(source.error("data.validation", problem, "0.05 holds out every twentieth document"));
+    }
+    Ok(())
+}
+
+fn check_batch(source: &Source, run: &RunSpec) -> Result<()> {
+    let batch = &run.batch;
+    for (key, value) in [("batch.sequences", batch.sequences), ("batch.micro", batch.micro)] {
+        if value == 0 {
+            return Err(source.error(key, format!("{key} is 0"), "a step needs at least one sequence"));
+        }
+    }
+    for (key, value) in [("batch.sequences", batch.sequences), ("batch.from", batch.from)] {
+        if !value.is_multiple_of(batch.micro) {
+            let problem = format!("{key} ({value}) is not a multiple of batch.micro ({})", batch.micro);
+            return Err(source.error(key, problem, "every step is made of whole micro-batches"));
+        }
+    }
+    if batch.from > batch.sequences {
+        let problem = format!("batch.from ({}) exceeds batch.sequences ({})", batch.from, batch.sequences);
+        return Err(source.error("batch.from", problem, "the ramp goes up, from `from` to `sequences`"));
+    }
+    if (batch.from > 0) != (batch.ramp_steps > 0) {
+        let problem = format!("batch.from is {} but batch.ramp_steps is {}", batch.from, batch.ramp_steps);
+        let key = if batch.from > 0 { "batch.from" } else { "batch.ramp_steps" };
+        return Err(source.error(key, problem, "a ramp needs both; leave both at 0 for none"));
+    }
+    let router = &run.model.router;
+    let routed = run.model.moe_layers() + run.model.mtp_layers > 0;
+    if routed && router.balance_loss > 0.0 && !batch.micro.is_multiple_of(router.balance_sequences) {
+        let problem = format!(
+            "batch.micro ({}) is not a multiple of model.router.balance_sequences ({})",
+            batch.micro, router.balance_sequences
+        );
+        let hint =
+            "the balance loss is taken over whole groups of sequences, which one micro-batch must hold";
+        return Err(source.error("batch.micro", problem, hint));
+    }
+    Ok(())
+}
+
+fn check_numbers(source: &Source, run: &RunSpec) -> Result<()> {
+    let (router, optimizer, schedule) = (&run.model.router, &run.optimizer, &run.schedule);
+    positive(source, "optimizer.rate", optimizer.rate)?;
+    positive(source, "optimizer.epsilon", optimizer.epsilon)?;
+    positive(source, "model.router.scale", router.scale)?;
+    for (key, value) in [
+        ("optimizer.decay", optimizer.decay),
+        ("optimizer.clip", optimizer.clip),
+        ("model.mtp_weight", run.model.mtp_weight),
+        ("model.router.bias_rate", router.bias_rate),
+        ("model.router.balance_loss", router.balance_loss),
+        ("model.router.z_loss", router.z_loss),
+    ] {
+        if !(value >= 0.0 && value.is_finite()) {
+            return Err(source.error(key, format!("{key} is {value}"), "give it 0 or a positive number"));
+        }
+    }
+    for (key, value) in [("optimizer.beta1", optimizer.beta1), ("optimizer.beta2", optimizer.beta2)] {
+        if !(0.0..1.0).contains(&value) {
+            let problem = format!("{key} ({value}) is not from 0 to below 1");
+            return Err(source.error(key, problem, "Ling uses beta1 = 0.9 and beta2 = 0.95"));
+        }
+    }
+    for (key, value) in [("schedule.turn", schedule.turn), ("schedule.floor", schedule.floor)] {
+        if !(0.0..=1.0).contains(&value) {
+            let problem = format!("{key} ({value}) is not a share from 0 to 1");
+            return Err(source.error(
+                key,
+                problem,
+                "turn is a share of the run, floor a share of the peak rate",
+            ));
+        }
+    }
+    if schedule.shape == Shape::InverseSqrt && schedule.floor == 0.0 {
+        let problem = "schedule.floor is 0, which the inverse square root never reaches";
+        return Err(source.error("schedule.floor", problem, "Ling anneals to floor = 1e-4"));
+    }
+    Ok(())
+}
+
+fn check_stop(source: &Source, run: &RunSpec) -> Result<()> {
+    let stop = &run.stop;
+    if stop.steps == 0 {
+        let hint = "the schedule is laid over stop.steps; give it a positive number";
+        return Err(source.error("stop.steps", "stop.steps is 0", hint));
+    }
+    if stop.tokens == Some(0) {
+        return Err(source.error("stop.tokens", "stop.tokens is 0", "leave it out for no limit"));
+    }
+    for (key, value) in [("stop.hours", stop.hours), ("stop.money", stop.money), ("stop.loss", stop.loss)] {
+        if let Some(value) = value {
+            positive(source, key, value)?;
+        }
+    }
+    match (&run.price, stop.money) {
+        (None, Some(money)) => {
+            let problem = format!("stop.money is {money} but there is no price");
+            let hint = "add [price] with per_hour and currency";
+            Err(source.error("stop.money", problem, hint))
+        }
+        (Some(price), _) if !(price.per_hour >= 0.0 && price.per_hour.is_finite()) => {
+            let problem = format!("price.per_hour is {}", price.per_hour);
+            Err(source.error("price.per_hour", problem, "give it 0 or a positive number"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_device(source: &Source, run: &RunSpec) -> Result<()> {
+    if run.evaluation.sequences == 0 {
+        let hint = "the held-out loss needs at least one sequence";
+        return Err(source.error("evaluation.sequences", "evaluation.sequences is 0", hint));
+    }
+    match &run.device.recompute {
+        RecomputeSpec::Each(policies) if policies.len() != run.model.layers as usize => {
+            let problem = format!(
+                "device.recompute has {} policies, model.layers is {}",
+                policies.len(),
+                run.model.layers
+            );
+            Err(source.error("device.recompute", problem, "give one policy for all layers, or one for each"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn positive(source: &Source, key: &str, value: f64) -> Result<()> {
+    if value > 0.0 && value.is_finite() {
+        return Ok(());
+    }
+    Err(source.error(key, format!("{key} is {value}"), "give it a positive number"))
+}
