@@ -1,0 +1,104 @@
+//! What a model is given: rows of tokens, and the totals of the step they are part of.
+
+use lingot_device::{Device, Result, Tensor};
+
+/// A micro-batch on the host, sequences one after the other. T = sequences x sequence length.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a> {
+    pub tokens_t: &'a [i32],
+    /// The next token of the same document, -1 for none.
+    pub targets_t: &'a [i32],
+    /// For each token, the index in 0..T of the first token of its document.
+    pub starts_t: &'a [i32],
+    /// Each token's place in its document.
+    pub positions_t: &'a [i32],
+    /// Tokens of one sequence.
+    pub sequence: usize,
+}
+
+/// A micro-batch on the device.
+pub struct Inputs {
+    pub(crate) tokens_t: Tensor,
+    pub(crate) targets_t: Tensor,
+    pub(crate) starts_t: Tensor,
+    pub(crate) positions_t: Tensor,
+    /// What multi-token prediction sees and predicts.
+    pub(crate) next: Option<[Tensor; 2]>,
+    pub(crate) sequence: usize,
+}
+
+impl Inputs {
+    /// Moves the rows to the device; `mtp` also makes what multi-token prediction needs.
+    pub fn new(device: &Device, rows: Rows<'_>, mtp: bool) -> Result<Inputs> {
+        let put = |values: &[i32]| device.integers(values, &[values.len()]);
+        let next = if mtp {
+            let [tokens, targets] = rows.after_next();
+            Some([put(&tokens)?, put(&targets)?])
+        } else {
+            None
+        };
+        Ok(Inputs {
+            tokens_t: put(rows.tokens_t)?,
+            targets_t: put(rows.targets_t)?,
+            starts_t: put(rows.starts_t)?,
+            positions_t: put(rows.positions_t)?,
+            next,
+            sequence: rows.sequence,
+        })
+    }
+}
+
+impl Rows<'_> {
+    /// Tokens that have a target.
+    pub fn targets(&self) -> u64 {
+        self.targets_t.iter().filter(|&&target| target >= 0).count() as u64
+    }
+
+    /// Tokens that multi-token prediction has a target for.
+    pub fn mtp_targets(&self) -> u64 {
+        self.after_next()[1].iter().filter(|&&target| target >= 0).count() as u64
+    }
+
+    /// The token after each token (0 where there is none), and the one after that (-1 where there is none).
+    fn after_next(&self) -> [Vec<i32>; 2] {
+        let tokens = self.targets_t.iter().map(|&target| target.max(0)).collect();
+        let count = self.targets_t.len();
+        let targets = (0..count)
+            .map(|t| {
+                let inside = (t + 1) % self.sequence != 0;
+                if inside && self.targets_t[t] >= 0 { self.targets_t[t + 1] } else { -1 }
+            })
+            .collect();
+        [tokens, targets]
+    }
+}
+
+/// What the means of a whole step are taken over, however many micro-batches or devices share it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Totals {
+    pub tokens: u64,
+    /// Tokens with a target.
+    pub targets: u64,
+    /// Tokens with a target for multi-token prediction.
+    pub mtp_targets: u64,
+}
+
+impl Totals {
+    /// Counts those rows in.
+    pub fn add(&mut self, rows: &Rows<'_>, mtp: bool) {
+        self.tokens += rows.tokens_t.len() as u64;
+        self.targets += rows.targets();
+        if mtp {
+            self.mtp_targets += rows.mtp_targets();
+        }
+    }
+}
+
+/// Stochastic routing warmup at one step: how much of the logits is kept, and the noise of the rest.
+#[derive(Clone, Copy)]
+pub struct Warmth<'a> {
+    /// `min(step / warmup steps, 1)`.
+    pub keep: f64,
+    /// Standard normal noise, [T, E], for a routed layer by its number among them: a pure function.
+    pub noise: &'a dyn Fn(usize) -> Vec<f32>,
+}

@@ -1,0 +1,64 @@
+//! What a step counts besides gradients: losses, expert loads, statistics of the routers' logits.
+
+use lingot_device::{Device, Kind, Result, Tensor, ops};
+use lingot_spec::ModelSpec;
+
+/// Sums on the device, added to by every micro-batch of a step.
+pub struct Tally {
+    /// Sum of the losses, and of their squares, which nobody needs.
+    pub(crate) main_2: Tensor,
+    pub(crate) mtp_2: Tensor,
+    /// One per routed layer, the multi-token-prediction layer last.
+    pub(crate) routed: Vec<RoutedTally>,
+}
+
+/// One routed layer's sums.
+pub(crate) struct RoutedTally {
+    pub(crate) loads_e: Tensor,
+    /// Balance loss over scopes, logsumexp^2 over tokens.
+    pub(crate) losses_2: Tensor,
+    /// Of the raw logits: sum, and sum of squares.
+    pub(crate) moments_2: Tensor,
+}
+
+/// The losses of a step, as means; auxiliary losses are summed over layers and not yet weighted.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Losses {
+    pub main: f64,
+    pub mtp: f64,
+    pub balance: f64,
+    pub z: f64,
+    /// What is minimised: all of them, weighted.
+    pub total: f64,
+}
+
+impl Tally {
+    pub(crate) fn new(model: &ModelSpec, device: &Device, kind: Kind) -> Result<Tally> {
+        let routed = (0..model.moe_layers() + model.mtp_layers)
+            .map(|_| {
+                Ok(RoutedTally {
+                    loads_e: device.zeros(&[model.experts as usize], Kind::I32)?,
+                    losses_2: device.zeros(&[2], kind)?,
+                    moments_2: device.zeros(&[2], kind)?,
+                })
+            })
+            .collect::<Result<Vec<RoutedTally>>>()?;
+        Ok(Tally { main_2: device.zeros(&[2], kind)?, mtp_2: device.zeros(&[2], kind)?, routed })
+    }
+
+    pub(crate) fn clear(&self) -> Result<()> {
+        ops::fill(&self.main_2, 0.0)?;
+        ops::fill(&self.mtp_2, 0.0)?;
+        for layer in &self.routed {
+            ops::fill(&layer.loads_e, 0.0)?;
+            ops::fill(&layer.losses_2, 0.0)?;
+            ops::fill(&layer.moments_2, 0.0)?;
+        }
+        Ok(())
+    }
+
+    /// How often each expert was chosen, per routed layer. Waits for the device.
+    pub fn loads(&self) -> Result<Vec<Vec<i32>>> {
+        self.routed.iter().map(|layer| layer.loads_e.to_integers()).collect()
+    }
+}
