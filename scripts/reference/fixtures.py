@@ -3,6 +3,7 @@
 import copy
 import json
 import pathlib
+import textwrap
 
 import numpy
 import torch
@@ -208,7 +209,7 @@ def relative(a, b):
 
 
 def dumps(content):
-    """JSON a person can read: short lists of numbers stay on one line."""
+    """JSON a person can read: lists of numbers run on as text does."""
     return render(copy.deepcopy(content), "") + "\n"
 
 
@@ -220,4 +221,7 @@ def render(value, indent):
     if isinstance(value, dict):
         items = [f"{inner}{json.dumps(key)}: {render(item, inner)}" for key, item in value.items()]
         return "{\n" + ",\n".join(items) + f"\n{indent}}}"
+    if not isinstance(value[0], (dict, list)):
+        lines = textwrap.wrap(line[1:-1], 118, initial_indent=inner, subsequent_indent=inner)
+        return "[\n" + "\n".join(lines) + f"\n{indent}]"
     return "[\n" + ",\n".join(inner + render(item, inner) for item in value) + f"\n{indent}]"

@@ -46,7 +46,7 @@ def v2(changes=None, router=None):
 
 # Case -> (spec, sequences, tokens of a sequence, seed). The seeds come from --search.
 CASES = {
-    "v1": (v1({"head_width": 8, "rotary_width": 8}), 2, 24, 2),
+    "v1": (v1({"head_width": 6, "rotary_width": 6}), 2, 24, 1),
     "v1-scope2": (v1({"layers": 1, "vocabulary": 71}, {"balance_sequences": 2, "balance_loss": 0.2}), 4, 12, 0),
     "v1-normhead": (v1({"layers": 1, "norm_head": True}), 2, 24, 0),
     "v1-normhead-tied": (v1({"layers": 1, "norm_head": True, "tied": True}), 2, 24, 0),
