@@ -1,0 +1,22 @@
+//! The selection bias's step towards equal loads (loss-free balancing, arXiv 2408.15664), with zero mean (Ling 2.0).
+
+/// `b += rate (sign(e) - mean(sign(e)))` with `e = mean(loads) - load`; the sign of 0 is 0.
+pub(super) fn step(loads: &[i32], bias: &mut [f64], rate: f64) {
+    let count = loads.len() as f64;
+    let mean_load = loads.iter().map(|&load| f64::from(load)).sum::<f64>() / count;
+    let signs: Vec<f64> = loads.iter().map(|&load| sign(mean_load - f64::from(load))).collect();
+    let mean_sign = signs.iter().sum::<f64>() / count;
+    for (bias, sign) in bias.iter_mut().zip(signs) {
+        *bias += rate * (sign - mean_sign);
+    }
+}
+
+fn sign(x: f64) -> f64 {
+    if x > 0.0 {
+        1.0
+    } else if x < 0.0 {
+        -1.0
+    } else {
+        0.0
+    }
+}

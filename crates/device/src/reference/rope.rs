@@ -1,0 +1,31 @@
+//! Rotary positions (Su et al., arXiv 2104.09864, equation 34), in the layout that pairs the halves.
+
+/// The sizes of the rotation of x `[T, heads, width]`.
+pub(super) struct Rope {
+    pub(super) heads: usize,
+    pub(super) width: usize,
+    pub(super) rotary_width: usize,
+    pub(super) theta: f64,
+}
+
+impl Rope {
+    /// Rotates the pair `(x_i, x_j)`, `j = i + rotary/2`, by the angle `a = position theta^(-2i/rotary)`:
+    /// `(x_i cos a - x_j sin a, x_i sin a + x_j cos a)`. `back` takes -a, which is the inverse and the transpose, and so
+    /// the gradient. Elements from `rotary_width` on stay as they are.
+    pub(super) fn rotate(&self, x: &mut [f64], positions: &[i32], back: bool) {
+        let half = self.rotary_width / 2;
+        for (t, &position) in positions.iter().enumerate() {
+            for head in 0..self.heads {
+                let first = (t * self.heads + head) * self.width;
+                for i in 0..half {
+                    let angle =
+                        f64::from(position) * self.theta.powf(-2.0 * i as f64 / self.rotary_width as f64);
+                    let (sin, cos) = if back { (-angle).sin_cos() } else { angle.sin_cos() };
+                    let (left, right) = (x[first + i], x[first + i + half]);
+                    x[first + i] = left * cos - right * sin;
+                    x[first + i + half] = left * sin + right * cos;
+                }
+            }
+        }
+    }
+}

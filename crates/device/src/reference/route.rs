@@ -1,0 +1,193 @@
+//! Which experts a token visits, how much each counts, and the losses that keep the experts busy.
+//!
+//! Ling v1 scores by a softmax over all experts (arXiv 2503.05139, section 2), v2 by sigmoids, with a selection bias and
+//! groups (arXiv 2510.22115; DeepSeek-V3, arXiv 2412.19437, section 2.1.2). The balance loss is that of Switch
+//! Transformer (arXiv 2101.03961, equations 4 to 6), the z-loss that of ST-MoE (arXiv 2202.08906, equation 5).
+
+use crate::op::RouteRule;
+use lingot_spec::Score;
+
+/// What routing decides, and its two losses.
+pub(super) struct Routed {
+    pub(super) experts: Vec<i32>,
+    pub(super) weights: Vec<f64>,
+    pub(super) counts: Vec<i32>,
+    pub(super) losses: [f64; 2],
+}
+
+/// Routes each token: its K experts by `choose`, their weights by `weigh`; then the losses:
+/// the sum over scopes of `E sum over e of f_e P_e`, where `f_e = counts_e / (K n)` is the share of the scope's n tokens
+/// that went to e and `P_e` the mean of e's share of the scores, and the sum over tokens of `logsumexp(logits)^2`.
+pub(super) fn forward(logits: &[f64], bias: Option<&[f64]>, rule: RouteRule, e: usize) -> Routed {
+    let tokens = logits.len() / e;
+    let mut routed = Routed {
+        experts: vec![],
+        weights: vec![],
+        counts: vec![0; tokens / rule.scope_tokens * e],
+        losses: [0.0, 0.0],
+    };
+    for (t, logits) in logits.chunks_exact(e).enumerate() {
+        let scores = scores(logits, rule.score);
+        let chosen = choose(&scores, bias, rule);
+        routed.weights.extend(weigh(&scores, &chosen, rule));
+        for &expert in &chosen {
+            routed.experts.push(expert as i32);
+            routed.counts[t / rule.scope_tokens * e + expert] += 1;
+        }
+        routed.losses[1] += log_sum_exp(logits).powi(2);
+    }
+    for (t, logits) in logits.chunks_exact(e).enumerate() {
+        let shares = shares(&scores(logits, rule.score), rule.score);
+        for (expert, share) in shares.iter().enumerate() {
+            routed.losses[0] += pull(&routed.counts, t, expert, e, rule) * share;
+        }
+    }
+    routed
+}
+
+/// What the gradient is of: `d_weights . weights + balance_scale losses[0] + z_scale losses[1]`, times `keep`.
+pub(super) struct RouteGrad<'a> {
+    pub(super) experts: &'a [i32],
+    pub(super) counts: &'a [i32],
+    pub(super) d_weights: &'a [f64],
+    pub(super) rule: RouteRule,
+    pub(super) balance_scale: f64,
+    pub(super) z_scale: f64,
+    pub(super) keep: f64,
+}
+
+impl RouteGrad<'_> {
+    /// The gradient by the logits; the choice itself and the counts `f_e` have none. First by the scores s (see
+    /// `by_scores`), then through them: `p_e (d_p_e - sum of p d_p)` for a softmax, `s_e (1 - s_e) d_s_e` for sigmoids;
+    /// the z-loss adds `2 logsumexp(z) softmax(z)_e`.
+    pub(super) fn by_logits(&self, logits: &[f64], e: usize) -> Vec<f64> {
+        let mut d_logits = vec![0.0; logits.len()];
+        for (t, logits) in logits.chunks_exact(e).enumerate() {
+            let scores = scores(logits, self.rule.score);
+            let d_scores = self.by_scores(&scores, t, e);
+            let along: f64 = scores.iter().zip(&d_scores).map(|(s, d)| s * d).sum();
+            let lse = log_sum_exp(logits);
+            for expert in 0..e {
+                let (s, d_s) = (scores[expert], d_scores[expert]);
+                let through = match self.rule.score {
+                    Score::Softmax => s * (d_s - along),
+                    Score::Sigmoid => s * (1.0 - s) * d_s,
+                };
+                let z = 2.0 * lse * (logits[expert] - lse).exp();
+                d_logits[t * e + expert] = self.keep * (through + self.z_scale * z);
+            }
+        }
+        d_logits
+    }
+
+    /// The gradient by token t's scores. Of the weights: `w_k = scale s_k / N` with `N = sum of the chosen s`, so
+    /// `d_s_k = scale / N (d_w_k - sum over j of d_w_j s_j / N)`, or just `scale d_w_k` if not renormalised. Of the
+    /// balance loss: its share `s_e / sum(s)` is pulled by `E f_e / n`; a softmax's sum is 1 whatever its logits are.
+    fn by_scores(&self, scores: &[f64], t: usize, e: usize) -> Vec<f64> {
+        let RouteRule { choices, renormalise, scale, score, .. } = self.rule;
+        let mut d_scores = vec![0.0; e];
+        let chosen: Vec<usize> = (t * choices..(t + 1) * choices).map(|i| self.experts[i] as usize).collect();
+        let d_weights = &self.d_weights[t * choices..(t + 1) * choices];
+        let sum = chosen_sum(scores, &chosen, score);
+        let mean: f64 = chosen.iter().zip(d_weights).map(|(&expert, d)| d * scores[expert] / sum).sum();
+        for (&expert, d_weight) in chosen.iter().zip(d_weights) {
+            d_scores[expert] += if renormalise { scale / sum * (d_weight - mean) } else { scale * d_weight };
+        }
+        let shares = shares(scores, score);
+        let pulls: Vec<f64> = (0..e).map(|expert| pull(self.counts, t, expert, e, self.rule)).collect();
+        let along: f64 = shares.iter().zip(&pulls).map(|(share, pull)| share * pull).sum();
+        for expert in 0..e {
+            d_scores[expert] += self.balance_scale
+                * match score {
+                    Score::Softmax => pulls[expert],
+                    Score::Sigmoid => (pulls[expert] - along) / scores.iter().sum::<f64>(),
+                };
+        }
+        d_scores
+    }
+}
+
+/// Stochastic routing warmup (Ling report, equation 3): `keep x + (1 - keep)(mean + deviation noise)`.
+pub(super) fn warm(logits: &[f64], noise: &[f64], [keep, mean, deviation]: [f64; 3]) -> Vec<f64> {
+    logits.iter().zip(noise).map(|(x, noise)| keep * x + (1.0 - keep) * (mean + deviation * noise)).collect()
+}
+
+/// `log sum exp(z)`, shifted by the largest so that nothing overflows.
+pub(super) fn log_sum_exp(z: &[f64]) -> f64 {
+    let largest = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    largest + z.iter().map(|z| (z - largest).exp()).sum::<f64>().ln()
+}
+
+/// The scores of one token: `softmax(z)`, or `1 / (1 + exp(-z))` of each logit.
+fn scores(logits: &[f64], score: Score) -> Vec<f64> {
+    let lse = log_sum_exp(logits);
+    let one = |&logit: &f64| match score {
+        Score::Softmax => (logit - lse).exp(),
+        Score::Sigmoid => 1.0 / (1.0 + (-logit).exp()),
+    };
+    logits.iter().map(one).collect()
+}
+
+/// The K experts of the largest `score + bias`, best first, out of the `groups_kept` groups whose two best experts have
+/// the largest sum. Ties go to the lowest index; a NaN is below everything.
+fn choose(scores: &[f64], bias: Option<&[f64]>, rule: RouteRule) -> Vec<usize> {
+    let selection: Vec<f64> = scores
+        .iter()
+        .enumerate()
+        .map(|(i, score)| below_all_if_nan(score + bias.map_or(0.0, |bias| bias[i])))
+        .collect();
+    let group_size = scores.len() / rule.groups;
+    let group_scores: Vec<f64> = selection
+        .chunks_exact(group_size)
+        .map(|group| below_all_if_nan(best(group, 2.min(group_size)).iter().map(|&i| group[i]).sum()))
+        .collect();
+    let kept = best(&group_scores, rule.groups_kept);
+    let candidates: Vec<usize> = (0..scores.len()).filter(|i| kept.contains(&(i / group_size))).collect();
+    let values: Vec<f64> = candidates.iter().map(|&i| selection[i]).collect();
+    best(&values, rule.choices).into_iter().map(|i| candidates[i]).collect()
+}
+
+/// The indices of the `count` largest values, largest first, ties by index.
+fn best(values: &[f64], count: usize) -> Vec<usize> {
+    let mut indices: Vec<usize> = (0..values.len()).collect();
+    indices.sort_by(|&a, &b| {
+        values[b].partial_cmp(&values[a]).unwrap_or(std::cmp::Ordering::Equal).then(a.cmp(&b))
+    });
+    indices.truncate(count);
+    indices
+}
+
+fn below_all_if_nan(x: f64) -> f64 {
+    if x.is_nan() { f64::NEG_INFINITY } else { x }
+}
+
+/// `scale s_k / (sum of the chosen s)`, or `scale s_k` if not renormalised. The bias chooses only; it never weighs.
+fn weigh(scores: &[f64], chosen: &[usize], rule: RouteRule) -> Vec<f64> {
+    let divisor = if rule.renormalise { chosen_sum(scores, chosen, rule.score) } else { 1.0 };
+    chosen.iter().map(|&expert| rule.scale * scores[expert] / divisor).collect()
+}
+
+/// What renormalised weights are divided by. All sigmoids may be 0, hence the 1e-20 of Ling v2.
+fn chosen_sum(scores: &[f64], chosen: &[usize], score: Score) -> f64 {
+    let sum: f64 = chosen.iter().map(|&expert| scores[expert]).sum();
+    match score {
+        Score::Softmax => sum,
+        Score::Sigmoid => sum + 1e-20,
+    }
+}
+
+/// The scores as a distribution over experts.
+fn shares(scores: &[f64], score: Score) -> Vec<f64> {
+    let sum: f64 = match score {
+        Score::Softmax => 1.0,
+        Score::Sigmoid => scores.iter().sum(),
+    };
+    scores.iter().map(|score| score / sum).collect()
+}
+
+/// The balance loss per share of token t for an expert: `E f_e / n`, of t's scope.
+fn pull(counts: &[i32], t: usize, expert: usize, e: usize, rule: RouteRule) -> f64 {
+    let n = rule.scope_tokens as f64;
+    let f = f64::from(counts[t / rule.scope_tokens * e + expert]) / (rule.choices as f64 * n);
+    e as f64 * f / n
+}
