@@ -8,7 +8,7 @@
 //! reference.
 
 use crate::error::{Error, Result};
-use crate::manifest_file::{self, MANIFEST};
+use crate::manifest_file;
 use crate::tensor_file::{self, TensorFile};
 use lingot_spec::manifest::{FORMAT, FileEntry, Manifest, ManifestHead, TensorEntry};
 use std::fs::{self, File};
@@ -155,26 +155,30 @@ fn visit<T>(
 ) -> Result<Vec<T>> {
     let path = checkpoint.join(file);
     let listed = manifest.files.iter().find(|entry| entry.name == file);
-    let listed =
-        listed.filter(|_| path.is_file()).ok_or_else(|| damaged(format!("{} is missing", path.display())))?;
+    let listed = listed
+        .filter(|_| path.is_file())
+        .ok_or_else(|| Error::damaged(format!("{} is missing", path.display())))?;
     let bytes = fs::metadata(&path).map_err(|error| Error::io("read", &path, &error))?.len();
     if bytes != listed.bytes {
         let problem = format!("{} has {bytes} bytes, its manifest says {}", path.display(), listed.bytes);
-        return Err(damaged(problem));
+        return Err(Error::damaged(problem));
     }
     let mut tensors = TensorFile::open(&path)?;
     let entries = std::mem::take(&mut tensors.entries);
     let expected: Vec<&TensorEntry> = manifest.tensors.iter().filter(|entry| entry.file == file).collect();
     if entries.len() != expected.len() {
         let (found, promised) = (entries.len(), expected.len());
-        return Err(damaged(format!("{} has {found} tensors, its manifest says {promised}", path.display())));
+        return Err(Error::damaged(format!(
+            "{} has {found} tensors, its manifest says {promised}",
+            path.display()
+        )));
     }
     let mut all = Vec::with_capacity(entries.len());
     for (entry, expected) in entries.iter().zip(expected) {
         check_entry(&path, entry, expected)?;
         let (value, hash) = read(&mut tensors, entry)?;
         if hash != expected.blake3 {
-            return Err(damaged(format!(
+            return Err(Error::damaged(format!(
                 "tensor `{}` of {} is damaged: its BLAKE3 is {hash}, its manifest says {}",
                 entry.name,
                 path.display(),
@@ -192,11 +196,7 @@ fn check_entry(path: &Path, entry: &tensor_file::Entry, expected: &TensorEntry) 
     if found == promised {
         return Ok(());
     }
-    Err(damaged(format!("{} holds {found} where its manifest says {promised}", path.display())))
-}
-
-pub(crate) fn damaged(problem: String) -> Error {
-    Error::new(problem, "the checkpoint is damaged; copy it again, or use an older one")
+    Err(Error::damaged(format!("{} holds {found} where its manifest says {promised}", path.display())))
 }
 
 /// The checkpoint's folder inside `checkpoints`.
@@ -229,9 +229,4 @@ pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
         synced.map_err(|error| Error::io("sync", folder, &error))?;
     }
     Ok(())
-}
-
-/// Whether this folder is a checkpoint, sound or not.
-pub(crate) fn is_checkpoint(folder: &Path) -> bool {
-    folder.join(MANIFEST).is_file() || folder.join(WEIGHTS).is_file()
 }

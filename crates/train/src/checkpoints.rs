@@ -1,8 +1,8 @@
 //! The folder of a run's checkpoints: which is the newest sound one, which may go, what a kill left behind.
 
-use crate::checkpoint::{beside, folder_name, is_checkpoint, remove, sync_folder, verify};
+use crate::checkpoint::{WEIGHTS, beside, folder_name, remove, sync_folder, verify};
 use crate::error::{Error, Result};
-use crate::manifest_file::is_newer;
+use crate::manifest_file::{MANIFEST, is_newer};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -84,9 +84,10 @@ pub fn set_aside_newer(checkpoints: &Path, step: u64) -> Result<()> {
 }
 
 /// The checkpoint that a path means: a checkpoint folder itself, or the newest of a run's folder or of a folder of
-/// checkpoints. It is not verified in full (loading does that), but an unreadable manifest is an error.
+/// checkpoints. It is not verified here: loading does that, and says when it is
+/// damaged; older ones can be named by their own folder.
 pub fn resolve(path: &Path) -> Result<PathBuf> {
-    if is_checkpoint(path) {
+    if path.join(MANIFEST).is_file() || path.join(WEIGHTS).is_file() {
         return Ok(path.to_owned());
     }
     for folder in [path.join("checkpoints"), path.to_owned()] {

@@ -17,6 +17,11 @@ impl Error {
         Error { problem: problem.into(), hint: hint.into() }
     }
 
+    /// A checkpoint is not what it was when it was written.
+    pub(crate) fn damaged(problem: String) -> Error {
+        Error::new(problem, "the checkpoint is damaged; copy it again, or use an older one")
+    }
+
     /// A file or folder refused; `verb` completes "cannot ...".
     pub fn io(verb: &str, path: &Path, error: &std::io::Error) -> Error {
         use std::io::ErrorKind::{

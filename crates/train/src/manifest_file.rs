@@ -1,6 +1,5 @@
 //! `manifest.json` on disk: sealed when written, and believed only when version and seal are right.
 
-use crate::checkpoint::damaged;
 use crate::error::{Error, Result};
 use lingot_spec::manifest::{FORMAT, Manifest};
 use lingot_spec::model::ModelSpec;
@@ -21,16 +20,17 @@ pub fn read(checkpoint: &Path) -> Result<Manifest> {
         ));
     }
     if !path.is_file() {
-        return Err(damaged(format!("{} is missing", path.display())));
+        return Err(Error::damaged(format!("{} is missing", path.display())));
     }
     let bytes = fs::read(&path).map_err(|error| Error::io("read", &path, &error))?;
-    let text = String::from_utf8(bytes).map_err(|error| damaged(format!("{}: {error}", path.display())))?;
+    let text =
+        String::from_utf8(bytes).map_err(|error| Error::damaged(format!("{}: {error}", path.display())))?;
     check_version(&path, &text)?;
-    let manifest: Manifest =
-        serde_json::from_str(&text).map_err(|error| damaged(format!("{}: {error}", path.display())))?;
+    let manifest: Manifest = serde_json::from_str(&text)
+        .map_err(|error| Error::damaged(format!("{}: {error}", path.display())))?;
     let found = seal(&text, &manifest.seal);
     if found.as_deref() != Some(manifest.seal.as_str()) {
-        return Err(damaged(format!(
+        return Err(Error::damaged(format!(
             "{} was changed after it was written: its BLAKE3 is {}, its seal says {}",
             path.display(),
             found.as_deref().unwrap_or("none"),

@@ -1,1 +1,135 @@
-//! To come.
+//! `run.jsonl` and the TensorBoard files.
+
+use lingot_spec::event::{
+    Anomaly, Checkpoint, End, Evaluation, Event, ExpertLoad, Experts, Resume, SCHEMA, Start, Step,
+};
+use lingot_train::log::{Log, read};
+use std::fs;
+use std::path::Path;
+
+fn start() -> Event {
+    Event::Start(Start {
+        schema: SCHEMA,
+        lingot: "0.1.0".into(),
+        run: "plays".into(),
+        config_hash: "ab".into(),
+        device: "cpu".into(),
+        parameters: 10,
+        activated_parameters: 5,
+        steps: 100,
+        unix_time_s: 1e9,
+        currency: None,
+    })
+}
+
+fn step(step: u64) -> Event {
+    Event::Step(Step {
+        step,
+        loss: 0.1 + step as f64,
+        main_loss: 0.1,
+        mtp_loss: (step == 2).then_some(0.3),
+        balance_loss: 0.0,
+        z_loss: 0.0,
+        rate: 1e-3,
+        gradient_norm: 1.0,
+        tokens: step * 100,
+        tokens_per_s: 1234.5,
+        seconds: 0.25,
+        money: None,
+        epoch: 0.5,
+    })
+}
+
+fn end(step: u64) -> Event {
+    Event::End(End {
+        step,
+        reason: "all 4 steps are done".into(),
+        held_out_loss: Some(3.0),
+        tokens: 400,
+        seconds: 1.0,
+        money: Some(0.5),
+    })
+}
+
+fn write(folder: &Path, resume_step: u64, events: &[Event]) {
+    let mut log = Log::open(folder, resume_step).unwrap();
+    for event in events {
+        log.write(event).unwrap();
+    }
+    log.sync().unwrap();
+}
+
+#[test]
+fn every_event_reads_back_as_it_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let events = [
+        start(),
+        step(1),
+        step(2),
+        Event::Experts(Experts { step: 2, layers: vec![ExpertLoad::from_counts(1, &[3, 0, 1])] }),
+        Event::Evaluation(Evaluation { step: 2, loss: 3.3, perplexity: 27.1, bits_per_byte: Some(1.9) }),
+        Event::Checkpoint(Checkpoint { step: 2, path: "checkpoints/step-00000002".into(), seconds: 0.1 }),
+        Event::Anomaly(Anomaly { step: 2, kind: "spike".into(), reason: "a \"jump\"\nof lines".into() }),
+        Event::Resume(Resume { step: 2, from: "checkpoints/step-00000002".into() }),
+        end(4),
+    ];
+    write(folder.path(), 0, &events);
+    assert_eq!(read(folder.path()).unwrap(), events);
+    let text = fs::read_to_string(folder.path().join("run.jsonl")).unwrap();
+    assert_eq!(text.lines().count(), events.len());
+    assert!(text.starts_with("{\"event\":\"start\",\"schema\":1,"), "{text}");
+}
+
+#[test]
+fn a_loss_that_is_not_a_number_is_a_null_and_reads_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let evaluation = Evaluation { step: 1, loss: f64::NAN, perplexity: f64::INFINITY, bits_per_byte: None };
+    write(folder.path(), 0, &[Event::Evaluation(evaluation)]);
+    let events = read(&folder.path().join("run.jsonl")).unwrap();
+    let [Event::Evaluation(read)] = &events[..] else { panic!("{events:?}") };
+    assert!(read.loss.is_nan() && read.perplexity.is_nan());
+}
+
+#[test]
+fn a_resumed_log_reads_as_one_uninterrupted_run() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), 0, &[start(), step(1), step(2), step(3)]);
+    // Killed while writing a line.
+    let path = folder.path().join("run.jsonl");
+    let mut text = fs::read_to_string(&path).unwrap();
+    text.push_str("{\"event\":\"step\",\"ste");
+    fs::write(&path, &text).unwrap();
+    assert_eq!(read(&path).unwrap().len(), 4);
+    write(folder.path(), 2, &[step(3), step(4), end(4)]);
+    assert_eq!(read(&path).unwrap(), [start(), step(1), step(2), step(3), step(4), end(4)]);
+    // Asked for more steps: the earlier end is no end any more.
+    write(folder.path(), 4, &[step(5)]);
+    assert_eq!(read(&path).unwrap(), [start(), step(1), step(2), step(3), step(4), step(5)]);
+    write(folder.path(), 0, &[start()]);
+    assert_eq!(read(&path).unwrap(), [start()]);
+}
+
+#[test]
+fn a_log_of_a_newer_schema_or_of_something_else_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.jsonl");
+    write(folder.path(), 0, &[start()]);
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("\"schema\":1", "\"schema\":9")).unwrap();
+    let problem = read(&path).unwrap_err().problem;
+    assert!(problem.contains("schema 9") && problem.contains("schema 1"), "{problem}");
+    fs::write(&path, format!("{text}nonsense\n{text}")).unwrap();
+    assert!(read(&path).unwrap_err().problem.contains("line 2 of"));
+    assert!(Log::open(folder.path(), 1).unwrap_err().problem.contains("line 2 of"));
+    assert!(read(&folder.path().join("other")).unwrap_err().problem.contains("cannot read"));
+}
+
+#[test]
+fn an_event_of_tomorrow_survives_a_resume() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.jsonl");
+    let text = "{\"event\":\"weather\",\"step\":1,\"sun\":true}\n{\"event\":\"weather\",\"step\":3}\n";
+    fs::write(&path, text).unwrap();
+    Log::open(folder.path(), 2).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), text.lines().next().unwrap().to_owned() + "\n");
+}
