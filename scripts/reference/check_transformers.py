@@ -232,7 +232,8 @@ def main():
         files = golden(format)
         folder = GOLDEN / f"hf_{format}"
         if arguments.check:
-            print(f"{format:16} fixture equal to {check(GOLDEN / format, files):.0e}")
+            # Looser than for the reference: transformers computes norms, softmaxes and routers in f32.
+            print(f"{format:16} fixture equal to {check(GOLDEN / format, files, tolerance=1e-5):.0e}")
             with tempfile.TemporaryDirectory() as new:
                 compare_saved(folder, Path(new), save_model(format, Path(new)))
             continue

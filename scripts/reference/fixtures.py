@@ -162,14 +162,14 @@ def write(folder, files):
             save_file(content, folder / name)
 
 
-def check(folder, files):
+def check(folder, files, tolerance=1e-6):
     """That the files hold the same; numbers may differ as two processors do. Returns the largest difference."""
     worst = 0.0
     for name, content in files.items():
         path = folder / name
         if name.endswith(".json"):
             old = json.loads(path.read_text())
-            worst = max(worst, compare_json(f"{path}", old, json.loads(dumps(content))))
+            worst = max(worst, compare_json(f"{path}", old, json.loads(dumps(content)), tolerance))
             continue
         old = load_file(path)
         assert old.keys() == content.keys(), f"{path}: other tensors"
@@ -179,23 +179,23 @@ def check(folder, files):
                 assert (old[key] == array).all(), f"{path}: {key}"
                 continue
             difference = relative(array, old[key])
-            assert difference < 1e-6, f"{path}: {key} differs by {difference:.1e}"
+            assert difference < tolerance, f"{path}: {key} differs by {difference:.1e}"
             worst = max(worst, difference)
     return worst
 
 
-def compare_json(where, old, new):
+def compare_json(where, old, new, tolerance=1e-6):
     """The largest relative difference of the numbers; all else must be equal."""
     assert type(old) is type(new), where
     if isinstance(new, dict):
         assert old.keys() == new.keys(), where
-        return max((compare_json(f"{where}.{key}", old[key], new[key]) for key in new), default=0.0)
+        return max((compare_json(f"{where}.{key}", old[key], new[key], tolerance) for key in new), default=0.0)
     if isinstance(new, list):
         assert len(old) == len(new), where
-        return max((compare_json(where, a, b) for a, b in zip(old, new)), default=0.0)
+        return max((compare_json(where, a, b, tolerance) for a, b in zip(old, new)), default=0.0)
     if isinstance(new, float):
         difference = abs(old - new) / max(abs(new), 1e-9)
-        assert difference < 1e-6, f"{where}: {old} != {new}"
+        assert difference < tolerance, f"{where}: {old} != {new}"
         return difference
     assert old == new, f"{where}: {old} != {new}"
     return 0.0

@@ -191,15 +191,12 @@ class Reference:
     def mtp_loss(self, hidden, head, batch, routings):
         """Predicts the token after the next from the trunk's hidden state and the next token's embedding."""
         spec, w, epsilon = self.spec, self.weights, self.spec["norm_epsilon"]
-        has_next = batch.targets != -1
-        embedded = w["embedding"][torch.where(has_next, batch.targets, 0)]
+        embedded = w["embedding"][batch.targets.clamp(min=0)]
         x = rms_norm(embedded, w["mtp.token_norm"], epsilon) @ w["mtp.token_projection"].T
         x = x + rms_norm(hidden, w["mtp.hidden_norm"], epsilon) @ w["mtp.hidden_projection"].T
         x = self.block("mtp", True, x, batch, routings)
         x = rms_norm(x, w["mtp.final_norm"], epsilon)
-        following = batch.targets.reshape(-1, batch.sequence)
-        following = F.pad(following[:, 1:], (0, 1), value=-1).flatten()
-        return cross_entropy(x @ head.T, torch.where(has_next, following, -1))
+        return cross_entropy(x @ head.T, mtp_targets(batch))
 
     def block(self, name, is_moe, x, batch, routings):
         w, epsilon = self.weights, self.spec["norm_epsilon"]
@@ -278,6 +275,12 @@ class Reference:
         f = times.reshape(-1, scope, experts).mean(1) / self.spec["choices"]
         p = probabilities.reshape(-1, scope, experts).mean(1)
         return experts * (f * p).sum(-1).mean()
+
+
+def mtp_targets(batch):
+    """The token after the next, where the next is known and the one after it lies in the same sequence; else -1."""
+    following = F.pad(batch.targets.reshape(-1, batch.sequence)[:, 1:], (0, 1), value=-1).flatten()
+    return torch.where(batch.targets != -1, following, -1)
 
 
 def cross_entropy(logits, targets):
