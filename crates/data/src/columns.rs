@@ -1,0 +1,113 @@
+//! Parquet files as documents: one text column, read by the column and not by the row.
+
+use crate::corpus::{Piece, Pieces};
+use crate::error::{Error, Result};
+use crate::lines;
+use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::errors::ParquetError;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// How many rows are decoded at once.
+const ROWS: usize = 256;
+
+/// Each row of column `field` a document; null and empty rows are none.
+pub(crate) fn pieces(path: &Path, field: &str) -> Result<Pieces> {
+    let file = File::open(path).map_err(|e| Error::file("open", path, &e))?;
+    let reader = SerializedFileReader::new(file).map_err(|e| corrupt(path, &e))?;
+    let column = column_of(&reader, path, field)?;
+    let mut rows =
+        Rows { reader, path: path.into(), column, group: 0, current: None, ready: VecDeque::new() };
+    let mut failed = false;
+    Ok(Box::new(std::iter::from_fn(move || {
+        if failed {
+            return None;
+        }
+        let next = rows.next().transpose();
+        failed = matches!(next, Some(Err(_)));
+        next
+    })))
+}
+
+fn column_of(reader: &SerializedFileReader<File>, path: &Path, field: &str) -> Result<usize> {
+    let schema = reader.metadata().file_metadata().schema_descr();
+    let names: Vec<String> = schema.columns().iter().map(|column| column.path().string()).collect();
+    let Some(index) = names.iter().position(|name| name == field) else {
+        return Err(Error::new(
+            format!("{} has no column `{field}`; its columns are: {}", path.display(), names.join(", ")),
+            "`field` of the corpus names the column that holds the text",
+        ));
+    };
+    let column = schema.column(index);
+    if column.physical_type() != parquet::basic::Type::BYTE_ARRAY || column.max_rep_level() > 0 {
+        return Err(Error::new(
+            format!("column `{field}` of {} is {}, not text", path.display(), column.physical_type()),
+            "`field` of the corpus names the column that holds the text",
+        ));
+    }
+    Ok(index)
+}
+
+struct Rows {
+    reader: SerializedFileReader<File>,
+    path: PathBuf,
+    column: usize,
+    /// The next row group.
+    group: usize,
+    current: Option<ColumnReaderImpl<ByteArrayType>>,
+    ready: VecDeque<Piece>,
+}
+
+impl Rows {
+    fn next(&mut self) -> Result<Option<Piece>> {
+        loop {
+            if let Some(piece) = self.ready.pop_front() {
+                return Ok(Some(piece));
+            }
+            if self.current.is_none() && !self.open_group()? {
+                return Ok(None);
+            }
+            self.fill()?;
+        }
+    }
+
+    fn open_group(&mut self) -> Result<bool> {
+        if self.group == self.reader.num_row_groups() {
+            return Ok(false);
+        }
+        let group = self.reader.get_row_group(self.group).map_err(|e| corrupt(&self.path, &e))?;
+        self.group += 1;
+        if let ColumnReader::ByteArrayColumnReader(column) =
+            group.get_column_reader(self.column).map_err(|e| corrupt(&self.path, &e))?
+        {
+            self.current = Some(column);
+        }
+        Ok(true)
+    }
+
+    fn fill(&mut self) -> Result<()> {
+        let Some(column) = &mut self.current else { return Ok(()) };
+        let (mut values, mut levels): (Vec<ByteArray>, Vec<i16>) = (Vec::new(), Vec::new());
+        let (rows, _, _) = column
+            .read_records(ROWS, Some(&mut levels), None, &mut values)
+            .map_err(|e| corrupt(&self.path, &e))?;
+        if rows == 0 {
+            self.current = None;
+        }
+        for value in values {
+            let text = value.as_utf8().map_err(|e| corrupt(&self.path, &e))?;
+            self.ready.extend(lines::cut(text.to_owned()));
+        }
+        Ok(())
+    }
+}
+
+fn corrupt(path: &Path, error: &ParquetError) -> Error {
+    Error::new(
+        format!("{} cannot be read as Parquet: {error}", path.display()),
+        "fetch or write the file again; known compressions are none, snappy, gzip and zstd",
+    )
+}

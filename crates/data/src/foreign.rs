@@ -1,0 +1,140 @@
+//! Megatron shards that somebody else made: used in place. Only an index of the training documents and one of the
+//! held-out documents are written; both point into the `.bin` that is there.
+
+use crate::error::{Error, Result};
+use crate::files::FileRecord;
+use crate::manifest::{CorpusRecord, ShardRecord};
+use crate::shards::{Shards, with_end, write_index};
+use crate::split::Split;
+use crate::tokenizer::Tokenizer;
+use std::path::{Path, PathBuf};
+
+/// The prefix that a corpus path names, if it names shards: `PREFIX`, `PREFIX.idx` or `PREFIX.bin`.
+pub(crate) fn prefix_of(path: &str) -> Option<PathBuf> {
+    let path = Path::new(path);
+    let named = path.extension().is_some_and(|end| end == "idx" || end == "bin");
+    if named && path.with_extension("idx").exists() {
+        return Some(path.with_extension(""));
+    }
+    (!path.exists() && with_end(path, "idx").exists()).then(|| path.into())
+}
+
+pub(crate) fn files_of(prefix: &Path) -> [PathBuf; 2] {
+    [with_end(prefix, "idx"), with_end(prefix, "bin")]
+}
+
+/// What is being made of one set of shards.
+pub(crate) struct Adoption<'a> {
+    pub shards: &'a Shards,
+    pub tokenizer: &'a Tokenizer,
+    pub sources: Vec<FileRecord>,
+    /// Where the two indices go, and how their names begin.
+    pub folder: &'a Path,
+    pub stem: &'a str,
+}
+
+/// The rows of one index.
+#[derive(Default)]
+struct Rows {
+    lengths: Vec<i32>,
+    pointers: Vec<i64>,
+    documents: Vec<i64>,
+    tokens: u64,
+    text_bytes: u64,
+}
+
+impl Adoption<'_> {
+    pub(crate) fn write(self, path: &str, seed: u64, corpus: u64, validation: f64) -> Result<CorpusRecord> {
+        let documents = self.shards.documents();
+        if self.shards.tokens() == 0 {
+            return Err(Error::new(
+                format!("the shards {} hold no tokens", self.shards.path().display()),
+                "leave them out of `data.corpora`, or make them again",
+            ));
+        }
+        let (mut training, mut held_out) = (Rows::default(), Rows::default());
+        let split = Split::of(seed, corpus, documents as u64, self.shards.tokens(), validation);
+        for document in 0..documents {
+            let tokens = self.checked(document)?;
+            let cut = match split {
+                // One document: its last tokens are held out.
+                Split::At(at) => at,
+                _ if split.holds_out(document as u64) => 0,
+                _ => tokens.len() as u64,
+            };
+            let (before, after) = tokens.split_at(cut as usize);
+            if !before.is_empty() {
+                self.point(&mut training, document, 0, before.len());
+            }
+            if !after.is_empty() {
+                self.point(&mut held_out, document, before.len(), after.len());
+                held_out.text_bytes += self.tokenizer.decode(after).len() as u64;
+            }
+        }
+        let note = matches!(split, Split::At(_))
+            .then(|| format!("{path} is one document: its last {} tokens are held out", held_out.tokens));
+        Ok(CorpusRecord {
+            path: path.into(),
+            training: self.index(training, "training")?,
+            validation: self.index(held_out, "validation")?,
+            sources: self.sources,
+            note,
+        })
+    }
+
+    /// The tokens of a document, each known to the tokenizer.
+    fn checked(&self, document: usize) -> Result<Vec<u32>> {
+        let vocabulary = self.tokenizer.vocabulary();
+        let known = |token: i64| u32::try_from(token).ok().filter(|&token| token < vocabulary).ok_or(token);
+        let tokens: std::result::Result<Vec<u32>, i64> =
+            self.shards.document(document).into_iter().map(known).collect();
+        tokens.map_err(|token| {
+            Error::new(
+                format!(
+                    "document {document} of the shards {} holds token {token}, the tokenizer has tokens 0 to {}",
+                    self.shards.path().display(),
+                    vocabulary - 1
+                ),
+                "give the tokenizer that the shards were made with as `data.tokenizer`",
+            )
+        })
+    }
+
+    /// Adds a document that is `count` tokens of one of the shards', from its token `from` on.
+    fn point(&self, rows: &mut Rows, document: usize, from: usize, count: usize) {
+        let (mut skip, mut left) = (from as i64, count as i64);
+        let width = self.shards.stored().bytes() as i64;
+        if rows.documents.is_empty() {
+            rows.documents.push(0);
+        }
+        for sequence in self.shards.sequences_of(document) {
+            let (length, pointer) = self.shards.row(sequence);
+            let skipped = skip.min(i64::from(length));
+            let taken = left.min(i64::from(length) - skipped);
+            if taken > 0 {
+                rows.lengths.push(taken as i32);
+                rows.pointers.push(pointer + skipped * width);
+            }
+            (skip, left) = (skip - skipped, left - taken);
+        }
+        rows.documents.push(rows.lengths.len() as i64);
+        rows.tokens += count as u64;
+    }
+
+    fn index(&self, rows: Rows, side: &str) -> Result<Option<ShardRecord>> {
+        if rows.tokens == 0 {
+            return Ok(None);
+        }
+        let path = self.folder.join(format!("{}-{side}.idx", self.stem));
+        let stored = self.shards.stored();
+        let idx = write_index(&path, stored, &rows.lengths, rows.pointers.into_iter(), &rows.documents)?;
+        Ok(Some(ShardRecord {
+            documents: rows.documents.len() as u64 - 1,
+            tokens: rows.tokens,
+            text_bytes: rows.text_bytes,
+            idx,
+            bin: self.sources[1].clone(),
+            in_place: true,
+        }))
+    }
+}

@@ -1,0 +1,319 @@
+//! `data.json`: what the shards of a folder were made of, so that nobody trains on something else by accident.
+
+use crate::corpus;
+use crate::error::{Error, Progress, Result, Stage};
+use crate::files::{self, FileRecord};
+use crate::foreign;
+use lingot_spec::run::{CorpusSpec, DataSpec};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+pub(crate) const NAME: &str = "data.json";
+const FORMAT: u32 = 1;
+/// Files up to this size are hashed again each time; larger ones only when their time of change differs.
+const ALWAYS_HASHED_BYTES: u64 = 64 << 20;
+
+/// What `prepare` made, or found made.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Prepared {
+    pub folder: PathBuf,
+    pub tokenizer_path: PathBuf,
+    /// Tokens of the tokenizer.
+    pub vocabulary: u32,
+    pub documents: u64,
+    pub tokens: u64,
+    /// UTF-8 bytes of text; shards that are used in place count only what is held out.
+    pub bytes: u64,
+    pub corpora: Vec<PreparedCorpus>,
+    /// The folder was complete already.
+    pub reused: bool,
+    /// What the user should know, in sentences.
+    pub notes: Vec<String>,
+}
+
+/// One corpus of `Prepared`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PreparedCorpus {
+    pub path: String,
+    pub documents: u64,
+    pub tokens: u64,
+    pub bytes: u64,
+    pub validation_documents: u64,
+    pub validation_tokens: u64,
+    pub validation_bytes: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    pub format: u32,
+    pub settings: Settings,
+    pub tokenizer: TokenizerRecord,
+    pub corpora: Vec<CorpusRecord>,
+}
+
+/// What the shards depend on, besides the files. Sequence length and weights are free to change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    pub seed: u64,
+    pub validation: f64,
+    /// Of a tokenizer that was given.
+    pub tokenizer: Option<String>,
+    /// The vocabulary that was asked for; only a tokenizer that is trained here depends on it.
+    pub vocabulary: Option<u32>,
+    pub corpora: Vec<CorpusSettings>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct CorpusSettings {
+    pub path: String,
+    pub field: String,
+    pub split: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct TokenizerRecord {
+    /// `tokenizer.json` in the folder.
+    pub file: FileRecord,
+    pub vocabulary: u32,
+    pub end_of_document: u32,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct CorpusRecord {
+    pub path: String,
+    pub sources: Vec<FileRecord>,
+    pub training: Option<ShardRecord>,
+    pub validation: Option<ShardRecord>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// One pair of `.idx` and `.bin`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ShardRecord {
+    pub documents: u64,
+    pub tokens: u64,
+    /// UTF-8 bytes of the text.
+    pub text_bytes: u64,
+    pub idx: FileRecord,
+    pub bin: FileRecord,
+    /// The `.bin` is the corpus itself and lies outside the folder.
+    pub in_place: bool,
+}
+
+impl ShardRecord {
+    pub(crate) fn locate(&self, file: &FileRecord, folder: &Path) -> PathBuf {
+        if self.in_place && file == &self.bin { PathBuf::from(&file.path) } else { folder.join(&file.path) }
+    }
+}
+
+impl Settings {
+    pub(crate) fn of(spec: &DataSpec, vocabulary: u32, seed: u64) -> Settings {
+        let corpus = |corpus: &CorpusSpec| CorpusSettings {
+            path: corpus.path.clone(),
+            field: corpus.field.clone(),
+            split: corpus.split.clone(),
+        };
+        Settings {
+            seed,
+            validation: spec.validation,
+            tokenizer: spec.tokenizer.clone(),
+            vocabulary: spec.tokenizer.is_none().then_some(vocabulary),
+            corpora: spec.corpora.iter().map(corpus).collect(),
+        }
+    }
+
+    /// The first setting that differs, as it was and as it is.
+    fn difference(&self, now: &Settings) -> Option<String> {
+        if self == now {
+            return None;
+        }
+        let pairs = [
+            ("seed", self.seed.to_string(), now.seed.to_string()),
+            ("data.validation", self.validation.to_string(), now.validation.to_string()),
+            ("data.tokenizer", shown(self.tokenizer.as_ref()), shown(now.tokenizer.as_ref())),
+            ("model.vocabulary", shown(self.vocabulary.as_ref()), shown(now.vocabulary.as_ref())),
+        ];
+        let pair = pairs.into_iter().find(|(_, was, is)| was != is);
+        let (name, was, is) = pair.unwrap_or_else(|| {
+            let list = |settings: &Settings| {
+                let list: Vec<_> = settings.corpora.iter().map(CorpusSettings::shown).collect();
+                list.join(", ")
+            };
+            ("data.corpora", list(self), list(now))
+        });
+        Some(format!("{name} = {was}, and now {is}"))
+    }
+}
+
+impl CorpusSettings {
+    fn shown(&self) -> String {
+        let split = self.split.as_ref().map(|split| format!(" split at `{split}`")).unwrap_or_default();
+        format!("{} (field `{}`{split})", self.path, self.field)
+    }
+}
+
+fn shown<T: ToString>(value: Option<&T>) -> String {
+    value.map_or("none".into(), T::to_string)
+}
+
+impl Manifest {
+    pub(crate) fn new(
+        settings: Settings,
+        tokenizer: TokenizerRecord,
+        corpora: Vec<CorpusRecord>,
+    ) -> Manifest {
+        Manifest { format: FORMAT, settings, tokenizer, corpora }
+    }
+
+    /// None where the folder has no manifest.
+    pub(crate) fn read(folder: &Path) -> Result<Option<Manifest>> {
+        let path = folder.join(NAME);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::file("read", &path, &e)),
+        };
+        let wrong = |problem: String| {
+            Error::new(
+                format!("{} {problem}", path.display()),
+                format!("delete the folder {} to prepare the data again", folder.display()),
+            )
+        };
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
+        }
+        match serde_json::from_slice::<Format>(&bytes) {
+            Ok(Format { format }) if format != FORMAT => {
+                Err(wrong(format!("is of format {format}; this program knows format {FORMAT}")))
+            }
+            _ => serde_json::from_slice(&bytes).map(Some).map_err(|e| wrong(format!("is corrupt: {e}"))),
+        }
+    }
+
+    pub(crate) fn validation_bytes(&self) -> u64 {
+        self.corpora
+            .iter()
+            .filter_map(|corpus| corpus.validation.as_ref())
+            .map(|shards| shards.text_bytes)
+            .sum()
+    }
+
+    /// That settings, sources and tokenizer are those that the shards were made of.
+    pub(crate) fn check(
+        &self,
+        spec: &DataSpec,
+        now: &Settings,
+        folder: &Path,
+        progress: Progress,
+    ) -> Result<()> {
+        if let Some(difference) = self.settings.difference(now) {
+            return Err(Error::new(
+                format!("the shards in {} were made with {difference}", folder.display()),
+                "restore the setting, delete the folder to prepare it again, or choose another with `data.cache`",
+            ));
+        }
+        if let Some(given) = &spec.tokenizer
+            && Path::new(given).exists()
+        {
+            let now = FileRecord::of(Path::new(given), &mut |_| ())?;
+            check_same(&self.tokenizer.file, &now, Path::new(given), folder)?;
+        }
+        let total = self.corpora.iter().flat_map(|corpus| &corpus.sources).map(|source| source.bytes).sum();
+        let mut done = 0;
+        for (record, corpus) in self.corpora.iter().zip(&spec.corpora) {
+            check_sources(record, corpus, folder, &mut |read| {
+                done += read;
+                progress(Stage { name: "checking", done, total });
+            })?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn prepared(self, folder: &Path, reused: bool) -> Prepared {
+        let corpora: Vec<PreparedCorpus> = self.corpora.iter().map(CorpusRecord::prepared).collect();
+        Prepared {
+            folder: folder.into(),
+            tokenizer_path: folder.join(&self.tokenizer.file.path),
+            vocabulary: self.tokenizer.vocabulary,
+            documents: corpora.iter().map(|corpus| corpus.documents).sum(),
+            tokens: corpora.iter().map(|corpus| corpus.tokens).sum(),
+            bytes: corpora.iter().map(|corpus| corpus.bytes).sum(),
+            corpora,
+            reused,
+            notes: self.corpora.into_iter().filter_map(|corpus| corpus.note).collect(),
+        }
+    }
+}
+
+impl CorpusRecord {
+    fn prepared(&self) -> PreparedCorpus {
+        let sum =
+            |of: fn(&ShardRecord) -> u64| self.training.iter().chain(&self.validation).map(of).sum::<u64>();
+        let held_out = |of: fn(&ShardRecord) -> u64| self.validation.as_ref().map_or(0, of);
+        PreparedCorpus {
+            path: self.path.clone(),
+            documents: sum(|shards| shards.documents),
+            tokens: sum(|shards| shards.tokens),
+            bytes: sum(|shards| shards.text_bytes),
+            validation_documents: held_out(|shards| shards.documents),
+            validation_tokens: held_out(|shards| shards.tokens),
+            validation_bytes: held_out(|shards| shards.text_bytes),
+        }
+    }
+}
+
+/// That the files of a corpus are still those it was made of. A corpus that is gone altogether is no
+/// contradiction: shards may travel without their sources.
+fn check_sources(
+    record: &CorpusRecord,
+    corpus: &CorpusSpec,
+    folder: &Path,
+    told: &mut dyn FnMut(u64),
+) -> Result<()> {
+    let now = match foreign::prefix_of(&corpus.path) {
+        Some(prefix) => foreign::files_of(&prefix).to_vec(),
+        None if !Path::new(&corpus.path).exists() => return Ok(()),
+        None => corpus::sources(corpus, folder)?,
+    };
+    let mut known: BTreeMap<&str, &FileRecord> =
+        record.sources.iter().map(|source| (source.path.as_str(), source)).collect();
+    for path in now {
+        let about = fs::metadata(&path).map_err(|e| Error::file("read", &path, &e))?;
+        let Some(before) = known.remove(&*path.to_string_lossy()) else {
+            if about.len() == 0 {
+                continue;
+            }
+            return Err(changed(folder, format!("{} ({} bytes) was added", path.display(), about.len())));
+        };
+        let untouched = about.len() == before.bytes && files::modified_ns(&about) == before.modified_ns;
+        if untouched && before.bytes > ALWAYS_HASHED_BYTES {
+            told(before.bytes);
+            continue;
+        }
+        check_same(before, &FileRecord::of(&path, told)?, &path, folder)?;
+    }
+    match known.into_values().next() {
+        None => Ok(()),
+        Some(gone) => Err(changed(folder, format!("{} ({} bytes) was removed", gone.path, gone.bytes))),
+    }
+}
+
+fn check_same(before: &FileRecord, now: &FileRecord, path: &Path, folder: &Path) -> Result<()> {
+    if before.hash == now.hash {
+        return Ok(());
+    }
+    let is =
+        |file: &FileRecord| format!("{} bytes, BLAKE3 {}", file.bytes, &file.hash[..16.min(file.hash.len())]);
+    Err(changed(folder, format!("{} had {}, and now {}", path.display(), is(before), is(now))))
+}
+
+fn changed(folder: &Path, what: String) -> Error {
+    Error::new(
+        format!("the corpus changed since the shards in {} were made: {what}", folder.display()),
+        "delete the folder to prepare it again, or restore the file",
+    )
+}
