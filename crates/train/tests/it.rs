@@ -1,9 +1,13 @@
 //! The training floor, from outside.
 
+// Clippy's exemption for tests does not reach their helpers.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 mod it {
     mod checkpoint;
     mod config;
     mod log;
     mod random;
     mod schedule;
+    mod tfevents;
 }

@@ -5,6 +5,11 @@ use crate::error::Result;
 use lingot_spec::run::{RecomputeSpec, RunSpec, Shape};
 
 pub(super) fn check(source: &Source, run: &RunSpec) -> Result<()> {
+    for (key, text) in [("name", &run.name), ("folder", &run.folder)] {
+        if text.is_empty() {
+            return Err(source.error(key, format!("{key} is empty"), "leave it out for the default"));
+        }
+    }
     check_model(source, run)?;
     check_data(source, run)?;
     check_batch(source, run)?;
@@ -129,6 +134,10 @@ fn check_stop(source: &Source, run: &RunSpec) -> Result<()> {
         if let Some(value) = value {
             positive(source, key, value)?;
         }
+    }
+    if let Some(loss) = stop.loss.filter(|_| run.data.validation == 0.0) {
+        let problem = format!("stop.loss is {loss} but data.validation is 0, so there is no held-out loss");
+        return Err(source.error("stop.loss", problem, "hold out some documents, such as validation = 0.05"));
     }
     match (&run.price, stop.money) {
         (None, Some(money)) => {

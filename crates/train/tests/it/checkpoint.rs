@@ -280,6 +280,50 @@ fn saves_a_large_checkpoint_where_it_is_told() {
     println!("{error}");
 }
 
+/// Saving goes on in a child, again and again, so that most kills fall into a save.
+#[cfg(unix)]
+#[test]
+fn a_kill_at_any_moment_leaves_only_sound_checkpoints() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = folder.path().join("checkpoints");
+    let mut random = Random(21);
+    for _ in 0..20 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "it::checkpoint::saves_until_it_is_killed", "--ignored"])
+            .env("LINGOT_TEST_CHECKPOINTS", &checkpoints)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(random.below(250) as u64));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        clean(&checkpoints).unwrap();
+        let all_steps = list(&checkpoints).unwrap();
+        assert!(
+            all_steps.is_empty() || names(&checkpoints).len() == all_steps.len(),
+            "something else is left"
+        );
+        if let Some((path, warnings)) = latest(&checkpoints).unwrap() {
+            assert_eq!(warnings, Vec::<String>::new());
+            load(&path).unwrap();
+        }
+    }
+}
+
+#[test]
+#[ignore = "the child of the test above"]
+fn saves_until_it_is_killed() {
+    let Some(checkpoints) = std::env::var_os("LINGOT_TEST_CHECKPOINTS") else { return };
+    let checkpoints = PathBuf::from(checkpoints);
+    let values = vec![1.0; 1 << 16];
+    let weights = [Named { name: "large", shape: &[1 << 16], values: &values }];
+    // The same step every other time: replacing a checkpoint must be as safe as adding one.
+    for round in 0..100_000 {
+        save(&checkpoints, head(round / 2), &weights, &weights, &weights).unwrap();
+        prune(&checkpoints, 2).unwrap();
+    }
+}
+
 #[test]
 fn no_header_makes_the_parser_panic_or_allocate() {
     let (_folder, checkpoints) = saved(&[1]);

@@ -205,6 +205,44 @@ fn a_file_that_is_not_toml_not_text_or_not_there_is_told_apart() {
 }
 
 #[test]
+fn the_guide_names_every_key() {
+    let text = "[model]\npreset = \"toy\"\n[data]\ntokenizer = \"t\"\ncache = \"c\"\n\
+                corpora = [{ path = \"a\", split = \"^#\" }]\n[price]\nper_hour = 1\ncurrency = \"EUR\"\n\
+                [stop]\ntokens = 1\nhours = 1\nmoney = 1\nloss = 1\n";
+    let resolved: toml::Table = toml::from_str(&resolve(text).unwrap().toml).unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/run-toml.md");
+    let guide = std::fs::read_to_string(path).unwrap();
+    let mut keys = vec!["preset".to_owned()];
+    collect_keys(&toml::Value::Table(resolved), &mut keys);
+    assert!(keys.len() > 60, "{keys:?}");
+    for key in keys {
+        assert!(guide.contains(&format!("`{key}`")) || guide.contains(&format!("[{key}]")), "{key}");
+    }
+    for name in lingot_spec::presets::NAMES {
+        assert!(guide.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+fn collect_keys(value: &toml::Value, keys: &mut Vec<String>) {
+    match value {
+        toml::Value::Table(table) => table.iter().for_each(|(key, value)| {
+            let heading = if key == "router" { "model.router" } else { key };
+            keys.push(heading.to_owned());
+            collect_keys(value, keys);
+        }),
+        toml::Value::Array(items) => items.iter().for_each(|item| collect_keys(item, keys)),
+        _ => {}
+    }
+}
+
+#[test]
+fn a_target_loss_needs_held_out_text() {
+    let text = format!("{SMALLEST}validation = 0\n[stop]\nloss = 2.5\n");
+    let message = resolve(&text).unwrap_err().to_string();
+    assert!(message.starts_with("runs/plays.toml:8: stop.loss is 2.5 but data.validation is 0"), "{message}");
+}
+
+#[test]
 fn no_text_makes_the_parser_panic() {
     let whole = format!(
         "name = \"x\"\nseed = 3\n{SMALLEST}[batch]\nfrom = 8\nramp_steps = 10\n[stop]\nmoney = 1e3\n\
