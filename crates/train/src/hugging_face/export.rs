@@ -1,0 +1,275 @@
+//! A trained model becomes a Hugging Face folder: all of it, or nothing.
+
+use super::names::{Entry, Experts, Kind, layout};
+use super::shards::{Planned, write};
+use super::tokenizer::{SpecialIds, carry, generation, write_json};
+use super::{ElementType, Format, Kept, Tensor, config, fitting, refusals};
+use crate::error::{Error, Result};
+use lingot_spec::model::ModelSpec;
+use lingot_spec::tensors::tensors;
+use serde_json::{Map, Value};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What is exported.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    pub model: &'a ModelSpec,
+    pub tensors: &'a [Tensor],
+    /// The routers' buffers; of these only selection biases are exported.
+    pub buffers: &'a [Tensor],
+    /// Holds tokenizer.json, and whatever else belongs to it.
+    pub tokenizer_folder: Option<&'a Path>,
+    /// The longest text the model was trained on; a kept config.json knows better.
+    pub context_tokens: u32,
+    /// What the import that this model started from could not place.
+    pub kept: Option<&'a Kept>,
+}
+
+/// Where it goes, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// Created; must not exist, or be empty.
+    pub folder: &'a Path,
+    pub format: Format,
+    pub element_type: ElementType,
+    /// Numbers of one file; a larger tensor gets a file of its own.
+    pub max_shard_bytes: u64,
+}
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exported {
+    pub folder: PathBuf,
+    /// The safetensors files, in order.
+    pub files: Vec<String>,
+    pub tensors: usize,
+    pub bytes: u64,
+    /// The head was divided by its column norms, which the model did at every step.
+    pub norm_head_folded: bool,
+}
+
+type Values<'a> = HashMap<&'a str, Cow<'a, [f32]>>;
+
+pub fn export(source: &Source, target: &Target) -> Result<Exported> {
+    refuse_unfit(source.model, target.format)?;
+    refuse_occupied(target)?;
+    let model = ModelSpec {
+        norm_head: false,
+        tied: source.model.tied && !source.model.norm_head,
+        ..source.model.clone()
+    };
+    let values = gather(source, &model, target.format)?;
+    let partial = partial_folder(target.folder)?;
+    let written = write_folder(source, target, &model, &values, &partial).and_then(|exported| {
+        publish(&partial, target.folder)?;
+        Ok(exported)
+    });
+    if written.is_err() {
+        // Nothing half-written stays; the error that matters is the first one.
+        let _ = fs::remove_dir_all(&partial);
+    }
+    written
+}
+
+fn refuse_unfit(model: &ModelSpec, format: Format) -> Result<()> {
+    let reasons = refusals(model, format);
+    if reasons.is_empty() {
+        return Ok(());
+    }
+    let fitting: Vec<&str> = fitting(model).into_iter().map(Format::name).collect();
+    let hint = match fitting.len() {
+        0 => "no format can express this model; see docs/hugging-face.md for what each can".to_owned(),
+        _ => format!("formats that can: {}", fitting.join(", ")),
+    };
+    Err(Error::new(format!("{format} cannot express this model: {}", reasons.join("; ")), hint))
+}
+
+fn refuse_occupied(target: &Target) -> Result<()> {
+    if target.max_shard_bytes == 0 {
+        return Err(Error::new("the largest shard is 0 bytes", "5000000000 is usual"));
+    }
+    let folder = target.folder;
+    let occupied = match fs::read_dir(folder) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        Err(error) => return Err(Error::io("read", folder, &error)),
+    };
+    if occupied {
+        return Err(Error::new(
+            format!("{} is not empty", folder.display()),
+            "export writes a folder of its own; name another one or remove this one",
+        ));
+    }
+    Ok(())
+}
+
+/// Every tensor that the layout takes pieces of, held against the shapes that the model says.
+fn gather<'a>(source: &Source<'a>, model: &ModelSpec, format: Format) -> Result<Values<'a>> {
+    let mut given: HashMap<&str, &Tensor> = HashMap::new();
+    for tensor in source.tensors.iter().chain(source.buffers) {
+        given.insert(&tensor.0, tensor);
+    }
+    let mut values = Values::new();
+    for spec in tensors(source.model) {
+        let tensor = take(&given, &spec.name, &spec.shape)?;
+        values.insert(&tensor.0, Cow::Borrowed(&tensor.2));
+    }
+    if source.model.norm_head {
+        let name = if source.model.tied { "embedding" } else { "head" };
+        let folded = fold(&values[name], model.width as usize);
+        values.insert("head", Cow::Owned(folded));
+    }
+    for entry in
+        layout(model, format, Experts::Stacked).into_iter().filter(|entry| entry.kind == Kind::SelectionBias)
+    {
+        let name = &entry.pieces[0].tensor;
+        if source.model.router.selection_bias {
+            let tensor = take(&given, name, &entry.shape)?;
+            values.insert(&tensor.0, Cow::Borrowed(&tensor.2));
+        }
+    }
+    Ok(values)
+}
+
+fn take<'a>(given: &HashMap<&str, &'a Tensor>, name: &str, shape: &[usize]) -> Result<&'a Tensor> {
+    let hint = "the checkpoint is not of this model; give the checkpoint's own model";
+    let Some(tensor) = given.get(name) else {
+        return Err(Error::new(format!("the tensor {name} is missing"), hint));
+    };
+    if tensor.1 != shape || tensor.2.len() != shape.iter().product::<usize>() {
+        return Err(Error::new(
+            format!(
+                "{name} has shape {:?} and {} numbers, the model says {shape:?}",
+                tensor.1,
+                tensor.2.len()
+            ),
+            hint,
+        ));
+    }
+    Ok(tensor)
+}
+
+/// NormHead: each column over its norm along the vocabulary.
+fn fold(head: &[f32], width: usize) -> Vec<f32> {
+    let mut squares = vec![0.0f64; width];
+    for row in head.chunks_exact(width) {
+        for (square, &value) in squares.iter_mut().zip(row) {
+            *square += f64::from(value) * f64::from(value);
+        }
+    }
+    let divisors: Vec<f64> = squares.into_iter().map(|square| square.sqrt() + 1e-7).collect();
+    head.iter()
+        .zip(divisors.iter().cycle())
+        .map(|(&value, divisor)| (f64::from(value) / divisor) as f32)
+        .collect()
+}
+
+/// Beside the target, so that the last step is a rename.
+fn partial_folder(folder: &Path) -> Result<PathBuf> {
+    let Some(name) = folder.file_name() else {
+        return Err(Error::new(format!("{} cannot be created", folder.display()), "name a new folder"));
+    };
+    let mut name = name.to_owned();
+    name.push(".partial");
+    let partial = folder.with_file_name(name);
+    if partial.exists() {
+        fs::remove_dir_all(&partial).map_err(|error| Error::io("remove", &partial, &error))?;
+    }
+    fs::create_dir_all(&partial).map_err(|error| Error::io("create", &partial, &error))?;
+    Ok(partial)
+}
+
+fn publish(partial: &Path, folder: &Path) -> Result<()> {
+    let failed = |error: std::io::Error| Error::io("create", folder, &error);
+    for entry in fs::read_dir(partial).map_err(failed)? {
+        fs::File::open(entry.map_err(failed)?.path()).and_then(|file| file.sync_all()).map_err(failed)?;
+    }
+    if folder.exists() {
+        fs::remove_dir(folder).map_err(failed)?;
+    }
+    fs::rename(partial, folder).map_err(failed)?;
+    match folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed),
+        None => Ok(()),
+    }
+}
+
+fn write_folder(
+    source: &Source,
+    target: &Target,
+    model: &ModelSpec,
+    values: &Values,
+    partial: &Path,
+) -> Result<Exported> {
+    let kept = source.kept;
+    let ids = match source.tokenizer_folder {
+        Some(folder) => carry(folder, partial, model.vocabulary, source.context_tokens)?,
+        None => SpecialIds::default(),
+    };
+    let config = config::write(model, target.format, target.element_type, source.context_tokens, &ids, kept);
+    write_json(&partial.join("config.json"), &Value::Object(config))?;
+    let generation: Map<String, Value> =
+        kept.and_then(|kept| kept.generation.clone()).unwrap_or_else(|| generation(&ids));
+    write_json(&partial.join("generation_config.json"), &Value::Object(generation))?;
+    let entries: Vec<Entry> = layout(model, target.format, Experts::Separate)
+        .into_iter()
+        .filter(|entry| entry.kind != Kind::Copy || entry.name != "lm_head.weight")
+        .collect();
+    let planned = plan(&entries, target, kept);
+    let tensors = planned.len();
+    let written = write(partial, planned, target.max_shard_bytes, |planned, bytes| {
+        fill(&entries[planned.entry], planned.element, values, bytes)
+    })?;
+    Ok(Exported {
+        folder: target.folder.into(),
+        files: written.files,
+        tensors,
+        bytes: written.bytes,
+        norm_head_folded: source.model.norm_head,
+    })
+}
+
+fn plan(entries: &[Entry], target: &Target, kept: Option<&Kept>) -> Vec<Planned> {
+    let kept = kept.filter(|kept| kept.format == target.format);
+    let element_of = |entry: &Entry| {
+        let usual = usual_element(entry.kind, target.element_type);
+        kept.and_then(|kept| kept.element_types.get(&entry.name).copied()).unwrap_or(usual)
+    };
+    let planned = entries.iter().enumerate().map(|(number, entry)| Planned {
+        name: entry.name.clone(),
+        shape: entry.shape.clone(),
+        element: element_of(entry),
+        entry: number,
+    });
+    planned.collect()
+}
+
+/// Selection biases stay in f32: in bf16 they could not take the small steps they are trained by.
+pub(super) fn usual_element(kind: Kind, element: ElementType) -> ElementType {
+    if kind == Kind::SelectionBias { ElementType::F32 } else { element }
+}
+
+fn fill(entry: &Entry, element: ElementType, values: &Values, bytes: &mut Vec<u8>) -> Result<()> {
+    for piece in &entry.pieces {
+        match values.get(piece.tensor.as_str()) {
+            Some(numbers) => {
+                encode(entry, element, &numbers[piece.start..piece.start + piece.length], bytes)?
+            }
+            // A router without selection bias, in a format that has one.
+            None => encode(entry, element, &vec![0.0; piece.length], bytes)?,
+        }
+    }
+    Ok(())
+}
+
+fn encode(entry: &Entry, element: ElementType, numbers: &[f32], bytes: &mut Vec<u8>) -> Result<()> {
+    element.encode(numbers, bytes).map_err(|value| {
+        Error::new(
+            format!("{} holds {value}, more than {element} can", entry.name),
+            "export as F32 or BF16, which reach as far as training does",
+        )
+    })
+}

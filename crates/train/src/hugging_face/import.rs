@@ -1,0 +1,201 @@
+//! A Hugging Face folder becomes a model of ours, with everything needed to give the same bytes back.
+
+use super::export::usual_element;
+use super::names::{Entry, Experts, Kind, layout};
+use super::shards::Shards;
+use super::tokenizer::read_object;
+use super::{ElementType, Format, Kept, Tensor, config};
+use crate::error::{Error, Result};
+use lingot_spec::model::ModelSpec;
+use lingot_spec::tensors::{buffers, tensors};
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+/// A model read from a Hugging Face folder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Imported {
+    /// Values that only training knows are those of the published Ling of that generation.
+    pub model: ModelSpec,
+    /// In Lingot's order.
+    pub tensors: Vec<Tensor>,
+    pub buffers: Vec<Tensor>,
+    pub format: Format,
+    /// The type of most of its numbers.
+    pub element_type: ElementType,
+    /// The folder of its tokenizer, if it has one.
+    pub tokenizer: Option<PathBuf>,
+    pub kept: Kept,
+}
+
+pub fn import(folder: &Path) -> Result<Imported> {
+    let (format, object) = read_config(folder)?;
+    let mut shards = Shards::open(folder)?;
+    let (model, rest) = config::read(format, &object, |name| shards.tensors.contains_key(name))?;
+    let entries = expected(&model, format, &shards)?;
+    compare(&entries, &shards)?;
+    let element_type = usual(&shards);
+    let element_types = exceptions(&entries, &shards, element_type);
+    let (tensors, buffers) = read_all(&model, &entries, &mut shards)?;
+    let kept = Kept { format, config: rest, generation: generation(folder)?, element_types };
+    let tokenizer = folder.join("tokenizer.json").is_file().then(|| folder.to_owned());
+    Ok(Imported { model, tensors, buffers, format, element_type, tokenizer, kept })
+}
+
+fn read_config(folder: &Path) -> Result<(Format, Map<String, Value>)> {
+    let path = folder.join("config.json");
+    if !path.is_file() {
+        return Err(Error::new(
+            format!("{} is not there", path.display()),
+            "give a folder of the Hugging Face layout: config.json and *.safetensors",
+        ));
+    }
+    let object = read_object(&path)?;
+    let name = object.get("model_type").and_then(Value::as_str);
+    let Some(format) = name.and_then(Format::from_name) else {
+        let said: String = name.unwrap_or("absent").chars().take(100).collect();
+        return Err(Error::new(
+            format!("{}: model_type is {said}", path.display()),
+            format!("supported: {}", Format::names()),
+        ));
+    };
+    Ok((format, object))
+}
+
+fn generation(folder: &Path) -> Result<Option<Map<String, Value>>> {
+    let path = folder.join("generation_config.json");
+    if path.is_file() { read_object(&path).map(Some) } else { Ok(None) }
+}
+
+/// The entries that the folder should have, after a check that they are not absurdly more than it has.
+fn expected(model: &ModelSpec, format: Format, shards: &Shards) -> Result<Vec<Entry>> {
+    let is_stacked = shards.tensors.keys().any(|name| name.ends_with(".mlp.experts.gate_up_proj"));
+    let experts = if is_stacked { Experts::Stacked } else { Experts::Separate };
+    let per_layer = if is_stacked { 2 } else { 3 * u64::from(model.experts) };
+    let at_least = 4 * u64::from(model.layers) + u64::from(model.moe_layers()) * per_layer;
+    let found = shards.tensors.len() as u64;
+    if at_least > 1000 + 16 * found {
+        return Err(Error::new(
+            format!(
+                "config.json describes {} layers with {} experts, which is {at_least} tensors or more, the files hold {found}",
+                model.layers, model.experts
+            ),
+            "config.json and the weights are of different models, or files are missing",
+        ));
+    }
+    Ok(layout(model, format, experts))
+}
+
+/// Names and shapes of the files against those that the model needs.
+fn compare(entries: &[Entry], shards: &Shards) -> Result<()> {
+    let hint = "config.json and the weights are of different models, or files are missing";
+    let missing: Vec<&str> = entries
+        .iter()
+        .filter(|entry| entry.kind != Kind::Copy && !shards.tensors.contains_key(&entry.name))
+        .map(|entry| entry.name.as_str())
+        .collect();
+    if !missing.is_empty() {
+        return Err(Error::new(format!("missing {}", listed(&missing)), hint));
+    }
+    let known: HashMap<&str, &Entry> = entries.iter().map(|entry| (entry.name.as_str(), entry)).collect();
+    let unexpected: Vec<&str> = shards
+        .tensors
+        .keys()
+        .map(String::as_str)
+        // Old releases stored the rotation's frequencies, which follow from config.json.
+        .filter(|name| !known.contains_key(name) && !name.ends_with("rotary_emb.inv_freq"))
+        .collect();
+    if !unexpected.is_empty() {
+        return Err(Error::new(format!("unexpected {}", listed(&unexpected)), hint));
+    }
+    for entry in entries {
+        if let Some(located) = shards.tensors.get(&entry.name).filter(|located| located.shape != entry.shape)
+        {
+            return Err(Error::new(
+                format!("{} has shape {:?}, config.json says {:?}", entry.name, located.shape, entry.shape),
+                hint,
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn listed(names: &[&str]) -> String {
+    let first: Vec<&str> = names.iter().take(5).copied().collect();
+    let more = if names.len() > first.len() { ", ..." } else { "" };
+    format!("{} tensors: {}{more}", names.len(), first.join(", "))
+}
+
+/// The type that most tensors have.
+fn usual(shards: &Shards) -> ElementType {
+    let count =
+        |element: ElementType| shards.tensors.values().filter(|located| located.element == element).count();
+    ElementType::ALL.into_iter().max_by_key(|&element| count(element)).unwrap_or(ElementType::F32)
+}
+
+fn exceptions(
+    entries: &[Entry],
+    shards: &Shards,
+    element_type: ElementType,
+) -> BTreeMap<String, ElementType> {
+    let mut exceptions = BTreeMap::new();
+    for entry in entries {
+        let located = shards.tensors.get(&entry.name);
+        if let Some(element) = located.map(|located| located.element)
+            && element != usual_element(entry.kind, element_type)
+        {
+            exceptions.insert(entry.name.clone(), element);
+        }
+    }
+    exceptions
+}
+
+fn read_all(model: &ModelSpec, entries: &[Entry], shards: &mut Shards) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
+    let ours = tensors(model).into_iter().map(|tensor| (tensor.name, tensor.shape));
+    let buffers = buffers(model).into_iter().map(|buffer| (buffer.name, buffer.shape));
+    let weights = tensors(model).len();
+    let mut all: Vec<Tensor> = ours
+        .chain(buffers)
+        .map(|(name, shape)| {
+            let values = vec![0.0; shape.iter().product()];
+            (name, shape, values)
+        })
+        .collect();
+    let places: HashMap<String, usize> =
+        all.iter().enumerate().map(|(place, tensor)| (tensor.0.clone(), place)).collect();
+    let mut bytes = Vec::new();
+    let mut numbers = Vec::new();
+    // Copies last: they are held against what they copy.
+    for is_copy in [false, true] {
+        for entry in entries.iter().filter(|entry| (entry.kind == Kind::Copy) == is_copy) {
+            let Some(located) = shards.tensors.get(&entry.name).cloned() else { continue };
+            shards.read(&located, &mut bytes)?;
+            numbers.resize(entry.shape.iter().product(), 0.0);
+            located.element.decode(&bytes, &mut numbers);
+            place(entry, &numbers, &mut all, &places)?;
+        }
+    }
+    let buffers = all.split_off(weights);
+    Ok((all, buffers))
+}
+
+fn place(entry: &Entry, numbers: &[f32], all: &mut [Tensor], places: &HashMap<String, usize>) -> Result<()> {
+    let mut rest = numbers;
+    for piece in &entry.pieces {
+        let (numbers, after) = rest.split_at(piece.length);
+        rest = after;
+        let Some(&at) = places.get(&piece.tensor) else { continue };
+        let ours = &mut all[at].2[piece.start..piece.start + piece.length];
+        if entry.kind == Kind::Copy {
+            if ours.iter().zip(numbers).any(|(ours, theirs)| ours.to_bits() != theirs.to_bits()) {
+                return Err(Error::new(
+                    format!("{} differs from {}, which it should repeat", entry.name, piece.tensor),
+                    "Lingot keeps one embedding and one head; this model has more",
+                ));
+            }
+        } else {
+            ours.copy_from_slice(numbers);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,298 @@
+//! The weights of a folder: one safetensors file, or several with an index, in any of the element types.
+
+use super::ElementType;
+use super::tokenizer::{read_object, write_json};
+use crate::error::{Error, Result};
+use crate::tensor_file::TensorFile;
+use safetensors::Dtype;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+const DAMAGED: &str = "the file is damaged or incomplete; fetch or export it again";
+
+/// Where a tensor lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Located {
+    pub(super) file: usize,
+    pub(super) element: ElementType,
+    pub(super) shape: Vec<usize>,
+    /// From the start of the file, in bytes.
+    start: u64,
+    bytes: usize,
+}
+
+/// The tensors of a folder, with none of their numbers read yet.
+#[derive(Debug)]
+pub(super) struct Shards {
+    files: Vec<(PathBuf, File)>,
+    pub(super) tensors: BTreeMap<String, Located>,
+}
+
+impl Shards {
+    pub(super) fn open(folder: &Path) -> Result<Shards> {
+        let index = folder.join(INDEX);
+        let weight_map = if index.is_file() { Some(weight_map(&index)?) } else { None };
+        let names = match &weight_map {
+            Some(map) => {
+                let mut names: Vec<&String> = map.values().collect();
+                names.sort();
+                names.dedup();
+                names.into_iter().map(|name| folder.join(name)).collect()
+            }
+            None => vec![folder.join(SINGLE)],
+        };
+        let mut shards = Shards { files: Vec::new(), tensors: BTreeMap::new() };
+        for path in names {
+            shards.add(path, weight_map.is_some())?;
+        }
+        for (tensor, file) in weight_map.into_iter().flatten() {
+            let found =
+                shards.tensors.get(&tensor).is_some_and(|at| shards.files[at.file].0.ends_with(&file));
+            if !found {
+                return Err(Error::new(
+                    format!("{INDEX} places {tensor} in {file}, which does not hold it"),
+                    DAMAGED,
+                ));
+            }
+        }
+        Ok(shards)
+    }
+
+    fn add(&mut self, path: PathBuf, indexed: bool) -> Result<()> {
+        if !path.is_file() {
+            let problem = if indexed {
+                format!("{INDEX} names {}, which is absent", path.display())
+            } else {
+                format!("neither {} nor {INDEX} is there", path.display())
+            };
+            return Err(Error::new(problem, "fetch all files of the model; only safetensors are read"));
+        }
+        for (name, located) in read_header(&path, self.files.len())? {
+            if self.tensors.insert(name.clone(), located).is_some() {
+                return Err(Error::new(
+                    format!("{name} is in two files, one is {}", path.display()),
+                    DAMAGED,
+                ));
+            }
+        }
+        let file = File::open(&path).map_err(|error| Error::io("open", &path, &error))?;
+        self.files.push((path, file));
+        Ok(())
+    }
+
+    /// The numbers of a tensor as stored.
+    pub(super) fn read(&mut self, located: &Located, bytes: &mut Vec<u8>) -> Result<()> {
+        let (path, file) = &mut self.files[located.file];
+        bytes.resize(located.bytes, 0);
+        file.seek(SeekFrom::Start(located.start))
+            .and_then(|_| file.read_exact(bytes))
+            .map_err(|error| Error::io("read", path, &error))
+    }
+}
+
+fn weight_map(path: &Path) -> Result<BTreeMap<String, String>> {
+    let object = read_object(path)?;
+    parse_weight_map(&object).map_err(|problem| Error::new(format!("{}: {problem}", path.display()), DAMAGED))
+}
+
+fn parse_weight_map(index: &Map<String, Value>) -> std::result::Result<BTreeMap<String, String>, String> {
+    let map = index.get("weight_map").and_then(Value::as_object).ok_or("no weight_map")?;
+    if map.is_empty() {
+        return Err("the weight_map is empty".into());
+    }
+    map.iter()
+        .map(|(tensor, file)| match file.as_str() {
+            Some(file) if is_plain_name(file) => Ok((tensor.clone(), file.to_owned())),
+            _ => Err(format!("the file of {tensor} is {file}, not the name of a file of this folder")),
+        })
+        .collect()
+}
+
+fn is_plain_name(file: &str) -> bool {
+    !file.is_empty() && file != "." && file != ".." && !file.contains(['/', '\\', '\0'])
+}
+
+/// Every tensor of one file, its header held against the file's length.
+fn read_header(path: &Path, file: usize) -> Result<Vec<(String, Located)>> {
+    let opened = TensorFile::open(path).map_err(|error| Error { hint: DAMAGED.into(), ..error })?;
+    let located = opened.entries.into_iter().map(|entry| {
+        let element = element_of(entry.dtype).ok_or_else(|| {
+            Error::new(
+                format!("{} of {} has element type {:?}", entry.name, path.display(), entry.dtype),
+                "F32, BF16 and F16 are supported; quantised models are not",
+            )
+        })?;
+        let bytes = (entry.end - entry.begin) as usize;
+        Ok((entry.name, Located { file, element, shape: entry.shape, start: entry.begin, bytes }))
+    });
+    located.collect()
+}
+
+fn element_of(dtype: Dtype) -> Option<ElementType> {
+    match dtype {
+        Dtype::F32 => Some(ElementType::F32),
+        Dtype::BF16 => Some(ElementType::Bf16),
+        Dtype::F16 => Some(ElementType::F16),
+        _ => None,
+    }
+}
+
+/// A tensor to be written.
+#[derive(Clone, Debug)]
+pub(super) struct Planned {
+    pub(super) name: String,
+    pub(super) shape: Vec<usize>,
+    pub(super) element: ElementType,
+    /// The place of its pieces, for the caller.
+    pub(super) entry: usize,
+}
+
+impl Planned {
+    fn bytes(&self) -> u64 {
+        self.element.bytes() * self.shape.iter().product::<usize>() as u64
+    }
+}
+
+/// What was written.
+pub(super) struct Written {
+    pub(super) files: Vec<String>,
+    pub(super) bytes: u64,
+}
+
+/// Writes all tensors, in files of at most `max_bytes` of numbers each (a larger tensor gets a file of its own), and
+/// the index if there is more than one file.
+pub(super) fn write(
+    folder: &Path,
+    planned: Vec<Planned>,
+    max_bytes: u64,
+    mut fill: impl FnMut(&Planned, &mut Vec<u8>) -> Result<()>,
+) -> Result<Written> {
+    let bytes = planned.iter().map(Planned::bytes).sum();
+    let parameters: usize = planned.iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
+    let groups = divide(planned, max_bytes);
+    let count = groups.len();
+    let mut files = Vec::new();
+    let mut weight_map = Map::new();
+    for (number, group) in groups.into_iter().enumerate() {
+        let name = match count {
+            1 => SINGLE.to_owned(),
+            _ => format!("model-{:05}-of-{count:05}.safetensors", number + 1),
+        };
+        weight_map.extend(group.iter().map(|tensor| (tensor.name.clone(), Value::from(name.clone()))));
+        write_file(&folder.join(&name), group, &mut fill)?;
+        files.push(name);
+    }
+    if count > 1 {
+        let metadata = json!({ "total_size": bytes, "total_parameters": parameters });
+        write_json(&folder.join(INDEX), &json!({ "metadata": metadata, "weight_map": weight_map }))?;
+    }
+    Ok(Written { files, bytes })
+}
+
+fn divide(planned: Vec<Planned>, max_bytes: u64) -> Vec<Vec<Planned>> {
+    let mut groups = vec![Vec::new()];
+    let mut used = 0;
+    for tensor in planned {
+        let bytes = tensor.bytes();
+        if used > 0 && used + bytes > max_bytes {
+            groups.push(Vec::new());
+            used = 0;
+        }
+        used += bytes;
+        if let Some(group) = groups.last_mut() {
+            group.push(tensor);
+        }
+    }
+    groups
+}
+
+fn write_file(
+    path: &Path,
+    mut group: Vec<Planned>,
+    fill: &mut impl FnMut(&Planned, &mut Vec<u8>) -> Result<()>,
+) -> Result<()> {
+    let failed = |error: std::io::Error| Error::io("write", path, &error);
+    // The wider type first, so that every tensor starts at a multiple of its element.
+    group.sort_by_key(|tensor| std::cmp::Reverse(tensor.element.bytes()));
+    let mut file = BufWriter::new(File::create(path).map_err(failed)?);
+    let header = header_text(&group);
+    file.write_all(&(header.len() as u64).to_le_bytes()).map_err(failed)?;
+    file.write_all(header.as_bytes()).map_err(failed)?;
+    let mut bytes = Vec::new();
+    for tensor in &group {
+        bytes.clear();
+        fill(tensor, &mut bytes)?;
+        file.write_all(&bytes).map_err(failed)?;
+    }
+    file.into_inner().map_err(|error| failed(error.into_error()))?.sync_all().map_err(failed)
+}
+
+/// Padded to a multiple of 8 bytes, so that the numbers are aligned.
+fn header_text(group: &[Planned]) -> String {
+    let mut header = Map::from_iter([("__metadata__".to_owned(), json!({ "format": "pt" }))]);
+    let mut start = 0;
+    for tensor in group {
+        let end = start + tensor.bytes();
+        header.insert(
+            tensor.name.clone(),
+            json!({ "dtype": tensor.element.header_name(), "shape": tensor.shape, "data_offsets": [start, end] }),
+        );
+        start = end;
+    }
+    let mut text = Value::Object(header).to_string();
+    text.extend(std::iter::repeat_n(' ', text.len().next_multiple_of(8) - text.len()));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hugging_face::mutation::mutate;
+    use crate::hugging_face::tokenizer::parse_object;
+
+    #[test]
+    fn a_written_file_is_placed_as_planned_and_aligned() {
+        let planned = |name: &str, element, shape: &[usize]| Planned {
+            name: name.into(),
+            shape: shape.into(),
+            element,
+            entry: 0,
+        };
+        let home = tempfile::tempdir().unwrap();
+        let plan = vec![planned("b", ElementType::Bf16, &[3]), planned("a", ElementType::F32, &[2, 3])];
+        let zeros = |tensor: &Planned, bytes: &mut Vec<u8>| {
+            bytes.resize(tensor.bytes() as usize, 0);
+            Ok(())
+        };
+        assert_eq!(write(home.path(), plan, u64::MAX, zeros).unwrap().bytes, 30);
+        let tensors = Shards::open(home.path()).unwrap().tensors;
+        assert_eq!((tensors["a"].shape.as_slice(), tensors["a"].bytes), ([2, 3].as_slice(), 24));
+        assert_eq!((tensors["b"].element, tensors["b"].bytes), (ElementType::Bf16, 6));
+        assert!(tensors["a"].start.is_multiple_of(8));
+    }
+
+    #[test]
+    fn mutated_indices_never_panic() {
+        for seed in 0..4000 {
+            let index = br#"{"metadata":{"total_size":32},"weight_map":{"a":"m-1.safetensors","b":"m-2.safetensors"}}"#;
+            if let Ok(object) = parse_object(&mutate(index, seed)) {
+                for file in parse_weight_map(&object).into_iter().flat_map(BTreeMap::into_values) {
+                    assert!(is_plain_name(&file), "{file}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_index_cannot_name_a_file_outside_its_folder() {
+        for file in ["../model.safetensors", "/etc/passwd", "..", "", "a/b.safetensors", "a\\b"] {
+            let index = json!({ "weight_map": { "a": file } });
+            assert!(parse_weight_map(index.as_object().unwrap()).is_err(), "{file}");
+        }
+    }
+}
