@@ -58,10 +58,7 @@ pub(crate) fn write(folder: &Path, mut manifest: Manifest) -> Result<()> {
 
 /// Whether a checkpoint is of the model that a run wants.
 pub fn check_model(checkpoint: &Path, found: &ModelSpec, wanted: &ModelSpec) -> Result<()> {
-    let (Ok(found), Ok(wanted)) = (serde_json::to_value(found), serde_json::to_value(wanted)) else {
-        return Err(Error::new("a model's shape cannot be written as JSON", "this is a bug; report it"));
-    };
-    match first_difference("model", &found, &wanted) {
+    match difference(found, wanted) {
         None => Ok(()),
         Some((key, found, wanted)) => Err(Error::new(
             format!(
@@ -71,6 +68,12 @@ pub fn check_model(checkpoint: &Path, found: &ModelSpec, wanted: &ModelSpec) -> 
             "give the run the checkpoint's model, or another `folder` to start anew",
         )),
     }
+}
+
+/// The first key, with both values, in which two models differ.
+pub(crate) fn difference(a: &ModelSpec, b: &ModelSpec) -> Option<(String, String, String)> {
+    let [a, b] = [a, b].map(|model| serde_json::to_value(model).unwrap_or_default());
+    first_difference("model", &a, &b)
 }
 
 /// Whether the manifest's format is newer than this program.

@@ -79,7 +79,14 @@ fn check<'a>(sources: &[PathBuf], manifests: &'a [Manifest]) -> Result<&'a Manif
         return Err(Error::new("there is nothing to merge", "name at least one checkpoint"));
     };
     for (source, manifest) in sources.iter().zip(manifests) {
-        manifest_file::check_model(source, &manifest.head.model, &first.head.model)?;
+        let difference = manifest_file::difference(&manifest.head.model, &first.head.model);
+        if let Some((key, its, firsts)) = difference {
+            let (path, first) = (source.display(), sources[0].display());
+            return Err(Error::new(
+                format!("{path} is of another model than {first}: {key} is {its}, not {firsts}"),
+                "merge checkpoints of one run",
+            ));
+        }
     }
     for (at, pair) in manifests.windows(2).enumerate() {
         let (before, after) = (pair[0].head.step, pair[1].head.step);

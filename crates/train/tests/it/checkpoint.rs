@@ -388,7 +388,7 @@ fn a_merge_of_the_wrong_checkpoints_is_refused_and_leaves_nothing() {
     other.model.layers = 5;
     let c = save(&checkpoints, other, &[], &[], &[]).unwrap();
     let message = problem(merge(&[a.clone(), c], Decay::Linear, &place));
-    assert!(message.contains("model.layers is 5, the run says 4"), "{message}");
+    assert!(message.contains("model.layers is 5, not 4"), "{message}");
     let d = save(&checkpoints, head(40), &[], &[], &[]).unwrap();
     assert!(problem(merge(&[a, d], Decay::Linear, &place)).contains("other tensors"));
     assert!(problem(merge(&[], Decay::Linear, &place)).contains("nothing to merge"));

@@ -1,5 +1,6 @@
 //! `run.jsonl` and the TensorBoard files.
 
+use super::random::Random;
 use lingot_spec::event::{
     Anomaly, Checkpoint, End, Evaluation, Event, ExpertLoad, Experts, Resume, SCHEMA, Start, Step,
 };
@@ -132,4 +133,18 @@ fn an_event_of_tomorrow_survives_a_resume() {
     fs::write(&path, text).unwrap();
     Log::open(folder.path(), 2).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), text.lines().next().unwrap().to_owned() + "\n");
+}
+
+#[test]
+fn no_log_makes_the_reader_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.jsonl");
+    write(folder.path(), 0, &[start(), step(1), step(2), end(2)]);
+    let original = fs::read(&path).unwrap();
+    let mut random = Random(5);
+    for _ in 0..3_000 {
+        fs::write(&path, random.mutate(&original)).unwrap();
+        let _ = read(&path);
+        let _ = Log::open(folder.path(), 1);
+    }
 }
