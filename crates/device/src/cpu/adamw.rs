@@ -1,0 +1,80 @@
+//! AdamW, one pass over parameter, gradient and both moments.
+
+use super::TASK_ELEMENTS;
+use super::kernel::wide;
+use super::team::{Chunks, Team};
+use crate::op::AdamRule;
+
+/// One step in place; `squares` is the sum of squares of all gradients, for clipping.
+pub(super) fn adamw(
+    team: &Team,
+    parameter: &mut [f32],
+    gradient: &[f32],
+    [first, second]: [&mut [f32]; 2],
+    squares: f32,
+    rule: AdamRule,
+) {
+    let numbers = Numbers::of(rule, f64::from(squares));
+    let chunks = |slice| Chunks::of(slice, TASK_ELEMENTS);
+    team.each_piece(
+        (chunks(parameter), chunks(first), chunks(second)),
+        |task, (parameter, first, second)| {
+            let gradient = &gradient[task * TASK_ELEMENTS..][..parameter.len()];
+            update(team.kernel, parameter, gradient, first, second, numbers);
+        },
+    );
+}
+
+/// The rule's numbers as each element needs them.
+#[derive(Clone, Copy)]
+struct Numbers {
+    gradient_scale: f32,
+    beta1: f32,
+    rest1: f32,
+    beta2: f32,
+    rest2: f32,
+    /// The rate over the first moment's bias correction.
+    rate: f32,
+    /// One over the square root of the second moment's bias correction.
+    second_scale: f32,
+    epsilon: f32,
+    keep: f32,
+}
+
+impl Numbers {
+    fn of(rule: AdamRule, squares: f64) -> Numbers {
+        let AdamRule { rate, beta1, beta2, epsilon, decay, step, clip } = rule;
+        let correction = |beta: f64| 1.0 - beta.powf(step as f64);
+        Numbers {
+            gradient_scale: if clip > 0.0 { (clip / (squares.sqrt() + 1e-6)).min(1.0) as f32 } else { 1.0 },
+            beta1: beta1 as f32,
+            rest1: (1.0 - beta1) as f32,
+            beta2: beta2 as f32,
+            rest2: (1.0 - beta2) as f32,
+            rate: (rate / correction(beta1)) as f32,
+            second_scale: (1.0 / correction(beta2).sqrt()) as f32,
+            epsilon: epsilon as f32,
+            keep: (1.0 - rate * decay) as f32,
+        }
+    }
+}
+
+wide! {
+    fn update(
+        parameter: &mut [f32],
+        gradient: &[f32],
+        first: &mut [f32],
+        second: &mut [f32],
+        numbers: Numbers,
+    ) {
+        for (((parameter, &gradient), first), second) in parameter.iter_mut().zip(gradient).zip(first).zip(second) {
+            let gradient = gradient * numbers.gradient_scale;
+            let m = numbers.beta1 * *first + numbers.rest1 * gradient;
+            let v = numbers.beta2 * *second + numbers.rest2 * gradient * gradient;
+            *first = m;
+            *second = v;
+            let denominator = v.sqrt() * numbers.second_scale + numbers.epsilon;
+            *parameter = *parameter * numbers.keep - numbers.rate * m / denominator;
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Attention in tiles, forward: a tile of queries meets one tile of keys after the other, keeping a running maximum
+//! and sum, so the scores of a sequence never exist.
+//!
+//! The query heads of one kv head are stacked: row `i * heads + j` of a tile is head j of its i-th token. So they
+//! share the packing of the keys, and grouped heads cost nothing extra.
+#![allow(unsafe_code)]
+
+use super::gemm::{Matrix, Product, Sizes, Target, small_product};
+use super::kernel::wide;
+use super::scratch::{Scratch, take, with_scratch};
+use super::team::{Shares, Team};
+use super::vector::{exp, exp_in_place, max};
+use std::ops::Range;
+
+/// Keys of a tile.
+pub(super) const KEYS: usize = 64;
+/// Rows of a tile of queries, stacked heads included.
+const ROWS: usize = 128;
+
+/// The sizes and inputs of attention.
+#[derive(Clone, Copy)]
+pub(super) struct Attention<'a> {
+    pub(super) q_thc: &'a [f32],
+    pub(super) k_sgc: &'a [f32],
+    pub(super) v_sgc: &'a [f32],
+    pub(super) starts_t: &'a [i32],
+    pub(super) scale: f32,
+    pub(super) heads: usize,
+    pub(super) kv_heads: usize,
+    pub(super) width: usize,
+}
+
+impl Attention<'_> {
+    pub(super) fn tokens(&self) -> usize {
+        self.starts_t.len()
+    }
+
+    pub(super) fn keys(&self) -> usize {
+        self.k_sgc.len().checked_div(self.kv_heads * self.width).unwrap_or(0)
+    }
+
+    /// Query heads of one kv head.
+    pub(super) fn stacked(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    /// Tokens of a tile of queries.
+    pub(super) fn queries_of_tile(&self) -> usize {
+        (ROWS / self.stacked()).max(1)
+    }
+
+    /// The keys that query t sees.
+    pub(super) fn seen(&self, t: usize) -> Range<usize> {
+        self.starts_t[t].max(0) as usize..self.keys() - self.tokens() + t + 1
+    }
+
+    /// All keys that any of the queries sees.
+    pub(super) fn seen_by(&self, queries: Range<usize>) -> Range<usize> {
+        let first = self.starts_t[queries.clone()].iter().min().map_or(0, |&start| start.max(0) as usize);
+        first..self.keys() - self.tokens() + queries.end
+    }
+
+    /// The first element of `queries`' first head of kv head g, in a tensor shaped as q.
+    pub(super) fn first_of_query(&self, t: usize, g: usize) -> usize {
+        (t * self.heads + g * self.stacked()) * self.width
+    }
+
+    /// Copies the rows of a tile of queries, times `scale`.
+    pub(super) fn stack(
+        &self,
+        from_thc: &[f32],
+        queries: Range<usize>,
+        g: usize,
+        scale: f32,
+        to: &mut [f32],
+    ) {
+        let token = self.stacked() * self.width;
+        for (t, to) in queries.zip(to.chunks_exact_mut(token)) {
+            let from = &from_thc[self.first_of_query(t, g)..][..token];
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = scale * from);
+        }
+    }
+
+    /// Rows of keys or values of kv head g, from row `from` on.
+    pub(super) fn rows<'b>(&self, sgc: &'b [f32], from: usize, g: usize) -> (&'b [f32], usize) {
+        (&sgc[(from * self.kv_heads + g) * self.width..], self.kv_heads * self.width)
+    }
+}
+
+/// `out` and `lse`. Each task has a tile of queries of one kv head.
+pub(super) fn attention(team: &Team, given: Attention<'_>, out_thc: &mut [f32], lse_th: &mut [f32]) {
+    let each = given.queries_of_tile();
+    let tiles = given.tokens().div_ceil(each);
+    let (out, lse) = (Shares::of(out_thc), Shares::of(lse_th));
+    team.each(tiles * given.kv_heads, |task| {
+        // Late tiles see the most keys: they go first.
+        let (tile, g) = (tiles - 1 - task / given.kv_heads, task % given.kv_heads);
+        let queries = tile * each..((tile + 1) * each).min(given.tokens());
+        with_scratch(|scratch| {
+            let running = attend(team, given, queries.clone(), g, scratch);
+            let stacked = given.stacked();
+            for (row, sum) in running.sums.chunks_exact(given.width).enumerate() {
+                let (t, j) = (queries.start + row / stacked, row % stacked);
+                let (most, total) = (running.most[row], running.totals[row]);
+                // SAFETY: these queries and heads are this task's alone, and the pieces are dropped at once.
+                let (out, lse) = unsafe {
+                    let first = given.first_of_query(t, g) + j * given.width;
+                    (out.piece(first, given.width), lse.piece(t * given.heads + g * stacked + j, 1))
+                };
+                out.iter_mut().zip(sum).for_each(|(out, sum)| *out = sum / total);
+                lse[0] = most + total.ln();
+            }
+        });
+    });
+}
+
+/// Of each row of a tile of queries: the largest score so far, the sum of `e^(score - most)`, and the sum of the
+/// values with these weights.
+struct Running<'a> {
+    most: &'a mut [f32],
+    totals: &'a mut [f32],
+    sums: &'a mut [f32],
+}
+
+/// Meets a tile of queries with all its keys.
+fn attend<'a>(
+    team: &Team,
+    given: Attention<'_>,
+    queries: Range<usize>,
+    g: usize,
+    scratch: &'a mut Scratch,
+) -> Running<'a> {
+    let Scratch { packed, tiles: [stacked, most, totals, sums, scores, ..] } = scratch;
+    let c = given.width;
+    let rows = queries.len() * given.stacked();
+    let (stacked, scores) = (take(stacked, rows * c), take(scores, rows * KEYS));
+    let running = Running { most: take(most, rows), totals: take(totals, rows), sums: take(sums, rows * c) };
+    running.most.fill(f32::NEG_INFINITY);
+    running.totals.fill(0.0);
+    running.sums.fill(0.0);
+    given.stack(given.q_thc, queries.clone(), g, given.scale, stacked);
+    let seen = given.seen_by(queries.clone());
+    for first in seen.clone().step_by(KEYS) {
+        let keys = first..(first + KEYS).min(seen.end);
+        let (k, pitch) = given.rows(given.k_sgc, first, g);
+        let by_key = Product {
+            sizes: Sizes { m: rows, n: keys.len(), k: c },
+            a: Matrix::rows(stacked, c),
+            b: Matrix::transposed(k, pitch),
+            target: Target { first: 0, pitch: KEYS, add: false },
+        };
+        small_product(team.kernel, packed, &by_key, scores);
+        for (row, scores) in scores.chunks_exact_mut(KEYS).enumerate() {
+            let visible = within(given.seen(queries.start + row / given.stacked()), &keys);
+            let sums = &mut running.sums[row * c..][..c];
+            let (most, total) = (&mut running.most[row], &mut running.totals[row]);
+            weigh(team.kernel, &mut scores[..keys.len()], visible, most, total, sums);
+        }
+        let (v, pitch) = given.rows(given.v_sgc, first, g);
+        let by_value = Product {
+            sizes: Sizes { m: rows, n: c, k: keys.len() },
+            a: Matrix::rows(scores, KEYS),
+            b: Matrix::rows(v, pitch),
+            target: Target { first: 0, pitch: c, add: true },
+        };
+        small_product(team.kernel, packed, &by_value, running.sums);
+    }
+    running
+}
+
+/// The part of `seen` that lies in `keys`, counted from the first of these; perhaps empty.
+pub(super) fn within(seen: Range<usize>, keys: &Range<usize>) -> Range<usize> {
+    let from = seen.start.clamp(keys.start, keys.end) - keys.start;
+    from..(seen.end.clamp(keys.start, keys.end) - keys.start).max(from)
+}
+
+wide! {
+    /// Turns one row of scores into weights, relative to a largest score that may grow.
+    fn weigh(
+        scores: &mut [f32],
+        visible: Range<usize>,
+        most: &mut f32,
+        total: &mut f32,
+        sums: &mut [f32],
+    ) {
+        scores[..visible.start].fill(0.0);
+        scores[visible.end..].fill(0.0);
+        if visible.is_empty() {
+            return;
+        }
+        let scores = &mut scores[visible];
+        let tile_most = max(scores);
+        if tile_most > *most {
+            let shrink = exp(*most - tile_most);
+            *total *= shrink;
+            sums.iter_mut().for_each(|sum| *sum *= shrink);
+            *most = tile_most;
+        }
+        *total += exp_in_place(scores, *most);
+    }
+}

@@ -1,0 +1,292 @@
+//! The gradient of attention in tiles: the weights of a tile of queries and a tile of keys are computed again from
+//! the saved log-sum-exp.
+//!
+//! Documents make stretches of tokens that do not see each other. Where they divide the work well, each task has one
+//! stretch and one kv head, and computes each tile of weights once. Otherwise tiles are divided among tasks, once by
+//! queries for `d_q` and once by keys for `d_k` and `d_v`. Which way depends on the documents, never on the threads.
+#![allow(unsafe_code)]
+
+use super::attention::{Attention, KEYS, within};
+use super::gemm::{Matrix, Product, Sizes, Target, block, small_product};
+use super::kernel::wide;
+use super::scratch::{Packed, Scratch, take, with_scratch};
+use super::team::{Shares, Team};
+use super::vector::{exp, sum_by};
+use std::ops::Range;
+
+/// What forward left behind, and the gradient by its output.
+#[derive(Clone, Copy)]
+pub(super) struct Saved<'a> {
+    pub(super) d_out_thc: &'a [f32],
+    pub(super) out_thc: &'a [f32],
+    pub(super) lse_th: &'a [f32],
+}
+
+/// Where the gradients go.
+#[derive(Clone, Copy)]
+struct Gradients<'a> {
+    d_q_thc: Shares<'a>,
+    d_k_sgc: Shares<'a>,
+    d_v_sgc: Shares<'a>,
+}
+
+/// `d_q`, `d_k`, `d_v`; S = T. `stretches` is scratch memory.
+pub(super) fn attention_grad(
+    team: &Team,
+    given: Attention<'_>,
+    saved: Saved<'_>,
+    [d_q_thc, d_k_sgc, d_v_sgc]: [&mut [f32]; 3],
+    stretches: &mut Vec<usize>,
+) {
+    super::elementwise::fill(team, d_q_thc, 0.0);
+    super::elementwise::fill(team, d_k_sgc, 0.0);
+    super::elementwise::fill(team, d_v_sgc, 0.0);
+    let gradients = Gradients {
+        d_q_thc: Shares::of(d_q_thc),
+        d_k_sgc: Shares::of(d_k_sgc),
+        d_v_sgc: Shares::of(d_v_sgc),
+    };
+    let groups = given.kv_heads;
+    let each = given.queries_of_tile();
+    let tokens = given.tokens();
+    find_stretches(given.starts_t, stretches);
+    if divide_well(stretches, groups) {
+        team.each((stretches.len() - 1) * groups, |task| {
+            let stretch = stretches[task / groups]..stretches[task / groups + 1];
+            let work = Work { given, saved, gradients, g: task % groups };
+            // SAFETY: no query outside a stretch sees its keys, and none inside sees others; each is one task's.
+            unsafe { work.run(team, stretch.clone(), stretch, Wanted::All) };
+        });
+        return;
+    }
+    let tiles = tokens.div_ceil(each);
+    team.each(tiles * groups, |task| {
+        let tile = tiles - 1 - task / groups;
+        let queries = tile * each..((tile + 1) * each).min(tokens);
+        let work = Work { given, saved, gradients, g: task % groups };
+        // SAFETY: only `d_q` is written, and these queries are this task's alone.
+        unsafe { work.run(team, queries, 0..tokens, Wanted::Queries) };
+    });
+    team.each(tokens.div_ceil(KEYS) * groups, |task| {
+        let keys = task / groups * KEYS..((task / groups + 1) * KEYS).min(tokens);
+        let work = Work { given, saved, gradients, g: task % groups };
+        // SAFETY: only `d_k` and `d_v` are written, and these keys are this task's alone.
+        unsafe { work.run(team, 0..tokens, keys, Wanted::Keys) };
+    });
+}
+
+/// The first tokens of stretches that see nothing before themselves, and the end.
+fn find_stretches(starts_t: &[i32], stretches: &mut Vec<usize>) {
+    stretches.clear();
+    stretches.push(starts_t.len());
+    let mut earliest = usize::MAX;
+    for (t, &start) in starts_t.iter().enumerate().rev() {
+        earliest = earliest.min(start.max(0) as usize);
+        if earliest >= t {
+            stretches.push(t);
+        }
+    }
+    stretches.reverse();
+}
+
+/// Whether the largest of the tasks is at most a quarter of the work.
+fn divide_well(stretches: &[usize], groups: usize) -> bool {
+    let works = stretches.windows(2).map(|pair| (pair[1] - pair[0]).pow(2));
+    works.clone().max().is_some_and(|most| 4 * most <= groups * works.sum::<usize>())
+}
+
+/// Which gradients a task computes.
+#[derive(Clone, Copy, PartialEq)]
+enum Wanted {
+    All,
+    Queries,
+    Keys,
+}
+
+/// One kv head's work.
+#[derive(Clone, Copy)]
+struct Work<'a> {
+    given: Attention<'a>,
+    saved: Saved<'a>,
+    gradients: Gradients<'a>,
+    g: usize,
+}
+
+/// A tile of queries, heads stacked, with what belongs to its rows.
+struct QueryTile<'a> {
+    queries: Range<usize>,
+    /// The queries times the scale.
+    q: &'a [f32],
+    d_out: &'a [f32],
+    /// Of each row the log-sum-exp, then `d_out . out`.
+    lse: &'a [f32],
+    along: &'a [f32],
+}
+
+impl Work<'_> {
+    /// Meets tiles of `queries` with tiles of `keys`.
+    ///
+    /// # Safety
+    /// Nobody else may touch the wanted gradients of these queries or keys.
+    unsafe fn run(&self, team: &Team, queries: Range<usize>, keys: Range<usize>, wanted: Wanted) {
+        let (given, c) = (self.given, self.given.width);
+        let each = given.queries_of_tile();
+        with_scratch(|scratch| {
+            let Scratch { packed, tiles: [q, d_out, lse, along, weights, d_scores, d_q, ..] } = scratch;
+            for first in queries.clone().step_by(each) {
+                let queries = first..(first + each).min(queries.end);
+                let seen = given.seen_by(queries.clone());
+                let met = within(seen, &keys);
+                if met.is_empty() {
+                    continue;
+                }
+                let rows = queries.len() * given.stacked();
+                let (q, d_out) = (take(q, rows * c), take(d_out, rows * c));
+                let (lse, along) = (take(lse, rows), take(along, rows));
+                self.load(team, queries.clone(), q, d_out, lse, along);
+                let tile = QueryTile { queries, q, d_out, lse, along };
+                let room = [take(weights, rows * KEYS), take(d_scores, rows * KEYS), take(d_q, rows * c)];
+                // SAFETY: as promised by the caller.
+                unsafe {
+                    self.meet(team, packed, &tile, keys.start + met.start..keys.start + met.end, wanted, room)
+                };
+            }
+        });
+    }
+
+    fn load(
+        &self,
+        team: &Team,
+        queries: Range<usize>,
+        q: &mut [f32],
+        d_out: &mut [f32],
+        lse: &mut [f32],
+        along: &mut [f32],
+    ) {
+        let (given, c) = (self.given, self.given.width);
+        let stacked = given.stacked();
+        given.stack(given.q_thc, queries.clone(), self.g, given.scale, q);
+        given.stack(self.saved.d_out_thc, queries.clone(), self.g, 1.0, d_out);
+        for (row, d_out) in d_out.chunks_exact(c).enumerate() {
+            let (t, j) = (queries.start + row / stacked, row % stacked);
+            let out = &self.saved.out_thc[given.first_of_query(t, self.g) + j * c..][..c];
+            along[row] = dot(team.kernel, d_out, out);
+            lse[row] = self.saved.lse_th[t * given.heads + self.g * stacked + j];
+        }
+    }
+
+    /// A tile of queries with tiles of `keys`, the first of which some query sees.
+    ///
+    /// # Safety
+    /// As for `run`.
+    unsafe fn meet(
+        &self,
+        team: &Team,
+        packed: &mut Packed,
+        tile: &QueryTile<'_>,
+        keys: Range<usize>,
+        wanted: Wanted,
+        [weights, d_scores, d_q]: [&mut [f32]; 3],
+    ) {
+        let (given, g, c) = (self.given, self.g, self.given.width);
+        let rows = tile.lse.len();
+        for first in keys.clone().step_by(KEYS) {
+            let part = first..(first + KEYS).min(keys.end);
+            self.weigh(team, packed, tile, part.clone(), weights, d_scores);
+            let (k, pitch) = given.rows(given.k_sgc, first, g);
+            if wanted != Wanted::Keys {
+                let by_query = Product {
+                    sizes: Sizes { m: rows, n: c, k: part.len() },
+                    a: Matrix::rows(d_scores, KEYS),
+                    b: Matrix::rows(k, pitch),
+                    target: Target { first: 0, pitch: c, add: first > keys.start },
+                };
+                small_product(team.kernel, packed, &by_query, d_q);
+            }
+            if wanted != Wanted::Queries {
+                let target = Target { first: (first * given.kv_heads + g) * c, pitch, add: true };
+                let sizes = Sizes { m: part.len(), n: c, k: rows };
+                let by_key = Product {
+                    sizes,
+                    a: Matrix::transposed(d_scores, KEYS),
+                    b: Matrix::rows(tile.q, c),
+                    target,
+                };
+                let by_value = Product {
+                    a: Matrix::transposed(weights, KEYS),
+                    b: Matrix::rows(tile.d_out, c),
+                    ..by_key
+                };
+                // SAFETY: the gradients of these keys are the caller's alone.
+                unsafe {
+                    block(team.kernel, packed, &by_key, self.gradients.d_k_sgc);
+                    block(team.kernel, packed, &by_value, self.gradients.d_v_sgc);
+                }
+            }
+        }
+        if wanted != Wanted::Keys {
+            let token = given.stacked() * c;
+            for (t, d_q) in tile.queries.clone().zip(d_q.chunks_exact(token)) {
+                // SAFETY: the gradients of these queries are the caller's alone.
+                let to = unsafe { self.gradients.d_q_thc.piece(given.first_of_query(t, g), token) };
+                to.iter_mut().zip(d_q).for_each(|(to, d_q)| *to += given.scale * d_q);
+            }
+        }
+    }
+
+    /// The attention weights of a tile of queries and a tile of keys, and the gradients by their scores.
+    fn weigh(
+        &self,
+        team: &Team,
+        packed: &mut Packed,
+        tile: &QueryTile<'_>,
+        keys: Range<usize>,
+        weights: &mut [f32],
+        d_scores: &mut [f32],
+    ) {
+        let (given, c) = (self.given, self.given.width);
+        let products = [(tile.q, given.k_sgc, &mut *weights), (tile.d_out, given.v_sgc, &mut *d_scores)];
+        for (rows, sgc, out) in products {
+            let (stored, pitch) = given.rows(sgc, keys.start, self.g);
+            let by_key = Product {
+                sizes: Sizes { m: tile.lse.len(), n: keys.len(), k: c },
+                a: Matrix::rows(rows, c),
+                b: Matrix::transposed(stored, pitch),
+                target: Target { first: 0, pitch: KEYS, add: false },
+            };
+            small_product(team.kernel, packed, &by_key, out);
+        }
+        let rows = weights.chunks_exact_mut(KEYS).zip(d_scores.chunks_exact_mut(KEYS));
+        for (row, (weights, d_scores)) in rows.enumerate() {
+            let t = tile.queries.start + row / given.stacked();
+            let visible = within(given.seen(t), &keys);
+            soften(team.kernel, weights, d_scores, visible, tile.lse[row], tile.along[row]);
+        }
+    }
+}
+
+wide! {
+    fn dot(a: &[f32], b: &[f32]) -> f32 {
+        sum_by(a.len(), |i| a[i] * b[i])
+    }
+}
+
+wide! {
+    /// One row: scores become weights, gradients by the weights become gradients by the scores.
+    fn soften(
+        weights: &mut [f32],
+        d_scores: &mut [f32],
+        visible: Range<usize>,
+        lse: f32,
+        along: f32,
+    ) {
+        for hidden in [0..visible.start, visible.end..KEYS] {
+            weights[hidden.clone()].fill(0.0);
+            d_scores[hidden].fill(0.0);
+        }
+        for (weight, d_score) in weights[visible.clone()].iter_mut().zip(&mut d_scores[visible]) {
+            *weight = exp(*weight - lse);
+            *d_score = *weight * (*d_score - along);
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The head and its cross-entropy together, some tokens at a time, so that the logits of a batch never exist.
+
+use super::gemm::{Matrix, Product, Sizes, Target, product};
+use super::kernel::wide;
+use super::scratch::take;
+use super::team::{Chunks, Team};
+use super::vector::{exp_in_place, max};
+
+/// Logits that exist at a time, for a vocabulary that is not huge: 16 MiB.
+const MOST_LOGITS: usize = 1 << 22;
+/// Tokens at a time, between these.
+const TOKENS: std::ops::RangeInclusive<usize> = 64..=512;
+
+/// The operands: x [T, D], w [V, D], targets [T].
+#[derive(Clone, Copy)]
+pub(super) struct Head<'a> {
+    pub(super) d: usize,
+    pub(super) x_td: &'a [f32],
+    pub(super) w_vd: &'a [f32],
+    pub(super) targets_t: &'a [i32],
+}
+
+impl Head<'_> {
+    fn vocabulary(&self) -> usize {
+        self.w_vd.len() / self.d.max(1)
+    }
+
+    fn tokens_at_a_time(&self) -> usize {
+        (MOST_LOGITS / self.vocabulary().max(1)).clamp(*TOKENS.start(), *TOKENS.end())
+    }
+}
+
+/// `losses[t] = logsumexp(w x[t]) - (w x[t])[target]`. `logits` is scratch memory.
+pub(super) fn cross_entropy(team: &Team, head: Head<'_>, losses_t: &mut [f32], logits: &mut Vec<f32>) {
+    let v = head.vocabulary();
+    let each = head.tokens_at_a_time();
+    for (chunk, losses) in losses_t.chunks_mut(each).enumerate() {
+        let logits = take(logits, losses.len() * v);
+        let targets = &head.targets_t[chunk * each..][..losses.len()];
+        multiply(team, head, chunk * each, losses.len(), logits);
+        team.each_piece((Chunks::of(logits, v), Chunks::of(losses, 1)), |t, (logits, loss)| {
+            loss[0] = one_loss(team.kernel, logits, targets[t]);
+        });
+    }
+}
+
+/// As `cross_entropy`, and the gradient of `scale` x the sum of the losses; adds into `d_w`.
+pub(super) fn cross_entropy_grad(
+    team: &Team,
+    head: Head<'_>,
+    scale: f64,
+    losses_t: &mut [f32],
+    d_x_td: &mut [f32],
+    d_w_vd: &mut [f32],
+    logits: &mut Vec<f32>,
+) {
+    let (v, d) = (head.vocabulary(), head.d);
+    let each = head.tokens_at_a_time();
+    for (chunk, losses) in losses_t.chunks_mut(each).enumerate() {
+        let (first, tokens) = (chunk * each, losses.len());
+        let logits = take(logits, tokens * v);
+        let targets = &head.targets_t[first..][..tokens];
+        multiply(team, head, first, tokens, logits);
+        team.each_piece((Chunks::of(&mut *logits, v), Chunks::of(losses, 1)), |t, (logits, loss)| {
+            loss[0] = one_gradient(team.kernel, logits, targets[t], scale as f32);
+        });
+        let logits = &*logits;
+        let by_x = Product {
+            sizes: Sizes { m: tokens, n: d, k: v },
+            a: Matrix::rows(logits, v),
+            b: Matrix::rows(head.w_vd, d),
+            target: Target { first: 0, pitch: d, add: false },
+        };
+        product(team, by_x, &mut d_x_td[first * d..][..tokens * d]);
+        let by_w = Product {
+            sizes: Sizes { m: v, n: d, k: tokens },
+            a: Matrix::transposed(logits, v),
+            b: Matrix::rows(&head.x_td[first * d..][..tokens * d], d),
+            target: Target { first: 0, pitch: d, add: true },
+        };
+        product(team, by_w, d_w_vd);
+    }
+}
+
+/// The logits of `tokens` tokens from `first` on.
+fn multiply(team: &Team, head: Head<'_>, first: usize, tokens: usize, logits: &mut [f32]) {
+    let (v, d) = (head.vocabulary(), head.d);
+    let by_token = Product {
+        sizes: Sizes { m: tokens, n: v, k: d },
+        a: Matrix::rows(&head.x_td[first * d..][..tokens * d], d),
+        b: Matrix::transposed(head.w_vd, d),
+        target: Target { first: 0, pitch: v, add: false },
+    };
+    product(team, by_token, logits);
+}
+
+wide! {
+    /// The loss of one token; its logits are lost.
+    fn one_loss(logits: &mut [f32], target: i32) -> f32 {
+        if target < 0 {
+            return 0.0;
+        }
+        let hit = logits[target as usize];
+        let most = max(logits);
+        // In this order the large parts cancel first.
+        (most - hit) + exp_in_place(logits, most).ln()
+    }
+}
+
+wide! {
+    /// The loss of one token; its logits become `scale (softmax - hit)`.
+    fn one_gradient(logits: &mut [f32], target: i32, scale: f32) -> f32 {
+        if target < 0 {
+            logits.fill(0.0);
+            return 0.0;
+        }
+        let hit = logits[target as usize];
+        let most = max(logits);
+        let sum = exp_in_place(logits, most);
+        let factor = scale / sum;
+        logits.iter_mut().for_each(|logit| *logit *= factor);
+        logits[target as usize] -= scale;
+        (most - hit) + sum.ln()
+    }
+}

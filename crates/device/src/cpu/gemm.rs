@@ -1,0 +1,273 @@
+//! Matrix products, after the way of BLIS: blocks of A and B are packed to lie as the micro-kernel reads them.
+//!
+//! C is cut into tiles by shape alone. One task computes one tile over the whole of k, packing what it needs into
+//! scratch memory of its thread; a value of C is always the sum over the same pieces of k in the same order, so
+//! neither tiles nor threads change a bit of it.
+#![allow(unsafe_code)]
+
+use super::kernel::Kernel;
+use super::micro::{DEPTH, Micros, PITCH, Tile};
+use super::pack::{pack_a, pack_b};
+use super::scratch::{Packed, with_scratch};
+use super::team::{Shares, Team};
+use super::vector::sum_by;
+
+/// Most rows and columns of a tile of C: packed A and B of a tile fit the second-level cache together.
+const TILE: usize = 256;
+/// Fewest, where a product is cut finer to give every thread something.
+const SMALL_TILE: usize = 64;
+/// Tiles that a product should have, so that work divides evenly.
+const TILES_WANTED: usize = 16;
+/// Up to so many rows of A, packing B costs more than it saves.
+const FEW_ROWS: usize = 3;
+
+/// A matrix in memory: element (i, j) is `values[i * row_pitch + j * column_pitch]`, one of the pitches being 1.
+#[derive(Clone, Copy)]
+pub(super) struct Matrix<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) row_pitch: usize,
+    pub(super) column_pitch: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// Stored row by row, `pitch` apart.
+    pub(super) fn rows(values: &'a [f32], pitch: usize) -> Matrix<'a> {
+        Matrix { values, row_pitch: pitch, column_pitch: 1 }
+    }
+
+    /// The transpose of what is stored row by row.
+    pub(super) fn transposed(values: &'a [f32], pitch: usize) -> Matrix<'a> {
+        Matrix { values, row_pitch: 1, column_pitch: pitch }
+    }
+
+    /// The part that begins at (row, column).
+    fn from(self, row: usize, column: usize) -> Matrix<'a> {
+        let first = (row * self.row_pitch + column * self.column_pitch).min(self.values.len());
+        Matrix { values: &self.values[first..], ..self }
+    }
+
+    /// A pointer to (0, 0), checked to be the corner of `rows` x `columns`.
+    pub(super) fn corner(self, rows: usize, columns: usize) -> *const f32 {
+        if rows > 0 && columns > 0 {
+            let last = (rows - 1) * self.row_pitch + (columns - 1) * self.column_pitch;
+            assert!(last < self.values.len(), "a matrix that ends at {last} of {}", self.values.len());
+        }
+        self.values.as_ptr()
+    }
+}
+
+/// Sizes of a product: C is m x n, and k is summed over.
+#[derive(Clone, Copy)]
+pub(super) struct Sizes {
+    pub(super) m: usize,
+    pub(super) n: usize,
+    pub(super) k: usize,
+}
+
+/// Where a product goes: C's first element, the distance between its rows, and whether to add to what is there.
+#[derive(Clone, Copy)]
+pub(super) struct Target {
+    pub(super) first: usize,
+    pub(super) pitch: usize,
+    pub(super) add: bool,
+}
+
+/// One product of several that run as one parallel loop.
+#[derive(Clone, Copy)]
+pub(super) struct Product<'a> {
+    pub(super) sizes: Sizes,
+    pub(super) a: Matrix<'a>,
+    pub(super) b: Matrix<'a>,
+    pub(super) target: Target,
+}
+
+/// Runs one product on the whole team.
+pub(super) fn product(team: &Team, product: Product<'_>, c: &mut [f32]) {
+    let grid = Grid::new(product.sizes, TILES_WANTED);
+    let shares = Shares::of(c);
+    // SAFETY: each task has a tile of its own.
+    team.each(grid.tiles(), |index| unsafe { tile(team.kernel, &product, grid, index, shares) });
+}
+
+/// Runs products `0..count` as one parallel loop. `tiles_before` is scratch memory.
+///
+/// The products must write to different places of `c`; they are cut into row blocks of different owners, so they do.
+pub(super) fn products<'a>(
+    team: &Team,
+    count: usize,
+    product_of: impl Fn(usize) -> Product<'a> + Sync,
+    tiles_before: &mut Vec<usize>,
+    c: &mut [f32],
+) {
+    let wanted = TILES_WANTED.div_ceil(count.max(1));
+    let grid_of = |product: &Product<'_>| Grid::new(product.sizes, wanted);
+    tiles_before.clear();
+    let mut tiles = 0;
+    for index in 0..count {
+        tiles_before.push(tiles);
+        tiles += grid_of(&product_of(index)).tiles();
+    }
+    let shares = Shares::of(c);
+    team.each(tiles, |index| {
+        let which = tiles_before.partition_point(|&before| before <= index) - 1;
+        let product = product_of(which);
+        // SAFETY: each task has a tile of its own, and the products' targets are disjoint.
+        unsafe { tile(team.kernel, &product, grid_of(&product), index - tiles_before[which], shares) };
+    });
+}
+
+/// How C is cut into tiles.
+#[derive(Clone, Copy)]
+struct Grid {
+    rows: usize,
+    columns: usize,
+    down: usize,
+    across: usize,
+}
+
+impl Grid {
+    fn new(Sizes { m, n, .. }: Sizes, wanted: usize) -> Grid {
+        let (mut rows, mut columns) = (TILE, TILE);
+        let tiles = |rows: usize, columns: usize| m.div_ceil(rows) * n.div_ceil(columns);
+        while tiles(rows, columns) < wanted && (rows > SMALL_TILE || columns > SMALL_TILE) {
+            // B costs more to pack than A, and each tile of the same columns packs it again: narrow first.
+            if columns > SMALL_TILE && (columns >= rows || rows <= SMALL_TILE) && n > SMALL_TILE {
+                columns /= 2;
+            } else if rows > SMALL_TILE && m > SMALL_TILE {
+                rows /= 2;
+            } else {
+                break;
+            }
+        }
+        let (down, across) = (m.div_ceil(rows), n.div_ceil(columns));
+        Grid { rows: m.div_ceil(down.max(1)), columns, down, across }
+    }
+
+    fn tiles(self) -> usize {
+        self.down * self.across
+    }
+}
+
+/// # Safety
+/// No other task may be given the same tile, nor one of a product with an overlapping target.
+unsafe fn tile(kernel: Kernel, product: &Product<'_>, grid: Grid, index: usize, c: Shares<'_>) {
+    let Product { sizes: Sizes { m, n, k }, a, b, target } = *product;
+    let (row, column) = (index % grid.down * grid.rows, index / grid.down * grid.columns);
+    let sizes = Sizes { m: grid.rows.min(m - row), n: grid.columns.min(n - column), k };
+    let target = Target { first: target.first + row * target.pitch + column, ..target };
+    let part = Product { sizes, a: a.from(row, 0), b: b.from(0, column), target };
+    with_scratch(|scratch| {
+        // SAFETY: as promised by the caller.
+        unsafe { block(kernel, &mut scratch.packed, &part, c) };
+    });
+}
+
+/// One product of at most `TILE` rows and columns, on this thread alone.
+pub(super) fn small_product(kernel: Kernel, packed: &mut Packed, product: &Product<'_>, c: &mut [f32]) {
+    // SAFETY: C is borrowed by this call alone.
+    unsafe { block(kernel, packed, product, Shares::of(c)) };
+}
+
+/// As `small_product`, into memory that other threads may write to elsewhere.
+///
+/// # Safety
+/// Nobody else may touch the product's target.
+pub(super) unsafe fn block(kernel: Kernel, packed: &mut Packed, product: &Product<'_>, c: Shares<'_>) {
+    let Product { sizes: Sizes { m, n, k }, a, b, target } = *product;
+    if m == 0 || n == 0 {
+        return;
+    }
+    let to = c.window(target.first, [m, n], target.pitch);
+    if k == 0 && !target.add {
+        for row in 0..m {
+            // SAFETY: inside the window just checked.
+            unsafe { std::slice::from_raw_parts_mut(to.add(row * target.pitch), n) }.fill(0.0);
+        }
+    }
+    if m <= FEW_ROWS && b.row_pitch == 1 && a.column_pitch == 1 {
+        for row in 0..m {
+            // SAFETY: inside the window just checked; the caller promises to be alone there.
+            let out = unsafe { std::slice::from_raw_parts_mut(to.add(row * target.pitch), n) };
+            dots(kernel, &a.values[row * a.row_pitch..][..k], b.values, b.column_pitch, out, target.add);
+        }
+        return;
+    }
+    assert!(m <= TILE && n <= TILE, "a block of {m} x {n}");
+    let micros = Micros::of(kernel);
+    let pieces = k.div_ceil(DEPTH).max(1);
+    let depth = k.div_ceil(pieces);
+    for from in (0..k).step_by(depth.max(1)) {
+        let depth = depth.min(k - from);
+        let layout = Layout { micros, m, n, depth };
+        pack_b(kernel, b.from(from, 0), layout, &mut packed.b);
+        pack_a(a.from(0, from), layout, &mut packed.a);
+        let add = target.add || from > 0;
+        // SAFETY: packed as the layout says, and `to` is the corner of the window checked above.
+        unsafe { sweep(layout, a.column_pitch == 1, packed, to, target.pitch, add) };
+    }
+}
+
+/// How a block is cut for the micro-kernels.
+#[derive(Clone, Copy)]
+pub(super) struct Layout {
+    pub(super) micros: &'static Micros,
+    pub(super) m: usize,
+    pub(super) n: usize,
+    pub(super) depth: usize,
+}
+
+impl Layout {
+    /// Row tiles, of nearly equal height: their first rows and heights.
+    pub(super) fn row_tiles(self) -> impl Iterator<Item = (usize, usize)> {
+        let count = self.m.div_ceil(self.micros.rows);
+        (0..count).map(move |index| {
+            let first = index * self.m / count;
+            (first, (index + 1) * self.m / count - first)
+        })
+    }
+
+    /// Panels of columns: their first columns, columns in use, and vectors.
+    pub(super) fn panels(self) -> impl Iterator<Item = (usize, usize, usize)> {
+        let Micros { lanes, vectors, .. } = *self.micros;
+        (0..self.n).step_by(lanes * vectors).map(move |first| {
+            let columns = (lanes * vectors).min(self.n - first);
+            (first, columns, if columns <= lanes { 1 } else { vectors })
+        })
+    }
+}
+
+/// # Safety
+/// `packed` holds A and B as `layout` says, `c` is the corner of an m x n window that is the caller's alone.
+unsafe fn sweep(layout: Layout, a_as_rows: bool, packed: &Packed, c: *mut f32, c_pitch: usize, add: bool) {
+    let Layout { micros, depth, .. } = layout;
+    let (a, b) = (packed.a.as_ptr(), packed.b.as_ptr());
+    for (first_column, columns, vectors) in layout.panels() {
+        for (first_row, rows) in layout.row_tiles() {
+            let a_pitch = if a_as_rows { PITCH } else { depth };
+            // SAFETY: panels and tiles lie one behind the other in the packed blocks and in C.
+            unsafe {
+                let tile = Tile {
+                    depth,
+                    a: a.add(first_row * a_pitch),
+                    b: b.add(first_column * depth),
+                    c: c.add(first_row * c_pitch + first_column),
+                    c_pitch,
+                    columns,
+                    add,
+                };
+                micros.run(a_as_rows, vectors == micros.vectors, rows, &tile);
+            }
+        }
+    }
+}
+
+super::kernel::wide! {
+    /// `out[j] = or += a . b[j]`, rows of b being `pitch` apart.
+    fn dots(a: &[f32], b: &[f32], pitch: usize, out: &mut [f32], add: bool) {
+        for (j, out) in out.iter_mut().enumerate() {
+            let row = &b[j * pitch..][..a.len()];
+            let sum = sum_by(a.len(), |i| a[i] * row[i]);
+            *out = if add { *out + sum } else { sum };
+        }
+    }
+}

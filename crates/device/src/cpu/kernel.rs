@@ -1,0 +1,93 @@
+//! Which instruction set the loops are compiled for, chosen at run time.
+#![allow(unsafe_code)]
+
+/// An instruction set. A value of this type exists only where the processor has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernel(pub(super) Set);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "each processor family makes only some of them")]
+pub(super) enum Set {
+    Portable,
+    Avx2,
+    Avx512,
+    Neon,
+}
+
+impl Kernel {
+    /// The fastest of this machine.
+    pub fn best() -> Kernel {
+        Kernel::all()[0]
+    }
+
+    /// All that this machine has, the fastest first; the last is the portable one.
+    pub fn all() -> Vec<Kernel> {
+        let mut sets = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if std::arch::is_x86_feature_detected!("avx512f")
+                && std::arch::is_x86_feature_detected!("avx512vl")
+                && std::arch::is_x86_feature_detected!("avx512bw")
+                && std::arch::is_x86_feature_detected!("avx512dq")
+                && std::arch::is_x86_feature_detected!("avx2")
+                && std::arch::is_x86_feature_detected!("fma")
+            {
+                sets.push(Kernel(Set::Avx512));
+            }
+            if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+                sets.push(Kernel(Set::Avx2));
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        sets.push(Kernel(Set::Neon));
+        sets.push(Kernel(Set::Portable));
+        sets
+    }
+
+    /// As in a profile: `avx512`, `avx2`, `neon`, `portable`.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Set::Portable => "portable",
+            Set::Avx2 => "avx2",
+            Set::Avx512 => "avx512",
+            Set::Neon => "neon",
+        }
+    }
+}
+
+/// Defines a function whose body is compiled once for each instruction set; its first argument is the `Kernel`.
+///
+/// Everything the body calls in its inner loops must be `#[inline(always)]`, or it stays compiled for the baseline.
+macro_rules! wide {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
+        $(#[$meta])*
+        #[allow(unsafe_code)]
+        $vis fn $name(kernel: $crate::cpu::kernel::Kernel, $($arg: $type),*) $(-> $out)? {
+            #[inline(always)]
+            #[allow(clippy::too_many_arguments)]
+            fn body($($arg: $type),*) $(-> $out)? $body
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+            #[allow(clippy::too_many_arguments)]
+            fn avx512($($arg: $type),*) $(-> $out)? {
+                body($($arg),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            #[allow(clippy::too_many_arguments)]
+            fn avx2($($arg: $type),*) $(-> $out)? {
+                body($($arg),*)
+            }
+            match kernel.0 {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: a `Kernel` of this set exists only where the processor has it.
+                $crate::cpu::kernel::Set::Avx512 => unsafe { avx512($($arg),*) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                $crate::cpu::kernel::Set::Avx2 => unsafe { avx2($($arg),*) },
+                _ => body($($arg),*),
+            }
+        }
+    };
+}
+pub(super) use wide;

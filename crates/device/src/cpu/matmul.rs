@@ -1,0 +1,84 @@
+//! Matrix product.
+
+use super::gemm::{Matrix, Product, Sizes, Target, product};
+use super::team::Team;
+use crate::op::Flip;
+
+/// `out[m,n] = or += a b`, either stored transposed where `flip` says so.
+pub(super) fn matmul(
+    team: &Team,
+    sizes: Sizes,
+    a: &[f32],
+    b: &[f32],
+    out: &mut [f32],
+    flip: Flip,
+    add: bool,
+) {
+    let Sizes { m, n, k } = sizes;
+    let a = if flip.a { Matrix::transposed(a, m) } else { Matrix::rows(a, k) };
+    let b = if flip.b { Matrix::transposed(b, k) } else { Matrix::rows(b, n) };
+    product(team, Product { sizes, a, b, target: Target { first: 0, pitch: n, add } }, out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::kernel::Kernel;
+
+    fn numbers(len: usize, seed: u64) -> Vec<f32> {
+        let mut state = seed;
+        let next = |state: &mut u64| {
+            *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (*state >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
+        };
+        (0..len).map(|_| next(&mut state)).collect()
+    }
+
+    fn naive(Sizes { m, n, k }: Sizes, a: &[f32], b: &[f32], flip: Flip) -> Vec<f64> {
+        let at = |i: usize, p: usize| f64::from(if flip.a { a[p * m + i] } else { a[i * k + p] });
+        let bt = |p: usize, j: usize| f64::from(if flip.b { b[j * k + p] } else { b[p * n + j] });
+        (0..m * n).map(|index| (0..k).map(|p| at(index / n, p) * bt(p, index % n)).sum()).collect()
+    }
+
+    #[test]
+    fn products_of_ragged_sizes_agree_with_the_naive_loop_for_every_kernel() {
+        let sizes = [
+            (1, 1, 1),
+            (2, 33, 70),
+            (3, 5, 0),
+            (4, 17, 300),
+            (15, 47, 9),
+            (65, 129, 257),
+            (130, 16, 64),
+            (270, 300, 520),
+        ];
+        for kernel in Kernel::all() {
+            let teams = [1, 3].map(|threads| Team::new(threads, kernel));
+            for (m, n, k) in sizes {
+                let sizes = Sizes { m, n, k };
+                let (a, b, old) = (numbers(m * k, 1), numbers(k * n, 2), numbers(m * n, 3));
+                for (flip_a, flip_b, add) in
+                    [(false, false, true), (true, false, false), (false, true, true), (true, true, false)]
+                {
+                    let flip = Flip { a: flip_a, b: flip_b };
+                    let [one, three] = teams.each_ref().map(|team| {
+                        let mut out = old.clone();
+                        matmul(team, sizes, &a, &b, &mut out, flip, add);
+                        out
+                    });
+                    assert_eq!(one, three, "{} {m} {n} {k} {flip:?}", kernel.name());
+                    let wanted = naive(sizes, &a, &b, flip);
+                    for (index, (&out, wanted)) in one.iter().zip(wanted).enumerate() {
+                        let wanted = wanted + if add { f64::from(old[index]) } else { 0.0 };
+                        let error = (f64::from(out) - wanted).abs();
+                        let name = kernel.name();
+                        assert!(
+                            error < 2e-6 * (k as f64 + 2.0).sqrt(),
+                            "{name} {m} {n} {k} {flip:?} {index}: {error}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}

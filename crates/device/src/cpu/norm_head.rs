@@ -1,0 +1,46 @@
+//! NormHead: the scales that give the head's columns norm one, and their use.
+
+use super::kernel::wide;
+use super::rows_of_a_task;
+use super::team::{Chunks, Team};
+
+/// `out[d] = 1 / (||w[:,d]||_2 + 1e-7)`. Each task has some columns.
+pub(super) fn column_scales(team: &Team, w_vd: &[f32], out_d: &mut [f32]) {
+    const COLUMNS: usize = 32;
+    let d = out_d.len();
+    team.each_piece(Chunks::of(out_d, COLUMNS), |task, out| {
+        scales(team.kernel, &w_vd[task * COLUMNS..], d, out)
+    });
+}
+
+wide! {
+    fn scales(w: &[f32], pitch: usize, out: &mut [f32]) {
+        let mut squares = [0.0_f64; 32];
+        for row in w.chunks(pitch) {
+            for (square, &w) in squares.iter_mut().zip(&row[..out.len().min(row.len())]) {
+                *square += f64::from(w) * f64::from(w);
+            }
+        }
+        for (out, square) in out.iter_mut().zip(squares) {
+            *out = (1.0 / (square.sqrt() + 1e-7)) as f32;
+        }
+    }
+}
+
+/// `out[t,d] = x[t,d] scales[d]`.
+pub(super) fn scale_columns(team: &Team, x_td: &[f32], scales_d: &[f32], out_td: &mut [f32]) {
+    let each = rows_of_a_task(scales_d.len()) * scales_d.len();
+    team.each_piece(Chunks::of(out_td, each), |task, out| {
+        multiply(team.kernel, &x_td[task * each..][..out.len()], scales_d, out);
+    });
+}
+
+wide! {
+    fn multiply(x: &[f32], scales_d: &[f32], out: &mut [f32]) {
+        for (x, out) in x.chunks_exact(scales_d.len()).zip(out.chunks_exact_mut(scales_d.len())) {
+            for ((out, x), scale) in out.iter_mut().zip(x).zip(scales_d) {
+                *out = x * scale;
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Copies blocks of A and B into the order in which the micro-kernels read them.
+#![allow(unsafe_code)]
+
+use super::gemm::{Layout, Matrix};
+use super::kernel::{Kernel, Set};
+use super::micro::PITCH;
+
+/// Packs m x depth of A: as rows `PITCH` apart where A is stored by rows, else as columns of each row tile.
+pub(super) fn pack_a(a: Matrix<'_>, layout: Layout, to: &mut [f32]) {
+    let Layout { m, depth, .. } = layout;
+    a.corner(m, depth);
+    if a.column_pitch == 1 {
+        for row in 0..m {
+            to[row * PITCH..][..depth].copy_from_slice(&a.values[row * a.row_pitch..][..depth]);
+        }
+        return;
+    }
+    for p in 0..depth {
+        let column = &a.values[p * a.column_pitch..][..m];
+        for (first, rows) in layout.row_tiles() {
+            to[first * depth + p * rows..][..rows].copy_from_slice(&column[first..first + rows]);
+        }
+    }
+}
+
+/// Packs depth x n of B as panels of whole vectors, filled up with zeros.
+pub(super) fn pack_b(kernel: Kernel, b: Matrix<'_>, layout: Layout, to: &mut [f32]) {
+    let Layout { n, depth, micros, .. } = layout;
+    b.corner(depth, n);
+    for (first, columns, vectors) in layout.panels() {
+        let width = vectors * micros.lanes;
+        let panel = &mut to[first * depth..][..depth * width];
+        if b.column_pitch == 1 {
+            for (p, line) in panel.chunks_exact_mut(width).enumerate() {
+                line[..columns].copy_from_slice(&b.values[p * b.row_pitch + first..][..columns]);
+                line[columns..].fill(0.0);
+            }
+            continue;
+        }
+        let stored = Matrix { values: &b.values[first * b.column_pitch..], ..b };
+        transpose(kernel, stored, columns, depth, width, panel);
+        if columns < width {
+            panel.chunks_exact_mut(width).for_each(|line| line[columns..].fill(0.0));
+        }
+    }
+}
+
+/// `panel[p * width + j] = b[p, j]` for `columns` columns that are stored `column_pitch` apart.
+fn transpose(kernel: Kernel, b: Matrix<'_>, columns: usize, depth: usize, width: usize, panel: &mut [f32]) {
+    let (mut whole_columns, mut whole_depth) = (0, 0);
+    #[cfg(target_arch = "x86_64")]
+    if matches!(kernel.0, Set::Avx2 | Set::Avx512) {
+        whole_columns = columns - columns % 8;
+        whole_depth = depth - depth % 8;
+        let from = b.corner(depth, columns);
+        assert!(panel.len() >= depth * width && columns <= width, "a panel of {}", panel.len());
+        for j in (0..whole_columns).step_by(8) {
+            for p in (0..whole_depth).step_by(8) {
+                // SAFETY: the processor has AVX; both 8 x 8 squares lie inside, as just checked.
+                unsafe {
+                    transpose_8x8(
+                        from.add(j * b.column_pitch + p),
+                        b.column_pitch,
+                        panel.as_mut_ptr().add(p * width + j),
+                        width,
+                    );
+                }
+            }
+        }
+    }
+    let _ = (kernel, Set::Portable);
+    for j in 0..columns {
+        let from = if j < whole_columns { whole_depth } else { 0 };
+        let stored = &b.values[j * b.column_pitch..][..depth];
+        for p in from..depth {
+            panel[p * width + j] = stored[p];
+        }
+    }
+}
+
+/// # Safety
+/// The processor has AVX; `from` and `to` are corners of 8 x 8 floats, rows the given pitches apart.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx")]
+#[inline]
+unsafe fn transpose_8x8(from: *const f32, from_pitch: usize, to: *mut f32, to_pitch: usize) {
+    use std::arch::x86_64::*;
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let r: [__m256; 8] = std::array::from_fn(|row| _mm256_loadu_ps(from.add(row * from_pitch)));
+        let pair = |i: usize, j: usize| (_mm256_unpacklo_ps(r[i], r[j]), _mm256_unpackhi_ps(r[i], r[j]));
+        let (p0, p1) = pair(0, 1);
+        let (p2, p3) = pair(2, 3);
+        let (p4, p5) = pair(4, 5);
+        let (p6, p7) = pair(6, 7);
+        let q = [
+            _mm256_shuffle_ps::<0x44>(p0, p2),
+            _mm256_shuffle_ps::<0xee>(p0, p2),
+            _mm256_shuffle_ps::<0x44>(p1, p3),
+            _mm256_shuffle_ps::<0xee>(p1, p3),
+            _mm256_shuffle_ps::<0x44>(p4, p6),
+            _mm256_shuffle_ps::<0xee>(p4, p6),
+            _mm256_shuffle_ps::<0x44>(p5, p7),
+            _mm256_shuffle_ps::<0xee>(p5, p7),
+        ];
+        for half in 0..4 {
+            let low = _mm256_permute2f128_ps::<0x20>(q[half], q[half + 4]);
+            let high = _mm256_permute2f128_ps::<0x31>(q[half], q[half + 4]);
+            _mm256_storeu_ps(to.add(half * to_pitch), low);
+            _mm256_storeu_ps(to.add((half + 4) * to_pitch), high);
+        }
+    }
+}

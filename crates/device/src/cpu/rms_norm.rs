@@ -1,0 +1,98 @@
+//! RMSNorm and its gradient, a row at a time while it is in the first-level cache.
+
+use super::kernel::wide;
+use super::rows_of_a_task;
+use super::scratch::take;
+use super::team::{Chunks, Team};
+use super::vector::sum_by;
+
+/// `out = x / sqrt(mean(x^2) + epsilon) * scale`.
+pub(super) fn rms_norm(team: &Team, x: &[f32], scale_d: &[f32], epsilon: f32, out: &mut [f32]) {
+    let each = rows_of_a_task(scale_d.len()) * scale_d.len();
+    team.each_piece(Chunks::of(out, each), |task, out| {
+        let x = &x[task * each..][..out.len()];
+        forward(team.kernel, x, scale_d, epsilon, out);
+    });
+}
+
+wide! {
+    fn forward(x: &[f32], scale_d: &[f32], epsilon: f32, out: &mut [f32]) {
+        let d = scale_d.len();
+        for (x, out) in x.chunks_exact(d).zip(out.chunks_exact_mut(d)) {
+            let inverse = inverse_rms(x, epsilon);
+            for ((out, &x), &scale) in out.iter_mut().zip(x).zip(scale_d) {
+                *out = x * inverse * scale;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn inverse_rms(x: &[f32], epsilon: f32) -> f32 {
+    1.0 / (sum_by(x.len(), |i| x[i] * x[i]) / x.len() as f32 + epsilon).sqrt()
+}
+
+/// What `rms_norm_grad` reads.
+#[derive(Clone, Copy)]
+pub(super) struct NormGrad<'a> {
+    pub(super) d_out: &'a [f32],
+    pub(super) x: &'a [f32],
+    pub(super) scale_d: &'a [f32],
+    pub(super) epsilon: f32,
+    pub(super) add: bool,
+}
+
+/// Adds into `d_scale`, and into `d_x` where `add` says so. `partial` is scratch memory.
+///
+/// With u = d_out * scale and r = 1 / rms: `d_x = r u - x r^3 mean(u x)`, `d_scale = sum of d_out x r`.
+pub(super) fn rms_norm_grad(
+    team: &Team,
+    given: NormGrad<'_>,
+    d_x: &mut [f32],
+    d_scale_d: &mut [f32],
+    partial: &mut Vec<f32>,
+) {
+    let d = given.scale_d.len();
+    if d == 0 {
+        return;
+    }
+    let each = rows_of_a_task(d) * d;
+    // Each task's own sum of d_scale, added in order of the tasks.
+    let sums = take(partial, d_x.len().div_ceil(each) * d);
+    team.each_piece((Chunks::of(d_x, each), Chunks::of(&mut *sums, d)), |task, (d_x, sums)| {
+        let from = task * each;
+        let (d_out, x) = (&given.d_out[from..][..d_x.len()], &given.x[from..][..d_x.len()]);
+        backward(team.kernel, NormGrad { d_out, x, ..given }, d_x, sums);
+    });
+    for sums in sums.chunks_exact(d) {
+        for (d_scale, sum) in d_scale_d.iter_mut().zip(sums) {
+            *d_scale += sum;
+        }
+    }
+}
+
+wide! {
+    fn backward(given: NormGrad<'_>, d_x: &mut [f32], sums: &mut [f32]) {
+        let NormGrad { d_out, x, scale_d, epsilon, add } = given;
+        let d = scale_d.len();
+        sums.fill(0.0);
+        for ((d_out, x), d_x) in d_out.chunks_exact(d).zip(x.chunks_exact(d)).zip(d_x.chunks_exact_mut(d)) {
+            let inverse = inverse_rms(x, epsilon);
+            let dot = sum_by(d, |i| d_out[i] * scale_d[i] * x[i]);
+            let back = inverse * inverse * inverse * dot / d as f32;
+            let (d_out, x, scale_d, sums) = (&d_out[..d], &x[..d], &scale_d[..d], &mut sums[..d]);
+            for i in 0..d {
+                sums[i] += d_out[i] * x[i] * inverse;
+            }
+            if add {
+                for i in 0..d {
+                    d_x[i] += inverse * d_out[i] * scale_d[i] - x[i] * back;
+                }
+            } else {
+                for i in 0..d {
+                    d_x[i] = inverse * d_out[i] * scale_d[i] - x[i] * back;
+                }
+            }
+        }
+    }
+}

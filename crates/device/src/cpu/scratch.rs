@@ -1,0 +1,65 @@
+//! Memory that kernels need while they run, kept by each thread so that no op asks the system for any.
+
+use super::micro::{DEPTH, PITCH};
+use std::cell::RefCell;
+
+/// What a thread keeps.
+#[derive(Default)]
+pub(super) struct Scratch {
+    pub(super) packed: Packed,
+    /// Tiles of attention: queries, gradients, scores and the like.
+    pub(super) tiles: [Vec<f32>; 8],
+}
+
+/// Blocks of A and B as the micro-kernels read them.
+#[derive(Default)]
+pub(super) struct Packed {
+    pub(super) a: Aligned,
+    pub(super) b: Aligned,
+}
+
+/// Lends this thread's scratch memory. Not to be nested.
+pub(super) fn with_scratch<R>(use_: impl FnOnce(&mut Scratch) -> R) -> R {
+    thread_local! {
+        static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
+    }
+    SCRATCH.with_borrow_mut(use_)
+}
+
+/// `len` elements of `buffer`, of unspecified content.
+pub(super) fn take<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
+    if buffer.len() < len {
+        buffer.resize(len, T::default());
+    }
+    &mut buffer[..len]
+}
+
+/// The most floats a packed block has: 256 rows `PITCH` apart, or 256 columns of depth `DEPTH` in whole panels.
+const PACKED_LEN: usize = 256 * PITCH + 64 * DEPTH;
+
+/// A buffer for one packed block, its first element on a cache line.
+pub(super) struct Aligned {
+    values: Vec<f32>,
+    skip: usize,
+}
+
+impl Default for Aligned {
+    fn default() -> Aligned {
+        let values = vec![0.0; PACKED_LEN + 16];
+        let skip = values.as_ptr().align_offset(64).min(15);
+        Aligned { values, skip }
+    }
+}
+
+impl std::ops::Deref for Aligned {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        &self.values[self.skip..]
+    }
+}
+
+impl std::ops::DerefMut for Aligned {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.values[self.skip..]
+    }
+}

@@ -1,0 +1,38 @@
+//! Sums over whole tensors, in f64: each task sums its piece in lanes, and the pieces are added in their order.
+
+use super::TASK_ELEMENTS;
+use super::kernel::wide;
+use super::scratch::take;
+use super::team::{Chunks, Team};
+
+const LANES: usize = 16;
+
+/// The sums of x and of x^2. `partial` is scratch memory.
+pub(super) fn sums(team: &Team, x: &[f32], partial: &mut Vec<f64>) -> [f64; 2] {
+    let partial = take(partial, 2 * x.len().div_ceil(TASK_ELEMENTS));
+    team.each_piece(Chunks::of(&mut *partial, 2), |task, sums| {
+        let from = task * TASK_ELEMENTS;
+        piece(team.kernel, &x[from..(from + TASK_ELEMENTS).min(x.len())], sums);
+    });
+    partial.chunks_exact(2).fold([0.0; 2], |[sum, squares], piece| [sum + piece[0], squares + piece[1]])
+}
+
+wide! {
+    fn piece(x: &[f32], sums: &mut [f64]) {
+        let mut lanes = [[0.0_f64; LANES]; 2];
+        let mut add = |x: &[f32]| {
+            for (lane, &x) in x.iter().enumerate() {
+                let x = f64::from(x);
+                lanes[0][lane] += x;
+                lanes[1][lane] += x * x;
+            }
+        };
+        let mut chunks = x.chunks_exact(LANES);
+        for chunk in &mut chunks {
+            add(&chunk[..LANES]);
+        }
+        add(chunks.remainder());
+        sums[0] = lanes[0].iter().sum();
+        sums[1] = lanes[1].iter().sum();
+    }
+}
