@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod checkpoints;
 pub mod config;
 pub mod error;
+pub mod hugging_face;
 pub mod lock;
 pub mod log;
 pub mod manifest_file;

@@ -6,6 +6,7 @@
 mod it {
     mod checkpoint;
     mod config;
+    mod hugging_face;
     mod log;
     mod random;
     mod schedule;

@@ -33,11 +33,7 @@ pub(super) fn write(
             .filter(|(key, _)| kept.format == format || of_any_format.contains(&key.as_str()));
         config.extend(carried.map(|(key, value)| (key.clone(), value.clone())));
     }
-    for (key, id) in [("bos_token_id", ids.bos), ("eos_token_id", ids.eos), ("pad_token_id", ids.pad)] {
-        if let Some(id) = id {
-            config.insert(key.into(), id.into());
-        }
-    }
+    ids.fill(&mut config);
     insert(&mut config, common(model, format, element));
     insert(&mut config, own(model, format));
     config

@@ -2,7 +2,7 @@
 
 use super::names::{Entry, Experts, Kind, layout};
 use super::shards::{Planned, write};
-use super::tokenizer::{SpecialIds, carry, generation, write_json};
+use super::tokenizer::{SpecialIds, carry, write_json};
 use super::{ElementType, Format, Kept, Tensor, config, fitting, refusals};
 use crate::error::{Error, Result};
 use lingot_spec::model::ModelSpec;
@@ -211,8 +211,9 @@ fn write_folder(
     };
     let config = config::write(model, target.format, target.element_type, source.context_tokens, &ids, kept);
     write_json(&partial.join("config.json"), &Value::Object(config))?;
-    let generation: Map<String, Value> =
-        kept.and_then(|kept| kept.generation.clone()).unwrap_or_else(|| generation(&ids));
+    let from_config = || Map::from_iter([("_from_model_config".to_owned(), Value::Bool(true))]);
+    let mut generation = kept.and_then(|kept| kept.generation.clone()).unwrap_or_else(from_config);
+    ids.fill(&mut generation);
     write_json(&partial.join("generation_config.json"), &Value::Object(generation))?;
     let entries: Vec<Entry> = layout(model, target.format, Experts::Separate)
         .into_iter()

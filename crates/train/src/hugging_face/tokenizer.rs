@@ -2,7 +2,7 @@
 //! the ids of its special tokens.
 
 use crate::error::{Error, Result};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::path::Path;
 
 /// What config.json says about tokens.
@@ -11,6 +11,20 @@ pub(super) struct SpecialIds {
     pub(super) bos: Option<u64>,
     pub(super) eos: Option<u64>,
     pub(super) pad: Option<u64>,
+}
+
+impl SpecialIds {
+    /// Says the ids where `object` does not; what is there may know better, such as several ends of a text.
+    pub(super) fn fill(&self, object: &mut Map<String, Value>) {
+        for (key, id) in [("bos_token_id", self.bos), ("eos_token_id", self.eos), ("pad_token_id", self.pad)]
+        {
+            if let Some(id) = id
+                && object.get(key).is_none_or(Value::is_null)
+            {
+                object.insert(key.into(), id.into());
+            }
+        }
+    }
 }
 
 /// Files that are carried along as they are.
@@ -134,15 +148,4 @@ pub(super) fn parse_object(bytes: &[u8]) -> std::result::Result<Map<String, Valu
 pub(super) fn write_json(path: &Path, value: &Value) -> Result<()> {
     let text = format!("{value:#}\n");
     std::fs::write(path, text).map_err(|error| Error::io("write", path, &error))
-}
-
-/// generation_config.json for a model that never had one.
-pub(super) fn generation(ids: &SpecialIds) -> Map<String, Value> {
-    let mut object = Map::from_iter([("_from_model_config".to_owned(), json!(true))]);
-    for (key, id) in [("bos_token_id", ids.bos), ("eos_token_id", ids.eos), ("pad_token_id", ids.pad)] {
-        if let Some(id) = id {
-            object.insert(key.into(), id.into());
-        }
-    }
-    object
 }
