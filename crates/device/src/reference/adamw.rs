@@ -28,3 +28,31 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULE: AdamRule =
+        AdamRule { rate: 0.1, beta1: 0.9, beta2: 0.99, epsilon: 0.0, decay: 0.5, step: 1, clip: 0.0 };
+
+    #[test]
+    fn the_first_step_decays_and_then_moves_by_the_rate_whatever_the_gradient_is() {
+        for gradient in [1e-3, 5.0] {
+            let mut state = State { parameter: vec![2.0], first: vec![0.0], second: vec![0.0] };
+            state.step(&[gradient], 0.0, RULE);
+            assert!((state.parameter[0] - (2.0 * 0.95 - 0.1)).abs() < 1e-12, "{}", state.parameter[0]);
+        }
+    }
+
+    #[test]
+    fn clipping_scales_by_the_global_norm() {
+        let step = |gradient: f64, squares: f64| {
+            let mut state = State { parameter: vec![0.0], first: vec![0.0], second: vec![0.0] };
+            state.step(&[gradient], squares, AdamRule { clip: 1.0, ..RULE });
+            state.first[0]
+        };
+        assert!((step(1.0, 16.0) - 0.1 / 4.0).abs() < 1e-6, "a norm of 4 is clipped to 1");
+        assert!((step(0.5, 0.25) - 0.05).abs() < 1e-12, "a norm below 1 is left alone");
+    }
+}

@@ -20,3 +20,15 @@ fn sign(x: f64) -> f64 {
         0.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_idle_expert_gains_and_the_mean_stays() {
+        let mut bias = [0.0; 4];
+        step(&[0, 4, 10, 2], &mut bias, 1.0);
+        assert_eq!(bias, [0.75, -0.25, -1.25, 0.75]);
+    }
+}

@@ -191,3 +191,62 @@ fn pull(counts: &[i32], t: usize, expert: usize, e: usize, rule: RouteRule) -> f
     let f = f64::from(counts[t / rule.scope_tokens * e + expert]) / (rule.choices as f64 * n);
     e as f64 * f / n
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULE: RouteRule = RouteRule {
+        score: Score::Sigmoid,
+        choices: 2,
+        groups: 1,
+        groups_kept: 1,
+        renormalise: true,
+        scale: 2.5,
+        scope_tokens: 1,
+    };
+
+    #[test]
+    fn ties_go_to_the_lowest_index() {
+        assert_eq!(choose(&[0.5; 6], None, RULE), [0, 1]);
+        assert_eq!(choose(&[0.1, 0.5, 0.9, 0.5], None, RULE), [2, 1]);
+        assert_eq!(choose(&[0.5; 6], None, RouteRule { groups: 3, ..RULE }), [0, 1]);
+    }
+
+    #[test]
+    fn a_group_counts_by_its_two_best_experts() {
+        // The best expert of all is in the first group, whose two best together are less than the second's.
+        let scores = [0.9, 0.0, 0.0, 0.5, 0.6, 0.1];
+        let rule = RouteRule { groups: 2, choices: 3, ..RULE };
+        assert_eq!(choose(&scores, None, rule), [4, 3, 5]);
+    }
+
+    #[test]
+    fn the_bias_chooses_but_does_not_weigh() {
+        let scores = [0.4, 0.3, 0.1];
+        let chosen = choose(&scores, Some(&[0.0, 0.0, 1.0]), RULE);
+        assert_eq!(chosen, [2, 0]);
+        let weights = weigh(&scores, &chosen, RULE);
+        assert!((weights[0] - 0.5).abs() < 1e-12 && (weights[1] - 2.0).abs() < 1e-12, "{weights:?}");
+    }
+
+    #[test]
+    fn what_is_not_a_number_is_chosen_last() {
+        assert_eq!(choose(&[f64::NAN, 0.1, f64::NAN, 0.2], None, RULE), [3, 1]);
+        let all = RouteRule { groups: 2, ..RULE };
+        assert_eq!(choose(&[f64::NAN; 4], Some(&[f64::INFINITY, f64::NAN, 0.0, 0.0]), all), [0, 1]);
+        for score in [Score::Softmax, Score::Sigmoid] {
+            let routed = forward(&[f64::NAN, 1.0, f64::INFINITY], None, RouteRule { score, ..RULE }, 3);
+            assert_eq!(routed.counts.iter().sum::<i32>(), 2);
+        }
+    }
+
+    #[test]
+    fn perfect_balance_is_a_loss_of_one_per_scope() {
+        // Two tokens, two experts, each token sure of its own.
+        let rule = RouteRule { choices: 1, scope_tokens: 2, score: Score::Softmax, ..RULE };
+        let routed = forward(&[1.0, -1.0, -1.0, 1.0], None, rule, 2);
+        assert_eq!(routed.counts, [1, 1]);
+        assert!((routed.losses[0] - 1.0).abs() < 1e-12, "{:?}", routed.losses);
+    }
+}

@@ -1,0 +1,133 @@
+//! What a case of the suite is made of: the same operands on whichever device, and outputs with their bounds.
+
+use super::random::Random;
+use crate::error::Result;
+use crate::tensor::{Device, Kind, Tensor};
+
+type Run = Box<dyn Fn(&mut Bench<'_>) -> Result<Vec<Output>>>;
+
+/// One op on one shape.
+pub(super) struct Case {
+    pub(super) op: &'static str,
+    pub(super) label: String,
+    run: Run,
+}
+
+impl Case {
+    pub(super) fn new(
+        op: &'static str,
+        label: impl Into<String>,
+        run: impl Fn(&mut Bench<'_>) -> Result<Vec<Output>> + 'static,
+    ) -> Case {
+        Case { op, label: label.into(), run: Box::new(run) }
+    }
+
+    /// Every run of a case draws the same numbers.
+    pub(super) fn run(&self, device: &Device, kind: Kind) -> Result<Vec<Output>> {
+        let seed = self
+            .op
+            .bytes()
+            .chain(self.label.bytes())
+            .fold(0, |seed: u64, byte| seed * 31 % 1_000_003 + u64::from(byte));
+        (self.run)(&mut Bench { device, kind, random: Random::new(seed) })
+    }
+}
+
+/// Where a case runs: makes its operands.
+pub(super) struct Bench<'a> {
+    pub(super) device: &'a Device,
+    pub(super) kind: Kind,
+    pub(super) random: Random,
+}
+
+impl Bench<'_> {
+    /// Numbers of mean 0 and deviation 1.
+    pub(super) fn normal(&mut self, shape: &[usize]) -> Result<Tensor> {
+        self.scaled(shape, 1.0)
+    }
+
+    pub(super) fn scaled(&mut self, shape: &[usize], deviation: f64) -> Result<Tensor> {
+        let values: Vec<f32> =
+            (0..shape.iter().product()).map(|_| (deviation * self.random.normal()) as f32).collect();
+        self.device.floats(&values, shape, self.kind)
+    }
+
+    /// As `scaled`, but none below zero.
+    pub(super) fn positive(&mut self, shape: &[usize], deviation: f64) -> Result<Tensor> {
+        let values: Vec<f32> =
+            (0..shape.iter().product()).map(|_| (deviation * self.random.normal()).abs() as f32).collect();
+        self.device.floats(&values, shape, self.kind)
+    }
+
+    pub(super) fn zeros(&self, shape: &[usize]) -> Result<Tensor> {
+        self.device.zeros(shape, self.kind)
+    }
+
+    pub(super) fn integers(&self, values: &[i32]) -> Result<Tensor> {
+        self.device.integers(values, &[values.len()])
+    }
+
+    /// `count` whole numbers below `below`.
+    pub(super) fn indices(&mut self, count: usize, below: usize) -> Vec<i32> {
+        (0..count).map(|_| self.random.below(below) as i32).collect()
+    }
+}
+
+/// What came out, and what a backend may be wrong by.
+pub(super) struct Output {
+    pub(super) name: &'static str,
+    tensor: Tensor,
+    terms: usize,
+    condition: f64,
+    /// The size of an element if nothing cancels.
+    pub(super) size: f64,
+}
+
+impl Output {
+    /// Each element is a sum of `terms` terms.
+    pub(super) fn sum(name: &'static str, tensor: Tensor, terms: usize) -> Output {
+        Output { name, tensor, terms, condition: 0.0, size: 0.0 }
+    }
+
+    /// A few roundings, no sums.
+    pub(super) fn plain(name: &'static str, tensor: Tensor) -> Output {
+        Output::sum(name, tensor, 0)
+    }
+
+    /// Whole numbers, or floats that nothing may round: no error at all.
+    pub(super) fn exact(name: &'static str, tensor: Tensor) -> Output {
+        Output { name, tensor, terms: 0, condition: f64::NEG_INFINITY, size: 0.0 }
+    }
+
+    pub(super) fn of_size(self, size: f64) -> Output {
+        Output { size, ..self }
+    }
+
+    pub(super) fn condition(self, condition: f64) -> Output {
+        Output { condition, ..self }
+    }
+
+    pub(super) fn bound_units(&self) -> f64 {
+        (4.0 + (self.terms as f64).sqrt() + self.condition).max(0.0)
+    }
+
+    pub(super) fn numbers(&self) -> Result<Numbers> {
+        Ok(match self.tensor.kind() {
+            Kind::I32 => Numbers::Integers(self.tensor.to_integers()?),
+            Kind::F32 | Kind::F64 => Numbers::Floats(self.tensor.to_doubles()?),
+        })
+    }
+
+    pub(super) fn bytes(&self) -> Result<Vec<u8>> {
+        Ok(match self.numbers()? {
+            Numbers::Integers(numbers) => numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Numbers::Floats(numbers) => numbers.iter().flat_map(|x| x.to_bits().to_le_bytes()).collect(),
+        })
+    }
+}
+
+/// An output on the host.
+pub(super) enum Numbers {
+    Floats(Vec<f64>),
+    Integers(Vec<i32>),
+}

@@ -1,0 +1,57 @@
+//! The ops of a step that touch parameters and the router's state.
+
+use super::bench::{Bench, Case, Output};
+use crate::error::Result;
+use crate::op::AdamRule;
+use crate::ops;
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = vec![];
+    let rule =
+        AdamRule { rate: 3e-4, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, decay: 0.1, step: 1, clip: 0.0 };
+    for (count, rule) in [
+        (1, rule),
+        (129, AdamRule { step: 7, clip: 1.0, ..rule }),
+        (5003, AdamRule { step: 1000, clip: 1e6, beta2: 0.999, ..rule }),
+        (65, AdamRule { step: 100_000, decay: 0.0, epsilon: 1e-3, ..rule }),
+    ] {
+        cases.push(Case::new("adamw", format!("{count} {rule:?}"), move |bench| adamw(bench, count, rule)));
+    }
+    for e in [1, 2, 7, 64, 129] {
+        cases.push(Case::new("balance_bias", format!("e {e}"), move |bench| balance_bias(bench, e)));
+    }
+    for [t, e] in [[1, 1], [7, 13], [130, 64]] {
+        cases.push(Case::new("warm_logits", format!("t {t} e {e}"), move |bench| warm_logits(bench, [t, e])));
+    }
+    cases
+}
+
+fn adamw(bench: &mut Bench<'_>, count: usize, rule: AdamRule) -> Result<Vec<Output>> {
+    let (parameter, gradient) = (bench.scaled(&[count], 0.02)?, bench.scaled(&[count], 0.1)?);
+    let (first, second) = (bench.scaled(&[count], 0.1)?, bench.positive(&[count], 0.01)?);
+    let squares = bench.zeros(&[1])?;
+    // Given, not computed, so that it is the same number on both sides.
+    ops::fill(&squares, 6.25)?;
+    ops::adamw(&parameter, &gradient, [&first, &second], &squares, rule)?;
+    Ok(vec![
+        Output::plain("parameter", parameter),
+        Output::plain("first", first),
+        Output::plain("second", second),
+    ])
+}
+
+/// One load in three is exactly the mean, where there are three.
+fn balance_bias(bench: &mut Bench<'_>, e: usize) -> Result<Vec<Output>> {
+    let loads: Vec<i32> = (0..e)
+        .map(|i| if e.is_multiple_of(3) { 100 + (i % 3) as i32 } else { 90 + (i % 5) as i32 })
+        .collect();
+    let (loads, bias) = (bench.integers(&loads)?, bench.scaled(&[e], 0.01)?);
+    ops::balance_bias(&bias, &loads, 1e-3)?;
+    Ok(vec![Output::plain("bias", bias)])
+}
+
+fn warm_logits(bench: &mut Bench<'_>, [t, e]: [usize; 2]) -> Result<Vec<Output>> {
+    let (logits, noise) = (bench.normal(&[t, e])?, bench.normal(&[t, e])?);
+    ops::warm_logits(&logits, &noise, 0.3, -0.2, 1.7)?;
+    Ok(vec![Output::plain("logits", logits)])
+}

@@ -1,0 +1,9 @@
+//! What the device floor promises: gradients that are gradients, backends that agree, front doors that refuse.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "it/conformance.rs"]
+mod conformance;
+#[path = "it/front_doors.rs"]
+mod front_doors;
+#[path = "it/gradients.rs"]
+mod gradients;

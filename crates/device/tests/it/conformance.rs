@@ -1,0 +1,95 @@
+//! The suite on the definitions themselves, on the CPU, and on the CPU with other numbers of threads.
+
+use crate::gradients::declared_ops;
+use lingot_device::cpu::Cpu;
+use lingot_device::reference::Reference;
+use lingot_device::{Backend, Device, DeviceInfo, Op, Result, Slot, conformance};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+#[test]
+fn the_definitions_rounded_to_f32_pass() {
+    assert_passes(&Device::new(Reference::new()));
+}
+
+#[test]
+fn the_cpu_passes() {
+    assert_passes(&Device::new(Cpu::new(2)));
+}
+
+#[test]
+fn the_cpu_gives_the_same_bits_with_one_two_and_three_threads() {
+    let alone = conformance::outputs(&Device::new(Cpu::new(1))).unwrap();
+    for threads in [2, 3] {
+        let together = conformance::outputs(&Device::new(Cpu::new(threads))).unwrap();
+        assert_eq!(alone.len(), together.len());
+        for ((name, alone), (_, together)) in alone.iter().zip(&together) {
+            assert!(alone == together, "{name}: one thread and {threads} differ");
+        }
+    }
+}
+
+#[test]
+fn the_suite_notices_every_op_that_a_device_leaves_out() {
+    let seen = Arc::new(Mutex::new(BTreeSet::new()));
+    let honest = Device::new(Forgetful { inner: Reference::new(), forgets: "nothing", seen: seen.clone() });
+    let honest = conformance::outputs(&honest).unwrap();
+    let ops = seen.lock().unwrap().clone();
+    assert_eq!(ops.len(), declared_ops().len(), "the suite runs {ops:?}");
+    for forgets in ops {
+        let device = Device::new(Forgetful { inner: Reference::new(), forgets, seen: seen.clone() });
+        assert!(conformance::outputs(&device).unwrap() != honest, "nobody misses {forgets}");
+    }
+}
+
+/// A device that never runs one op.
+struct Forgetful {
+    inner: Reference,
+    forgets: &'static str,
+    seen: Arc<Mutex<BTreeSet<&'static str>>>,
+}
+
+impl Backend for Forgetful {
+    fn info(&self) -> &DeviceInfo {
+        self.inner.info()
+    }
+
+    /// Zeros, so that whole numbers that nobody computed are at least valid indices.
+    fn allocate(&self, bytes: usize) -> Result<Slot> {
+        let slot = self.inner.allocate(bytes)?;
+        self.inner.write(slot, 0, &vec![0; bytes])?;
+        Ok(slot)
+    }
+
+    fn release(&self, slot: Slot, bytes: usize) {
+        self.inner.release(slot, bytes);
+    }
+
+    fn write(&self, slot: Slot, offset_bytes: usize, from_host: &[u8]) -> Result<()> {
+        self.inner.write(slot, offset_bytes, from_host)
+    }
+
+    fn read(&self, slot: Slot, offset_bytes: usize, to_host: &mut [u8]) -> Result<()> {
+        self.inner.read(slot, offset_bytes, to_host)
+    }
+
+    fn run(&self, op: Op<'_>) -> Result<()> {
+        self.seen.lock().unwrap().insert(op.name());
+        if op.name() == self.forgets { Ok(()) } else { self.inner.run(op) }
+    }
+
+    fn finish(&self) -> Result<()> {
+        self.inner.finish()
+    }
+}
+
+fn assert_passes(device: &Device) {
+    let verdicts = conformance::check(device).unwrap();
+    assert!(verdicts.len() > 300, "{} verdicts", verdicts.len());
+    let failures: Vec<String> = verdicts
+        .iter()
+        .filter(|verdict| !verdict.passed)
+        .map(|v| format!("{} {}: {:.1} units, bound {:.1}", v.op, v.case, v.error_units, v.bound_units))
+        .collect();
+    assert!(failures.is_empty(), "{} of {} fail:\n{}", failures.len(), verdicts.len(), failures.join("\n"));
+}
