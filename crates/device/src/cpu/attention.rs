@@ -130,7 +130,7 @@ fn attend<'a>(
     g: usize,
     scratch: &'a mut Scratch,
 ) -> Running<'a> {
-    let Scratch { packed, tiles: [stacked, most, totals, sums, scores, ..] } = scratch;
+    let Scratch { packed, tiles: [stacked, most, totals, sums, scores, ..], .. } = scratch;
     let c = given.width;
     let rows = queries.len() * given.stacked();
     let (stacked, scores) = (take(stacked, rows * c), take(scores, rows * KEYS));

@@ -132,7 +132,7 @@ impl Work<'_> {
         let (given, c) = (self.given, self.given.width);
         let each = given.queries_of_tile();
         with_scratch(|scratch| {
-            let Scratch { packed, tiles: [q, d_out, lse, along, weights, d_scores, d_q, ..] } = scratch;
+            let Scratch { packed, tiles: [q, d_out, lse, along, weights, d_scores, d_q, ..], .. } = scratch;
             for first in queries.clone().step_by(each) {
                 let queries = first..(first + each).min(queries.end);
                 let seen = given.seen_by(queries.clone());

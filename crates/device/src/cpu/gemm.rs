@@ -200,7 +200,7 @@ pub(super) unsafe fn block(kernel: Kernel, packed: &mut Packed, product: &Produc
         let depth = depth.min(k - from);
         let layout = Layout { micros, m, n, depth };
         pack_b(kernel, b.from(from, 0), layout, &mut packed.b);
-        pack_a(a.from(0, from), layout, &mut packed.a);
+        pack_a(kernel, a.from(0, from), layout, &mut packed.a);
         let add = target.add || from > 0;
         // SAFETY: packed as the layout says, and `to` is the corner of the window checked above.
         unsafe { sweep(layout, a.column_pitch == 1, packed, to, target.pitch, add) };

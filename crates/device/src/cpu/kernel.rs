@@ -59,33 +59,33 @@ impl Kernel {
 ///
 /// Everything the body calls in its inner loops must be `#[inline(always)]`, or it stays compiled for the baseline.
 macro_rules! wide {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<const $size:ident: usize>)? ($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
         $(#[$meta])*
         #[allow(unsafe_code)]
-        $vis fn $name(kernel: $crate::cpu::kernel::Kernel, $($arg: $type),*) $(-> $out)? {
+        $vis fn $name $(<const $size: usize>)? (kernel: $crate::cpu::kernel::Kernel, $($arg: $type),*) $(-> $out)? {
             #[inline(always)]
             #[allow(clippy::too_many_arguments)]
-            fn body($($arg: $type),*) $(-> $out)? $body
+            fn body $(<const $size: usize>)? ($($arg: $type),*) $(-> $out)? $body
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
             #[allow(clippy::too_many_arguments)]
-            fn avx512($($arg: $type),*) $(-> $out)? {
-                body($($arg),*)
+            fn avx512 $(<const $size: usize>)? ($($arg: $type),*) $(-> $out)? {
+                body $(::<$size>)? ($($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             #[allow(clippy::too_many_arguments)]
-            fn avx2($($arg: $type),*) $(-> $out)? {
-                body($($arg),*)
+            fn avx2 $(<const $size: usize>)? ($($arg: $type),*) $(-> $out)? {
+                body $(::<$size>)? ($($arg),*)
             }
             match kernel.0 {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: a `Kernel` of this set exists only where the processor has it.
-                $crate::cpu::kernel::Set::Avx512 => unsafe { avx512($($arg),*) },
+                $crate::cpu::kernel::Set::Avx512 => unsafe { avx512 $(::<$size>)? ($($arg),*) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
-                $crate::cpu::kernel::Set::Avx2 => unsafe { avx2($($arg),*) },
-                _ => body($($arg),*),
+                $crate::cpu::kernel::Set::Avx2 => unsafe { avx2 $(::<$size>)? ($($arg),*) },
+                _ => body $(::<$size>)? ($($arg),*),
             }
         }
     };

@@ -20,6 +20,7 @@ mod matmul;
 mod micro;
 mod norm_head;
 mod pack;
+mod peak;
 mod rms_norm;
 mod rope;
 mod route;
@@ -32,6 +33,7 @@ mod team;
 mod vector;
 
 pub use kernel::Kernel;
+pub use peak::multiply_adds_in_registers;
 
 use crate::backend::{Backend, DeviceInfo, MemoryUse, Slot};
 use crate::error::Result;

@@ -2,11 +2,11 @@
 #![allow(unsafe_code)]
 
 use super::gemm::{Layout, Matrix};
-use super::kernel::{Kernel, Set};
+use super::kernel::{Kernel, Set, wide};
 use super::micro::PITCH;
 
 /// Packs m x depth of A: as rows `PITCH` apart where A is stored by rows, else as columns of each row tile.
-pub(super) fn pack_a(a: Matrix<'_>, layout: Layout, to: &mut [f32]) {
+pub(super) fn pack_a(kernel: Kernel, a: Matrix<'_>, layout: Layout, to: &mut [f32]) {
     let Layout { m, depth, .. } = layout;
     a.corner(m, depth);
     if a.column_pitch == 1 {
@@ -16,9 +16,26 @@ pub(super) fn pack_a(a: Matrix<'_>, layout: Layout, to: &mut [f32]) {
         return;
     }
     for p in 0..depth {
-        let column = &a.values[p * a.column_pitch..][..m];
+        let column = &a.values[p * a.column_pitch..];
+        if layout.micros.rows > 8 {
+            spread::<16>(kernel, column, layout, p, to);
+        } else {
+            spread::<8>(kernel, column, layout, p, to);
+        }
+    }
+}
+
+wide! {
+    /// Copies column p of A, a piece to each row tile. Copies of a fixed width are fast, so each copies `W` values, of
+    /// which those too many are overwritten by the next p's.
+    fn spread<const W: usize>(column: &[f32], layout: Layout, p: usize, to: &mut [f32]) {
         for (first, rows) in layout.row_tiles() {
-            to[first * depth + p * rows..][..rows].copy_from_slice(&column[first..first + rows]);
+            let (from, to) = (&column[first..], &mut to[first * layout.depth + p * rows..]);
+            if p + W / rows < layout.depth && from.len() >= W {
+                to[..W].copy_from_slice(&from[..W]);
+            } else {
+                to[..rows].copy_from_slice(&from[..rows]);
+            }
         }
     }
 }
@@ -30,17 +47,33 @@ pub(super) fn pack_b(kernel: Kernel, b: Matrix<'_>, layout: Layout, to: &mut [f3
     for (first, columns, vectors) in layout.panels() {
         let width = vectors * micros.lanes;
         let panel = &mut to[first * depth..][..depth * width];
-        if b.column_pitch == 1 {
-            for (p, line) in panel.chunks_exact_mut(width).enumerate() {
-                line[..columns].copy_from_slice(&b.values[p * b.row_pitch + first..][..columns]);
-                line[columns..].fill(0.0);
-            }
-            continue;
-        }
         let stored = Matrix { values: &b.values[first * b.column_pitch..], ..b };
-        transpose(kernel, stored, columns, depth, width, panel);
+        if b.column_pitch > 1 || b.row_pitch == 1 {
+            transpose(kernel, stored, columns, depth, width, panel);
+        } else {
+            match if columns == width { width } else { 0 } {
+                32 => lines::<32>(kernel, stored, panel),
+                16 => lines::<16>(kernel, stored, panel),
+                12 => lines::<12>(kernel, stored, panel),
+                8 => lines::<8>(kernel, stored, panel),
+                _ => {
+                    for (p, line) in panel.chunks_exact_mut(width).enumerate() {
+                        line[..columns].copy_from_slice(&stored.values[p * b.row_pitch..][..columns]);
+                    }
+                }
+            }
+        }
         if columns < width {
             panel.chunks_exact_mut(width).for_each(|line| line[columns..].fill(0.0));
+        }
+    }
+}
+
+wide! {
+    /// Copies rows of B, of exactly the panel's width.
+    fn lines<const W: usize>(b: Matrix<'_>, panel: &mut [f32]) {
+        for (p, line) in panel.chunks_exact_mut(W).enumerate() {
+            line.copy_from_slice(&b.values[p * b.row_pitch..][..W]);
         }
     }
 }

@@ -49,8 +49,8 @@ pub(super) fn route(
             let from = task * piece * e;
             let logits = &logits_te[from..(from + piece * e).min(logits_te.len())];
             with_scratch(|scratch| {
-                let [scores, selection, groups, ..] = &mut scratch.tiles;
-                let room = [take(scores, e), take(selection, e), take(groups, rule.groups)];
+                let (scores, [selection, groups]) = (&mut scratch.tiles[0], &mut scratch.doubles);
+                let room = (take(scores, e), take(selection, e), take(groups, rule.groups));
                 route_piece(team, logits, bias_e, rule, room, (experts, weights, sums));
             });
         },
@@ -67,7 +67,7 @@ fn route_piece(
     logits: &[f32],
     bias_e: Option<&[f32]>,
     rule: RouteRule,
-    [scores, selection, groups]: [&mut [f32]; 3],
+    (scores, selection, groups): (&mut [f32], &mut [f64], &mut [f64]),
     (experts, weights, sums): (&mut [i32], &mut [f32], &mut [f64]),
 ) {
     sums.fill(0.0);
@@ -140,45 +140,45 @@ wide! {
 }
 
 /// The K experts with the largest score + bias, best first, of the kept groups. Ties go to the lowest index, and NaN
-/// is below everything.
+/// is below everything. In f64, so that rounding the sums makes no ties.
 fn choose(
     scores: &[f32],
     bias_e: Option<&[f32]>,
     rule: RouteRule,
-    selection: &mut [f32],
-    groups: &mut [f32],
+    selection: &mut [f64],
+    groups: &mut [f64],
     experts: &mut [i32],
 ) {
     for (i, (selection, &score)) in selection.iter_mut().zip(scores).enumerate() {
-        let sum = score + bias_e.map_or(0.0, |bias| bias[i]);
+        let sum = f64::from(score) + bias_e.map_or(0.0, |bias| f64::from(bias[i]));
         // Lowest of all that may be chosen; what is excluded, or was chosen already, becomes NaN.
-        *selection = if sum.is_nan() { f32::NEG_INFINITY } else { sum };
+        *selection = if sum.is_nan() { f64::NEG_INFINITY } else { sum };
     }
     let size = selection.len() / rule.groups;
     if rule.groups_kept < rule.groups {
         for (group, value) in selection.chunks_exact(size).zip(groups.iter_mut()) {
             let sum = best_two(group);
-            *value = if sum.is_nan() { f32::NEG_INFINITY } else { sum };
+            *value = if sum.is_nan() { f64::NEG_INFINITY } else { sum };
         }
         for _ in 0..rule.groups_kept {
             let kept = first_largest(groups);
-            groups[kept] = f32::NAN;
+            groups[kept] = f64::NAN;
         }
         for (group, value) in selection.chunks_exact_mut(size).zip(groups.iter()) {
             if !value.is_nan() {
-                group.fill(f32::NAN);
+                group.fill(f64::NAN);
             }
         }
     }
     for expert in experts {
         let chosen = first_largest(selection);
-        selection[chosen] = f32::NAN;
+        selection[chosen] = f64::NAN;
         *expert = chosen as i32;
     }
 }
 
 /// The index of the first of the largest values that are not NaN.
-fn first_largest(values: &[f32]) -> usize {
+fn first_largest(values: &[f64]) -> usize {
     let mut best: Option<usize> = None;
     for (i, &value) in values.iter().enumerate() {
         if !value.is_nan() && best.is_none_or(|best| value > values[best]) {
@@ -189,8 +189,8 @@ fn first_largest(values: &[f32]) -> usize {
 }
 
 /// The sum of the two largest, or the only one.
-fn best_two(values: &[f32]) -> f32 {
-    let (mut first, mut second) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
+fn best_two(values: &[f64]) -> f64 {
+    let (mut first, mut second) = (f64::NEG_INFINITY, f64::NEG_INFINITY);
     for &value in values {
         if value > first {
             (first, second) = (value, first);

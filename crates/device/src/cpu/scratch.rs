@@ -9,6 +9,8 @@ pub(super) struct Scratch {
     pub(super) packed: Packed,
     /// Tiles of attention: queries, gradients, scores and the like.
     pub(super) tiles: [Vec<f32>; 8],
+    /// What experts are selected by.
+    pub(super) doubles: [Vec<f64>; 2],
 }
 
 /// Blocks of A and B as the micro-kernels read them.
