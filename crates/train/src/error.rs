@@ -10,11 +10,13 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub struct Error {
     pub problem: String,
     pub hint: String,
+    /// The device is missing, or has no room.
+    pub is_device: bool,
 }
 
 impl Error {
     pub fn new(problem: impl Into<String>, hint: impl Into<String>) -> Error {
-        Error { problem: problem.into(), hint: hint.into() }
+        Error { problem: problem.into(), hint: hint.into(), is_device: false }
     }
 
     /// A checkpoint is not what it was when it was written.
@@ -52,6 +54,24 @@ impl std::error::Error for Error {}
 
 impl From<SpecError> for Error {
     fn from(error: SpecError) -> Error {
-        Error { problem: error.problem, hint: error.hint }
+        Error::new(error.problem, error.hint)
+    }
+}
+
+impl From<lingot_data::Error> for Error {
+    fn from(error: lingot_data::Error) -> Error {
+        Error::new(error.problem, error.hint)
+    }
+}
+
+impl From<lingot_device::Error> for Error {
+    fn from(error: lingot_device::Error) -> Error {
+        let text = error.to_string();
+        let (problem, hint) = text.split_once("\n\nhint: ").unwrap_or((&text, "this is a bug; report it"));
+        let is_device = matches!(
+            error,
+            lingot_device::Error::OutOfMemory { .. } | lingot_device::Error::Unsupported { .. }
+        );
+        Error { is_device, ..Error::new(problem, hint) }
     }
 }

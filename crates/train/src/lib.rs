@@ -12,6 +12,12 @@ pub mod merge;
 pub mod schedule;
 pub mod stop;
 pub mod tensor_file;
+pub mod evaluate;
+pub mod optimizer;
+mod record;
+mod saving;
+pub mod step;
+pub mod worker;
 pub mod tfevents;
 
 pub use error::{Error, Result};

@@ -6,9 +6,11 @@
 mod it {
     mod checkpoint;
     mod config;
+    mod golden;
     mod hugging_face;
     mod log;
     mod random;
     mod schedule;
+    mod step;
     mod tfevents;
 }

@@ -67,7 +67,7 @@ fn flip_bit(path: &Path, from_end: usize) {
 }
 
 fn problem<T>(result: Result<T>) -> String {
-    let Err(Error { problem, hint }) = result else { panic!("this should have failed") };
+    let Err(Error { problem, hint, .. }) = result else { panic!("this should have failed") };
     assert!(!hint.is_empty());
     problem
 }

@@ -1,0 +1,72 @@
+//! Held-out loss, and how a trained model is opened again.
+
+use crate::checkpoint;
+use crate::checkpoints;
+use crate::error::{Error, Result};
+use crate::saving::overwrite;
+use crate::worker::rows;
+use lingot_data::Dataset;
+use lingot_device::cpu::Cpu;
+use lingot_device::reference::Reference;
+use lingot_device::{Device, Kind};
+use lingot_model::{Inputs, Model};
+use lingot_spec::manifest::Manifest;
+use lingot_spec::run::{BatchSpec, DeviceSpec, EvaluationSpec};
+use std::path::Path;
+
+/// A held-out score.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HeldOut {
+    /// Mean cross-entropy of a token, in nats.
+    pub loss: f64,
+    /// Tokens that were scored.
+    pub tokens: u64,
+    /// Over the UTF-8 bytes of the text, by the tokens per byte of all held-out text.
+    pub bits_per_byte: Option<f64>,
+}
+
+/// The loss on the first `sequences` held-out sequences, the same ones each time.
+pub fn held_out(model: &Model, dataset: &Dataset, spec: &EvaluationSpec, batch: &BatchSpec) -> Result<HeldOut> {
+    let sequences = dataset.validation_sequences().min(u64::from(spec.sequences));
+    let (mut sum, mut tokens, mut first) = (0.0, 0_u64, 0);
+    while first < sequences {
+        let count = (sequences - first).min(u64::from(batch.micro)) as u32;
+        let micro = dataset.validation(first, count)?;
+        let inputs = Inputs::new(&model.device, rows(&micro), false)?;
+        sum += model.evaluate(&inputs)?.iter().map(|&loss| f64::from(loss)).sum::<f64>();
+        tokens += rows(&micro).targets();
+        first += u64::from(count);
+    }
+    if tokens == 0 {
+        return Err(Error::new(
+            "there is no held-out text to evaluate on",
+            "raise data.validation, or add documents to the corpora",
+        ));
+    }
+    let loss = sum / tokens as f64;
+    let bytes = dataset.validation_bytes();
+    let per_byte = dataset.validation_tokens() as f64 / bytes as f64;
+    let bits_per_byte = (bytes > 0).then(|| loss / std::f64::consts::LN_2 * per_byte);
+    Ok(HeldOut { loss, tokens, bits_per_byte })
+}
+
+/// The model of a run's newest checkpoint, or of the checkpoint named.
+pub fn load_model(path: &Path, device: &Device) -> Result<(Model, Manifest)> {
+    let path = checkpoints::resolve(path)?;
+    let loaded = checkpoint::load_weights(&path)?;
+    let mut model = Model::blank(&loaded.manifest.head.model, device, Kind::F32)?;
+    overwrite(&mut model, &path, &loaded.weights, &loaded.buffers)?;
+    Ok((model, loaded.manifest))
+}
+
+/// The device of that name.
+pub fn open_device(spec: &DeviceSpec) -> Result<Device> {
+    match spec.name.as_str() {
+        "cpu" => Ok(Device::new(Cpu::new(spec.threads as usize))),
+        "reference" => Ok(Device::new(Reference::new())),
+        other => Err(Error::new(
+            format!("no device is called `{other}`"),
+            "`cpu` computes; `reference` is the slow definition; `lingot devices` lists what was found",
+        )),
+    }
+}

@@ -1,0 +1,116 @@
+//! The loop. If you read one file, read this one: fetch, differentiate, agree, update, record.
+
+use crate::config::Resolved;
+use crate::error::{Error, Result};
+use crate::record::Record;
+use crate::stop::{StopReason, why_stop};
+use crate::worker::Worker;
+use crate::{checkpoints, lock};
+use lingot_data::Dataset;
+use lingot_device::Device;
+use lingot_spec::event::Event;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// A sentence: why it stopped.
+    pub reason: String,
+    /// It was asked to stop, and can be resumed.
+    pub interrupted: bool,
+    pub step: u64,
+    pub held_out_loss: Option<f64>,
+    /// The first held-out loss since this process began.
+    pub first_held_out_loss: Option<f64>,
+    pub tokens: u64,
+    pub seconds: f64,
+    pub money: Option<f64>,
+    /// The newest checkpoint.
+    pub checkpoint: PathBuf,
+    pub parameters: u64,
+}
+
+/// Trains until a limit is met, from the newest checkpoint if there is one. Every event is written to `run.jsonl` and
+/// then shown to `listen`. When `interrupted` becomes true, the step is finished and saved.
+pub fn train(
+    resolved: &Resolved,
+    dataset: &Dataset,
+    device: &Device,
+    listen: &mut dyn FnMut(&Event),
+    interrupted: &AtomicBool,
+) -> Result<Summary> {
+    let run = &resolved.run;
+    let folder = Path::new(&run.folder);
+    let _lock = lock::acquire(folder)?;
+    store(folder, &resolved.toml)?;
+    checkpoints::clean(&folder.join("checkpoints"))?;
+    let mut worker = Worker::open(run, dataset, device)?;
+    let mut record = Record::open(resolved, &worker, listen)?;
+    if worker.held_out.is_none() {
+        record.evaluation(&mut worker)?;
+    }
+    let first_held_out_loss = worker.held_out;
+    let stopped = go(resolved, &mut worker, &mut record, interrupted)?;
+
+    if stopped.is_some() && worker.evaluated_step != Some(worker.step) {
+        record.evaluation(&mut worker)?;
+    }
+    if worker.saved_step != Some(worker.step) {
+        record.checkpoint(&mut worker, resolved)?;
+    }
+    let checkpoint = worker.saver.finish()?;
+    let reason = stopped.map_or_else(|| "interrupted".into(), |reason| reason.to_string());
+    record.end(&worker, &reason)?;
+    Ok(Summary {
+        reason,
+        interrupted: stopped.is_none(),
+        step: worker.step,
+        held_out_loss: worker.held_out,
+        first_held_out_loss,
+        tokens: worker.tokens,
+        seconds: worker.seconds(),
+        money: worker.money(),
+        checkpoint,
+        parameters: run.model.parameters() + run.model.mtp_parameters(),
+    })
+}
+
+/// Step after step until a limit is met, or nothing when interrupted.
+fn go(
+    resolved: &Resolved,
+    worker: &mut Worker<'_>,
+    record: &mut Record<'_>,
+    interrupted: &AtomicBool,
+) -> Result<Option<StopReason>> {
+    let run = &resolved.run;
+    while !interrupted.load(Ordering::Relaxed) {
+        if let Some(reason) = why_stop(&run.stop, &worker.progress()) {
+            return Ok(Some(reason));
+        }
+        let batch = worker.fetch()?; // fetch: a pure function of (seed, step)
+        let outcome = worker.differentiate(&batch)?; // differentiate; there is one device, so all agree
+        worker.update(&batch, &outcome)?; // update
+        record.step(worker, &batch, &outcome)?; // record
+        if due(run.evaluation.every, worker.step) {
+            record.evaluation(worker)?;
+        }
+        if due(run.checkpoint.every, worker.step) {
+            record.checkpoint(worker, resolved)?;
+        }
+    }
+    Ok(None)
+}
+
+/// Whether something that happens every `every` steps happens after step `step`.
+fn due(every: u64, step: u64) -> bool {
+    every > 0 && step.is_multiple_of(every)
+}
+
+/// Keeps the resolved run beside what it produces.
+fn store(folder: &Path, toml: &str) -> Result<()> {
+    let (partial, place) = (folder.join("run.toml.partial"), folder.join("run.toml"));
+    std::fs::write(&partial, toml)
+        .and_then(|()| std::fs::rename(&partial, &place))
+        .map_err(|error| Error::io("write", &place, &error))
+}

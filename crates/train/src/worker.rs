@@ -1,0 +1,239 @@
+//! One worker: a model on a device with its optimizer, its data, and how far it has come.
+
+use crate::error::{Error, Result};
+use crate::optimizer::Optimizer;
+use crate::saving::Saver;
+use crate::evaluate::{self, HeldOut};
+use crate::schedule;
+use crate::stop::Progress;
+use lingot_data::{Batch, Dataset};
+use lingot_device::Device;
+use lingot_device::Kind;
+use lingot_model::random::Stream;
+use lingot_model::{Gradients, Inputs, Losses, Model, Rows, Totals, Warmth};
+use lingot_spec::RunSpec;
+use lingot_spec::run::{Recompute, RecomputeSpec};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// A step that has no finite loss or gradient is skipped; after so many in a row the run gives up.
+const SKIPPED_MOST: u32 = 10;
+
+/// Sets the stream of routing noise apart from others with the same seed.
+const PURPOSE_NOISE: u64 = 2;
+
+/// What trains.
+pub struct Worker<'a> {
+    pub model: Model,
+    /// Steps taken.
+    pub step: u64,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// The last held-out loss.
+    pub held_out: Option<f64>,
+    pub(crate) evaluated_step: Option<u64>,
+    pub(crate) saved_step: Option<u64>,
+    /// The learning rate of the step taken last.
+    pub(crate) last_rate: f64,
+    /// The checkpoint this process began from, and what was wrong with newer ones.
+    pub(crate) resumed: Option<(PathBuf, Vec<String>)>,
+    pub(crate) run: &'a RunSpec,
+    pub(crate) optimizer: Optimizer,
+    pub(crate) saver: Saver,
+    pub(crate) clock: Clock,
+    dataset: &'a Dataset,
+    gradients: Gradients,
+    skipped: u32,
+}
+
+/// Time spent before this process, and since when it works.
+pub(crate) struct Clock {
+    pub(crate) before_s: f64,
+    since: Instant,
+}
+
+/// The micro-batches of one step.
+pub struct StepBatch {
+    micros: Vec<Batch>,
+    pub(crate) totals: Totals,
+}
+
+/// What a step found out before the update.
+pub struct Outcome {
+    pub losses: Losses,
+    pub gradient_norm: f64,
+    /// Per routed layer and expert.
+    pub loads: Vec<Vec<i32>>,
+}
+
+impl Outcome {
+    /// Whether the step may be applied.
+    pub fn is_finite(&self) -> bool {
+        self.losses.total.is_finite() && self.gradient_norm.is_finite()
+    }
+}
+
+impl<'a> Worker<'a> {
+    /// A fresh worker, or one that goes on from the newest sound checkpoint of the run's folder.
+    pub fn open(run: &'a RunSpec, dataset: &'a Dataset, device: &Device) -> Result<Worker<'a>> {
+        let (saver, newest) = Saver::open(Path::new(&run.folder))?;
+        let model = match &newest {
+            Some(_) => Model::blank(&run.model, device, Kind::F32)?,
+            None => Model::new(&run.model, device, Kind::F32, run.seed)?,
+        };
+        let mut worker = Worker {
+            gradients: model.gradients()?,
+            optimizer: Optimizer::new(&model)?,
+            model,
+            step: 0,
+            tokens: 0,
+            held_out: None,
+            evaluated_step: None,
+            saved_step: None,
+            last_rate: 0.0,
+            resumed: None,
+            run,
+            dataset,
+            saver,
+            clock: Clock { before_s: 0.0, since: Instant::now() },
+            skipped: 0,
+        };
+        if let Some((path, warnings)) = newest {
+            worker.restore(&path)?;
+            worker.resumed = Some((path, warnings));
+        }
+        Ok(worker)
+    }
+
+    /// The micro-batches of the next step.
+    pub fn fetch(&self) -> Result<StepBatch> {
+        let sequences = schedule::sequences_at(&self.run.batch, self.step);
+        let first = schedule::first_sample(&self.run.batch, self.step);
+        let mut micros = Vec::new();
+        let mut totals = Totals::default();
+        for from in (0..sequences).step_by(self.run.batch.micro as usize) {
+            let batch = self.dataset.training(first + u64::from(from), self.run.batch.micro)?;
+            totals.add(&rows(&batch), self.run.model.mtp_layers > 0);
+            micros.push(batch);
+        }
+        Ok(StepBatch { micros, totals })
+    }
+
+    /// Losses and gradients of the step, micro-batch by micro-batch.
+    pub fn differentiate(&mut self, batch: &StepBatch) -> Result<Outcome> {
+        self.gradients.clear()?;
+        let recompute = recompute(self.run);
+        let warmup = self.run.model.router.warmup_steps;
+        let mut sample = 0;
+        for micro in &batch.micros {
+            let inputs = Inputs::new(&self.model.device, rows(micro), self.run.model.mtp_layers > 0)?;
+            let noise = |layer: usize| self.noise(layer, sample, micro);
+            let warmth = (self.step < warmup)
+                .then(|| Warmth { keep: self.step as f64 / warmup as f64, noise: &noise });
+            self.model.differentiate(&inputs, batch.totals, warmth, &recompute, &self.gradients)?;
+            sample += micro.sequences as u64;
+        }
+        Ok(Outcome {
+            losses: self.gradients.losses(&self.run.model, batch.totals, self.run.data.sequence as usize)?,
+            gradient_norm: self.optimizer.gradient_norm(&self.gradients)?,
+            loads: self.gradients.tally.loads()?,
+        })
+    }
+
+    /// Applies the step, or skips it when its loss or gradient is not finite.
+    pub fn update(&mut self, batch: &StepBatch, outcome: &Outcome) -> Result<()> {
+        let run = self.run;
+        self.last_rate = schedule::rate(&run.schedule, run.optimizer.rate, self.step, run.stop.steps);
+        if outcome.is_finite() {
+            self.optimizer.update(&self.model, &self.gradients, &run.optimizer, self.last_rate, self.step + 1)?;
+            self.model.balance(&self.gradients.tally)?;
+            if self.step < run.model.router.warmup_steps {
+                self.model.follow_logits(&self.gradients.tally, batch.totals, self.step)?;
+            }
+            self.skipped = 0;
+        } else {
+            self.skipped += 1;
+            if self.skipped >= SKIPPED_MOST {
+                return Err(Error::new(
+                    format!("{} steps in a row had no finite loss or gradient; the last is step {}", self.skipped, self.step + 1),
+                    format!("lower optimizer.rate ({}) and run the same command again: it goes on from the newest checkpoint", run.optimizer.rate),
+                ));
+            }
+        }
+        self.step += 1;
+        self.tokens += batch.totals.tokens;
+        Ok(())
+    }
+
+    /// The held-out loss now.
+    pub(crate) fn evaluate(&self) -> Result<HeldOut> {
+        evaluate::held_out(&self.model, self.dataset, &self.run.evaluation, &self.run.batch)
+    }
+
+    /// Passes over the training text so far.
+    pub(crate) fn epoch(&self) -> f64 {
+        self.dataset.epoch(schedule::first_sample(&self.run.batch, self.step))
+    }
+
+    /// Seconds spent on the run, all resumptions together.
+    pub fn seconds(&self) -> f64 {
+        self.clock.before_s + self.clock.since.elapsed().as_secs_f64()
+    }
+
+    /// Money spent, where the run has a price.
+    pub fn money(&self) -> Option<f64> {
+        self.run.price.as_ref().map(|price| price.per_hour * self.seconds() / 3600.0)
+    }
+
+    /// What decides whether the run goes on.
+    pub fn progress(&self) -> Progress {
+        Progress {
+            step: self.step,
+            tokens: self.tokens,
+            hours: self.seconds() / 3600.0,
+            money: self.money(),
+            loss: self.held_out,
+        }
+    }
+
+    /// The noise of stochastic routing warmup: depends on seed, step, layer and sample, on nothing else.
+    fn noise(&self, layer: usize, first_sample: u64, micro: &Batch) -> Vec<f32> {
+        let experts = self.run.model.experts as usize;
+        (0..micro.sequences as u64)
+            .flat_map(|sample| {
+                let words = [self.run.seed, PURPOSE_NOISE, self.step, layer as u64, first_sample + sample];
+                Stream::new(&words).normal_values(micro.sequence * experts, 1.0)
+            })
+            .collect()
+    }
+}
+
+/// Makes the shards of a run, unless they are there, and opens them.
+pub fn prepare_data(run: &RunSpec, progress: lingot_data::Progress<'_>) -> Result<Dataset> {
+    let folder = data_folder(run);
+    lingot_data::prepare(&run.data, run.model.vocabulary, run.seed, &folder, progress)?;
+    Ok(Dataset::open(&run.data, &folder, run.seed)?)
+}
+
+/// The folder of a run's shards and tokenizer.
+pub fn data_folder(run: &RunSpec) -> PathBuf {
+    run.data.cache.as_ref().map_or_else(|| Path::new(&run.folder).join("data"), PathBuf::from)
+}
+
+/// A host batch as the model takes it.
+pub(crate) fn rows(batch: &Batch) -> Rows<'_> {
+    Rows {
+        tokens_t: &batch.tokens,
+        targets_t: &batch.targets,
+        starts_t: &batch.starts,
+        positions_t: &batch.positions,
+        sequence: batch.sequence,
+    }
+}
+
+fn recompute(run: &RunSpec) -> Vec<Recompute> {
+    match &run.device.recompute {
+        RecomputeSpec::All(policy) => vec![*policy],
+        RecomputeSpec::Each(policies) => policies.clone(),
+    }
+}

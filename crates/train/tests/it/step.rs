@@ -1,0 +1,151 @@
+//! The loop on a tiny model and real text: it learns, resumes bit for bit, and forgives what it can.
+
+use lingot_device::cpu::Cpu;
+use lingot_device::Device;
+use lingot_spec::event::Event;
+use lingot_train::checkpoint::Loaded;
+use lingot_train::config::{self, Resolved};
+use lingot_train::{checkpoint, log, step, worker};
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+/// A tiny run in `folder` on this file's own source and its neighbours'.
+fn tiny(folder: &Path, more: &[&str]) -> Resolved {
+    let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+    let text = format!(
+        r#"
+folder = "{}"
+[model]
+preset = "toy"
+vocabulary = 300
+width = 32
+layers = 2
+dense_width = 48
+experts = 4
+expert_width = 16
+head_width = 16
+rotary_width = 8
+heads = 2
+kv_heads = 1
+[data]
+corpora = [{{ path = "{sources}" }}]
+sequence = 32
+[batch]
+sequences = 8
+micro = 4
+[schedule]
+warmup_steps = 2
+[stop]
+steps = 12
+[evaluation]
+every = 6
+sequences = 8
+[checkpoint]
+every = 5
+keep = 0
+[device]
+threads = 1
+"#,
+        folder.display()
+    );
+    let overrides: Vec<String> = more.iter().map(|&more| more.into()).collect();
+    config::parse(&text, Path::new("tiny.toml"), &overrides).unwrap()
+}
+
+fn run(resolved: &Resolved, threads: usize) -> step::Summary {
+    let dataset = worker::prepare_data(&resolved.run, &|_| ()).unwrap();
+    let device = Device::new(Cpu::new(threads));
+    step::train(resolved, &dataset, &device, &mut |_| (), &AtomicBool::new(false)).unwrap()
+}
+
+/// Everything a checkpoint holds, but for the time it took.
+fn contents(summary: &step::Summary) -> (Vec<checkpoint::Tensor>, Vec<checkpoint::Tensor>, Vec<checkpoint::Tensor>) {
+    let Loaded { weights, moments, buffers, .. } = checkpoint::load(&summary.checkpoint).unwrap();
+    (weights, moments, buffers)
+}
+
+#[test]
+fn a_run_learns_and_writes_down_what_happened() {
+    let folder = tempfile::tempdir().unwrap();
+    let summary = run(&tiny(folder.path(), &["optimizer.rate=0.01"]), 1);
+    assert_eq!((summary.step, summary.interrupted), (12, false));
+    assert!(summary.held_out_loss < summary.first_held_out_loss, "{summary:?}");
+    let events = log::read(folder.path()).unwrap();
+    let count = |kind: fn(&Event) -> bool| events.iter().filter(|event| kind(event)).count();
+    assert_eq!(count(|event| matches!(event, Event::Step(_))), 12);
+    assert_eq!(count(|event| matches!(event, Event::Evaluation(_))), 3);
+    assert_eq!(count(|event| matches!(event, Event::Checkpoint(_))), 3);
+    assert_eq!(count(|event| matches!(event, Event::Experts(_))), 1);
+    assert!(matches!(events[0], Event::Start(_)) && matches!(events[events.len() - 1], Event::End(_)));
+}
+
+#[test]
+fn a_resumed_run_equals_the_uninterrupted_one_bit_for_bit() {
+    let whole = tempfile::tempdir().unwrap();
+    let broken = tempfile::tempdir().unwrap();
+    // Routing warmup, a batch ramp and a recomputed layer, so that all state there is takes part.
+    let more = [
+        "model.router.warmup_steps=9",
+        "batch.from=4",
+        "batch.ramp_steps=6",
+        "device.recompute=[\"block\", \"experts\"]",
+    ];
+    let undisturbed = run(&tiny(whole.path(), &more), 1);
+    let resolved = tiny(broken.path(), &more);
+    run(&resolved, 1);
+    // Back to step 5: what came after never happened.
+    for step in ["step-00000010", "step-00000012"] {
+        fs::remove_dir_all(broken.path().join("checkpoints").join(step)).unwrap();
+    }
+    let resumed = run(&resolved, 1);
+    assert_eq!(contents(&undisturbed), contents(&resumed));
+    assert_eq!(undisturbed.held_out_loss, resumed.held_out_loss);
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [one, two] = [1, 2].map(|threads| contents(&run(&tiny(folders[threads - 1].path(), &[]), threads)));
+    assert_eq!(one, two);
+}
+
+#[test]
+fn a_finished_run_does_nothing_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let resolved = tiny(folder.path(), &[]);
+    let first = contents(&run(&resolved, 1));
+    let again = run(&resolved, 1);
+    assert_eq!(again.step, 12);
+    assert_eq!(first, contents(&again));
+}
+
+#[test]
+fn steps_without_a_finite_loss_are_skipped_and_then_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let resolved = tiny(folder.path(), &["optimizer.rate=1e30", "optimizer.clip=0", "stop.steps=40"]);
+    let dataset = worker::prepare_data(&resolved.run, &|_| ()).unwrap();
+    let device = Device::new(Cpu::new(1));
+    let error = step::train(&resolved, &dataset, &device, &mut |_| (), &AtomicBool::new(false)).unwrap_err();
+    assert!(error.problem.contains("no finite loss or gradient"), "{error}");
+    assert!(error.hint.contains("optimizer.rate"), "{error}");
+    let events = log::read(folder.path()).unwrap();
+    assert!(events.iter().any(|event| matches!(event, Event::Anomaly(found) if found.kind == "not_finite")));
+}
+
+#[test]
+fn an_interrupted_run_saves_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let resolved = tiny(folder.path(), &[]);
+    let dataset = worker::prepare_data(&resolved.run, &|_| ()).unwrap();
+    let device = Device::new(Cpu::new(1));
+    let interrupted = AtomicBool::new(false);
+    let mut listen = |event: &Event| {
+        if matches!(event, Event::Step(step) if step.step == 3) {
+            interrupted.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    };
+    let summary = step::train(&resolved, &dataset, &device, &mut listen, &interrupted).unwrap();
+    assert_eq!((summary.step, summary.interrupted), (3, true));
+    assert_eq!(run(&resolved, 1).step, 12);
+}
