@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# A model trained here, exported, must give the same logits (to 1e-4) and the same greedy text in transformers.
+set -eu
+cd "$(dirname "$0")/.."
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+lingot() { cargo run --quiet --release -- "$@"; }
+
+for case in "toy glm4_moe" "toy-v1 qwen3_moe"; do
+    read -r preset format <<<"$case"
+    more=()
+    if [ "$format" = qwen3_moe ]; then
+        more=(--set model.shared_experts=0 --set model.qk_norm=true)
+    fi
+    run=$work/$preset
+    lingot train runs/quickstart.toml --set "folder=$run" --set "model.preset=$preset" --set "data.cache=$work/data" \
+        --set stop.steps=30 --set evaluation.every=0 --set checkpoint.every=0 "${more[@]}" --json >"$work/train.json" 2>/dev/null
+    lingot export "$run" --format "$format" --out "$work/$format" --json >/dev/null
+    cargo run --quiet --release -p lingot-train --example expected_text -- "$run" "$work/$preset.json"
+    target/venv/bin/python scripts/check_export.py "$work/$format" --expect "$work/$preset.json" >"$work/answer.json"
+    echo "$preset as $format: same logits and greedy text"
+done
