@@ -342,6 +342,45 @@ fn cross_entropy_has_the_gradient_of_finite_differences() {
     }
 }
 
+#[test]
+fn gradients_that_add_keep_what_was_there() {
+    let device = Device::new(Reference::new());
+    let random = |shape: &[usize]| doubles(&device, shape, &random_values(shape.iter().product(), 5));
+    let ends = device.integers(&[1, 3], &[2]).unwrap();
+    let tokens = device.integers(&[2, 0, 2], &[3]).unwrap();
+    let [x, dy, w, scale] = [random(&[3, 2]), random(&[3, 4]), random(&[4, 2]), random(&[2])];
+    let ignored = device.zeros(&[2], Kind::F64).unwrap();
+    adds(&device, "matmul_onto", &[3, 4], &|out| ops::matmul_onto(out, &x, &w, Flip::B));
+    adds(&device, "grouped_matmul_weights", &[2, 4, 2], &|dw| {
+        ops::grouped_matmul_weights(&dy, &x, &ends, dw)
+    });
+    adds(&device, "embedding_grad", &[4, 2], &|d_table| ops::embedding_grad(&x, &tokens, d_table));
+    adds(&device, "rms_norm_grad, d_x", &[3, 2], &|d_x| {
+        ops::rms_norm_grad(&x, &x, &scale, 0.1, Some(d_x), &ignored).map(|_| ())
+    });
+    adds(&device, "rms_norm_grad, d_scale", &[2], &|d_scale| {
+        ops::rms_norm_grad(&x, &x, &scale, 0.1, None, d_scale).map(|_| ())
+    });
+    adds(&device, "cross_entropy_grad", &[4, 2], &|d_w| {
+        ops::cross_entropy_grad(&x, &w, &tokens, 0.5, d_w).map(|_| ())
+    });
+    let places = device.integers(&[2, 0, 1], &[3, 1]).unwrap();
+    adds(&device, "combine_onto", &[3, 2], &|out| ops::combine_onto(out, &x, &places));
+}
+
+/// Run twice, it gives twice what it gives once, and that is not nothing.
+fn adds(device: &Device, name: &str, shape: &[usize], run: &dyn Fn(&Tensor) -> Result<()>) {
+    let out = device.zeros(shape, Kind::F64).unwrap();
+    run(&out).unwrap();
+    let once = out.to_doubles().unwrap();
+    run(&out).unwrap();
+    let twice = out.to_doubles().unwrap();
+    assert!(once.iter().any(|x| x.abs() > 0.01), "{name} gives {once:?}");
+    for (once, twice) in once.iter().zip(twice) {
+        assert!((twice - 2.0 * once).abs() < 1e-12, "{name}: once {once}, twice {twice}");
+    }
+}
+
 /// The variants of `Op`, as its source lists them.
 pub(crate) fn declared_ops() -> Vec<&'static str> {
     let source = include_str!("../../src/op.rs");
