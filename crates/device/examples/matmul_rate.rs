@@ -1,6 +1,6 @@
 //! How fast the CPU's matrix products are, beside the rate at which this processor can multiply and add at all.
 //!
-//! `cargo run --release -p lingot-device --example matmul_rate [-- THREADS [KERNEL]]` prints the median of several rounds;
+//! `cargo run --release -p lingot-device --example matmul_rate [-- THREADS [KERNEL [NAME]]]` prints the median of several rounds;
 //! the shapes take turns within a round, so that a slow moment of a shared machine hits all alike.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -17,14 +17,17 @@ fn main() -> Result<()> {
     let kernel =
         Kernel::all().into_iter().find(|kernel| name.as_deref().is_none_or(|name| kernel.name() == name));
     let kernel = kernel.unwrap();
+    let part = arguments.next().unwrap_or_default();
     for threads in threads.map_or(vec![1, 2], |threads| vec![threads]) {
-        report(&Device::new(Cpu::with_kernel(threads, kernel)), threads)?;
+        report(&Device::new(Cpu::with_kernel(threads, kernel)), threads, &part)?;
     }
     Ok(())
 }
 
-fn report(device: &Device, threads: usize) -> Result<()> {
+/// Times those whose names have `part`.
+fn report(device: &Device, threads: usize, part: &str) -> Result<()> {
     let mut works = works(device)?;
+    works.retain(|work| work.name.contains(part));
     works.insert(0, registers(threads));
     let mut rates = vec![vec![]; works.len()];
     for _ in 0..ROUNDS {

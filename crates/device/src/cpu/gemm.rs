@@ -17,7 +17,7 @@ const TILE: usize = 256;
 /// Fewest, where a product is cut finer to give every thread something.
 const SMALL_TILE: usize = 64;
 /// Tiles that a product should have, so that work divides evenly.
-const TILES_WANTED: usize = 16;
+const TILES_WANTED: usize = 8;
 /// Up to so many rows of A, packing B costs more than it saves.
 const FEW_ROWS: usize = 3;
 
@@ -126,21 +126,17 @@ struct Grid {
 }
 
 impl Grid {
+    /// Of the grids with enough tiles the one that packs least: A is packed once for each tile across, B for each
+    /// down, and B at about twice the price.
     fn new(Sizes { m, n, .. }: Sizes, wanted: usize) -> Grid {
-        let (mut rows, mut columns) = (TILE, TILE);
-        let tiles = |rows: usize, columns: usize| m.div_ceil(rows) * n.div_ceil(columns);
-        while tiles(rows, columns) < wanted && (rows > SMALL_TILE || columns > SMALL_TILE) {
-            // B costs more to pack than A, and each tile of the same columns packs it again: narrow first.
-            if columns > SMALL_TILE && (columns >= rows || rows <= SMALL_TILE) && n > SMALL_TILE {
-                columns /= 2;
-            } else if rows > SMALL_TILE && m > SMALL_TILE {
-                rows /= 2;
-            } else {
-                break;
-            }
-        }
-        let (down, across) = (m.div_ceil(rows), n.div_ceil(columns));
-        Grid { rows: m.div_ceil(down.max(1)), columns, down, across }
+        let sides = [TILE, TILE / 2, SMALL_TILE];
+        let grid = |rows: usize, columns: usize| {
+            let (down, across) = (m.div_ceil(rows), n.div_ceil(columns));
+            Grid { rows: m.div_ceil(down.max(1)), columns, down, across }
+        };
+        let grids = sides.into_iter().flat_map(|rows| sides.map(|columns| grid(rows, columns)));
+        let cost = |grid: &Grid| (wanted.saturating_sub(grid.tiles()), m * grid.across + 2 * n * grid.down);
+        grids.min_by_key(cost).unwrap_or_else(|| grid(TILE, TILE))
     }
 
     fn tiles(self) -> usize {
@@ -218,12 +214,11 @@ pub(super) struct Layout {
 
 impl Layout {
     /// Row tiles, of nearly equal height: their first rows and heights.
-    pub(super) fn row_tiles(self) -> impl Iterator<Item = (usize, usize)> {
-        let count = self.m.div_ceil(self.micros.rows);
-        (0..count).map(move |index| {
-            let first = index * self.m / count;
-            (first, (index + 1) * self.m / count - first)
-        })
+    #[inline(always)]
+    pub(super) fn row_tiles(self) -> impl Iterator<Item = (usize, usize)> + Clone {
+        let count = self.m.div_ceil(self.micros.rows).max(1);
+        let (height, extra) = (self.m / count, self.m % count);
+        (0..count).map(move |index| (index * height + index.min(extra), height + usize::from(index < extra)))
     }
 
     /// Panels of columns: their first columns, columns in use, and vectors.

@@ -15,26 +15,28 @@ pub(super) fn pack_a(kernel: Kernel, a: Matrix<'_>, layout: Layout, to: &mut [f3
         }
         return;
     }
-    for p in 0..depth {
-        let column = &a.values[p * a.column_pitch..];
-        if layout.micros.rows > 8 {
-            spread::<16>(kernel, column, layout, p, to);
-        } else {
-            spread::<8>(kernel, column, layout, p, to);
-        }
+    if layout.micros.rows > 8 {
+        spread::<16>(kernel, a, layout, to);
+    } else {
+        spread::<8>(kernel, a, layout, to);
     }
 }
 
 wide! {
-    /// Copies column p of A, a piece to each row tile. Copies of a fixed width are fast, so each copies `W` values, of
-    /// which those too many are overwritten by the next p's.
-    fn spread<const W: usize>(column: &[f32], layout: Layout, p: usize, to: &mut [f32]) {
-        for (first, rows) in layout.row_tiles() {
-            let (from, to) = (&column[first..], &mut to[first * layout.depth + p * rows..]);
-            if p + W / rows < layout.depth && from.len() >= W {
-                to[..W].copy_from_slice(&from[..W]);
-            } else {
-                to[..rows].copy_from_slice(&from[..rows]);
+    /// Copies columns of A, a piece to each row tile. Copies of a fixed width are fast, so each copies `W` values, of
+    /// which those too many are overwritten by the next column's.
+    fn spread<const W: usize>(a: Matrix<'_>, layout: Layout, to: &mut [f32]) {
+        let depth = layout.depth;
+        let tiles = layout.row_tiles();
+        for p in 0..depth {
+            let column = &a.values[p * a.column_pitch..];
+            for (first, rows) in tiles.clone() {
+                let (from, to) = (&column[first..], &mut to[first * depth + p * rows..]);
+                if (depth - 1 - p) * rows + rows >= W && from.len() >= W {
+                    to[..W].copy_from_slice(&from[..W]);
+                } else {
+                    to[..rows].copy_from_slice(&from[..rows]);
+                }
             }
         }
     }
