@@ -17,19 +17,28 @@ const ROWS: usize = 256;
 /// Each row of column `field` a document; null and empty rows are none.
 pub(crate) fn pieces(path: &Path, field: &str) -> Result<Pieces> {
     let file = File::open(path).map_err(|e| Error::file("open", path, &e))?;
-    let reader = SerializedFileReader::new(file).map_err(|e| corrupt(path, &e))?;
-    let column = column_of(&reader, path, field)?;
+    let (reader, column) = guarded(path, || {
+        let reader = SerializedFileReader::new(file).map_err(|e| corrupt(path, &e))?;
+        let column = column_of(&reader, path, field)?;
+        Ok((reader, column))
+    })?;
     let mut rows =
         Rows { reader, path: path.into(), column, group: 0, current: None, ready: VecDeque::new() };
-    let mut failed = false;
+    let (mut failed, path) = (false, path.to_owned());
     Ok(Box::new(std::iter::from_fn(move || {
         if failed {
             return None;
         }
-        let next = rows.next().transpose();
+        let next = guarded(&path, || rows.next()).transpose();
         failed = matches!(next, Some(Err(_)));
         next
     })))
+}
+
+/// The library asserts what a corrupt file can break. Nobody uses the reader again after such an error.
+fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    done.unwrap_or_else(|_| Err(corrupt(path, &ParquetError::General("it contradicts itself".into()))))
 }
 
 fn column_of(reader: &SerializedFileReader<File>, path: &Path, field: &str) -> Result<usize> {

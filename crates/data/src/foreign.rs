@@ -75,6 +75,7 @@ impl Adoption<'_> {
             .then(|| format!("{path} is one document: its last {} tokens are held out", held_out.tokens));
         Ok(CorpusRecord {
             path: path.into(),
+            documents: documents as u64,
             training: self.index(training, "training")?,
             validation: self.index(held_out, "validation")?,
             sources: self.sources,

@@ -83,6 +83,8 @@ pub(crate) struct TokenizerRecord {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct CorpusRecord {
     pub path: String,
+    /// Of the sources; a document that was cut in two counts once.
+    pub documents: u64,
     pub sources: Vec<FileRecord>,
     pub training: Option<ShardRecord>,
     pub validation: Option<ShardRecord>,
@@ -256,7 +258,7 @@ impl CorpusRecord {
         let held_out = |of: fn(&ShardRecord) -> u64| self.validation.as_ref().map_or(0, of);
         PreparedCorpus {
             path: self.path.clone(),
-            documents: sum(|shards| shards.documents),
+            documents: self.documents,
             tokens: sum(|shards| shards.tokens),
             bytes: sum(|shards| shards.text_bytes),
             validation_documents: held_out(|shards| shards.documents),

@@ -264,6 +264,7 @@ impl Encoding<'_> {
         });
         Ok(CorpusRecord {
             path: corpus.path.clone(),
+            documents: survey.documents,
             sources: survey.sources,
             training: sides.training.finish()?,
             validation: sides.held_out.finish()?,

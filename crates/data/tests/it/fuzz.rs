@@ -1,7 +1,9 @@
 //! Parsers of files that others wrote: whatever the bytes, the answer is a value or an error.
 
-use crate::{Bench, Noise, json_lines, stories};
-use lingot_data::{ShardWriter, Shards, Tokenizer, parse_line};
+use crate::corpora::parquet;
+use crate::{Bench, Noise, corpus, json_lines, stories};
+use lingot_data::{ShardWriter, Shards, Tokenizer, parse_line, pieces};
+use parquet::basic::Compression;
 use std::path::Path;
 
 /// A few changes of a valid file: bytes flipped, replaced, cut out, doubled, or the end cut off.
@@ -100,4 +102,26 @@ fn a_mutated_tokenizer_is_used_or_refused() {
         }
     }
     assert!(accepted > 10, "some changes do no harm: {accepted}");
+}
+
+#[test]
+fn a_mutated_parquet_file_is_read_or_refused() {
+    let bench = Bench::new();
+    let rows: Vec<_> = stories(60).into_iter().map(Some).chain([None]).collect();
+    let mut noise = Noise(4);
+    for compression in [Compression::UNCOMPRESSED, Compression::SNAPPY] {
+        let valid = parquet(&rows, compression);
+        for _ in 0..500 {
+            // The end, where the file says what it holds, and the first page.
+            let mutated = match noise.below(2) {
+                0 => [&valid[..valid.len() - 400], &mutate(&valid[valid.len() - 400..], &mut noise)].concat(),
+                _ => [&mutate(&valid[..400], &mut noise), &valid[400..]].concat(),
+            };
+            let corpus = corpus(&bench.write("mutated.parquet", mutated));
+            let Ok(pieces) = pieces(&corpus, Path::new(&corpus.path)) else { continue };
+            for piece in pieces.take(1000) {
+                let _ = piece;
+            }
+        }
+    }
 }

@@ -134,6 +134,7 @@ fn the_only_document_of_a_corpus_is_cut_and_that_is_said() {
     bench.corpus("one.txt");
     let prepared = bench.prepare().unwrap();
     let tokenizer = Tokenizer::load(&prepared.tokenizer_path).unwrap();
+    assert_eq!((prepared.documents, prepared.bytes), (1, text.len() as u64));
     let held_out = texts(&tokenizer, &bench.shards().join("0-one-validation")).concat();
     assert_eq!(texts(&tokenizer, &bench.shards().join("0-one-training")).concat() + &held_out, text);
     assert!(held_out.len().abs_diff(text.len() / 10) <= 4, "{} of {}", held_out.len(), text.len());
