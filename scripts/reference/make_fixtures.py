@@ -52,7 +52,7 @@ CASES = {
     "v1-normhead-tied": (v1({"layers": 1, "norm_head": True, "tied": True}), 2, 24, 0),
     "v1-warmup": (v1({}, {"warmup_steps": 20}), 2, 24, 2),
     "v2": (v2({"layers": 3}), 2, 24, 2),
-    "v2-mtp": (v2({"mtp_layers": 1, "mtp_weight": 0.3, "rope_theta": 600000.0}, {"balance_loss": 0.02}), 2, 24, 0),
+    "v2-mtp": (v2({"mtp_layers": 1, "mtp_weight": 0.3, "rope_theta": 600000.0}, {"balance_loss": 0.02}), 2, 24, 2),
     "tied": (v1({"layers": 1, "tied": True, "vocabulary": 97}), 2, 24, 4),
     "no-shared-expert": (v1({"layers": 1, "shared_experts": 0, "norm_epsilon": 1e-5}), 2, 24, 5),
     "one-expert-chosen": (v1({"layers": 1, "choices": 1}, {"renormalise": False}), 2, 24, 0),

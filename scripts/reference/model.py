@@ -160,7 +160,7 @@ class Reference:
         main, main_count = cross_entropy(final @ head.T, batch.targets)
         mtp, mtp_count = torch.zeros((), dtype=main.dtype), 0
         if spec["mtp_layers"] > 0:
-            mtp, mtp_count = self.mtp_loss(hidden, head, batch, routings)
+            mtp, mtp_count = self.mtp_loss(final, head, batch, routings)
         balance = sum((r.balance for r in routings.values()), torch.zeros((), dtype=main.dtype))
         z = sum((r.z for r in routings.values()), torch.zeros((), dtype=main.dtype))
         router = spec["router"]

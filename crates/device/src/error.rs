@@ -39,7 +39,9 @@ impl fmt::Display for Error {
             Error::Overlap { op, tensor } => {
                 write!(f, "{op}: `{tensor}` is written and shares memory with another tensor of the op")
             }
-            Error::Value { op, what, found, wanted } => write!(f, "{op}: {what} is {found}, but must be {wanted}"),
+            Error::Value { op, what, found, wanted } => {
+                write!(f, "{op}: {what} is {found}, but must be {wanted}")
+            }
             Error::OutOfMemory { device, needs_bytes, has_bytes } => write!(
                 f,
                 "{device}: a tensor of {needs_bytes} bytes does not fit, {has_bytes} bytes are free\n\n\

@@ -36,7 +36,11 @@ impl HostMemory {
         let pointer = unsafe { alloc_zeroed(layout) };
         if pointer.is_null() {
             state.use_.now_bytes -= layout.size() as u64;
-            return Err(Error::OutOfMemory { device: device.into(), needs_bytes: layout.size() as u64, has_bytes: 0 });
+            return Err(Error::OutOfMemory {
+                device: device.into(),
+                needs_bytes: layout.size() as u64,
+                has_bytes: 0,
+            });
         }
         Ok(Slot(pointer.expose_provenance() as u64))
     }

@@ -47,7 +47,9 @@ impl Op<'_> {
                 let (k, n) = if flip.b { (b.shape()[1], b.shape()[0]) } else { (b.shape()[0], b.shape()[1]) };
                 cost::matmul([out.shape()[0], n, k], a.kind().bytes(), *add)
             }
-            Op::GroupedMatMul { x, w_enk, .. } => cost::grouped_matmul(x.shape()[0], dims(w_enk), x.kind().bytes()),
+            Op::GroupedMatMul { x, w_enk, .. } => {
+                cost::grouped_matmul(x.shape()[0], dims(w_enk), x.kind().bytes())
+            }
             Op::GroupedMatMulWeights { dy_rn, dw_enk, .. } => {
                 cost::grouped_matmul_weights(dy_rn.shape()[0], dims(dw_enk), dy_rn.kind().bytes())
             }
@@ -63,9 +65,10 @@ impl Op<'_> {
             Op::CrossEntropy { x_td, w_vd, .. } => {
                 cost::cross_entropy([x_td.shape()[0], w_vd.shape()[0], x_td.shape()[1]], x_td.kind().bytes())
             }
-            Op::CrossEntropyGrad { x_td, w_vd, .. } => {
-                cost::cross_entropy_grad([x_td.shape()[0], w_vd.shape()[0], x_td.shape()[1]], x_td.kind().bytes())
-            }
+            Op::CrossEntropyGrad { x_td, w_vd, .. } => cost::cross_entropy_grad(
+                [x_td.shape()[0], w_vd.shape()[0], x_td.shape()[1]],
+                x_td.kind().bytes(),
+            ),
             moving => cost::moves(moving.elements_moved(), 4),
         }
     }

@@ -213,7 +213,9 @@ impl Tensor {
     pub fn write_doubles(&self, values: &[f64]) -> Result<()> {
         assert_eq!(values.len(), self.len(), "values for {:?}", self.shape());
         match self.kind {
-            Kind::F64 => self.write_bytes(&values.iter().flat_map(|value| value.to_ne_bytes()).collect::<Vec<u8>>()),
+            Kind::F64 => {
+                self.write_bytes(&values.iter().flat_map(|value| value.to_ne_bytes()).collect::<Vec<u8>>())
+            }
             _ => self.write_floats(&values.iter().map(|&value| value as f32).collect::<Vec<f32>>()),
         }
     }

@@ -22,7 +22,11 @@ pub(crate) struct Projected {
 }
 
 /// `x + output(attend(norm x))`.
-pub(crate) fn forward(pass: &Pass<'_>, weights: &AttentionWeights, x_td: &Tensor) -> Result<(Tensor, AttentionSaved)> {
+pub(crate) fn forward(
+    pass: &Pass<'_>,
+    weights: &AttentionWeights,
+    x_td: &Tensor,
+) -> Result<(Tensor, AttentionSaved)> {
     let model = pass.model;
     let raw = project(model, weights, x_td)?;
     let Projected { q_thc, k_tgc, v_tgc } = position(model, weights, &raw, &pass.inputs.positions_t)?;

@@ -39,9 +39,15 @@ pub(crate) struct BlockSaved {
 }
 
 enum Inner {
-    Kept { attention: AttentionSaved, middle_td: Tensor, mlp: MlpSaved },
+    Kept {
+        attention: AttentionSaved,
+        middle_td: Tensor,
+        mlp: MlpSaved,
+    },
     /// Only what was decided; the rest is computed again.
-    Forgotten { decision: Option<moe::Decision> },
+    Forgotten {
+        decision: Option<moe::Decision>,
+    },
 }
 
 enum MlpSaved {

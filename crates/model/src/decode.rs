@@ -51,7 +51,8 @@ impl Model {
     pub fn read(&self, cache: &mut Cache, tokens: &[i32]) -> Result<Vec<f32>> {
         let count = tokens.len();
         assert!(count > 0 && cache.length + count <= cache.capacity, "the cache has no room");
-        let positions: Vec<i32> = (cache.length..cache.length + count).map(|position| position as i32).collect();
+        let positions: Vec<i32> =
+            (cache.length..cache.length + count).map(|position| position as i32).collect();
         let rows = Rows {
             tokens_t: tokens,
             targets_t: &vec![-1; count],

@@ -16,13 +16,16 @@ pub(crate) fn differentiate(
     tally_2: &Tensor,
     d_hidden_td: &Tensor,
 ) -> Result<()> {
-    let (Some(mtp), Some(d_mtp), Some([next_t, targets_t])) = (&weights.mtp, &grads.mtp, &pass.inputs.next) else {
+    let (Some(mtp), Some(d_mtp), Some([next_t, targets_t])) = (&weights.mtp, &grads.mtp, &pass.inputs.next)
+    else {
         return Ok(());
     };
     let epsilon = pass.model.norm_epsilon;
     let tokens_td = ops::embedding(&weights.embedding, next_t)?;
     let token_td = ops::rms_norm(&tokens_td, &mtp.token_norm, epsilon)?;
-    let normed_td = ops::rms_norm(hidden_td, &mtp.hidden_norm, epsilon)?;
+    // As published Ling v2 models read it: the trunk's state after the final norm.
+    let final_td = ops::rms_norm(hidden_td, &weights.final_norm, epsilon)?;
+    let normed_td = ops::rms_norm(&final_td, &mtp.hidden_norm, epsilon)?;
     let joined_td = ops::matmul(&token_td, &mtp.token_projection, Flip::B)?;
     ops::matmul_onto(&joined_td, &normed_td, &mtp.hidden_projection, Flip::B)?;
     let (out_td, saved) = block::forward(pass, &mtp.block, joined_td)?;
@@ -46,6 +49,15 @@ pub(crate) fn differentiate(
     let d_tokens_td =
         ops::rms_norm_grad(&d_token_td, &tokens_td, &mtp.token_norm, epsilon, None, &d_mtp.token_norm)?;
     ops::embedding_grad(&d_tokens_td, next_t, &grads.embedding)?;
-    ops::rms_norm_grad(&d_normed_td, hidden_td, &mtp.hidden_norm, epsilon, Some(d_hidden_td), &d_mtp.hidden_norm)?;
+    let d_final_td =
+        ops::rms_norm_grad(&d_normed_td, &final_td, &mtp.hidden_norm, epsilon, None, &d_mtp.hidden_norm)?;
+    ops::rms_norm_grad(
+        &d_final_td,
+        hidden_td,
+        &weights.final_norm,
+        epsilon,
+        Some(d_hidden_td),
+        &grads.final_norm,
+    )?;
     Ok(())
 }

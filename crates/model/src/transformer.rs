@@ -89,8 +89,7 @@ impl Model {
         }
         let scale = 1.0 / (totals.targets as f64).max(1.0);
         let d_head = Head { model: &self.spec, norm_d: &grads.final_norm, weight_vd: &grads.head };
-        let mut d_td =
-            self.head().differentiate(&d_head, &x_td, &inputs.targets_t, scale, &tally.main_2)?;
+        let mut d_td = self.head().differentiate(&d_head, &x_td, &inputs.targets_t, scale, &tally.main_2)?;
         let pass = self.pass(self.weights.blocks.len(), inputs, totals, warmth, recompute, tally);
         mtp::differentiate(&pass, &self.weights, grads, &x_td, &tally.mtp_2, &d_td)?;
         drop(x_td);

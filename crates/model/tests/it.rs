@@ -25,8 +25,7 @@ struct Text {
 impl Text {
     fn new(spec: &ModelSpec, sequences: usize, sequence: usize) -> Text {
         let mut stream = Stream::new(&[7]);
-        let mut text =
-            Text { tokens: vec![], targets: vec![], starts: vec![], positions: vec![], sequence };
+        let mut text = Text { tokens: vec![], targets: vec![], starts: vec![], positions: vec![], sequence };
         for row in 0..sequences {
             let cut = 1 + (stream.bits() % (sequence as u64 - 1)) as usize;
             for place in 0..sequence {
@@ -113,7 +112,8 @@ fn shaken(spec: &ModelSpec, device: &Device, kind: Kind) -> Model {
     let shake = |tensor: &Tensor, stream: &mut Stream| {
         let values: Vec<f64> = tensor.to_doubles().unwrap();
         let noise = stream.normal_values(values.len(), 0.1);
-        let values: Vec<f64> = values.iter().zip(noise).map(|(value, noise)| value + f64::from(noise)).collect();
+        let values: Vec<f64> =
+            values.iter().zip(noise).map(|(value, noise)| value + f64::from(noise)).collect();
         tensor.write_doubles(&values).unwrap();
     };
     model.parameters.tensors.iter().for_each(|tensor| shake(tensor, &mut stream));

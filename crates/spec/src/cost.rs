@@ -68,7 +68,10 @@ pub fn attention_grad([t, h, g, c]: [usize; 4], width: usize) -> Cost {
 
 /// Logits and losses; the logits never reach memory.
 pub fn cross_entropy([t, v, d]: [usize; 3], width: usize) -> Cost {
-    Cost { flops: 2.0 * product(&[t, v, d]), bytes: (product(&[t, d]) + product(&[v, d]) + t as f64) * width as f64 }
+    Cost {
+        flops: 2.0 * product(&[t, v, d]),
+        bytes: (product(&[t, d]) + product(&[v, d]) + t as f64) * width as f64,
+    }
 }
 
 /// Logits, losses, and both gradients.

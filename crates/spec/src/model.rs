@@ -131,7 +131,10 @@ impl ModelSpec {
         }
         require(self.heads.is_multiple_of(self.kv_heads), || {
             (
-                format!("model.heads ({}) is not a multiple of model.kv_heads ({})", self.heads, self.kv_heads),
+                format!(
+                    "model.heads ({}) is not a multiple of model.kv_heads ({})",
+                    self.heads, self.kv_heads
+                ),
                 "each key/value head serves the same number of query heads".into(),
             )
         })?;
@@ -180,26 +183,38 @@ impl ModelSpec {
         })?;
         require(self.choices >= 1 && self.choices <= self.experts, || {
             (
-                format!("model.choices ({}) is not between 1 and model.experts ({})", self.choices, self.experts),
+                format!(
+                    "model.choices ({}) is not between 1 and model.experts ({})",
+                    self.choices, self.experts
+                ),
                 "a token visits each expert at most once".into(),
             )
         })?;
         require(router.groups >= 1 && self.experts.is_multiple_of(router.groups), || {
             (
-                format!("model.experts ({}) is not a multiple of model.router.groups ({})", self.experts, router.groups),
+                format!(
+                    "model.experts ({}) is not a multiple of model.router.groups ({})",
+                    self.experts, router.groups
+                ),
                 "use groups = 1 for routing that is not limited by group".into(),
             )
         })?;
         require(router.groups_kept >= 1 && router.groups_kept <= router.groups, || {
             (
-                format!("model.router.groups_kept ({}) is not between 1 and groups ({})", router.groups_kept, router.groups),
+                format!(
+                    "model.router.groups_kept ({}) is not between 1 and groups ({})",
+                    router.groups_kept, router.groups
+                ),
                 "use groups_kept = groups to keep all".into(),
             )
         })?;
         let eligible = router.groups_kept * (self.experts / router.groups);
         require(self.choices <= eligible, || {
             (
-                format!("model.choices ({}) exceeds the experts of the kept groups ({eligible})", self.choices),
+                format!(
+                    "model.choices ({}) exceeds the experts of the kept groups ({eligible})",
+                    self.choices
+                ),
                 "keep more groups or choose fewer experts".into(),
             )
         })?;

@@ -3,8 +3,7 @@
 use crate::model::{ModelSpec, RouterSpec, Score};
 
 /// The names `preset` knows, smallest first.
-pub const NAMES: &[&str] =
-    &["toy", "toy-v1", "small", "medium", "ling-mini-2.0", "ling-lite", "ling-plus"];
+pub const NAMES: &[&str] = &["toy", "toy-v1", "small", "medium", "ling-mini-2.0", "ling-lite", "ling-plus"];
 
 /// The model of that name.
 pub fn preset(name: &str) -> Option<ModelSpec> {
@@ -194,15 +193,17 @@ mod tests {
 
     #[test]
     fn published_models_have_their_published_sizes() {
-        for (name, total, activated) in [
-            ("ling-lite", 16.802, 2.753),
-            ("ling-plus", 290.6, 29.0),
-            ("ling-mini-2.0", 16.256, 1.433),
-        ] {
+        for (name, total, activated) in
+            [("ling-lite", 16.802, 2.753), ("ling-plus", 290.6, 29.0), ("ling-mini-2.0", 16.256, 1.433)]
+        {
             let model = preset(name).unwrap();
             let digits = if name == "ling-plus" { 0.05 } else { 0.0005 };
             assert!((billions(model.parameters()) - total).abs() <= digits, "{name} {}", model.parameters());
-            assert!((billions(model.activated_parameters()) - activated).abs() <= digits, "{name} {}", model.activated_parameters());
+            assert!(
+                (billions(model.activated_parameters()) - activated).abs() <= digits,
+                "{name} {}",
+                model.activated_parameters()
+            );
         }
     }
 

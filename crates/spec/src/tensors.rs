@@ -99,8 +99,10 @@ fn block(list: &mut Vec<TensorSpec>, model: &ModelSpec, prefix: &str, is_moe: bo
 /// The routers' buffers, in layer order: `<layer>.selection_bias [E]` where the router has one, and
 /// `<layer>.logit_statistics [2]` (running mean and deviation of the logits) where routing is warmed up.
 pub fn buffers(model: &ModelSpec) -> Vec<BufferSpec> {
-    let mut prefixes: Vec<String> =
-        (0..model.layers).filter(|&layer| model.is_moe(layer)).map(|layer| format!("layers.{layer}")).collect();
+    let mut prefixes: Vec<String> = (0..model.layers)
+        .filter(|&layer| model.is_moe(layer))
+        .map(|layer| format!("layers.{layer}"))
+        .collect();
     if model.mtp_layers > 0 {
         prefixes.push("mtp".into());
     }
@@ -134,7 +136,8 @@ mod tests {
     fn the_tensors_hold_exactly_the_parameters() {
         for name in NAMES {
             let model = preset(name).unwrap();
-            let numbers: usize = tensors(&model).iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
+            let numbers: usize =
+                tensors(&model).iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
             assert_eq!(numbers as u64, model.parameters() + model.mtp_parameters(), "{name}");
         }
     }

@@ -26,7 +26,12 @@ pub struct HeldOut {
 }
 
 /// The loss on the first `sequences` held-out sequences, the same ones each time.
-pub fn held_out(model: &Model, dataset: &Dataset, spec: &EvaluationSpec, batch: &BatchSpec) -> Result<HeldOut> {
+pub fn held_out(
+    model: &Model,
+    dataset: &Dataset,
+    spec: &EvaluationSpec,
+    batch: &BatchSpec,
+) -> Result<HeldOut> {
     let sequences = dataset.validation_sequences().min(u64::from(spec.sequences));
     let (mut sum, mut tokens, mut first) = (0.0, 0_u64, 0);
     while first < sequences {

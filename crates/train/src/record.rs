@@ -100,8 +100,10 @@ impl<'a> Record<'a> {
             ExpertLoad::from_counts(dense + index as u32, &counts)
         };
         let layers: Vec<ExpertLoad> = outcome.loads.iter().enumerate().map(load).collect();
-        let tags: Vec<(String, f64)> =
-            layers.iter().map(|load| (format!("experts/max_over_mean/layer_{}", load.layer), load.max_over_mean)).collect();
+        let tags: Vec<(String, f64)> = layers
+            .iter()
+            .map(|load| (format!("experts/max_over_mean/layer_{}", load.layer), load.max_over_mean))
+            .collect();
         let tags: Vec<(&str, f64)> = tags.iter().map(|(tag, value)| (tag.as_str(), *value)).collect();
         self.board.scalars(now_s(), worker.step, &tags)?;
         self.write(Event::Experts(Experts { step: worker.step, layers }))

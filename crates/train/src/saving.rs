@@ -31,7 +31,8 @@ impl Saver {
     /// Waits for the save under way; returns the newest checkpoint.
     pub(crate) fn finish(&mut self) -> Result<PathBuf> {
         if let Some(running) = self.running.take() {
-            let panicked = |_| Error::new("the thread that writes checkpoints panicked", "this is a bug; report it");
+            let panicked =
+                |_| Error::new("the thread that writes checkpoints panicked", "this is a bug; report it");
             self.newest = running.join().map_err(panicked)??;
         }
         Ok(self.newest.clone())
@@ -87,7 +88,12 @@ impl Worker<'_> {
         manifest_file::check_model(path, &head.model, &self.run.model)?;
         if head.seed != self.run.seed {
             return Err(Error::new(
-                format!("{} was trained with seed {}, the run has seed {}", path.display(), head.seed, self.run.seed),
+                format!(
+                    "{} was trained with seed {}, the run has seed {}",
+                    path.display(),
+                    head.seed,
+                    self.run.seed
+                ),
                 "restore the seed, or give the run another folder",
             ));
         }
@@ -116,7 +122,11 @@ pub(crate) fn overwrite(model: &mut Model, path: &Path, weights: &[Tensor], stat
 }
 
 /// Reads tensors off the device, `prefix` before their names.
-pub(crate) fn read_all(prefix: &str, specs: &[TensorSpec], tensors: &[lingot_device::Tensor]) -> Result<Vec<Tensor>> {
+pub(crate) fn read_all(
+    prefix: &str,
+    specs: &[TensorSpec],
+    tensors: &[lingot_device::Tensor],
+) -> Result<Vec<Tensor>> {
     let read = |(spec, tensor): (&TensorSpec, &lingot_device::Tensor)| {
         Ok((format!("{prefix}{}", spec.name), spec.shape.clone(), tensor.to_floats()?))
     };

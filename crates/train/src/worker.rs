@@ -1,9 +1,9 @@
 //! One worker: a model on a device with its optimizer, its data, and how far it has come.
 
 use crate::error::{Error, Result};
+use crate::evaluate::{self, HeldOut};
 use crate::optimizer::Optimizer;
 use crate::saving::Saver;
-use crate::evaluate::{self, HeldOut};
 use crate::schedule;
 use crate::stop::Progress;
 use lingot_data::{Batch, Dataset};
@@ -145,7 +145,13 @@ impl<'a> Worker<'a> {
         let run = self.run;
         self.last_rate = schedule::rate(&run.schedule, run.optimizer.rate, self.step, run.stop.steps);
         if outcome.is_finite() {
-            self.optimizer.update(&self.model, &self.gradients, &run.optimizer, self.last_rate, self.step + 1)?;
+            self.optimizer.update(
+                &self.model,
+                &self.gradients,
+                &run.optimizer,
+                self.last_rate,
+                self.step + 1,
+            )?;
             self.model.balance(&self.gradients.tally)?;
             if self.step < run.model.router.warmup_steps {
                 self.model.follow_logits(&self.gradients.tally, batch.totals, self.step)?;
@@ -155,8 +161,15 @@ impl<'a> Worker<'a> {
             self.skipped += 1;
             if self.skipped >= SKIPPED_MOST {
                 return Err(Error::new(
-                    format!("{} steps in a row had no finite loss or gradient; the last is step {}", self.skipped, self.step + 1),
-                    format!("lower optimizer.rate ({}) and run the same command again: it goes on from the newest checkpoint", run.optimizer.rate),
+                    format!(
+                        "{} steps in a row had no finite loss or gradient; the last is step {}",
+                        self.skipped,
+                        self.step + 1
+                    ),
+                    format!(
+                        "lower optimizer.rate ({}) and run the same command again: it goes on from the newest checkpoint",
+                        run.optimizer.rate
+                    ),
                 ));
             }
         }

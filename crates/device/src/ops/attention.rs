@@ -51,7 +51,8 @@ pub fn attention_grad(
     door.floats("d_out", d_out_thc, &[t, h, c])?;
     door.floats("out", out_thc, &[t, h, c])?;
     door.floats("lse", lse_th, &[t, h])?;
-    let [d_q, d_k, d_v] = [door.empty(q_thc.shape())?, door.empty(k_sgc.shape())?, door.empty(v_sgc.shape())?];
+    let [d_q, d_k, d_v] =
+        [door.empty(q_thc.shape())?, door.empty(k_sgc.shape())?, door.empty(v_sgc.shape())?];
     q_thc.device().run(Op::AttentionGrad {
         d_out_thc,
         q_thc,
@@ -75,6 +76,11 @@ fn check(door: &Door<'_>, q: &Tensor, k: &Tensor, v: &Tensor, starts: &Tensor) -
     door.floats("v", v, &[s, g, c])?;
     door.integers("starts", starts, &[t])?;
     door.require(s >= t, "the number of keys", s, format!("at least the number of queries, {t}"))?;
-    door.require(g > 0 && h.is_multiple_of(g), "the number of heads", h, format!("a multiple of the {g} kv heads"))?;
+    door.require(
+        g > 0 && h.is_multiple_of(g),
+        "the number of heads",
+        h,
+        format!("a multiple of the {g} kv heads"),
+    )?;
     Ok([t, h, c])
 }

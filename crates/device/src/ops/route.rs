@@ -84,7 +84,13 @@ pub fn route_grad(
 }
 
 /// Stochastic routing warmup, in place: `keep x + (1 - keep)(mean + deviation noise)` (report, equation 3).
-pub fn warm_logits(logits_te: &Tensor, noise_te: &Tensor, keep: f64, mean: f64, deviation: f64) -> Result<()> {
+pub fn warm_logits(
+    logits_te: &Tensor,
+    noise_te: &Tensor,
+    keep: f64,
+    mean: f64,
+    deviation: f64,
+) -> Result<()> {
     let door = Door::new("warm_logits", logits_te)?;
     door.floats("noise", noise_te, logits_te.shape())?;
     door.apart("logits", logits_te, &[noise_te])?;
@@ -95,7 +101,12 @@ pub fn warm_logits(logits_te: &Tensor, noise_te: &Tensor, keep: f64, mean: f64, 
 fn check(door: &Door<'_>, logits: &Tensor, rule: &RouteRule) -> Result<[usize; 2]> {
     let [t, e] = door.dims("logits", logits)?;
     let RouteRule { choices, groups, groups_kept, scope_tokens, .. } = *rule;
-    door.require(groups >= 1 && e.is_multiple_of(groups), "the number of groups", groups, format!("a divisor of {e}"))?;
+    door.require(
+        groups >= 1 && e.is_multiple_of(groups),
+        "the number of groups",
+        groups,
+        format!("a divisor of {e}"),
+    )?;
     door.require((1..=groups).contains(&groups_kept), "groups_kept", groups_kept, format!("1 to {groups}"))?;
     let most = groups_kept * (e / groups);
     door.require((1..=most).contains(&choices), "the number of choices", choices, format!("1 to {most}"))?;

@@ -20,10 +20,10 @@ fn differentiate(model: &Model, parts: &[Rows<'_>], recompute: &[Recompute]) -> 
     let mut tokens_before = 0;
     for rows in parts {
         let inputs = Inputs::new(&model.device, *rows, spec.mtp_layers > 0).unwrap();
-        let (from, count) = (tokens_before * spec.experts as usize, rows.tokens_t.len() * spec.experts as usize);
-        let noise = |layer: usize| {
-            Stream::new(&[11, layer as u64]).normal_values(from + count, 1.0)[from..].to_vec()
-        };
+        let (from, count) =
+            (tokens_before * spec.experts as usize, rows.tokens_t.len() * spec.experts as usize);
+        let noise =
+            |layer: usize| Stream::new(&[11, layer as u64]).normal_values(from + count, 1.0)[from..].to_vec();
         let warmth = (spec.router.warmup_steps > 0).then(|| Warmth { keep: 0.6, noise: &noise });
         model.differentiate(&inputs, totals, warmth, recompute, &gradients).unwrap();
         tokens_before += rows.tokens_t.len();
@@ -94,7 +94,9 @@ fn splitting_a_batch_changes_nothing_but_rounding() {
         let moved: Vec<Vec<i32>> = parts
             .iter()
             .enumerate()
-            .map(|(part, rows)| rows.starts_t.iter().map(|start| start - (part * scope * SEQUENCE) as i32).collect())
+            .map(|(part, rows)| {
+                rows.starts_t.iter().map(|start| start - (part * scope * SEQUENCE) as i32).collect()
+            })
             .collect();
         let parts: Vec<Rows<'_>> =
             parts.iter().zip(&moved).map(|(rows, starts_t)| Rows { starts_t, ..*rows }).collect();

@@ -36,7 +36,10 @@ fn a_step_costs_the_flops_that_the_model_promises() {
             * f64::from(spec.heads * spec.head_width)
             * f64::from(sequence).powi(2);
         let ratio = counted / (promised + again);
-        assert!((ratio - 1.0).abs() < 0.002, "{name}: promised {promised:.4e}, counted {counted:.4e}, {ratio}");
+        assert!(
+            (ratio - 1.0).abs() < 0.002,
+            "{name}: promised {promised:.4e}, counted {counted:.4e}, {ratio}"
+        );
     }
 }
 

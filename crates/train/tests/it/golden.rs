@@ -114,7 +114,14 @@ fn assert_close(what: &str, found: f64, wanted: f64, tolerance: f64) {
 }
 
 /// The losses of step `step`, its loads, and the gradient's norm.
-fn check_losses(case: &Case, model: &Model, gradients: &Gradients, totals: Totals, step: usize, tolerance: f64) {
+fn check_losses(
+    case: &Case,
+    model: &Model,
+    gradients: &Gradients,
+    totals: Totals,
+    step: usize,
+    tolerance: f64,
+) {
     let wanted = &case.expected["steps"][step];
     let sequence = case.expected["sequence"].as_u64().unwrap() as usize;
     let losses = gradients.losses(&case.spec, totals, sequence).unwrap();
@@ -130,7 +137,8 @@ fn check_losses(case: &Case, model: &Model, gradients: &Gradients, totals: Total
             assert_close(&format!("{}, step {step}, {part}", case.name), found, wanted, tolerance);
         }
     }
-    let loads: Vec<&Value> = wanted["loads"].as_object().map(|loads| loads.values().collect()).unwrap_or_default();
+    let loads: Vec<&Value> =
+        wanted["loads"].as_object().map(|loads| loads.values().collect()).unwrap_or_default();
     for (found, wanted) in gradients.tally.loads().unwrap().iter().zip(loads) {
         let wanted: Vec<i32> = serde_json::from_value(wanted.clone()).unwrap();
         assert_eq!(*found, wanted, "{}, step {step}: loads", case.name);

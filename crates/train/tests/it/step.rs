@@ -1,7 +1,7 @@
 //! The loop on a tiny model and real text: it learns, resumes bit for bit, and forgives what it can.
 
-use lingot_device::cpu::Cpu;
 use lingot_device::Device;
+use lingot_device::cpu::Cpu;
 use lingot_spec::event::Event;
 use lingot_train::checkpoint::Loaded;
 use lingot_train::config::{self, Resolved};
@@ -60,7 +60,9 @@ fn run(resolved: &Resolved, threads: usize) -> step::Summary {
 }
 
 /// Everything a checkpoint holds, but for the time it took.
-fn contents(summary: &step::Summary) -> (Vec<checkpoint::Tensor>, Vec<checkpoint::Tensor>, Vec<checkpoint::Tensor>) {
+fn contents(
+    summary: &step::Summary,
+) -> (Vec<checkpoint::Tensor>, Vec<checkpoint::Tensor>, Vec<checkpoint::Tensor>) {
     let Loaded { weights, moments, buffers, .. } = checkpoint::load(&summary.checkpoint).unwrap();
     (weights, moments, buffers)
 }

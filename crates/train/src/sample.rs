@@ -1,0 +1,161 @@
+//! Text from a model, token by token: which token comes next, and when to stop.
+
+use crate::error::{Error, Result};
+use lingot_model::random::Stream;
+use lingot_model::{Cache, Model};
+
+/// Sets the stream of sampling apart from others with the same seed.
+const PURPOSE_SAMPLE: u64 = 3;
+
+/// How the next token is drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// Divides the logits; 0 takes the likeliest token.
+    pub temperature: f64,
+    /// Only the likeliest tokens that together have this probability are drawn from.
+    pub top_p: f64,
+    pub seed: u64,
+}
+
+/// What bounds a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// At most so many new tokens.
+    pub tokens: usize,
+    /// Tokens of the tokenizer; the model's vocabulary may have more rows, which mean nothing.
+    pub vocabulary: usize,
+    /// Ends the text, and is not part of it.
+    pub end: u32,
+}
+
+/// Continues `prompt`. Every new token is shown to `each` as it comes; returns them all.
+pub fn sample(
+    model: &Model,
+    prompt: &[u32],
+    sampling: &Sampling,
+    bounds: Bounds,
+    each: &mut dyn FnMut(u32),
+) -> Result<Vec<u32>> {
+    check(model, prompt, sampling, bounds)?;
+    let mut stream = Stream::new(&[sampling.seed, PURPOSE_SAMPLE]);
+    let mut cache = Cache::new(model, prompt.len() + bounds.tokens)?;
+    let mut read: Vec<i32> = prompt.iter().map(|&token| token as i32).collect();
+    let mut all = Vec::new();
+    while all.len() < bounds.tokens {
+        let logits = model.read(&mut cache, &read)?;
+        let known = bounds.vocabulary.min(logits.len());
+        let token = next_token(&logits[..known], sampling, &mut stream);
+        if token == bounds.end {
+            break;
+        }
+        each(token);
+        all.push(token);
+        read = vec![token as i32];
+    }
+    Ok(all)
+}
+
+/// Draws one token. Equal logits are ordered by token, so that the draw is the same everywhere.
+pub fn next_token(logits: &[f32], sampling: &Sampling, stream: &mut Stream) -> u32 {
+    let likelier = |&a: &u32, &b: &u32| logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b));
+    let mut tokens: Vec<u32> = (0..logits.len() as u32).collect();
+    if sampling.temperature == 0.0 {
+        return tokens.into_iter().min_by(likelier).unwrap_or(0);
+    }
+    tokens.sort_by(likelier);
+    let largest = f64::from(logits[tokens[0] as usize]);
+    let mut weights: Vec<f64> = tokens
+        .iter()
+        .map(|&token| ((f64::from(logits[token as usize]) - largest) / sampling.temperature).exp())
+        .collect();
+    weights.truncate(nucleus(&weights, sampling.top_p));
+    let mut left = stream.uniform() * weights.iter().sum::<f64>();
+    for (&token, weight) in tokens.iter().zip(&weights) {
+        left -= weight;
+        if left <= 0.0 {
+            return token;
+        }
+    }
+    // Rounding may leave a trifle over.
+    tokens[weights.len() - 1]
+}
+
+/// How many of the weights, largest first, are needed for the share `top_p` of their sum; at least one.
+fn nucleus(weights: &[f64], top_p: f64) -> usize {
+    let wanted = top_p * weights.iter().sum::<f64>();
+    let mut sum = 0.0;
+    let before = weights.iter().take_while(|&&weight| {
+        let is_needed = sum < wanted;
+        sum += weight;
+        is_needed
+    });
+    before.count().max(1)
+}
+
+fn check(model: &Model, prompt: &[u32], sampling: &Sampling, bounds: Bounds) -> Result<()> {
+    let rows = model.spec.vocabulary;
+    if prompt.is_empty() {
+        return Err(Error::new("the prompt has no tokens", "give at least one character to continue"));
+    }
+    if let Some(token) = prompt.iter().find(|&&token| token >= rows) {
+        return Err(Error::new(
+            format!("the prompt has token {token}, the model's vocabulary is {rows}"),
+            "give the tokenizer that the model was trained with",
+        ));
+    }
+    if bounds.vocabulary == 0 || !(sampling.temperature >= 0.0 && sampling.temperature.is_finite()) {
+        return Err(Error::new(
+            format!("temperature is {}", sampling.temperature),
+            "give 0 for the likeliest token each time, 0.8 for lively text",
+        ));
+    }
+    if !(sampling.top_p > 0.0 && sampling.top_p <= 1.0) {
+        return Err(Error::new(
+            format!("top-p is {}", sampling.top_p),
+            "give a share above 0 and at most 1; 1 draws from all tokens",
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(logits: &[f32], temperature: f64, top_p: f64) -> Vec<usize> {
+        let sampling = Sampling { temperature, top_p, seed: 7 };
+        let mut stream = Stream::new(&[sampling.seed]);
+        let mut counts = vec![0; logits.len()];
+        for _ in 0..20_000 {
+            counts[next_token(logits, &sampling, &mut stream) as usize] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn temperature_zero_takes_the_first_of_the_likeliest() {
+        let sampling = Sampling { temperature: 0.0, top_p: 1.0, seed: 0 };
+        assert_eq!(next_token(&[0.5, 2.0, 2.0, -1.0], &sampling, &mut Stream::new(&[0])), 1);
+    }
+
+    #[test]
+    fn tokens_come_as_often_as_their_probability_says() {
+        let logits = [0.0, 2.0_f32.ln(), 5.0_f32.ln()];
+        let found = counts(&logits, 1.0, 1.0);
+        for (found, share) in found.iter().zip([1.0, 2.0, 5.0]) {
+            let expected = 20_000.0 * share / 8.0;
+            assert!((*found as f64 - expected).abs() < 5.0 * expected.sqrt(), "{found} of {expected}");
+        }
+        // Half the temperature squares the odds.
+        let cold = counts(&logits, 0.5, 1.0);
+        assert!((cold[2] as f64 / cold[1] as f64 - 6.25).abs() < 0.5, "{cold:?}");
+    }
+
+    #[test]
+    fn top_p_leaves_out_the_unlikely() {
+        let logits = [0.0, 2.0_f32.ln(), 5.0_f32.ln()];
+        assert_eq!(counts(&logits, 1.0, 0.85)[0], 0);
+        assert_eq!(counts(&logits, 1.0, 0.6)[2], 20_000);
+        assert_eq!(counts(&logits, 1.0, 1e-9)[2], 20_000);
+    }
+}

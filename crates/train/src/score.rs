@@ -1,0 +1,246 @@
+//! How well a model predicts text that is given: the likelihood of documents, and of the choices of a question.
+
+use crate::error::{Error, Result};
+use lingot_model::{Inputs, Model, Rows};
+use serde::Deserialize;
+
+/// What a text cost, summed over documents.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TextScore {
+    /// Negative log-likelihood, in nats.
+    pub nats: f64,
+    /// Tokens that were predicted: all but each document's first.
+    pub tokens: u64,
+    /// UTF-8 bytes of the text.
+    pub bytes: u64,
+    pub documents: u64,
+}
+
+impl TextScore {
+    /// Mean cross-entropy of a token, in nats.
+    pub fn loss(&self) -> f64 {
+        self.nats / self.tokens as f64
+    }
+
+    pub fn perplexity(&self) -> f64 {
+        self.loss().exp()
+    }
+
+    pub fn bits_per_byte(&self) -> f64 {
+        self.nats / std::f64::consts::LN_2 / self.bytes as f64
+    }
+}
+
+/// A question with its possible answers, one of which is right.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Question {
+    #[serde(alias = "context")]
+    pub question: String,
+    pub choices: Vec<String>,
+    /// Index of the right choice, from 0.
+    pub answer: usize,
+}
+
+/// How many questions were answered right.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChoiceScore {
+    pub questions: u64,
+    /// The likeliest choice is right.
+    pub right: u64,
+    /// The choice with the likeliest byte is right: long choices are not at a disadvantage.
+    pub right_normalised: u64,
+}
+
+/// A share with the standard error of its estimate, `sqrt(p (1 - p) / (n - 1))`.
+pub fn share(right: u64, of: u64) -> (f64, f64) {
+    let p = right as f64 / of as f64;
+    let error = if of > 1 { (p * (1.0 - p) / (of - 1) as f64).sqrt() } else { 0.0 };
+    (p, error)
+}
+
+impl TextScore {
+    /// Adds one document: `tokens` with the end of the document last. It is cut into windows of `sequence` tokens,
+    /// each of which sees nothing before its own first token, as in training.
+    pub fn add(&mut self, model: &Model, tokens: &[u32], bytes: usize, sequence: usize) -> Result<()> {
+        check_tokens(model, tokens)?;
+        self.documents += 1;
+        self.bytes += bytes as u64;
+        let mut first = 0;
+        while first + 1 < tokens.len() {
+            let last = (first + sequence).min(tokens.len() - 1);
+            let losses = evaluate(model, &[&tokens[first..=last]])?;
+            self.nats += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
+            self.tokens += (last - first) as u64;
+            first = last;
+        }
+        Ok(())
+    }
+}
+
+impl ChoiceScore {
+    /// Adds one question. `encode` is the tokenizer's.
+    pub fn add(
+        &mut self,
+        model: &Model,
+        question: &Question,
+        encode: &dyn Fn(&str) -> Vec<u32>,
+    ) -> Result<()> {
+        let scores = score_choices(model, question, encode)?;
+        let best = |score: &dyn Fn(usize) -> f64| {
+            (0..scores.len()).reduce(|best, next| if score(next) > score(best) { next } else { best })
+        };
+        let bytes = |index: usize| question.choices[index].len().max(1) as f64;
+        self.questions += 1;
+        self.right += u64::from(best(&|index| scores[index]) == Some(question.answer));
+        self.right_normalised +=
+            u64::from(best(&|index| scores[index] / bytes(index)) == Some(question.answer));
+        Ok(())
+    }
+}
+
+/// The log-likelihood of each choice after the question.
+fn score_choices(model: &Model, question: &Question, encode: &dyn Fn(&str) -> Vec<u32>) -> Result<Vec<f64>> {
+    let context = question.question.trim_end();
+    let before = encode(context).len();
+    let mut rows = Vec::new();
+    for choice in &question.choices {
+        // The blank belongs to the word after it: tokenizers that read bytes never end a word with one.
+        let tokens = encode(&format!("{context} {}", choice.trim_start()));
+        check_tokens(model, &tokens)?;
+        rows.push(tokens);
+    }
+    if before == 0 || rows.iter().any(|tokens| tokens.len() <= before) {
+        return Err(Error::new(
+            format!("the question `{context}` or one of its choices is empty"),
+            "a question needs text, and each choice text that can be scored after it",
+        ));
+    }
+    let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+    let losses = evaluate(model, &rows)?;
+    let mut scores = Vec::new();
+    let mut first = 0;
+    for row in rows {
+        let choice = &losses[first + before - 1..first + row.len() - 1];
+        scores.push(-choice.iter().map(|&loss| f64::from(loss)).sum::<f64>());
+        first += row.len() - 1;
+    }
+    Ok(scores)
+}
+
+/// The loss of every token but each document's first, as documents of one sequence that do not see each other.
+fn evaluate(model: &Model, documents: &[&[u32]]) -> Result<Vec<f32>> {
+    let (mut tokens, mut targets) = (Vec::new(), Vec::new());
+    let (mut starts, mut positions) = (Vec::new(), Vec::new());
+    for document in documents {
+        let start = tokens.len() as i32;
+        for (position, pair) in document.windows(2).enumerate() {
+            tokens.push(pair[0] as i32);
+            targets.push(pair[1] as i32);
+            starts.push(start);
+            positions.push(position as i32);
+        }
+    }
+    let rows = Rows {
+        tokens_t: &tokens,
+        targets_t: &targets,
+        starts_t: &starts,
+        positions_t: &positions,
+        sequence: tokens.len(),
+    };
+    Ok(model.evaluate(&Inputs::new(&model.device, rows, false)?)?)
+}
+
+fn check_tokens(model: &Model, tokens: &[u32]) -> Result<()> {
+    let rows = model.spec.vocabulary;
+    match tokens.iter().find(|&&token| token >= rows) {
+        None => Ok(()),
+        Some(token) => Err(Error::new(
+            format!("the text has token {token}, the model's vocabulary is {rows}"),
+            "give the tokenizer that the model was trained with",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lingot_device::reference::Reference;
+    use lingot_device::{Device, Kind};
+    use lingot_spec::ModelSpec;
+    use lingot_spec::presets::preset;
+
+    fn tiny() -> Model {
+        let spec = ModelSpec {
+            vocabulary: 300,
+            width: 16,
+            layers: 2,
+            heads: 2,
+            kv_heads: 1,
+            head_width: 8,
+            rotary_width: 4,
+            dense_width: 24,
+            experts: 4,
+            expert_width: 8,
+            initial_deviation: 0.5,
+            ..preset("toy").unwrap()
+        };
+        Model::new(&spec, &Device::new(Reference::new()), Kind::F32, 5).unwrap()
+    }
+
+    /// One token per byte.
+    fn encode(text: &str) -> Vec<u32> {
+        text.bytes().map(u32::from).collect()
+    }
+
+    #[test]
+    fn a_document_is_scored_alike_whatever_its_neighbours() {
+        let model = tiny();
+        let (a, b) = (encode("first document"), encode("and the second"));
+        let together = evaluate(&model, &[&a, &b]).unwrap();
+        let apart = [evaluate(&model, &[&a]).unwrap(), evaluate(&model, &[&b]).unwrap()].concat();
+        assert_eq!(together, apart);
+    }
+
+    #[test]
+    fn every_token_but_the_first_is_predicted_once_whatever_the_window() {
+        let model = tiny();
+        for sequence in [3, 4, 13, 100] {
+            let mut score = TextScore::default();
+            score.add(&model, &encode("fourteen bytes"), 14, sequence).unwrap();
+            assert_eq!((score.tokens, score.bytes, score.documents), (13, 14, 1));
+            assert!(score.loss() > 0.0);
+        }
+    }
+
+    #[test]
+    fn a_choice_is_worth_the_likelihood_of_its_own_tokens() {
+        let model = tiny();
+        let choices = vec!["no".to_owned(), "perhaps".to_owned()];
+        let question = Question { question: "Is it?".into(), choices, answer: 0 };
+        let scores = score_choices(&model, &question, &encode).unwrap();
+        let losses = evaluate(&model, &[&encode("Is it? perhaps")]).unwrap();
+        let expected: f64 = losses[5..].iter().map(|&loss| -f64::from(loss)).sum();
+        assert!((scores[1] - expected).abs() < 1e-9, "{scores:?} {expected}");
+
+        let likeliest = usize::from(scores[1] > scores[0]);
+        let mut score = ChoiceScore::default();
+        for answer in [0, 1] {
+            score.add(&model, &Question { answer, ..question.clone() }, &encode).unwrap();
+        }
+        assert_eq!((score.questions, score.right, likeliest), (2, 1, 0));
+    }
+
+    #[test]
+    fn a_token_that_the_model_does_not_have_is_an_error() {
+        let error = TextScore::default().add(&tiny(), &[1, 300], 2, 8).unwrap_err();
+        assert_eq!(error.problem, "the text has token 300, the model's vocabulary is 300");
+    }
+
+    #[test]
+    fn a_share_has_a_standard_error() {
+        let (p, error) = share(5, 10);
+        assert_eq!(p, 0.5);
+        assert!((error - (0.25_f64 / 9.0).sqrt()).abs() < 1e-15);
+        assert_eq!(share(1, 1), (1.0, 0.0));
+    }
+}
