@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use super::kernel::{Kernel, Set};
+use super::prefetch::prefetch;
 
 /// The most values of k that are summed before C is touched.
 pub(super) const DEPTH: usize = 256;
@@ -68,6 +69,10 @@ macro_rules! micro_kernel {
             let Tile { depth, a, b, c, c_pitch, columns, add } = *tile;
             // SAFETY: A, B and C have the sizes that `Micros::run` was promised.
             unsafe {
+                for i in 0..M {
+                    prefetch(c.wrapping_add(i * c_pitch));
+                    prefetch(c.wrapping_add(i * c_pitch + V * $lanes - 1));
+                }
                 let mut sums = [[$zero; V]; M];
                 for p in 0..depth {
                     let mut line = [$zero; V];

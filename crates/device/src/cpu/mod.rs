@@ -21,6 +21,7 @@ mod micro;
 mod norm_head;
 mod pack;
 mod peak;
+mod prefetch;
 mod rms_norm;
 mod rope;
 mod route;

@@ -4,22 +4,46 @@
 use super::gemm::{Layout, Matrix};
 use super::kernel::{Kernel, Set, wide};
 use super::micro::PITCH;
+use super::prefetch::{LINE, prefetch};
+
+/// Rows between the one that is copied and the one that is asked for.
+const ROWS_AHEAD: usize = 8;
 
 /// Packs m x depth of A: as rows `PITCH` apart where A is stored by rows, else as columns of each row tile.
 pub(super) fn pack_a(kernel: Kernel, a: Matrix<'_>, layout: Layout, to: &mut [f32]) {
     let Layout { m, depth, .. } = layout;
     a.corner(m, depth);
     if a.column_pitch == 1 {
-        for row in 0..m {
-            to[row * PITCH..][..depth].copy_from_slice(&a.values[row * a.row_pitch..][..depth]);
-        }
-        return;
+        return stack(kernel, a, layout, to);
     }
     if layout.micros.rows > 8 {
         spread::<16>(kernel, a, layout, to);
     } else {
         spread::<8>(kernel, a, layout, to);
     }
+}
+
+wide! {
+    /// Copies rows of A.
+    fn stack(a: Matrix<'_>, layout: Layout, to: &mut [f32]) {
+        for (row, to) in to.chunks_exact_mut(PITCH).take(layout.m).enumerate() {
+            let from = &a.values[row * a.row_pitch..][..layout.depth];
+            let ahead = from.as_ptr().wrapping_add(ROWS_AHEAD * a.row_pitch);
+            copy_ahead(from, &mut to[..layout.depth], ahead);
+        }
+    }
+}
+
+/// Copies a row, and asks for the lines of another one.
+#[inline(always)]
+fn copy_ahead(from: &[f32], to: &mut [f32], ahead: *const f32) {
+    let (lines, rest) = from.as_chunks::<LINE>();
+    for (line, (from, to)) in lines.iter().zip(to.chunks_exact_mut(LINE)).enumerate() {
+        prefetch(ahead.wrapping_add(line * LINE));
+        to.copy_from_slice(from);
+    }
+    let whole = lines.len() * LINE;
+    to[whole..].copy_from_slice(rest);
 }
 
 wide! {
@@ -30,8 +54,10 @@ wide! {
         let tiles = layout.row_tiles();
         for p in 0..depth {
             let column = &a.values[p * a.column_pitch..];
+            let ahead = column.as_ptr().wrapping_add(ROWS_AHEAD * a.column_pitch);
             for (first, rows) in tiles.clone() {
                 let (from, to) = (&column[first..], &mut to[first * depth + p * rows..]);
+                prefetch(ahead.wrapping_add(first));
                 if (depth - 1 - p) * rows + rows >= W && from.len() >= W {
                     to[..W].copy_from_slice(&from[..W]);
                 } else {
@@ -75,7 +101,11 @@ wide! {
     /// Copies rows of B, of exactly the panel's width.
     fn lines<const W: usize>(b: Matrix<'_>, panel: &mut [f32]) {
         for (p, line) in panel.chunks_exact_mut(W).enumerate() {
-            line.copy_from_slice(&b.values[p * b.row_pitch..][..W]);
+            let from = &b.values[p * b.row_pitch..][..W];
+            let ahead = from.as_ptr().wrapping_add(2 * ROWS_AHEAD * b.row_pitch);
+            prefetch(ahead);
+            prefetch(ahead.wrapping_add(W - 1));
+            line.copy_from_slice(from);
         }
     }
 }
@@ -91,6 +121,11 @@ fn transpose(kernel: Kernel, b: Matrix<'_>, columns: usize, depth: usize, width:
         assert!(panel.len() >= depth * width && columns <= width, "a panel of {}", panel.len());
         for j in (0..whole_columns).step_by(8) {
             for p in (0..whole_depth).step_by(8) {
+                if p % LINE == 0 {
+                    for row in 8..16 {
+                        prefetch(from.wrapping_add((j + row) * b.column_pitch + p));
+                    }
+                }
                 // SAFETY: the processor has AVX; both 8 x 8 squares lie inside, as just checked.
                 unsafe {
                     transpose_8x8(
