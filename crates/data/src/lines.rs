@@ -10,9 +10,9 @@ use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
 
 /// A piece is cut once it has so many bytes, at the next place where no tokenizer joins two lines.
-const PIECE_BYTES: usize = 256 << 10;
+const PIECE_BYTES: usize = 32 << 10;
 /// A piece is cut anywhere once it has so many bytes.
-const LIMIT_BYTES: usize = 4 << 20;
+const LIMIT_BYTES: usize = 512 << 10;
 
 /// Plain text: one document, or one for each line that matches `split`.
 pub(crate) fn text_pieces(reader: Box<dyn BufRead>, path: &Path, split: Option<&str>) -> Result<Pieces> {
@@ -144,11 +144,15 @@ impl Cutter {
     }
 }
 
-/// One line end with neither blanks before it nor after it: where pre-tokenizers part words in any case, so the
-/// tokens of the two pieces are those of the whole.
+/// Whether pre-tokenizers part words here in any case, so that the tokens of the two pieces are those of the whole:
+/// at a line end without blanks around it, and before one space at the beginning of a line.
 fn is_clean_cut(before: &str, after: &str) -> bool {
+    let is_blank = |text: &str| text.chars().next().is_none_or(char::is_whitespace);
     let Some(line) = before.strip_suffix('\n') else { return false };
-    !line.ends_with(char::is_whitespace) && after.starts_with(|first: char| !first.is_whitespace())
+    match after.strip_prefix(' ') {
+        Some(after) => !is_blank(after),
+        None => !line.ends_with(char::is_whitespace) && !is_blank(after),
+    }
 }
 
 /// Lines of UTF-8 with their numbers; no line is longer than `limit` when there is one.

@@ -162,8 +162,8 @@ impl Tokenizer {
 
     /// Whether the tokens of a text are those of its pieces. Tokenizers that put a blank before every text say no.
     pub(crate) fn joins_pieces(&self) -> bool {
-        ["a word\nAnd another", "x = 1;\n} else", "end.\n(see"].iter().all(|text| {
-            let (before, after) = text.split_at(text.find('\n').map_or(0, |at| at + 1));
+        ["a word\nAnd another", "x = 1;\n} else", "end. \n (see", "a\n\n 1"].iter().all(|text| {
+            let (before, after) = text.split_at(text.rfind('\n').map_or(0, |at| at + 1));
             [self.encode(before), self.encode(after)].concat() == self.encode(text)
         })
     }
