@@ -1,2 +1,88 @@
-//! The program `lingot`.
-fn main() {}
+//! The program `lingot`: one file per command. Errors become hints and exit codes here; the work is done by the
+//! crates below.
+
+// A program exports nothing, so `pub` only says what other files may use.
+#![allow(unreachable_pub)]
+
+mod checkpoint;
+mod data;
+mod devices;
+mod eval;
+mod export;
+mod failure;
+mod generate;
+mod import;
+mod interrupt;
+mod json;
+mod merge;
+mod model;
+mod plot;
+mod report;
+mod terminal;
+mod train;
+mod watch;
+
+use clap::{Parser, Subcommand};
+use failure::{Code, Result};
+use std::process::ExitCode;
+use terminal::Terminal;
+
+/// Trains Mixture-of-Experts language models on the devices that are there.
+#[derive(Parser)]
+#[command(name = "lingot", version, disable_help_subcommand = true, max_term_width = 100, after_help = EXAMPLES)]
+struct Line {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  lingot train runs/quickstart.toml
+  lingot generate out/quickstart --prompt \"The model\"
+  lingot train --help
+
+Exit codes: 0 done, 1 failed, 2 wrong input, 3 no device or no memory, 130 interrupted.";
+
+#[derive(Subcommand)]
+enum Command {
+    Train(train::Args),
+    Data(data::Args),
+    Model(model::Args),
+    Generate(generate::Args),
+    Eval(eval::Args),
+    Export(export::Args),
+    Import(import::Args),
+    Merge(merge::Args),
+    Devices(devices::Args),
+}
+
+fn main() -> ExitCode {
+    let line = Line::parse();
+    let terminal = Terminal::detect();
+    let done = run(line.command, &terminal);
+    match done {
+        Ok(code) => code,
+        Err(failure) => {
+            failure.print(&terminal);
+            failure.code.into()
+        }
+    }
+}
+
+fn run(command: Command, terminal: &Terminal) -> Result<ExitCode> {
+    match command {
+        Command::Train(args) => {
+            let is_interrupted = train::run(&args, terminal)?;
+            return Ok(if is_interrupted { Code::Interrupted.into() } else { ExitCode::SUCCESS });
+        }
+        Command::Data(args) => data::run(&args, terminal)?,
+        Command::Model(args) => model::run(&args)?,
+        Command::Generate(args) => generate::run(&args)?,
+        Command::Eval(args) => eval::run(&args, terminal)?,
+        Command::Export(args) => export::run(&args)?,
+        Command::Import(args) => import::run(&args)?,
+        Command::Merge(args) => merge::run(&args)?,
+        Command::Devices(args) => devices::run(&args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

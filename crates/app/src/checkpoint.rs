@@ -1,0 +1,100 @@
+//! What a path on the command line means: a checkpoint, its run, and where its tokenizer lies.
+
+use crate::failure::{Failure, Result};
+use clap::Args;
+use lingot_data::Tokenizer;
+use lingot_device::Device;
+use lingot_spec::RunSpec;
+use lingot_spec::manifest::Manifest;
+use lingot_spec::run::DeviceSpec;
+use lingot_train::{checkpoints, config, evaluate, manifest_file, worker};
+use std::path::{Path, PathBuf};
+
+/// The files of a tokenizer that travel with a model.
+const TOKENIZER_FILES: [&str; 7] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+];
+
+/// The options of commands that compute.
+#[derive(Args)]
+pub struct DeviceArgs {
+    /// What computes; see `lingot devices`
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// CPU threads; 0 for all
+    #[arg(long, default_value_t = 0)]
+    pub threads: u32,
+}
+
+impl DeviceArgs {
+    pub fn open(&self) -> Result<Device> {
+        open_device(&DeviceSpec { name: self.device.clone(), threads: self.threads, ..DeviceSpec::default() })
+    }
+}
+
+/// A device that cannot be opened has an exit code of its own.
+pub fn open_device(spec: &DeviceSpec) -> Result<Device> {
+    evaluate::open_device(spec).map_err(|error| Failure { code: crate::failure::Code::Device, ..error.into() })
+}
+
+/// A checkpoint on disk.
+pub struct Found {
+    pub path: PathBuf,
+    pub manifest: Manifest,
+    /// The run that made it; none for an imported model.
+    pub run: Option<RunSpec>,
+}
+
+/// The newest checkpoint of a run's folder, or the checkpoint named.
+pub fn find(path: &Path) -> Result<Found> {
+    if !path.exists() {
+        return Err(Failure::input(
+            format!("there is no {}", path.display()),
+            "name a run's folder, such as out/quickstart, or a checkpoint in it",
+        ));
+    }
+    let path = checkpoints::resolve(path)?;
+    let manifest = manifest_file::read(&path)?;
+    let text = &manifest.head.run;
+    let run = (!text.is_empty()).then(|| config::parse(text, Path::new("run.toml"), &[])).transpose()?;
+    Ok(Found { path, manifest, run: run.map(|resolved| resolved.run) })
+}
+
+impl Found {
+    /// The folder that holds `tokenizer.json`: the checkpoint's own, its run's, or where the run kept its data.
+    pub fn tokenizer_folder(&self) -> Option<PathBuf> {
+        let own = self.path.clone();
+        let run = self.path.parent().and_then(Path::parent).map(|run| run.join("data"));
+        let data = self.run.as_ref().map(worker::data_folder);
+        [Some(own), run, data].into_iter().flatten().find(|folder| folder.join("tokenizer.json").is_file())
+    }
+
+    /// The tokenizer that was given, or else the one found.
+    pub fn tokenizer(&self, given: Option<&Path>) -> Result<Tokenizer> {
+        let found = self.tokenizer_folder().map(|folder| folder.join("tokenizer.json"));
+        let path = given.map(Path::to_owned).or(found).ok_or_else(|| {
+            Failure::input(
+                format!("no tokenizer.json belongs to {}", self.path.display()),
+                "give it with --tokenizer; it is looked for in the checkpoint and in its run's data folder",
+            )
+        })?;
+        Ok(Tokenizer::load(&path)?)
+    }
+}
+
+/// Copies the files of a tokenizer.
+pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
+    for name in TOKENIZER_FILES {
+        let source = from.join(name);
+        if source.is_file() {
+            std::fs::copy(&source, to.join(name)).map_err(|error| Failure::io("copy", &source, &error))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! `lingot data`: text becomes a tokenizer and shards, before or without a run.
+
+use crate::failure::{Code, Failure, Result};
+use crate::json;
+use crate::terminal::{Progress, Terminal, bytes, count, show_stage};
+use lingot_data::{Prepared, PreparedCorpus};
+use lingot_spec::run::{CorpusSpec, DataSpec};
+use lingot_train::{config, worker};
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Turn text into a tokenizer.json and Megatron shards (.bin and .idx), as `lingot train` would.
+///
+/// Text is a text, JSONL (plain, .gz, .zst) or Parquet file, or a folder of those. Either a RUN.toml says what to
+/// prepare, or --out and the paths do.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  lingot data runs/quickstart.toml
+  lingot data plays.txt letters/ --out shards --vocabulary 4096
+  lingot data web.jsonl.zst --field body --tokenizer tokenizer.json --out shards")]
+pub struct Args {
+    /// One RUN.toml, or texts
+    #[arg(value_name = "RUN.toml | PATH", required = true)]
+    paths: Vec<PathBuf>,
+    /// Override a key of RUN.toml; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// The new folder, when texts are named
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    /// Tokens of the tokenizer that is trained; with --tokenizer, at most so many
+    #[arg(long, value_name = "TOKENS", default_value_t = 4096)]
+    vocabulary: u32,
+    /// Use this tokenizer.json in place of training one
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<String>,
+    /// The key or column that holds the text, in JSONL and Parquet
+    #[arg(long, default_value = "text")]
+    field: String,
+    /// In plain text, a line that matches this regular expression begins a new document
+    #[arg(long, value_name = "REGEX")]
+    split: Option<String>,
+    /// Share of the documents that is held out
+    #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
+    validation: f64,
+    /// Decides which documents are held out
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// The object of `--json`.
+#[derive(Serialize)]
+struct Report {
+    folder: String,
+    tokenizer: String,
+    vocabulary: u32,
+    documents: u64,
+    tokens: u64,
+    bytes: u64,
+    tokens_per_byte: f64,
+    /// The folder was complete already.
+    reused: bool,
+    corpora: Vec<PreparedCorpus>,
+    notes: Vec<String>,
+}
+
+pub fn run(args: &Args, terminal: &Terminal) -> Result<()> {
+    let (spec, vocabulary, seed, folder) = wanted(args)?;
+    let progress = Progress::new(terminal);
+    let prepared = lingot_data::prepare(&spec, vocabulary, seed, &folder, &|stage| show_stage(&progress, stage));
+    progress.finish();
+    let report = Report::new(prepared.map_err(|error| Failure::from(error).with(Code::Input))?);
+    if args.json { json::print(&report) } else { report.print() }
+}
+
+/// What to prepare, for how large a vocabulary, by which seed, and where.
+fn wanted(args: &Args) -> Result<(DataSpec, u32, u64, PathBuf)> {
+    let is_run = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "toml");
+    if let [path] = args.paths.as_slice()
+        && is_run(path)
+        && args.out.is_none()
+    {
+        let run = config::load(path, &args.set).map_err(|error| Failure::from(error).with(Code::Input))?.run;
+        let folder = worker::data_folder(&run);
+        return Ok((run.data, run.model.vocabulary, run.seed, folder));
+    }
+    let Some(folder) = args.out.clone() else {
+        return Err(Failure::input(
+            "--out is missing: where should the shards of these texts lie?",
+            "name a new folder: --out shards; or name one RUN.toml",
+        ));
+    };
+    let corpus = |path: &PathBuf| CorpusSpec {
+        path: path.display().to_string(),
+        weight: 1.0,
+        field: args.field.clone(),
+        split: args.split.clone(),
+    };
+    let spec = DataSpec {
+        corpora: args.paths.iter().map(corpus).collect(),
+        tokenizer: args.tokenizer.clone(),
+        validation: args.validation,
+        sequence: 256,
+        cache: None,
+    };
+    Ok((spec, args.vocabulary, args.seed, folder))
+}
+
+impl Report {
+    fn new(prepared: Prepared) -> Report {
+        Report {
+            folder: prepared.folder.display().to_string(),
+            tokenizer: prepared.tokenizer_path.display().to_string(),
+            vocabulary: prepared.vocabulary,
+            documents: prepared.documents,
+            tokens: prepared.tokens,
+            bytes: prepared.bytes,
+            tokens_per_byte: prepared.tokens as f64 / prepared.bytes.max(1) as f64,
+            reused: prepared.reused,
+            corpora: prepared.corpora,
+            notes: prepared.notes,
+        }
+    }
+
+    fn print(&self) -> Result<()> {
+        let mut text = String::new();
+        for corpus in &self.corpora {
+            text += &format!(
+                "{}: {} documents, {} tokens, {} held out\n",
+                corpus.path,
+                corpus.documents,
+                count(corpus.tokens as f64),
+                count(corpus.validation_tokens as f64)
+            );
+        }
+        text += &format!(
+            "in all {} documents, {} tokens, {}, {:.3} tokens per byte\n",
+            self.documents,
+            count(self.tokens as f64),
+            bytes(self.bytes),
+            self.tokens_per_byte
+        );
+        text += &format!("tokenizer of {} tokens: {}\n", self.vocabulary, self.tokenizer);
+        text.extend(self.notes.iter().map(|note| format!("note: {note}\n")));
+        let state = if self.reused { "was complete already" } else { "is complete" };
+        json::write(&format!("{text}{} {state}\n", self.folder));
+        Ok(())
+    }
+}

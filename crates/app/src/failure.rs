@@ -1,0 +1,77 @@
+//! How the program fails: an error, a hint, and the exit code that scripts see.
+
+use crate::terminal::Terminal;
+use std::path::Path;
+use std::process::ExitCode;
+
+pub type Result<T> = std::result::Result<T, Failure>;
+
+/// The exit codes; `docs/cli.md` is the reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// A run, a file or a folder failed.
+    Failed = 1,
+    /// The command, the config or the input is wrong: nothing was started.
+    Input = 2,
+    /// The device is missing, or has no room.
+    Device = 3,
+    /// Ctrl-C; the run can be resumed.
+    Interrupted = 130,
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> ExitCode {
+        ExitCode::from(code as u8)
+    }
+}
+
+/// What went wrong, and what to do about it.
+#[derive(Debug)]
+pub struct Failure {
+    pub code: Code,
+    pub problem: String,
+    pub hint: String,
+}
+
+impl Failure {
+    /// The user's input is at fault.
+    pub fn input(problem: impl Into<String>, hint: impl Into<String>) -> Failure {
+        Failure { code: Code::Input, problem: problem.into(), hint: hint.into() }
+    }
+
+    /// A file or folder refused; `verb` completes "cannot ...".
+    pub fn io(verb: &str, path: &Path, error: &std::io::Error) -> Failure {
+        lingot_train::Error::io(verb, path, error).into()
+    }
+
+    /// The same failure under another code; a device's stays a device's.
+    pub fn with(self, code: Code) -> Failure {
+        if self.code == Code::Device { self } else { Failure { code, ..self } }
+    }
+
+    pub fn print(&self, terminal: &Terminal) {
+        eprintln!("{} {}", terminal.red("error:"), self.problem);
+        if !self.hint.is_empty() {
+            eprintln!("\n{} {}", terminal.bold("hint:"), self.hint);
+        }
+    }
+}
+
+impl From<lingot_train::Error> for Failure {
+    fn from(error: lingot_train::Error) -> Failure {
+        let code = if error.is_device { Code::Device } else { Code::Failed };
+        Failure { code, problem: error.problem, hint: error.hint }
+    }
+}
+
+impl From<lingot_data::Error> for Failure {
+    fn from(error: lingot_data::Error) -> Failure {
+        Failure { code: Code::Failed, problem: error.problem, hint: error.hint }
+    }
+}
+
+impl From<lingot_device::Error> for Failure {
+    fn from(error: lingot_device::Error) -> Failure {
+        lingot_train::Error::from(error).into()
+    }
+}

@@ -1,0 +1,78 @@
+//! `lingot merge`: several checkpoints of one run as one, in place of lowering the learning rate.
+
+use crate::checkpoint::{copy_tokenizer, find};
+use crate::failure::Result;
+use crate::json;
+use clap::ValueEnum;
+use lingot_spec::manifest::MergeSource;
+use lingot_train::manifest_file;
+use lingot_train::merge::{Decay, merge};
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Merge checkpoints of one run into one, oldest first (warmup-stable-merge).
+///
+/// The mean stands for a decay of the learning rate over the merged span, without training it. Keep more checkpoints
+/// with `checkpoint.keep`.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  lingot merge out/run/checkpoints/step-00000800 out/run/checkpoints/step-00001000 --out merged
+  lingot merge out/run/checkpoints/step-* --decay inverse-sqrt --out merged")]
+pub struct Args {
+    /// Checkpoints, oldest first
+    #[arg(value_name = "CHECKPOINT", required = true)]
+    checkpoints: Vec<PathBuf>,
+    /// The decay that the merge stands for
+    #[arg(long, value_enum, default_value_t = Kind::Linear)]
+    decay: Kind,
+    /// The new folder
+    #[arg(long, value_name = "FOLDER")]
+    out: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kind {
+    /// Falls linearly to zero
+    Linear,
+    /// Falls as one over the square root
+    InverseSqrt,
+    /// All checkpoints count the same
+    Mean,
+}
+
+/// The object of `--json`.
+#[derive(Serialize)]
+struct Report {
+    folder: String,
+    step: u64,
+    merged: Vec<MergeSource>,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let decay = match args.decay {
+        Kind::Linear => Decay::Linear,
+        Kind::InverseSqrt => Decay::InverseSqrt,
+        Kind::Mean => Decay::Mean,
+    };
+    let found = args.checkpoints.iter().map(|path| find(path)).collect::<Result<Vec<_>>>()?;
+    let paths: Vec<PathBuf> = found.iter().map(|found| found.path.clone()).collect();
+    let folder = merge(&paths, decay, &args.out)?;
+    if let Some(tokenizer) = found.last().and_then(|newest| newest.tokenizer_folder()) {
+        copy_tokenizer(&tokenizer, &folder)?;
+    }
+    let head = manifest_file::read(&folder)?.head;
+    let report = Report { folder: folder.display().to_string(), step: head.step, merged: head.merged };
+    if args.json {
+        return json::print(&report);
+    }
+    let mut text = format!("merged {} checkpoints into {}\n", report.merged.len(), report.folder);
+    for source in &report.merged {
+        text += &format!("{:>9.4}  step {:>8}  {}\n", source.coefficient, source.step, source.path);
+    }
+    json::write(&text);
+    Ok(())
+}

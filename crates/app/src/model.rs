@@ -1,0 +1,158 @@
+//! `lingot model`: what a model is made of, and what it takes to train it.
+
+use crate::failure::{Code, Failure, Result};
+use crate::json;
+use crate::terminal::{bytes, count};
+use lingot_spec::ModelSpec;
+use lingot_spec::presets::{NAMES, preset};
+use lingot_train::config;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Show a model's layers, parameters, work per token and memory; without a name, list the presets.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  lingot model
+  lingot model ling-plus
+  lingot model runs/quickstart.toml --json")]
+pub struct Args {
+    /// A preset, or a RUN.toml
+    #[arg(value_name = "PRESET | RUN.toml")]
+    model: Option<String>,
+    /// Override a key of RUN.toml; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Tokens of a sequence, for the work of attention [default: as in RUN.toml, or 4096]
+    #[arg(long)]
+    sequence: Option<u32>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+const USUAL_SEQUENCE: u32 = 4096;
+
+/// The object of `--json`.
+#[derive(Serialize)]
+struct Figures {
+    name: String,
+    layers: u32,
+    /// Without the multi-token-prediction layer.
+    parameters: u64,
+    activated_parameters: u64,
+    /// Activated, without embedding and head.
+    activated_body_parameters: u64,
+    mtp_parameters: u64,
+    /// The sequence that `flops_per_token` is for.
+    sequence: u32,
+    /// Forward and backward.
+    flops_per_token: f64,
+    /// Weights, gradients and optimizer state in f32.
+    bytes_to_train: u64,
+    model: ModelSpec,
+}
+
+/// The object of `--json` without a model.
+#[derive(Serialize)]
+struct Presets {
+    presets: Vec<Figures>,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let Some(name) = &args.model else {
+        let presets = NAMES.iter().filter_map(|name| {
+            Some(Figures::new((*name).into(), preset(name)?, args.sequence.unwrap_or(USUAL_SEQUENCE)))
+        });
+        let presets: Vec<Figures> = presets.collect();
+        return if args.json { json::print(&Presets { presets }) } else { list(&presets) };
+    };
+    let figures = match preset(name) {
+        Some(model) => Figures::new(name.clone(), model, args.sequence.unwrap_or(USUAL_SEQUENCE)),
+        None => from_run(name, args)?,
+    };
+    if args.json { json::print(&figures) } else { figures.print() }
+}
+
+fn from_run(name: &str, args: &Args) -> Result<Figures> {
+    let path = PathBuf::from(name);
+    if !Path::new(name).exists() && !name.ends_with(".toml") {
+        return Err(Failure::input(
+            format!("there is no preset `{name}`, and no such file"),
+            format!("presets: {}", NAMES.join(", ")),
+        ));
+    }
+    let run = config::load(&path, &args.set).map_err(|error| Failure::from(error).with(Code::Input))?.run;
+    Ok(Figures::new(run.name, run.model, args.sequence.unwrap_or(run.data.sequence)))
+}
+
+impl Figures {
+    fn new(name: String, model: ModelSpec, sequence: u32) -> Figures {
+        Figures {
+            name,
+            layers: model.layers,
+            parameters: model.parameters(),
+            activated_parameters: model.activated_parameters(),
+            activated_body_parameters: model.activated_body_parameters(),
+            mtp_parameters: model.mtp_parameters(),
+            sequence,
+            flops_per_token: model.flops_per_token(sequence),
+            bytes_to_train: model.bytes_to_train(),
+            model,
+        }
+    }
+
+    fn print(&self) -> Result<()> {
+        let model = &self.model;
+        let mut rows = vec![
+            ("parameters", figure(self.parameters)),
+            ("activated", format!("{} per token", figure(self.activated_parameters))),
+        ];
+        if self.mtp_parameters > 0 {
+            rows.push(("prediction", format!("{} more in the multi-token-prediction layer", figure(self.mtp_parameters))));
+        }
+        rows.extend([
+            ("work", format!("{}FLOP per token, forward and backward, at {} tokens", spaced(self.flops_per_token), self.sequence)),
+            ("to train", format!("{} for weights, gradients and optimizer state", bytes(self.bytes_to_train))),
+            ("vocabulary", model.vocabulary.to_string()),
+            ("width", model.width.to_string()),
+            ("layers", format!("{}, of which {} dense", model.layers, model.dense_layers)),
+            ("attention", format!("{} query heads, {} key and value heads, {} wide", model.heads, model.kv_heads, model.head_width)),
+            ("experts", format!("{} of width {}, {} chosen per token, {} shared", model.experts, model.expert_width, model.choices, model.shared_experts)),
+        ]);
+        let rows: String = rows.iter().map(|(name, value)| format!("{name:<12} {value}\n")).collect();
+        json::write(&format!("{:<12} {}\n{rows}", "model", self.name));
+        Ok(())
+    }
+}
+
+fn list(presets: &[Figures]) -> Result<()> {
+    let mut text = format!("{:<15} {:>10} {:>10} {:>10}\n", "preset", "parameters", "activated", "to train");
+    for figures in presets {
+        text += &format!(
+            "{:<15} {:>10} {:>10} {:>10}\n",
+            figures.name,
+            count(figures.parameters as f64),
+            count(figures.activated_parameters as f64),
+            bytes(figures.bytes_to_train)
+        );
+    }
+    json::write(&text);
+    Ok(())
+}
+
+/// Four or five digits, as papers print them.
+fn figure(parameters: u64) -> String {
+    let number = parameters as f64;
+    match number {
+        ..1e6 => parameters.to_string(),
+        1e6..1e9 => format!("{:.3} M", number / 1e6),
+        1e9..1e11 => format!("{:.3} B", number / 1e9),
+        _ => format!("{:.1} B", number / 1e9),
+    }
+}
+
+fn spaced(number: f64) -> String {
+    let text = count(number);
+    if text.contains(' ') { text } else { text + " " }
+}

@@ -1,0 +1,155 @@
+//! What is said when a run ends: the losses, the cost, a plot, a sample, and what to type next.
+
+use crate::failure::Result;
+use crate::terminal::{count, duration};
+use crate::{json, plot};
+use lingot_spec::RunSpec;
+use lingot_spec::event::{Evaluation, Event};
+use lingot_train::hugging_face;
+use serde::Serialize;
+use std::path::Path;
+
+/// The object of `lingot train --json`. Every key is always there, null where it has no value.
+#[derive(Serialize)]
+pub struct Report {
+    pub run: String,
+    pub folder: String,
+    /// The newest checkpoint.
+    pub checkpoint: String,
+    pub reason: String,
+    pub interrupted: bool,
+    /// The end had been reached before; nothing was done.
+    pub already_done: bool,
+    pub step: u64,
+    /// What the run is laid out for.
+    pub steps: u64,
+    pub tokens: u64,
+    pub seconds: f64,
+    pub tokens_per_s: f64,
+    /// Before the first step.
+    pub first_held_out_loss: Option<f64>,
+    pub held_out_loss: Option<f64>,
+    pub perplexity: Option<f64>,
+    pub bits_per_byte: Option<f64>,
+    pub parameters: u64,
+    pub activated_parameters: u64,
+    pub money: Option<f64>,
+    pub currency: Option<String>,
+    pub sample: Option<Sample>,
+}
+
+/// Generated text.
+#[derive(Serialize)]
+pub struct Sample {
+    pub prompt: String,
+    pub text: String,
+}
+
+/// How far a run has come, from its summary or from its last checkpoint.
+pub struct State<'a> {
+    pub reason: String,
+    pub interrupted: bool,
+    pub already_done: bool,
+    pub checkpoint: &'a Path,
+    pub step: u64,
+    pub tokens: u64,
+    pub seconds: f64,
+    pub money: Option<f64>,
+}
+
+impl Report {
+    /// `events` is the whole log, earlier processes included.
+    pub fn new(run: &RunSpec, state: State<'_>, events: &[Event], sample: Option<Sample>) -> Report {
+        let evaluations: Vec<&Evaluation> = evaluations(events).collect();
+        let last = evaluations.last();
+        Report {
+            run: run.name.clone(),
+            folder: run.folder.clone(),
+            checkpoint: state.checkpoint.display().to_string(),
+            reason: state.reason,
+            interrupted: state.interrupted,
+            already_done: state.already_done,
+            step: state.step,
+            steps: run.stop.steps,
+            tokens: state.tokens,
+            seconds: state.seconds,
+            tokens_per_s: state.tokens as f64 / state.seconds.max(1e-9),
+            first_held_out_loss: evaluations.first().map(|scored| scored.loss),
+            held_out_loss: last.map(|scored| scored.loss),
+            perplexity: last.map(|scored| scored.perplexity),
+            bits_per_byte: last.and_then(|scored| scored.bits_per_byte),
+            parameters: run.model.parameters() + run.model.mtp_parameters(),
+            activated_parameters: run.model.activated_parameters(),
+            money: state.money,
+            currency: run.price.as_ref().map(|price| price.currency.clone()),
+            sample,
+        }
+    }
+
+    /// For people, on standard output.
+    pub fn print(&self, run: &RunSpec, events: &[Event]) -> Result<()> {
+        let mut text = format!("{}: {}\n\n", self.run, self.reason);
+        if let (Some(first), Some(last), Some(perplexity)) =
+            (self.first_held_out_loss, self.held_out_loss, self.perplexity)
+        {
+            let bits = self.bits_per_byte.map(|bits| format!(", {bits:.3} bits per byte")).unwrap_or_default();
+            text += &format!("held-out loss  {first:.4} -> {last:.4}  (perplexity {perplexity:.2}{bits})\n");
+        }
+        let (tokens, time) = (count(self.tokens as f64), duration(self.seconds));
+        text += &format!("tokens         {tokens} in {time}, {} per second\n", count(self.tokens_per_s));
+        if let (Some(money), Some(currency)) = (self.money, &self.currency) {
+            let million = money / (self.tokens as f64 / 1e6);
+            text += &format!("money          {money:.4} {currency}, {million:.4} per million tokens\n");
+        }
+        let plot = plot::losses(&training(events), &held_out(events));
+        if !plot.is_empty() {
+            text += &format!("\nloss: line in training, o held out\n{plot}");
+        }
+        if let Some(sample) = &self.sample {
+            text += &format!("\nsample: what the model makes of the beginning `{}`\n\n", sample.prompt);
+            let body = format!("{}{}", sample.prompt, sample.text);
+            text.extend(body.lines().map(|line| format!("    {line}\n")));
+        }
+        text += &format!("\ncheckpoint     {}\n\nnext:\n", self.checkpoint);
+        text.extend(self.next(run).iter().map(|command| format!("  {command}\n")));
+        json::write(&text);
+        Ok(())
+    }
+
+    fn next(&self, run: &RunSpec) -> Vec<String> {
+        let (program, folder) = (program(), &self.folder);
+        let mut commands = vec![
+            format!("{program} generate {folder} --prompt \"Once\""),
+            format!("{program} eval {folder}"),
+        ];
+        if let Some(format) = hugging_face::fitting(&run.model).first() {
+            commands.push(format!("{program} export {folder} --format {format} --out {folder}/{format}"));
+        }
+        commands.push(format!("tensorboard --logdir {folder}/tensorboard"));
+        commands
+    }
+}
+
+/// How this program was called, so that what is printed can be typed.
+pub fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "lingot".into())
+}
+
+fn evaluations(events: &[Event]) -> impl Iterator<Item = &Evaluation> {
+    events.iter().filter_map(|event| match event {
+        Event::Evaluation(scored) => Some(scored),
+        _ => None,
+    })
+}
+
+fn held_out(events: &[Event]) -> Vec<(u64, f64)> {
+    evaluations(events).map(|scored| (scored.step, scored.loss)).collect()
+}
+
+fn training(events: &[Event]) -> Vec<(u64, f64)> {
+    let step = |event: &Event| match event {
+        Event::Step(step) => Some((step.step, step.main_loss)),
+        _ => None,
+    };
+    events.iter().filter_map(step).collect()
+}

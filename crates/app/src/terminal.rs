@@ -1,0 +1,166 @@
+//! What the terminal can show: colour, and progress that moves in place or comes in plain lines.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::cell::{Cell, RefCell};
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+/// Without a terminal a line of progress is printed at most this often.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Standard error, where everything goes that is not the result.
+#[derive(Clone, Copy, Debug)]
+pub struct Terminal {
+    pub is_terminal: bool,
+    has_colour: bool,
+}
+
+impl Terminal {
+    /// Colour needs a terminal that knows it, and `NO_COLOR` (no-color.org) unset or empty.
+    pub fn detect() -> Terminal {
+        let is_terminal = std::io::stderr().is_terminal();
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let is_dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+        Terminal { is_terminal: is_terminal && !is_dumb, has_colour: is_terminal && !refused && !is_dumb }
+    }
+
+    pub fn red(&self, text: &str) -> String {
+        self.paint("31;1", text)
+    }
+
+    pub fn yellow(&self, text: &str) -> String {
+        self.paint("33;1", text)
+    }
+
+    pub fn bold(&self, text: &str) -> String {
+        self.paint("1", text)
+    }
+
+    pub fn dim(&self, text: &str) -> String {
+        self.paint("2", text)
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.has_colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+}
+
+/// Progress of something that has a length: a bar on a terminal, now and then a line elsewhere.
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    last_line: Cell<Instant>,
+    label: RefCell<String>,
+}
+
+impl Progress {
+    pub fn new(terminal: &Terminal) -> Progress {
+        let bar = terminal.is_terminal.then(|| {
+            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+            let style = ProgressStyle::with_template("{prefix} [{bar:24}] {msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+            bar
+        });
+        Progress { bar, last_line: Cell::new(Instant::now()), label: RefCell::default() }
+    }
+
+    /// How far `label` has come.
+    pub fn update(&self, label: &str, done: u64, total: u64, message: impl FnOnce() -> String) {
+        if let Some(bar) = &self.bar {
+            if *self.label.borrow() != label {
+                label.clone_into(&mut self.label.borrow_mut());
+                bar.set_prefix(label.to_owned());
+            }
+            bar.set_length(total);
+            bar.set_position(done);
+            bar.set_message(message());
+        } else if self.last_line.get().elapsed() >= LINE_EVERY {
+            self.last_line.set(Instant::now());
+            eprintln!("{label} {done}/{total} {}", message());
+        }
+    }
+
+    /// A line that stays, above the bar.
+    pub fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    /// The bar goes.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// How a stage of the data preparation is shown.
+pub fn show_stage(progress: &Progress, stage: lingot_data::Stage) {
+    let label = format!("{:<10}", stage.name);
+    progress.update(&label, stage.done, stage.total, || {
+        format!("{} of {}", bytes(stage.done), bytes(stage.total))
+    });
+}
+
+/// `1234567` as `1.23 M`, in steps of a thousand.
+pub fn count(number: f64) -> String {
+    scaled(number, &["", " K", " M", " B", " T", " P"])
+}
+
+/// `1234567` as `1.23 MB`.
+pub fn bytes(number: u64) -> String {
+    scaled(number as f64, &[" B", " kB", " MB", " GB", " TB", " PB"])
+}
+
+fn scaled(number: f64, units: &[&str]) -> String {
+    let mut value = number;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < units.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let digits = match value {
+        _ if unit == 0 && value.fract() == 0.0 => 0,
+        value if value < 9.995 => 2,
+        value if value < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.digits$}{}", units[unit])
+}
+
+/// `3723` as `1 h 02 min`.
+pub fn duration(seconds: f64) -> String {
+    if !seconds.is_finite() {
+        return "unknown".into();
+    }
+    let whole = seconds.round() as u64;
+    match whole {
+        0..=9 => format!("{seconds:.1} s"),
+        10..=59 => format!("{whole} s"),
+        60..=3599 => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_keep_three_digits() {
+        for (number, text) in
+            [(0.0, "0"), (999.0, "999"), (1000.0, "1.00 K"), (16.8e9, "16.8 B"), (290.6e9, "291 B"), (12.34e3, "12.3 K")]
+        {
+            assert_eq!(count(number), text);
+        }
+        assert_eq!(bytes(1_234_567), "1.23 MB");
+    }
+
+    #[test]
+    fn times_are_told_in_the_largest_fitting_units() {
+        for (seconds, text) in [(3.21, "3.2 s"), (59.0, "59 s"), (83.0, "1 min 23 s"), (3723.0, "1 h 02 min")] {
+            assert_eq!(duration(seconds), text);
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! `lingot train`: a RUN.toml in, a trained model out.
+
+use crate::failure::{Code, Failure, Result};
+use crate::report::{Report, Sample, State, program};
+use crate::terminal::{Progress, Terminal, bytes, count, show_stage};
+use crate::watch::Watch;
+use crate::{checkpoint, interrupt, json};
+use lingot_data::{Dataset, Tokenizer};
+use lingot_device::Device;
+use lingot_spec::RunSpec;
+use lingot_spec::event::Event;
+use lingot_train::config::{self, Resolved};
+use lingot_train::sample::{Bounds, Sampling, sample};
+use lingot_train::step::{self, Summary};
+use lingot_train::{checkpoints, evaluate, log, manifest_file, stop, worker};
+use std::path::{Path, PathBuf};
+
+/// Train a model as RUN.toml says. Running the same command again goes on where it stopped.
+///
+/// Text, tokenizer, checkpoints, the log and TensorBoard files lie in the run's folder. Ctrl-C finishes the step, saves
+/// and says how to go on. docs/run-toml.md lists every key of RUN.toml.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  lingot train runs/quickstart.toml
+  lingot train runs/shakespeare.toml --set stop.steps=500 --set device.threads=2
+  lingot train runs/quickstart.toml --json > result.json")]
+pub struct Args {
+    /// The run's description
+    #[arg(value_name = "RUN.toml")]
+    run: PathBuf,
+    /// Override a key of RUN.toml; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Print the whole resolved RUN.toml before training
+    #[arg(long)]
+    verbose: bool,
+    /// Print one JSON object at the end; progress stays on standard error
+    #[arg(long)]
+    json: bool,
+}
+
+/// Tokens of the held-out text that begin the closing sample, and tokens that the model adds.
+const PROMPT_TOKENS: usize = 16;
+const SAMPLE_TOKENS: usize = 80;
+
+/// Whether the run was interrupted.
+pub fn run(args: &Args, terminal: &Terminal) -> Result<bool> {
+    interrupt::listen()?;
+    let resolved =
+        config::load(&args.run, &args.set).map_err(|error| Failure::from(error).with(Code::Input))?;
+    let run = &resolved.run;
+    if let Some(report) = finished(run)? {
+        report_done(args, run, &report)?;
+        return Ok(false);
+    }
+    let device = checkpoint::open_device(&run.device)?;
+    announce(&resolved, &device, args.verbose, terminal);
+    check_memory(run, &device)?;
+    let dataset = prepare(run, terminal)?;
+
+    let mut watch = Watch::new(run, terminal);
+    interrupt::training_begins();
+    let done = step::train(&resolved, &dataset, &device, &mut |event| watch.event(event), &interrupt::REQUESTED);
+    interrupt::training_ends();
+    watch.finish();
+    let summary = done?;
+    conclude(args, run, &dataset, &device, &summary)?;
+    Ok(summary.interrupted)
+}
+
+/// What will happen, on standard error.
+fn announce(resolved: &Resolved, device: &Device, is_verbose: bool, terminal: &Terminal) {
+    let run = &resolved.run;
+    let model = &run.model;
+    let tokens = run.stop.steps as f64 * f64::from(run.batch.sequences) * f64::from(run.data.sequence);
+    let paths: Vec<&str> = run.data.corpora.iter().map(|corpus| corpus.path.as_str()).collect();
+    let info = device.info();
+    let lines = [
+        ("run", format!("{} in {}", run.name, run.folder)),
+        (
+            "model",
+            format!(
+                "{} parameters, {} activated per token; {} layers, {} of {} experts",
+                count((model.parameters() + model.mtp_parameters()) as f64),
+                count(model.activated_parameters() as f64),
+                model.layers,
+                model.choices,
+                model.experts
+            ),
+        ),
+        ("data", paths.join(", ")),
+        (
+            "training",
+            format!(
+                "{} steps of {} x {} tokens, {} tokens in all",
+                run.stop.steps,
+                run.batch.sequences,
+                run.data.sequence,
+                count(tokens)
+            ),
+        ),
+        ("device", format!("{}: {}", info.name, info.description)),
+    ];
+    for (name, value) in lines {
+        eprintln!("{} {value}", terminal.bold(&format!("{name:<9}")));
+    }
+    if is_verbose {
+        eprintln!("\n{}", terminal.dim(resolved.toml.trim_end()));
+    }
+    eprintln!();
+}
+
+/// Weights, gradients and optimizer state have to fit; that is known before any text is read.
+fn check_memory(run: &RunSpec, device: &Device) -> Result<()> {
+    let (needs, has) = (run.model.bytes_to_train(), device.info().memory_bytes);
+    if has == 0 || needs <= has {
+        return Ok(());
+    }
+    Err(Failure {
+        code: Code::Device,
+        problem: format!(
+            "weights, gradients and optimizer state of this model take {}, {} has {}",
+            bytes(needs),
+            device.info().name,
+            bytes(has)
+        ),
+        hint: "choose a smaller model; `lingot model` lists presets and what each needs".into(),
+    })
+}
+
+/// Tokenizer and shards; what is wrong here is wrong with the input.
+fn prepare(run: &RunSpec, terminal: &Terminal) -> Result<Dataset> {
+    let progress = Progress::new(terminal);
+    let folder = PathBuf::from(&run.folder);
+    let existed = folder.exists();
+    let made = worker::prepare_data(run, &|stage| show_stage(&progress, stage));
+    progress.finish();
+    made.map_err(|error| {
+        if !existed {
+            // Nothing half-written stays: this removes the folder only when it is empty.
+            let _ = std::fs::remove_dir(&folder);
+        }
+        Failure::from(error).with(Code::Input)
+    })
+}
+
+/// The report of a run whose end was reached by an earlier process.
+fn finished(run: &RunSpec) -> Result<Option<Report>> {
+    let folder = Path::new(&run.folder);
+    let Some((_, path)) = checkpoints::list(&folder.join("checkpoints")).ok().and_then(|mut all| all.pop()) else {
+        return Ok(None);
+    };
+    let Ok(manifest) = manifest_file::read(&path) else {
+        return Ok(None); // `train` says what is wrong with it, or falls back.
+    };
+    let head = manifest.head;
+    if manifest_file::check_model(&path, &head.model, &run.model).is_err() || head.seed != run.seed {
+        return Ok(None);
+    }
+    let events = log::read(folder).unwrap_or_default();
+    let loss = events.iter().rev().find_map(|event| match event {
+        Event::Evaluation(scored) if scored.step <= head.step => Some(scored.loss),
+        _ => None,
+    });
+    let ended = matches!(events.last(), Some(Event::End(end)) if end.step == head.step);
+    let at = stop::Progress {
+        step: head.step,
+        tokens: head.tokens,
+        hours: head.seconds / 3600.0,
+        money: head.money,
+        loss,
+    };
+    let reason = stop::why_stop(&run.stop, &at).filter(|_| ended);
+    Ok(reason.map(|reason| {
+        let state = State {
+            reason: reason.to_string(),
+            interrupted: false,
+            already_done: true,
+            checkpoint: &path,
+            step: head.step,
+            tokens: head.tokens,
+            seconds: head.seconds,
+            money: head.money,
+        };
+        Report::new(run, state, &events, None)
+    }))
+}
+
+fn report_done(args: &Args, run: &RunSpec, report: &Report) -> Result<()> {
+    if args.json {
+        return json::print(report);
+    }
+    json::write(&format!(
+        "{}: {}; there is nothing left to do\n\ncheckpoint     {}\n\n\
+         to go on, raise the limit: --set stop.steps={}\nto start anew, remove {} or choose another `folder`\n",
+        run.name,
+        report.reason,
+        report.checkpoint,
+        2 * run.stop.steps,
+        run.folder
+    ));
+    Ok(())
+}
+
+fn conclude(args: &Args, run: &RunSpec, dataset: &Dataset, device: &Device, summary: &Summary) -> Result<()> {
+    let text = if summary.interrupted { None } else { Some(closing_sample(run, dataset, device, summary)?) };
+    let state = State {
+        reason: summary.reason.clone(),
+        interrupted: summary.interrupted,
+        already_done: false,
+        checkpoint: &summary.checkpoint,
+        step: summary.step,
+        tokens: summary.tokens,
+        seconds: summary.seconds,
+        money: summary.money,
+    };
+    let events = log::read(Path::new(&run.folder))?;
+    let report = Report::new(run, state, &events, text);
+    if summary.interrupted {
+        let set: String = args.set.iter().map(|set| format!(" --set '{set}'")).collect();
+        eprintln!(
+            "stopped after step {} of {}, saved in {}\nto go on: {} train {}{set}",
+            summary.step,
+            run.stop.steps,
+            summary.checkpoint.display(),
+            program(),
+            args.run.display()
+        );
+    }
+    if args.json {
+        return json::print(&report);
+    }
+    if summary.interrupted { Ok(()) } else { report.print(run, &events) }
+}
+
+/// The model goes on where a held-out document breaks off.
+fn closing_sample(run: &RunSpec, dataset: &Dataset, device: &Device, summary: &Summary) -> Result<Sample> {
+    let tokenizer = Tokenizer::load(&worker::data_folder(run).join("tokenizer.json"))?;
+    let end = tokenizer.end_of_document();
+    let row = dataset.validation(0, 1)?.tokens;
+    let prompt: Vec<u32> = row.iter().map(|&token| token as u32).take(PROMPT_TOKENS).collect();
+    let prompt: Vec<u32> = prompt.split(|&token| token == end).next().unwrap_or(&[]).to_vec();
+    let (model, _) = evaluate::load_model(&summary.checkpoint, device)?;
+    let sampling = Sampling { temperature: 0.8, top_p: 0.95, seed: run.seed };
+    let bounds = Bounds { tokens: SAMPLE_TOKENS, vocabulary: tokenizer.vocabulary() as usize, end };
+    let mut decoding = tokenizer.decoding();
+    let mut shown = String::new();
+    for &token in &prompt {
+        shown += &decoding.push(token);
+    }
+    let mut text = String::new();
+    sample(&model, &prompt, &sampling, bounds, &mut |token| text += &decoding.push(token))?;
+    text += &decoding.finish();
+    Ok(Sample { prompt: shown, text })
+}

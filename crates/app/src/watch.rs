@@ -1,0 +1,85 @@
+//! What is seen while a run trains: a bar that moves, or a plain line now and then.
+
+use crate::terminal::{Progress, Terminal, count, duration};
+use lingot_spec::RunSpec;
+use lingot_spec::event::{Event, Step};
+
+/// How much of the shown loss and speed is the newest step's.
+const SMOOTHING: f64 = 0.1;
+
+/// The listener of a run.
+pub struct Watch<'a> {
+    run: &'a RunSpec,
+    terminal: &'a Terminal,
+    progress: Progress,
+    loss: Option<f64>,
+    step_s: Option<f64>,
+    held_out: Option<f64>,
+    before: Option<(u64, f64)>,
+}
+
+impl<'a> Watch<'a> {
+    pub fn new(run: &'a RunSpec, terminal: &'a Terminal) -> Watch<'a> {
+        let progress = Progress::new(terminal);
+        Watch { run, terminal, progress, loss: None, step_s: None, held_out: None, before: None }
+    }
+
+    /// Shows what happened.
+    pub fn event(&mut self, event: &Event) {
+        match event {
+            Event::Step(step) => self.step(step),
+            Event::Evaluation(scored) => {
+                self.held_out = Some(scored.loss);
+                // The next step's time includes the evaluation, which says nothing about the speed.
+                self.before = None;
+                if !self.terminal.is_terminal {
+                    self.progress.line(&format!("step {}: held-out loss {:.4}", scored.step, scored.loss));
+                }
+            }
+            Event::Resume(resume) => {
+                self.progress.line(&format!("resuming at step {} from {}", resume.step, resume.from));
+            }
+            Event::Anomaly(anomaly) => {
+                let warning = self.terminal.yellow("warning:");
+                self.progress.line(&format!("{warning} step {}: {}", anomaly.step, anomaly.reason));
+            }
+            Event::Start(_) | Event::Experts(_) | Event::Checkpoint(_) | Event::End(_) => {}
+        }
+    }
+
+    /// The bar goes.
+    pub fn finish(&self) {
+        self.progress.finish();
+    }
+
+    fn step(&mut self, step: &Step) {
+        self.loss = Some(smooth(self.loss, step.main_loss));
+        if let Some((tokens, seconds)) = self.before.replace((step.tokens, step.seconds))
+            && step.tokens > tokens
+        {
+            self.step_s = Some(smooth(self.step_s, step.seconds - seconds));
+        }
+        let message = || self.message(step);
+        self.progress.update("step", step.step, self.run.stop.steps, message);
+    }
+
+    fn message(&self, step: &Step) -> String {
+        let mut parts = Vec::new();
+        if self.terminal.is_terminal {
+            parts.push(format!("{}/{}", step.step, self.run.stop.steps));
+        }
+        parts.push(format!("loss {:.3}", self.loss.unwrap_or(step.main_loss)));
+        parts.extend(self.held_out.map(|loss| format!("held out {loss:.3}")));
+        parts.push(format!("{} tokens/s", count(step.tokens_per_s)));
+        let left = self.run.stop.steps.saturating_sub(step.step) as f64;
+        parts.extend(self.step_s.map(|step_s| format!("{} left", duration(left * step_s))));
+        if let (Some(price), Some(money)) = (&self.run.price, step.money) {
+            parts.push(format!("{money:.4} {}", price.currency));
+        }
+        parts.join("  ")
+    }
+}
+
+fn smooth(before: Option<f64>, now: f64) -> f64 {
+    before.filter(|before| before.is_finite()).map_or(now, |before| before + SMOOTHING * (now - before))
+}
