@@ -40,7 +40,8 @@ impl DeviceArgs {
 
 /// A device that cannot be opened has an exit code of its own.
 pub fn open_device(spec: &DeviceSpec) -> Result<Device> {
-    evaluate::open_device(spec).map_err(|error| Failure { code: crate::failure::Code::Device, ..error.into() })
+    evaluate::open_device(spec)
+        .map_err(|error| Failure { code: crate::failure::Code::Device, ..error.into() })
 }
 
 /// A checkpoint on disk.

@@ -71,7 +71,8 @@ struct Report {
 pub fn run(args: &Args, terminal: &Terminal) -> Result<()> {
     let (spec, vocabulary, seed, folder) = wanted(args)?;
     let progress = Progress::new(terminal);
-    let prepared = lingot_data::prepare(&spec, vocabulary, seed, &folder, &|stage| show_stage(&progress, stage));
+    let prepared =
+        lingot_data::prepare(&spec, vocabulary, seed, &folder, &|stage| show_stage(&progress, stage));
     progress.finish();
     let report = Report::new(prepared.map_err(|error| Failure::from(error).with(Code::Input))?);
     if args.json { json::print(&report) } else { report.print() }

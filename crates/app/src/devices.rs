@@ -53,7 +53,11 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let mut text = String::new();
     for device in devices {
-        let memory = if device.memory_bytes == 0 { String::new() } else { format!(", {}", bytes(device.memory_bytes)) };
+        let memory = if device.memory_bytes == 0 {
+            String::new()
+        } else {
+            format!(", {}", bytes(device.memory_bytes))
+        };
         text += &format!("{:<10} {}{memory}\n", device.name, device.description);
     }
     json::write(&text);

@@ -164,12 +164,8 @@ fn score_text(
     let tokenizer = found.tokenizer(args.tokenizer.as_deref())?;
     let trained = found.run.as_ref().map(|run| run.data.sequence);
     let sequence = args.sequence.or(trained).unwrap_or(USUAL_SEQUENCE).max(1) as usize;
-    let corpus = CorpusSpec {
-        path: path.display().to_string(),
-        weight: 1.0,
-        field: args.field.clone(),
-        split: None,
-    };
+    let corpus =
+        CorpusSpec { path: path.display().to_string(), weight: 1.0, field: args.field.clone(), split: None };
     let wrong = |error: lingot_data::Error| Failure::from(error).with(Code::Input);
     let sources = lingot_data::sources(&corpus, Path::new("")).map_err(wrong)?;
     let mut score = TextScore::default();
@@ -188,7 +184,10 @@ fn score_text(
         progress.update("scoring", done as u64 + 1, sources.len() as u64, || source.display().to_string());
     }
     if score.tokens == 0 {
-        return Err(Failure::input(format!("{} has no text to score", path.display()), "name a file with text"));
+        return Err(Failure::input(
+            format!("{} has no text to score", path.display()),
+            "name a file with text",
+        ));
     }
     Ok(TextScores {
         source: corpus.path,
@@ -200,8 +199,8 @@ fn score_text(
 }
 
 fn read_questions(path: &Path) -> Result<Vec<Question>> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::io("read", path, &error).with(Code::Input))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|error| Failure::io("read", path, &error).with(Code::Input))?;
     let hint = "a line is {\"question\": \"...\", \"choices\": [\"...\", \"...\"], \"answer\": 0}";
     let mut questions = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {

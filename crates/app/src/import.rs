@@ -110,9 +110,8 @@ fn write(imported: Imported, out: &Path) -> Result<()> {
     let mut name = out.file_name().unwrap_or_default().to_owned();
     name.push(".importing");
     let aside = out.with_file_name(name);
-    let written = write_aside(imported, &aside).and_then(|()| {
-        fs::rename(&aside, out).map_err(|error| Failure::io("rename", &aside, &error))
-    });
+    let written = write_aside(imported, &aside)
+        .and_then(|()| fs::rename(&aside, out).map_err(|error| Failure::io("rename", &aside, &error)));
     if written.is_err() {
         // Nothing half-written stays; the error that matters is the first one.
         let _ = fs::remove_dir_all(&aside);

@@ -109,16 +109,41 @@ impl Figures {
             ("activated", format!("{} per token", figure(self.activated_parameters))),
         ];
         if self.mtp_parameters > 0 {
-            rows.push(("prediction", format!("{} more in the multi-token-prediction layer", figure(self.mtp_parameters))));
+            rows.push((
+                "prediction",
+                format!("{} more in the multi-token-prediction layer", figure(self.mtp_parameters)),
+            ));
         }
         rows.extend([
-            ("work", format!("{}FLOP per token, forward and backward, at {} tokens", spaced(self.flops_per_token), self.sequence)),
-            ("to train", format!("{} for weights, gradients and optimizer state", bytes(self.bytes_to_train))),
+            (
+                "work",
+                format!(
+                    "{}FLOP per token, forward and backward, at {} tokens",
+                    spaced(self.flops_per_token),
+                    self.sequence
+                ),
+            ),
+            (
+                "to train",
+                format!("{} for weights, gradients and optimizer state", bytes(self.bytes_to_train)),
+            ),
             ("vocabulary", model.vocabulary.to_string()),
             ("width", model.width.to_string()),
             ("layers", format!("{}, of which {} dense", model.layers, model.dense_layers)),
-            ("attention", format!("{} query heads, {} key and value heads, {} wide", model.heads, model.kv_heads, model.head_width)),
-            ("experts", format!("{} of width {}, {} chosen per token, {} shared", model.experts, model.expert_width, model.choices, model.shared_experts)),
+            (
+                "attention",
+                format!(
+                    "{} query heads, {} key and value heads, {} wide",
+                    model.heads, model.kv_heads, model.head_width
+                ),
+            ),
+            (
+                "experts",
+                format!(
+                    "{} of width {}, {} chosen per token, {} shared",
+                    model.experts, model.expert_width, model.choices, model.shared_experts
+                ),
+            ),
         ]);
         let rows: String = rows.iter().map(|(name, value)| format!("{name:<12} {value}\n")).collect();
         json::write(&format!("{:<12} {}\n{rows}", "model", self.name));

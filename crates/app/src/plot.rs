@@ -41,7 +41,9 @@ impl Frame {
     fn around(training: &[(u64, f64)], held_out: &[(u64, f64)]) -> Option<Frame> {
         let all = || training.iter().chain(held_out);
         let range = |values: &mut dyn Iterator<Item = f64>| {
-            values.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], value| [low.min(value), high.max(value)])
+            values.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], value| {
+                [low.min(value), high.max(value)]
+            })
         };
         let steps = range(&mut all().map(|&(step, _)| step as f64));
         let losses = range(&mut all().map(|&(_, loss)| loss));
@@ -82,7 +84,8 @@ impl Frame {
         for (index, row) in rows.iter().enumerate() {
             let share = index as f64 / (HEIGHT - 1) as f64;
             let loss = self.losses[1] - share * (self.losses[1] - self.losses[0]);
-            let label = if index % 4 == 0 || index == HEIGHT - 1 { format!("{loss:7.3}") } else { " ".repeat(7) };
+            let label =
+                if index % 4 == 0 || index == HEIGHT - 1 { format!("{loss:7.3}") } else { " ".repeat(7) };
             let row: String = row.iter().collect();
             text += &format!("{label} |{}\n", row.trim_end());
         }
@@ -111,13 +114,19 @@ mod tests {
         assert_eq!(lines.len(), HEIGHT + 2);
         assert!(lines[0].starts_with("  8.000 |o"), "{plot}");
         assert!(lines[HEIGHT - 1].starts_with("  3.000 |") && lines[HEIGHT - 1].ends_with('o'), "{plot}");
-        assert!(lines[HEIGHT + 1].starts_with("         0 ") && lines[HEIGHT + 1].ends_with("200 steps"), "{plot}");
+        assert!(
+            lines[HEIGHT + 1].starts_with("         0 ") && lines[HEIGHT + 1].ends_with("200 steps"),
+            "{plot}"
+        );
     }
 
     #[test]
     fn nothing_finite_draws_nothing_and_a_constant_draws_a_line() {
         assert_eq!(losses(&[(1, f64::NAN)], &[]), "");
         assert_eq!(losses(&[(1, 2.0)], &[]), "");
-        assert!(losses(&[(1, 2.0), (9, 2.0)], &[]).contains('\u{28e4}') || losses(&[(1, 2.0), (9, 2.0)], &[]).len() > 100);
+        assert!(
+            losses(&[(1, 2.0), (9, 2.0)], &[]).contains('\u{28e4}')
+                || losses(&[(1, 2.0), (9, 2.0)], &[]).len() > 100
+        );
     }
 }

@@ -92,7 +92,8 @@ impl Report {
         if let (Some(first), Some(last), Some(perplexity)) =
             (self.first_held_out_loss, self.held_out_loss, self.perplexity)
         {
-            let bits = self.bits_per_byte.map(|bits| format!(", {bits:.3} bits per byte")).unwrap_or_default();
+            let bits =
+                self.bits_per_byte.map(|bits| format!(", {bits:.3} bits per byte")).unwrap_or_default();
             text += &format!("held-out loss  {first:.4} -> {last:.4}  (perplexity {perplexity:.2}{bits})\n");
         }
         let (tokens, time) = (count(self.tokens as f64), duration(self.seconds));

@@ -149,9 +149,14 @@ mod tests {
 
     #[test]
     fn counts_keep_three_digits() {
-        for (number, text) in
-            [(0.0, "0"), (999.0, "999"), (1000.0, "1.00 K"), (16.8e9, "16.8 B"), (290.6e9, "291 B"), (12.34e3, "12.3 K")]
-        {
+        for (number, text) in [
+            (0.0, "0"),
+            (999.0, "999"),
+            (1000.0, "1.00 K"),
+            (16.8e9, "16.8 B"),
+            (290.6e9, "291 B"),
+            (12.34e3, "12.3 K"),
+        ] {
             assert_eq!(count(number), text);
         }
         assert_eq!(bytes(1_234_567), "1.23 MB");
@@ -159,7 +164,8 @@ mod tests {
 
     #[test]
     fn times_are_told_in_the_largest_fitting_units() {
-        for (seconds, text) in [(3.21, "3.2 s"), (59.0, "59 s"), (83.0, "1 min 23 s"), (3723.0, "1 h 02 min")] {
+        for (seconds, text) in [(3.21, "3.2 s"), (59.0, "59 s"), (83.0, "1 min 23 s"), (3723.0, "1 h 02 min")]
+        {
             assert_eq!(duration(seconds), text);
         }
     }

@@ -61,7 +61,8 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<bool> {
 
     let mut watch = Watch::new(run, terminal);
     interrupt::training_begins();
-    let done = step::train(&resolved, &dataset, &device, &mut |event| watch.event(event), &interrupt::REQUESTED);
+    let done =
+        step::train(&resolved, &dataset, &device, &mut |event| watch.event(event), &interrupt::REQUESTED);
     interrupt::training_ends();
     watch.finish();
     let summary = done?;
@@ -148,7 +149,8 @@ fn prepare(run: &RunSpec, terminal: &Terminal) -> Result<Dataset> {
 /// The report of a run whose end was reached by an earlier process.
 fn finished(run: &RunSpec) -> Result<Option<Report>> {
     let folder = Path::new(&run.folder);
-    let Some((_, path)) = checkpoints::list(&folder.join("checkpoints")).ok().and_then(|mut all| all.pop()) else {
+    let Some((_, path)) = checkpoints::list(&folder.join("checkpoints")).ok().and_then(|mut all| all.pop())
+    else {
         return Ok(None);
     };
     let Ok(manifest) = manifest_file::read(&path) else {

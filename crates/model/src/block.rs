@@ -38,6 +38,7 @@ pub(crate) struct BlockSaved {
     inner: Inner,
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one per layer")]
 enum Inner {
     Kept {
         attention: AttentionSaved,
@@ -50,6 +51,7 @@ enum Inner {
     },
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one per layer")]
 enum MlpSaved {
     Dense(DenseSaved),
     Moe(MoeSaved),

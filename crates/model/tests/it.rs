@@ -1,5 +1,8 @@
 //! The model's tests: gradients by finite differences, what recomputation and splitting may not change, decoding.
 
+// Clippy's exemption for tests does not reach their helpers.
+#![allow(clippy::unwrap_used)]
+
 #[path = "it/decode.rs"]
 mod decode;
 #[path = "it/gradients.rs"]

@@ -12,6 +12,9 @@ use lingot_spec::tensors::{TensorSpec, buffers};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
+/// The newest sound checkpoint, and what was wrong with newer ones.
+pub(crate) type Found = (PathBuf, Vec<String>);
+
 /// Writes checkpoints in the background, one at a time.
 pub(crate) struct Saver {
     folder: PathBuf,
@@ -21,7 +24,7 @@ pub(crate) struct Saver {
 
 impl Saver {
     /// For the run in `folder`; also the newest sound checkpoint, and what was wrong with newer ones.
-    pub(crate) fn open(folder: &Path) -> Result<(Saver, Option<(PathBuf, Vec<String>)>)> {
+    pub(crate) fn open(folder: &Path) -> Result<(Saver, Option<Found>)> {
         let folder = folder.join("checkpoints");
         let found = checkpoints::latest(&folder)?;
         let newest = found.as_ref().map_or_else(|| folder.clone(), |(path, _)| path.clone());

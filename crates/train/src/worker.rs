@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::evaluate::{self, HeldOut};
 use crate::optimizer::Optimizer;
-use crate::saving::Saver;
+use crate::saving::{Found, Saver};
 use crate::schedule;
 use crate::stop::Progress;
 use lingot_data::{Batch, Dataset};
@@ -36,7 +36,7 @@ pub struct Worker<'a> {
     /// The learning rate of the step taken last.
     pub(crate) last_rate: f64,
     /// The checkpoint this process began from, and what was wrong with newer ones.
-    pub(crate) resumed: Option<(PathBuf, Vec<String>)>,
+    pub(crate) resumed: Option<Found>,
     pub(crate) run: &'a RunSpec,
     pub(crate) optimizer: Optimizer,
     pub(crate) saver: Saver,

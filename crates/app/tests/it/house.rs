@@ -70,7 +70,8 @@ fn unsafe_code_lives_on_the_device_floor_only() {
     for (room, _) in HOUSE.iter().filter(|(room, _)| *room != "device") {
         for path in rust_files(&crates().join(room)) {
             let text = fs::read_to_string(&path).unwrap();
-            let words = ["allow(unsafe_code)".to_owned(), format!("{} {{", "unsafe"), format!("{} fn", "unsafe")];
+            let words =
+                ["allow(unsafe_code)".to_owned(), format!("{} {{", "unsafe"), format!("{} fn", "unsafe")];
             for word in words.iter().filter(|_| !path.ends_with("it/house.rs")) {
                 assert!(!text.contains(word.as_str()), "{} contains `{word}`", path.display());
             }

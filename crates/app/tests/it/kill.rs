@@ -67,7 +67,17 @@ fn start(run: &Path) -> Child {
 fn hashes(folder: &Path, threads: u32) -> Vec<(String, String)> {
     let last = folder.join(format!("out-{threads}/checkpoints/step-00000120"));
     let manifest = checkpoint::verify(&last).unwrap();
-    manifest.tensors.into_iter().map(|entry| (format!("{}/{}", entry.file, entry.name), entry.blake3)).collect()
+    manifest
+        .tensors
+        .into_iter()
+        .map(|entry| (format!("{}/{}", entry.file, entry.name), entry.blake3))
+        .collect()
+}
+
+/// Whether a save was under way.
+fn has_partial(checkpoints: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(checkpoints) else { return false };
+    entries.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == "partial"))
 }
 
 #[test]
@@ -84,7 +94,7 @@ fn fifty_kills_change_no_bit() {
 
     let run = write_run(disturbed.path(), 1);
     let mut random = 0x9e37_79b9_u64;
-    let (mut kills, mut finished) = (0, 0);
+    let (mut kills, mut finished, mut saving) = (0, 0, 0);
     while kills < KILLS {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let mut child = start(&run);
@@ -99,8 +109,12 @@ fn fifty_kills_change_no_bit() {
             assert!(finished < 50, "the run is too short to be killed");
         } else {
             kills += 1;
+            let checkpoints = disturbed.path().join("out-1/checkpoints");
+            saving += u32::from(has_partial(&checkpoints));
         }
     }
     assert!(start(&run).wait().unwrap().success());
     assert_eq!(wanted, hashes(disturbed.path(), 1), "after {kills} kills");
+    println!("{kills} kills, {saving} of them while saving; {finished} runs were finished on the way");
+    assert!(saving > 0, "no kill fell into a save");
 }

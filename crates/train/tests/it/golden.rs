@@ -75,7 +75,7 @@ impl Case {
             all[step * count..(step + 1) * count].iter().map(|&value| value as f32).collect()
         };
         let keep = self.expected["keep"][step].as_f64().unwrap();
-        let warmth = (self.spec.router.warmup_steps > 0).then(|| Warmth { keep, noise: &noise });
+        let warmth = (self.spec.router.warmup_steps > 0).then_some(Warmth { keep, noise: &noise });
         gradients.clear().unwrap();
         let inputs = Inputs::new(&model.device, rows, mtp).unwrap();
         model.differentiate(&inputs, totals, warmth, &[Recompute::Nothing], gradients).unwrap();
