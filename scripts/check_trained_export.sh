@@ -4,7 +4,9 @@ set -eu
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-lingot() { cargo run --quiet --release -- "$@"; }
+cargo build --quiet --release --package lingot-app --package lingot-train --example expected_text --bin lingot
+bin=${CARGO_TARGET_DIR:-target}/release
+lingot() { "$bin/lingot" "$@"; }
 
 for case in "toy glm4_moe" "toy-v1 qwen3_moe"; do
     read -r preset format <<<"$case"
@@ -13,10 +15,10 @@ for case in "toy glm4_moe" "toy-v1 qwen3_moe"; do
         more=(--set model.shared_experts=0 --set model.qk_norm=true)
     fi
     run=$work/$preset
-    lingot train runs/quickstart.toml --set "folder=$run" --set "model.preset=$preset" --set "data.cache=$work/data" \
+    lingot train runs/quickstart.toml --set "folder=$run" --set "model.preset=$preset" \
         --set stop.steps=30 --set evaluation.every=0 --set checkpoint.every=0 "${more[@]}" --json >"$work/train.json" 2>/dev/null
     lingot export "$run" --format "$format" --out "$work/$format" --json >/dev/null
-    cargo run --quiet --release -p lingot-train --example expected_text -- "$run" "$work/$preset.json"
+    "$bin/examples/expected_text" "$run" "$work/$preset.json"
     target/venv/bin/python scripts/check_export.py "$work/$format" --expect "$work/$preset.json" >"$work/answer.json"
     echo "$preset as $format: same logits and greedy text"
 done
