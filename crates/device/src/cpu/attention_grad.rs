@@ -11,7 +11,7 @@ use super::gemm::{Matrix, Product, Sizes, Target, block, small_product};
 use super::kernel::wide;
 use super::scratch::{Packed, Scratch, take, with_scratch};
 use super::team::{Shares, Team};
-use super::vector::{exp, sum_by};
+use super::vector::{self, exp};
 use std::ops::Range;
 
 /// What forward left behind, and the gradient by its output.
@@ -267,7 +267,7 @@ impl Work<'_> {
 
 wide! {
     fn dot(a: &[f32], b: &[f32]) -> f32 {
-        sum_by(a.len(), |i| a[i] * b[i])
+        vector::dot([a, b])
     }
 }
 

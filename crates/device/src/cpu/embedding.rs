@@ -1,8 +1,7 @@
 //! Embedding and its gradient.
 
-use super::team::{Shares, Team};
-use super::{TASK_ELEMENTS, rows_of_a_task};
-use crate::cpu::team::Chunks;
+use super::rows_of_a_task;
+use super::team::{Chunks, Shares, Team};
 
 /// `out[t] = table[tokens[t]]`; the tokens were checked.
 pub(super) fn embedding(team: &Team, table_vd: &[f32], tokens_t: &[i32], d: usize, out_td: &mut [f32]) {
@@ -24,7 +23,6 @@ pub(super) fn embedding_grad(
     d_table_vd: &mut [f32],
 ) {
     const COLUMNS: usize = 64;
-    debug_assert!(COLUMNS <= TASK_ELEMENTS);
     let shares = Shares::of(d_table_vd);
     team.each(d.div_ceil(COLUMNS), |task| {
         let from = task * COLUMNS;

@@ -10,7 +10,7 @@ use super::micro::{DEPTH, Micros, PITCH, Tile};
 use super::pack::{pack_a, pack_b};
 use super::scratch::{Packed, with_scratch};
 use super::team::{Shares, Team};
-use super::vector::sum_by;
+use super::vector::dot;
 
 /// Most rows and columns of a tile of C: packed A and B of a tile fit the second-level cache together.
 const TILE: usize = 256;
@@ -199,7 +199,7 @@ pub(super) unsafe fn block(kernel: Kernel, packed: &mut Packed, product: &Produc
         pack_a(kernel, a.from(0, from), layout, &mut packed.a);
         let add = target.add || from > 0;
         // SAFETY: packed as the layout says, and `to` is the corner of the window checked above.
-        unsafe { sweep(layout, a.column_pitch == 1, packed, to, target.pitch, add) };
+        unsafe { sweep(layout, layout.a_as_rows(a), packed, to, target.pitch, add) };
     }
 }
 
@@ -213,6 +213,12 @@ pub(super) struct Layout {
 }
 
 impl Layout {
+    /// Whether A is packed as rows. Where it is stored by columns, copying pieces of columns pays for tall tiles only;
+    /// low ones have too many, and A is transposed.
+    pub(super) fn a_as_rows(self, a: Matrix<'_>) -> bool {
+        a.column_pitch == 1 || self.micros.rows <= 8
+    }
+
     /// Row tiles, of nearly equal height: their first rows and heights.
     #[inline(always)]
     pub(super) fn row_tiles(self) -> impl Iterator<Item = (usize, usize)> + Clone {
@@ -261,7 +267,7 @@ super::kernel::wide! {
     fn dots(a: &[f32], b: &[f32], pitch: usize, out: &mut [f32], add: bool) {
         for (j, out) in out.iter_mut().enumerate() {
             let row = &b[j * pitch..][..a.len()];
-            let sum = sum_by(a.len(), |i| a[i] * row[i]);
+            let sum = dot([a, row]);
             *out = if add { *out + sum } else { sum };
         }
     }

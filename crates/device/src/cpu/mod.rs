@@ -134,3 +134,23 @@ impl Backend for Cpu {
         self.memory.memory_in_use()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::Device;
+
+    #[test]
+    fn every_kernel_passes_the_suite_with_the_same_bits_on_sixteen_threads() {
+        for kernel in Kernel::all() {
+            let device = Device::new(Cpu::with_kernel(1, kernel));
+            let failed = |verdict: &crate::conformance::Verdict| !verdict.passed;
+            let failures: Vec<_> =
+                crate::conformance::check(&device).unwrap().into_iter().filter(failed).collect();
+            assert!(failures.is_empty(), "{}: {failures:?}", kernel.name());
+            let alone = crate::conformance::outputs(&device).unwrap();
+            let many = crate::conformance::outputs(&Device::new(Cpu::with_kernel(16, kernel))).unwrap();
+            assert!(alone == many, "{}: one thread and sixteen differ", kernel.name());
+        }
+    }
+}

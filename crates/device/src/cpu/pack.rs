@@ -9,17 +9,18 @@ use super::prefetch::{LINE, prefetch};
 /// Rows between the one that is copied and the one that is asked for.
 const ROWS_AHEAD: usize = 8;
 
-/// Packs m x depth of A: as rows `PITCH` apart where A is stored by rows, else as columns of each row tile.
+/// Packs m x depth of A, as rows `PITCH` apart or as columns of each row tile: see `Layout::a_as_rows`.
 pub(super) fn pack_a(kernel: Kernel, a: Matrix<'_>, layout: Layout, to: &mut [f32]) {
     let Layout { m, depth, .. } = layout;
     a.corner(m, depth);
     if a.column_pitch == 1 {
         return stack(kernel, a, layout, to);
     }
-    if layout.micros.rows > 8 {
-        spread::<16>(kernel, a, layout, to);
+    if layout.a_as_rows(a) {
+        // Each stored line is a column of A: the other way round from B's, and the same code.
+        transpose(kernel, a, depth, m, PITCH, to);
     } else {
-        spread::<8>(kernel, a, layout, to);
+        spread(kernel, a, layout, to);
     }
 }
 
@@ -47,9 +48,9 @@ fn copy_ahead(from: &[f32], to: &mut [f32], ahead: *const f32) {
 }
 
 wide! {
-    /// Copies columns of A, a piece to each row tile. Copies of a fixed width are fast, so each copies `W` values, of
-    /// which those too many are overwritten by the next column's.
-    fn spread<const W: usize>(a: Matrix<'_>, layout: Layout, to: &mut [f32]) {
+    /// Copies columns of A, a piece to each row tile. Copies of a fixed width are fast, so each copies a whole line, of
+    /// which what is too much is overwritten by the next column's.
+    fn spread(a: Matrix<'_>, layout: Layout, to: &mut [f32]) {
         let depth = layout.depth;
         let tiles = layout.row_tiles();
         for p in 0..depth {
@@ -58,8 +59,8 @@ wide! {
             for (first, rows) in tiles.clone() {
                 let (from, to) = (&column[first..], &mut to[first * depth + p * rows..]);
                 prefetch(ahead.wrapping_add(first));
-                if (depth - 1 - p) * rows + rows >= W && from.len() >= W {
-                    to[..W].copy_from_slice(&from[..W]);
+                if (depth - 1 - p) * rows + rows >= LINE && from.len() >= LINE {
+                    to[..LINE].copy_from_slice(&from[..LINE]);
                 } else {
                     to[..rows].copy_from_slice(&from[..rows]);
                 }

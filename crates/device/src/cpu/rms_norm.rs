@@ -4,7 +4,7 @@ use super::kernel::wide;
 use super::rows_of_a_task;
 use super::scratch::take;
 use super::team::{Chunks, Team};
-use super::vector::sum_by;
+use super::vector::dot;
 
 /// `out = x / sqrt(mean(x^2) + epsilon) * scale`.
 pub(super) fn rms_norm(team: &Team, x: &[f32], scale_d: &[f32], epsilon: f32, out: &mut [f32]) {
@@ -29,7 +29,7 @@ wide! {
 
 #[inline(always)]
 fn inverse_rms(x: &[f32], epsilon: f32) -> f32 {
-    1.0 / (sum_by(x.len(), |i| x[i] * x[i]) / x.len() as f32 + epsilon).sqrt()
+    1.0 / (dot([x, x]) / x.len() as f32 + epsilon).sqrt()
 }
 
 /// What `rms_norm_grad` reads.
@@ -78,9 +78,10 @@ wide! {
         sums.fill(0.0);
         for ((d_out, x), d_x) in d_out.chunks_exact(d).zip(x.chunks_exact(d)).zip(d_x.chunks_exact_mut(d)) {
             let inverse = inverse_rms(x, epsilon);
-            let dot = sum_by(d, |i| d_out[i] * scale_d[i] * x[i]);
-            let back = inverse * inverse * inverse * dot / d as f32;
-            let (d_out, x, scale_d, sums) = (&d_out[..d], &x[..d], &scale_d[..d], &mut sums[..d]);
+            let along = dot([d_out, scale_d, x]);
+            let back = inverse * inverse * inverse * along / d as f32;
+            let (d_out, x, scale_d) = (&d_out[..d], &x[..d], &scale_d[..d]);
+            let (sums, d_x) = (&mut sums[..d], &mut d_x[..d]);
             for i in 0..d {
                 sums[i] += d_out[i] * x[i] * inverse;
             }

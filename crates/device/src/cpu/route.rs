@@ -6,7 +6,7 @@
 use super::kernel::wide;
 use super::scratch::{take, with_scratch};
 use super::team::{Chunks, Team};
-use super::vector::{exp, exp_in_place, max, sigmoid, sum_by};
+use super::vector::{dot, exp, exp_in_place, max, sigmoid};
 use crate::op::RouteRule;
 use lingot_spec::Score;
 
@@ -131,7 +131,7 @@ wide! {
     fn add_shares(scores: &[f32], score: Score, sums: &mut [f64]) {
         let sum = match score {
             Score::Softmax => 1.0,
-            Score::Sigmoid => f64::from(sum_by(scores.len(), |i| scores[i])),
+            Score::Sigmoid => f64::from(dot([scores])),
         };
         for (sums, &score) in sums.iter_mut().zip(scores) {
             *sums += f64::from(score) / sum;
@@ -303,7 +303,7 @@ wide! {
         let (logits, scores, d_scores) = (&logits[..e], &scores[..e], &d_scores[..e]);
         match score {
             Score::Softmax => {
-                let along = sum_by(e, |i| scores[i] * d_scores[i]);
+                let along = dot([scores, d_scores]);
                 for i in 0..e {
                     d_logits[i] = keep * (scores[i] * (d_scores[i] - along) + z * scores[i]);
                 }

@@ -20,18 +20,19 @@ pub(super) fn sums(team: &Team, x: &[f32], partial: &mut Vec<f64>) -> [f64; 2] {
 wide! {
     fn piece(x: &[f32], sums: &mut [f64]) {
         let mut lanes = [[0.0_f64; LANES]; 2];
-        let mut add = |x: &[f32]| {
-            for (lane, &x) in x.iter().enumerate() {
-                let x = f64::from(x);
+        let (lines, rest) = x.as_chunks::<LANES>();
+        for line in lines {
+            for lane in 0..LANES {
+                let x = f64::from(line[lane]);
                 lanes[0][lane] += x;
                 lanes[1][lane] += x * x;
             }
-        };
-        let mut chunks = x.chunks_exact(LANES);
-        for chunk in &mut chunks {
-            add(&chunk[..LANES]);
         }
-        add(chunks.remainder());
+        for (lane, &x) in rest.iter().enumerate() {
+            let x = f64::from(x);
+            lanes[0][lane] += x;
+            lanes[1][lane] += x * x;
+        }
         sums[0] = lanes[0].iter().sum();
         sums[1] = lanes[1].iter().sum();
     }

@@ -3,7 +3,7 @@
 use super::kernel::wide;
 use super::rows_of_a_task;
 use super::team::{Chunks, Team};
-use super::vector::{sigmoid, sum_by};
+use super::vector::{LANES, fold, sigmoid};
 
 /// `out = silu(gate) * up`, times the row's weight where given.
 pub(super) fn swiglu(team: &Team, f: usize, gate_up: &[f32], weights_r: Option<&[f32]>, out_rf: &mut [f32]) {
@@ -65,18 +65,40 @@ wide! {
             let weight = weights_r.map_or(1.0, |weights| weights[row]);
             let (gate, up) = both.split_at(f);
             let (d_gate, d_up) = d_both.split_at_mut(f);
-            let (up, d_out, d_up) = (&up[..f], &d_out[..f], &mut d_up[..f]);
-            for i in 0..f {
-                let s = sigmoid(gate[i]);
-                let silu = gate[i] * s;
-                let d = d_out[i] * weight;
-                d_up[i] = d * silu;
-                d_gate[i] = d * up[i] * (s + silu * (1.0 - s));
+            let (up, d_out, d_gate, d_up) = (&up[..f], &d_out[..f], &mut d_gate[..f], &mut d_up[..f]);
+            let mut lanes = [0.0; LANES];
+            for from in (0..f).step_by(LANES) {
+                let end = f.min(from + LANES);
+                let inputs = [&gate[from..end], &up[from..end], &d_out[from..end]];
+                piece(inputs, [&mut d_gate[from..end], &mut d_up[from..end]], weight, &mut lanes);
             }
             if let Some(d_weights) = d_weights_r.as_deref_mut() {
-                // silu(gate) * up again, from what was just written where the weight allows.
-                d_weights[row] = sum_by(f, |i| d_out[i] * (gate[i] * sigmoid(gate[i]) * up[i]));
+                d_weights[row] = fold(lanes);
             }
         }
+    }
+}
+
+/// The gradient of up to `LANES` elements; `lanes` add the gradient by the row's weight.
+#[inline(always)]
+fn piece(
+    [gate, up, d_out]: [&[f32]; 3],
+    [d_gate, d_up]: [&mut [f32]; 2],
+    weight: f32,
+    lanes: &mut [f32; LANES],
+) {
+    let mut one = |i: usize| {
+        let s = sigmoid(gate[i]);
+        let silu = gate[i] * s;
+        let d = d_out[i] * weight;
+        d_up[i] = d * silu;
+        d_gate[i] = d * up[i] * (s + silu * (1.0 - s));
+        lanes[i] += d_out[i] * (silu * up[i]);
+    };
+    // A length that the compiler knows is what makes vectors.
+    if gate.len() == LANES && up.len() == LANES && d_out.len() == LANES {
+        (0..LANES).for_each(&mut one);
+    } else {
+        (0..gate.len()).for_each(&mut one);
     }
 }

@@ -43,20 +43,31 @@ pub(super) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// The sum of `term(i)` over `0..len`.
+/// The sum over i of the products of the i-th elements of all factors, which are as long as the first.
 #[inline(always)]
-pub(super) fn sum_by(len: usize, term: impl Fn(usize) -> f32) -> f32 {
+pub(super) fn dot<const N: usize>(factors: [&[f32]; N]) -> f32 {
+    let len = factors[0].len();
+    let parts = factors.map(|factor| factor[..len].as_chunks::<LANES>());
     let mut lanes = [0.0; LANES];
-    let whole = len - len % LANES;
-    for from in (0..whole).step_by(LANES) {
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += term(from + lane);
+    for chunk in 0..len / LANES {
+        let lines = parts.map(|(lines, _)| &lines[chunk]);
+        for lane in 0..LANES {
+            lanes[lane] += product(lines.map(|line| line[lane]));
         }
     }
-    for (lane, sum) in lanes.iter_mut().enumerate().take(len - whole) {
-        *sum += term(whole + lane);
+    for lane in 0..len % LANES {
+        lanes[lane] += product(parts.map(|(_, rest)| rest[lane]));
     }
     fold(lanes)
+}
+
+#[inline(always)]
+fn product<const N: usize>(factors: [f32; N]) -> f32 {
+    let mut product = factors[0];
+    for factor in &factors[1..] {
+        product *= factor;
+    }
+    product
 }
 
 /// The lanes of a sum, added pairwise.
@@ -75,31 +86,32 @@ pub(super) fn fold(mut lanes: [f32; LANES]) -> f32 {
 /// The largest of all; -infinity for none; NaN is passed over.
 #[inline(always)]
 pub(super) fn max(values: &[f32]) -> f32 {
+    let larger = |value: f32, most: f32| if value > most { value } else { most };
     let mut lanes = [f32::NEG_INFINITY; LANES];
-    let mut chunks = values.chunks_exact(LANES);
-    for chunk in &mut chunks {
-        for (lane, &value) in lanes.iter_mut().zip(chunk) {
-            *lane = if value > *lane { value } else { *lane };
+    let (lines, rest) = values.as_chunks::<LANES>();
+    for line in lines {
+        for lane in 0..LANES {
+            lanes[lane] = larger(line[lane], lanes[lane]);
         }
     }
-    for (lane, &value) in lanes.iter_mut().zip(chunks.remainder()) {
-        *lane = if value > *lane { value } else { *lane };
+    for (lane, &value) in lanes.iter_mut().zip(rest) {
+        *lane = larger(value, *lane);
     }
-    lanes.iter().fold(f32::NEG_INFINITY, |most, &lane| if lane > most { lane } else { most })
+    lanes.iter().fold(f32::NEG_INFINITY, |most, &lane| larger(lane, most))
 }
 
 /// Replaces each value by e^(value - shift) and returns their sum.
 #[inline(always)]
 pub(super) fn exp_in_place(values: &mut [f32], shift: f32) -> f32 {
     let mut lanes = [0.0; LANES];
-    let mut chunks = values.chunks_exact_mut(LANES);
-    for chunk in &mut chunks {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *value = exp(*value - shift);
-            *lane += *value;
+    let (lines, rest) = values.as_chunks_mut::<LANES>();
+    for line in lines {
+        for lane in 0..LANES {
+            line[lane] = exp(line[lane] - shift);
+            lanes[lane] += line[lane];
         }
     }
-    for (lane, value) in lanes.iter_mut().zip(chunks.into_remainder()) {
+    for (lane, value) in lanes.iter_mut().zip(rest) {
         *value = exp(*value - shift);
         *lane += *value;
     }
@@ -133,7 +145,8 @@ mod tests {
     #[test]
     fn sums_take_every_term_once() {
         for len in [0, 1, 31, 32, 33, 100] {
-            assert_eq!(sum_by(len, |i| i as f32), (0..len).sum::<usize>() as f32);
+            let numbers: Vec<f32> = (0..len).map(|i| i as f32).collect();
+            assert_eq!(dot([&numbers, &vec![2.0; len]]), (0..len).sum::<usize>() as f32 * 2.0);
         }
     }
 }
