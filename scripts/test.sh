@@ -60,7 +60,7 @@ else
     part "transformers' own classes" $python scripts/reference/check_transformers.py --check
     part "PyTorch's training loop" $python scripts/reference/check_train.py
     part "Megatron's reader, pyarrow, tokenizers" $python scripts/check_megatron.py
-    part "same held-out loss as PyTorch" bash scripts/compare_pytorch.sh --quick
+    part "same held-out loss as PyTorch" $python scripts/compare_pytorch.py --quick
     part "a trained model in transformers" bash scripts/check_trained_export.sh
 fi
 
