@@ -4,6 +4,7 @@
 // A program exports nothing, so `pub` only says what other files may use.
 #![allow(unreachable_pub)]
 
+mod bench;
 mod checkpoint;
 mod data;
 mod devices;
@@ -25,6 +26,7 @@ mod watch;
 use clap::{Parser, Subcommand};
 use failure::{Code, Result};
 use std::process::ExitCode;
+use std::time::Instant;
 use terminal::Terminal;
 
 /// Trains Mixture-of-Experts language models on the devices that are there.
@@ -54,12 +56,14 @@ enum Command {
     Import(import::Args),
     Merge(merge::Args),
     Devices(devices::Args),
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
+    let start = Instant::now();
     let line = Line::parse();
     let terminal = Terminal::detect();
-    let done = run(line.command, &terminal);
+    let done = run(line.command, &terminal, start);
     match done {
         Ok(code) => code,
         Err(failure) => {
@@ -69,7 +73,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command, terminal: &Terminal) -> Result<ExitCode> {
+fn run(command: Command, terminal: &Terminal, start: Instant) -> Result<ExitCode> {
     match command {
         Command::Train(args) => {
             let is_interrupted = train::run(&args, terminal)?;
@@ -83,6 +87,7 @@ fn run(command: Command, terminal: &Terminal) -> Result<ExitCode> {
         Command::Import(args) => import::run(&args)?,
         Command::Merge(args) => merge::run(&args)?,
         Command::Devices(args) => devices::run(&args)?,
+        Command::Bench(args) => bench::run(&args, start)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -16,6 +16,7 @@ mod op_cost;
 pub mod ops;
 pub mod reference;
 pub mod tensor;
+pub mod timed;
 
 pub use backend::{Backend, DeviceInfo, Slot};
 pub use error::{Error, Result};

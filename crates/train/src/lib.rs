@@ -1,5 +1,6 @@
 //! The training floor: the loop and everything a run keeps, from its config to its last checkpoint.
 
+pub mod bench;
 pub mod checkpoint;
 pub mod checkpoints;
 pub mod config;

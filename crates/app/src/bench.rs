@@ -1,0 +1,119 @@
+//! `lingot bench train`: how fast this machine trains, and what takes the time.
+
+use crate::failure::{Failure, Result};
+use crate::json;
+use crate::terminal::{bytes, count};
+use lingot_train::bench::{self, Case, Report, Request, RoutingReport};
+use std::time::Instant;
+
+/// Measure this machine.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  lingot bench train --model S\n  lingot bench train --model M --profile")]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    Train(TrainArgs),
+}
+
+/// Time whole training steps on made-up tokens.
+///
+/// A step is forward, backward and update, moving the batch to the device included, making its tokens not. Steps with
+/// the router's own choices and steps with equal loads take turns, and both are reported.
+#[derive(clap::Args)]
+struct TrainArgs {
+    /// S (18 M parameters), M (230 M) or L (one layer of Ling-mini-2.0, needs 16 GB)
+    #[arg(long, default_value = "S")]
+    model: String,
+    /// CPU threads; 0 for all
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// Timed steps of each routing
+    #[arg(long, default_value_t = 5)]
+    steps: usize,
+    /// Also say how long each kind of op took
+    #[arg(long)]
+    profile: bool,
+    /// Also time steps in which all tokens choose the same experts
+    #[arg(long)]
+    skewed: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args, start: Instant) -> Result<()> {
+    let What::Train(args) = &args.what;
+    let case = Case::named(&args.model).ok_or_else(|| {
+        Failure::input(format!("no benchmark model is called `{}`", args.model), "there are S, M and L")
+    })?;
+    let request = Request {
+        threads: args.threads,
+        steps: args.steps.max(1),
+        profile: args.profile,
+        skewed: args.skewed,
+    };
+    let report = bench::train(&case, request, start)?;
+    if args.json {
+        return json::print(&report);
+    }
+    json::write(&text(&report));
+    Ok(())
+}
+
+fn text(report: &Report) -> String {
+    let mut text = format!(
+        "{}: {} parameters, {} tokens a step, {:.1} MFLOP a token; {}\n\n",
+        report.model,
+        count(report.parameters as f64),
+        report.tokens_per_step,
+        report.flops_per_token / 1e6,
+        report.device
+    );
+    text += "routing    tokens/s (range)            GFLOP/s  of products  busiest expert\n";
+    text.extend(report.routings.iter().map(line));
+    let matmul = &report.matmul;
+    let [m, k, n] = matmul.shape;
+    text += &format!(
+        "\nproducts   {:.0} GFLOP/s ({:.0} to {:.0}) at {m} x {k} x {n}; registers {:.0} GFLOP/s\n",
+        matmul.gflops_per_s.median,
+        matmul.gflops_per_s.least,
+        matmul.gflops_per_s.most,
+        matmul.registers_gflops_per_s.median
+    );
+    if let Some(peak) = report.peak_memory_bytes {
+        text += &format!("memory     {} at most, {} of tensors\n", bytes(peak), bytes(report.peak_tensor_bytes));
+    }
+    text += &format!(
+        "first step {:.3} s, {:.3} s after the start of the program\n",
+        report.first_step_s, report.start_to_first_step_s
+    );
+    if let Some(profile) = &report.profile {
+        text += "\nop                        calls        ms   share  GFLOP/s     GB/s\n";
+        text.extend(profile.iter().map(|entry| {
+            let (ms, percent) = (1e3 * entry.seconds, 100.0 * entry.share);
+            format!(
+                "{:<24} {:>6.0} {ms:>9.3} {percent:>5.1} % {:>8.1} {:>8.1}\n",
+                entry.op, entry.calls, entry.gflops_per_s, entry.gbytes_per_s
+            )
+        }));
+    }
+    text
+}
+
+fn line(routing: &RoutingReport) -> String {
+    let speed = &routing.tokens_per_s;
+    let name = format!("{:?}", routing.routing).to_lowercase();
+    format!(
+        "{name:<9} {:>9.0} ({:.0} to {:.0}) {:>13.1} {:>10.0} %  {:>8.2} x mean\n",
+        speed.median,
+        speed.least,
+        speed.most,
+        routing.gflops_per_s,
+        100.0 * routing.matmul_share,
+        routing.imbalance
+    )
+}

@@ -1,0 +1,171 @@
+//! The models of the training benchmark, their tokens, and how routing is forced.
+
+use lingot_model::random::Stream;
+use lingot_model::{Rows, Totals};
+use lingot_spec::ModelSpec;
+use lingot_spec::presets::preset;
+use serde::{Deserialize, Serialize};
+
+/// Seeds the initial weights and the tokens.
+pub(super) const SEED: u64 = 1;
+
+/// Sets the stream of tokens apart from others with the same seed.
+const PURPOSE_TOKENS: u64 = 3;
+
+/// Forced routing: the share of the true logits that is kept.
+pub(super) const KEEP: f64 = 0.5;
+
+/// Forced routing: what the chosen experts' logits are pulled to.
+const PULL: f32 = 40.0;
+
+/// A model and the batch it is trained with.
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub name: &'static str,
+    pub model: ModelSpec,
+    pub sequences: usize,
+    pub sequence: usize,
+}
+
+/// Who decides which experts a token visits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Routing {
+    /// The router.
+    Real,
+    /// Token t visits the experts `t*K .. t*K + K`, counted around: all loads are equal.
+    Balanced,
+    /// All tokens visit the first K experts.
+    Skewed,
+}
+
+impl Routing {
+    pub(super) fn all(skewed: bool) -> impl Iterator<Item = Routing> {
+        let count = if skewed { 3 } else { 2 };
+        [Routing::Real, Routing::Balanced, Routing::Skewed].into_iter().take(count)
+    }
+}
+
+impl Case {
+    /// `S` and `M` are the presets `small` and `medium`; `L` is one layer shaped like Ling-mini-2.0's, with a smaller
+    /// vocabulary, so that weights, gradients and moments fit in 24 GiB.
+    pub fn named(name: &str) -> Option<Case> {
+        let (name, model, sequences, sequence) = match name.to_ascii_uppercase().as_str() {
+            "S" => ("S", preset("small")?, 8, 256),
+            "M" => ("M", preset("medium")?, 4, 512),
+            "L" => {
+                let whole = preset("ling-mini-2.0")?;
+                let model =
+                    ModelSpec { vocabulary: 16_384, layers: 1, dense_layers: 0, mtp_layers: 0, ..whole };
+                ("L", model, 4, 512)
+            }
+            _ => return None,
+        };
+        Some(Case { name, model, sequences, sequence })
+    }
+
+    pub fn tokens(&self) -> usize {
+        self.sequences * self.sequence
+    }
+
+    pub fn flops_per_token(&self) -> f64 {
+        self.model.flops_per_token(self.sequence as u32)
+    }
+
+    /// What `WarmLogits` mixes into the logits [T, E] to force the choice; nothing for real routing.
+    pub(super) fn pull(&self, routing: Routing) -> Option<Vec<f32>> {
+        let [experts, choices] = [self.model.experts, self.model.choices].map(|n| n as usize);
+        let step = match routing {
+            Routing::Real => return None,
+            Routing::Balanced => choices,
+            Routing::Skewed => 0,
+        };
+        let mut pull = vec![0.0; self.tokens() * experts];
+        for token in 0..self.tokens() {
+            for choice in 0..choices {
+                pull[token * experts + (token * step + choice) % experts] = PULL;
+            }
+        }
+        Some(pull)
+    }
+}
+
+/// The batch of one step: one document per sequence.
+pub(super) struct Sequences {
+    tokens: Vec<i32>,
+    targets: Vec<i32>,
+    starts: Vec<i32>,
+    positions: Vec<i32>,
+    sequence: usize,
+}
+
+impl Sequences {
+    /// Token ids are `floor(V u^3)` with u uniform, so that some are far more frequent than others, as in text.
+    pub(super) fn of_step(case: &Case, step: u64) -> Sequences {
+        let mut stream = Stream::new(&[SEED, PURPOSE_TOKENS, step]);
+        let vocabulary = case.model.vocabulary;
+        let mut token = || {
+            let uniform = stream.uniform();
+            ((f64::from(vocabulary) * (uniform * uniform * uniform)) as u32).min(vocabulary - 1) as i32
+        };
+        let mut batch = Sequences {
+            tokens: vec![],
+            targets: vec![],
+            starts: vec![],
+            positions: vec![],
+            sequence: case.sequence,
+        };
+        for sequence in 0..case.sequences {
+            let ids: Vec<i32> = (0..=case.sequence).map(|_| token()).collect();
+            batch.tokens.extend(&ids[..case.sequence]);
+            batch.targets.extend(&ids[1..]);
+            batch.starts.extend(std::iter::repeat_n((sequence * case.sequence) as i32, case.sequence));
+            batch.positions.extend(0..case.sequence as i32);
+        }
+        batch
+    }
+
+    pub(super) fn rows(&self) -> Rows<'_> {
+        Rows {
+            tokens_t: &self.tokens,
+            targets_t: &self.targets,
+            starts_t: &self.starts,
+            positions_t: &self.positions,
+            sequence: self.sequence,
+        }
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        totals.add(&self.rows(), false);
+        totals
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn balanced_pulls_visit_every_expert_equally_often() {
+        for name in ["S", "M", "L"] {
+            let case = Case::named(name).unwrap();
+            let experts = case.model.experts as usize;
+            let mut loads = vec![0; experts];
+            for (at, value) in case.pull(Routing::Balanced).unwrap().iter().enumerate() {
+                loads[at % experts] += usize::from(*value > 0.0);
+            }
+            let mean = case.tokens() * case.model.choices as usize / experts;
+            assert_eq!(loads, vec![mean; experts], "{name}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_in_the_vocabulary_and_targets_follow_them() {
+        let case = Case::named("S").unwrap();
+        let batch = Sequences::of_step(&case, 7);
+        assert!(batch.tokens.iter().all(|&token| (0..8192).contains(&token)));
+        assert_eq!(batch.tokens[1..256], batch.targets[..255]);
+        assert_eq!(batch.totals().targets, 2048);
+    }
+}
