@@ -19,8 +19,15 @@ wide! {
         for (row, (both, out)) in gate_up.chunks_exact(2 * f).zip(out_rf.chunks_exact_mut(f)).enumerate() {
             let weight = weights_r.map_or(1.0, |weights| weights[row]);
             let (gate, up) = both.split_at(f);
-            for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
-                *out = gate * sigmoid(gate) * up * weight;
+            for from in (0..f).step_by(LANES) {
+                let mut lines = [[0.0; LANES]; 3];
+                let [gates, ups, outs] = &mut lines;
+                load(gate, from, gates);
+                load(up, from, ups);
+                for i in 0..LANES {
+                    outs[i] = gates[i] * sigmoid(gates[i]) * ups[i] * weight;
+                }
+                store(outs, from, out);
             }
         }
     }
@@ -65,40 +72,46 @@ wide! {
             let weight = weights_r.map_or(1.0, |weights| weights[row]);
             let (gate, up) = both.split_at(f);
             let (d_gate, d_up) = d_both.split_at_mut(f);
-            let (up, d_out, d_gate, d_up) = (&up[..f], &d_out[..f], &mut d_gate[..f], &mut d_up[..f]);
-            let mut lanes = [0.0; LANES];
+            let mut sums = [0.0; LANES];
             for from in (0..f).step_by(LANES) {
-                let end = f.min(from + LANES);
-                let inputs = [&gate[from..end], &up[from..end], &d_out[from..end]];
-                piece(inputs, [&mut d_gate[from..end], &mut d_up[from..end]], weight, &mut lanes);
+                let mut lines = [[0.0; LANES]; 5];
+                let [gates, ups, d_outs, d_gates, d_ups] = &mut lines;
+                load(gate, from, gates);
+                load(up, from, ups);
+                load(d_out, from, d_outs);
+                for i in 0..LANES {
+                    let s = sigmoid(gates[i]);
+                    let silu = gates[i] * s;
+                    let d = d_outs[i] * weight;
+                    d_ups[i] = d * silu;
+                    d_gates[i] = d * ups[i] * (s + silu * (1.0 - s));
+                    sums[i] += d_outs[i] * (silu * ups[i]);
+                }
+                store(d_gates, from, d_gate);
+                store(d_ups, from, d_up);
             }
             if let Some(d_weights) = d_weights_r.as_deref_mut() {
-                d_weights[row] = fold(lanes);
+                d_weights[row] = fold(sums);
             }
         }
     }
 }
 
-/// The gradient of up to `LANES` elements; `lanes` add the gradient by the row's weight.
+/// Reads a line of a row; the last may be short, and its rest stays as it is.
 #[inline(always)]
-fn piece(
-    [gate, up, d_out]: [&[f32]; 3],
-    [d_gate, d_up]: [&mut [f32]; 2],
-    weight: f32,
-    lanes: &mut [f32; LANES],
-) {
-    let mut one = |i: usize| {
-        let s = sigmoid(gate[i]);
-        let silu = gate[i] * s;
-        let d = d_out[i] * weight;
-        d_up[i] = d * silu;
-        d_gate[i] = d * up[i] * (s + silu * (1.0 - s));
-        lanes[i] += d_out[i] * (silu * up[i]);
-    };
-    // A length that the compiler knows is what makes vectors.
-    if gate.len() == LANES && up.len() == LANES && d_out.len() == LANES {
-        (0..LANES).for_each(&mut one);
-    } else {
-        (0..gate.len()).for_each(&mut one);
+fn load(row: &[f32], from: usize, line: &mut [f32; LANES]) {
+    match row[from..].first_chunk() {
+        Some(whole) => *line = *whole,
+        None => line[..row.len() - from].copy_from_slice(&row[from..]),
+    }
+}
+
+/// Writes a line of a row, or the first of it.
+#[inline(always)]
+fn store(line: &[f32; LANES], from: usize, row: &mut [f32]) {
+    let row = &mut row[from..];
+    match row.first_chunk_mut() {
+        Some(whole) => *whole = *line,
+        None => row.copy_from_slice(&line[..row.len()]),
     }
 }
