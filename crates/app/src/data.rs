@@ -9,16 +9,20 @@ use lingot_train::{config, worker};
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// Turn text into a tokenizer.json and Megatron shards (.bin and .idx), as `lingot train` would.
+/// Turn text into a tokenizer and Megatron shards, as `lingot train` would
 ///
-/// Text is a text, JSONL (plain, .gz, .zst) or Parquet file, or a folder of those. Either a RUN.toml says what to
-/// prepare, or --out and the paths do.
+/// A text is a text, JSONL (plain, .gz, .zst) or Parquet file, or a folder of those.
+/// Either a RUN.toml says what to prepare, or --out and the paths do.
+/// The folder gets tokenizer.json and shards (.bin and .idx).
 #[derive(clap::Args)]
-#[command(after_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
 Examples:
   lingot data runs/quickstart.toml
   lingot data plays.txt letters/ --out shards --vocabulary 4096
-  lingot data web.jsonl.zst --field body --tokenizer tokenizer.json --out shards")]
+  lingot data web.jsonl.zst --field body --tokenizer tokenizer.json --out shards"
+)]
 pub struct Args {
     /// One RUN.toml, or texts
     #[arg(value_name = "RUN.toml | PATH", required = true)]

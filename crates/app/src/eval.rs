@@ -12,17 +12,21 @@ use lingot_train::{evaluate, worker};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// Score a model: perplexity and bits per byte on text, accuracy on multiple-choice questions.
+/// Score a model on text and on multiple-choice questions
 ///
 /// Without --data and --choices, the run's own held-out text is scored.
+/// Text gives loss, perplexity and bits per byte; questions give accuracy.
 #[derive(clap::Args)]
-#[command(after_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
 Examples:
   lingot eval out/quickstart
   lingot eval out/quickstart --data README.md --json
   lingot eval out/quickstart --choices questions.jsonl
 
-A line of --choices: {\"question\": \"Two and two are\", \"choices\": [\"four\", \"five\"], \"answer\": 0}")]
+A line of --choices: {\"question\": \"Two and two are\", \"choices\": [\"four\", \"five\"], \"answer\": 0}"
+)]
 pub struct Args {
     /// A run's folder, a checkpoint in it, or an imported model
     #[arg(value_name = "CHECKPOINT")]

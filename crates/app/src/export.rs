@@ -12,14 +12,18 @@ use lingot_train::hugging_face::{ElementType, Exported, Format, Source, Target, 
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// Write a model as Hugging Face safetensors, with config.json, generation_config.json and the tokenizer.
+/// Write a model as a Hugging Face folder
 ///
-/// `transformers` and inference engines open the folder. What a format cannot express is refused with the reason.
+/// It holds safetensors, config.json, generation_config.json and the tokenizer, so that
+/// `transformers` and inference engines open it. What a format cannot express is refused.
 #[derive(clap::Args)]
-#[command(after_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
 Examples:
   lingot export out/quickstart --format bailing_moe_v2 --out exported
-  lingot export out/quickstart/checkpoints/step-00000400 --format glm4_moe --dtype bf16 --out exported")]
+  lingot export out/quickstart/checkpoints/step-00000400 --format glm4_moe --dtype bf16 --out exported"
+)]
 pub struct Args {
     /// A run's folder, a checkpoint in it, or an imported model
     #[arg(value_name = "CHECKPOINT")]

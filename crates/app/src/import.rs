@@ -12,14 +12,18 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Read a Hugging Face folder (qwen3_moe, glm4_moe, bailing_moe, bailing_moe_v2) into a checkpoint.
+/// Read a Hugging Face folder into a checkpoint
 ///
+/// Formats: qwen3_moe, glm4_moe, bailing_moe, bailing_moe_v2.
 /// `generate`, `eval` and `export` take the new folder.
 #[derive(clap::Args)]
-#[command(after_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
 Examples:
   lingot import models/Ling-mini-2.0 --out imported
-  lingot generate imported --prompt \"Once\"")]
+  lingot generate imported --prompt \"Once\""
+)]
 pub struct Args {
     /// Holds config.json, *.safetensors and the tokenizer
     #[arg(value_name = "FOLDER")]

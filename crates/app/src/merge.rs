@@ -10,15 +10,18 @@ use lingot_train::merge::{Decay, merge};
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// Merge checkpoints of one run into one, oldest first (warmup-stable-merge).
+/// Merge checkpoints of one run, in place of lowering the learning rate
 ///
-/// The mean stands for a decay of the learning rate over the merged span, without training it. Keep more checkpoints
-/// with `checkpoint.keep`.
+/// The weighted mean stands for a decay of the rate over the merged span (warmup-stable-merge).
+/// Keep more checkpoints with `checkpoint.keep`.
 #[derive(clap::Args)]
-#[command(after_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
 Examples:
   lingot merge out/run/checkpoints/step-00000800 out/run/checkpoints/step-00001000 --out merged
-  lingot merge out/run/checkpoints/step-* --decay inverse-sqrt --out merged")]
+  lingot merge out/run/checkpoints/step-* --decay inverse-sqrt --out merged"
+)]
 pub struct Args {
     /// Checkpoints, oldest first
     #[arg(value_name = "CHECKPOINT", required = true)]

@@ -9,13 +9,16 @@ use lingot_train::config;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// Show a model's layers, parameters, work per token and memory; without a name, list the presets.
+/// Show a model's parameters, work per token and memory, or list the presets
 #[derive(clap::Args)]
-#[command(after_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
 Examples:
   lingot model
   lingot model ling-plus
-  lingot model runs/quickstart.toml --json")]
+  lingot model runs/quickstart.toml --json"
+)]
 pub struct Args {
     /// A preset, or a RUN.toml
     #[arg(value_name = "PRESET | RUN.toml")]

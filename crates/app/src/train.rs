@@ -5,7 +5,7 @@ use crate::report::{Report, Sample, State, program};
 use crate::terminal::{Progress, Terminal, bytes, count, show_stage};
 use crate::watch::Watch;
 use crate::{checkpoint, interrupt, json};
-use lingot_data::{Dataset, Tokenizer};
+use lingot_data::{Batch, Dataset, Tokenizer};
 use lingot_device::Device;
 use lingot_spec::RunSpec;
 use lingot_spec::event::Event;
@@ -15,16 +15,20 @@ use lingot_train::step::{self, Summary};
 use lingot_train::{checkpoints, evaluate, log, manifest_file, stop, worker};
 use std::path::{Path, PathBuf};
 
-/// Train a model as RUN.toml says. Running the same command again goes on where it stopped.
+/// Train a model as RUN.toml says, or go on where it stopped
 ///
-/// Text, tokenizer, checkpoints, the log and TensorBoard files lie in the run's folder. Ctrl-C finishes the step, saves
-/// and says how to go on. docs/run-toml.md lists every key of RUN.toml.
+/// Data, checkpoints, the log and TensorBoard files lie in the run's folder.
+/// Ctrl-C finishes the step, saves, and says how to go on.
+/// docs/run-toml.md lists every key of RUN.toml.
 #[derive(clap::Args)]
-#[command(after_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
 Examples:
   lingot train runs/quickstart.toml
   lingot train runs/shakespeare.toml --set stop.steps=500 --set device.threads=2
-  lingot train runs/quickstart.toml --json > result.json")]
+  lingot train runs/quickstart.toml --json > result.json"
+)]
 pub struct Args {
     /// The run's description
     #[arg(value_name = "RUN.toml")]
@@ -153,7 +157,7 @@ fn finished(run: &RunSpec) -> Result<Option<Report>> {
     else {
         return Ok(None);
     };
-    let Ok(manifest) = manifest_file::read(&path) else {
+    let Ok(manifest) = lingot_train::checkpoint::verify(&path) else {
         return Ok(None); // `train` says what is wrong with it, or falls back.
     };
     let head = manifest.head;
@@ -240,9 +244,7 @@ fn conclude(args: &Args, run: &RunSpec, dataset: &Dataset, device: &Device, summ
 fn closing_sample(run: &RunSpec, dataset: &Dataset, device: &Device, summary: &Summary) -> Result<Sample> {
     let tokenizer = Tokenizer::load(&worker::data_folder(run).join("tokenizer.json"))?;
     let end = tokenizer.end_of_document();
-    let row = dataset.validation(0, 1)?.tokens;
-    let prompt: Vec<u32> = row.iter().map(|&token| token as u32).take(PROMPT_TOKENS).collect();
-    let prompt: Vec<u32> = prompt.split(|&token| token == end).next().unwrap_or(&[]).to_vec();
+    let prompt = beginning(&dataset.validation(0, 16)?);
     let (model, _) = evaluate::load_model(&summary.checkpoint, device)?;
     let sampling = Sampling { temperature: 0.8, top_p: 0.95, seed: run.seed };
     let bounds = Bounds { tokens: SAMPLE_TOKENS, vocabulary: tokenizer.vocabulary() as usize, end };
@@ -255,4 +257,15 @@ fn closing_sample(run: &RunSpec, dataset: &Dataset, device: &Device, summary: &S
     sample(&model, &prompt, &sampling, bounds, &mut |token| text += &decoding.push(token))?;
     text += &decoding.finish();
     Ok(Sample { prompt: shown, text })
+}
+
+/// The first tokens of a document: of the last in the batch that is long enough, since the first may be the cut end
+/// of a corpus that is one document.
+fn beginning(batch: &Batch) -> Vec<u32> {
+    let is_whole = |first: &usize| {
+        batch.positions[*first] == 0
+            && batch.targets[*first..].iter().take(PROMPT_TOKENS).all(|&target| target >= 0)
+    };
+    let first = (0..batch.tokens.len().saturating_sub(PROMPT_TOKENS)).rev().find(is_whole).unwrap_or(0);
+    batch.tokens[first..].iter().take(PROMPT_TOKENS).map(|&token| token as u32).collect()
 }

@@ -4,6 +4,12 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod it {
+    mod commands;
+    mod help;
     mod house;
+    #[cfg(unix)]
+    mod interrupt;
     mod kill;
+    mod mistakes;
+    mod program;
 }

@@ -1,5 +1,6 @@
 //! SIGKILL at any moment, saving included, loses nothing and changes no bit; neither does the number of threads.
 
+use lingot_model::random::Stream;
 use lingot_train::checkpoint;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -58,9 +59,17 @@ fn start(run: &Path) -> Child {
         .arg("train")
         .arg(run)
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(fs::File::create(run.with_extension("err")).unwrap())
         .spawn()
         .unwrap()
+}
+
+/// Waits; true when it was done, false when a signal ended it. It must not fail by itself.
+fn is_done(mut child: Child, run: &Path) -> bool {
+    let status = child.wait().unwrap();
+    let said = || fs::read_to_string(run.with_extension("err")).unwrap();
+    assert!(status.success() || status.code().is_none(), "{status}: {}", said());
+    status.success()
 }
 
 /// Hashes of everything in the last checkpoint, by tensor.
@@ -80,40 +89,54 @@ fn has_partial(checkpoints: &Path) -> bool {
     entries.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == "partial"))
 }
 
+/// Waits for the moment to kill: soon after the start, when a save has just begun, or when the log has grown by so much.
+fn wait_for_moment(child: &mut Child, folder: &Path, random: u64) {
+    let length = || fs::metadata(folder.join("run.jsonl")).map_or(0, |data| data.len());
+    let (begin, grown) = (Instant::now(), length() + random / 3 % 6000);
+    while child.try_wait().unwrap().is_none() && begin.elapsed() < Duration::from_secs(20) {
+        let is_now = match random % 3 {
+            0 => begin.elapsed() > Duration::from_millis(random / 3 % 40),
+            1 => has_partial(&folder.join("checkpoints")),
+            _ => length() > grown,
+        };
+        if is_now {
+            std::thread::sleep(Duration::from_micros(random / 7 % 2000));
+            return;
+        }
+        std::thread::sleep(Duration::from_micros(100));
+    }
+}
+
 #[test]
 fn fifty_kills_change_no_bit() {
     let undisturbed = tempfile::tempdir().unwrap();
     let disturbed = tempfile::tempdir().unwrap();
-    let begin = Instant::now();
     for threads in [1, 2] {
-        assert!(start(&write_run(undisturbed.path(), threads)).wait().unwrap().success());
+        let run = write_run(undisturbed.path(), threads);
+        assert!(is_done(start(&run), &run));
     }
-    let whole_ms = begin.elapsed().as_millis() as u64 / 2;
     let wanted = hashes(undisturbed.path(), 1);
     assert_eq!(wanted, hashes(undisturbed.path(), 2), "one thread and two differ");
 
     let run = write_run(disturbed.path(), 1);
-    let mut random = 0x9e37_79b9_u64;
+    let folder = disturbed.path().join("out-1");
+    let mut random = Stream::new(&[17]);
     let (mut kills, mut finished, mut saving) = (0, 0, 0);
     while kills < KILLS {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let mut child = start(&run);
-        // Often soon after the start, so that fifty kills fit into one run; sometimes past its end.
-        std::thread::sleep(Duration::from_millis((random >> 33) % (whole_ms / 4).max(20)));
+        wait_for_moment(&mut child, &folder, random.bits());
         child.kill().unwrap();
-        if child.wait().unwrap().success() {
+        if is_done(child, &run) {
             // It was done before the signal came: check it, and begin anew.
             assert_eq!(wanted, hashes(disturbed.path(), 1), "after {kills} kills");
-            fs::remove_dir_all(disturbed.path().join("out-1")).unwrap();
+            fs::remove_dir_all(&folder).unwrap();
             finished += 1;
-            assert!(finished < 50, "the run is too short to be killed");
         } else {
             kills += 1;
-            let checkpoints = disturbed.path().join("out-1/checkpoints");
-            saving += u32::from(has_partial(&checkpoints));
+            saving += u32::from(has_partial(&folder.join("checkpoints")));
         }
     }
-    assert!(start(&run).wait().unwrap().success());
+    assert!(is_done(start(&run), &run));
     assert_eq!(wanted, hashes(disturbed.path(), 1), "after {kills} kills");
     println!("{kills} kills, {saving} of them while saving; {finished} runs were finished on the way");
     assert!(saving > 0, "no kill fell into a save");
