@@ -85,7 +85,8 @@ fn text(report: &Report) -> String {
         matmul.registers_gflops_per_s.median
     );
     if let Some(peak) = report.peak_memory_bytes {
-        text += &format!("memory     {} at most, {} of tensors\n", bytes(peak), bytes(report.peak_tensor_bytes));
+        text +=
+            &format!("memory     {} at most, {} of tensors\n", bytes(peak), bytes(report.peak_tensor_bytes));
     }
     text += &format!(
         "first step {:.3} s, {:.3} s after the start of the program\n",

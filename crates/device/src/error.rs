@@ -44,7 +44,7 @@ impl fmt::Display for Error {
             }
             Error::OutOfMemory { device, needs_bytes, has_bytes } => write!(
                 f,
-                "{device}: a tensor of {needs_bytes} bytes does not fit, {has_bytes} bytes are free\n\n\
+                "{device}: a tensor of {needs_bytes} bytes does not fit into {has_bytes} bytes\n\n\
                  hint: use a smaller batch.micro, or device.recompute = \"block\""
             ),
             Error::Unsupported { device, what, hint } => write!(f, "{device}: {what}\n\nhint: {hint}"),

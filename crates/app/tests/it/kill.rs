@@ -11,7 +11,10 @@ const KILLS: u32 = 50;
 
 /// A run of about a hundred short steps that spends much of its time saving.
 fn write_run(folder: &Path, threads: u32) -> PathBuf {
-    let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+    // A copy, so that whoever edits the sources meanwhile does not change the corpus.
+    let sources = folder.join("text.rs");
+    fs::write(&sources, include_str!("../../src/train.rs").repeat(2)).unwrap();
+    let sources = sources.display();
     let text = format!(
         r#"
 folder = "{0}/out-{threads}"

@@ -85,7 +85,7 @@ impl Cpu {
         let info = DeviceInfo {
             name: "cpu".into(),
             description: format!("{} threads, {}", threads, kernel.name()),
-            memory_bytes: 0,
+            memory_bytes: memory_bytes(),
             threads,
         };
         let team = Team::new(threads, kernel);
@@ -95,6 +95,15 @@ impl Cpu {
     fn room(&self) -> MutexGuard<'_, Room> {
         self.room.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+}
+
+/// The machine's memory, where the system says; 0 elsewhere.
+fn memory_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kibibytes =
+        total.and_then(|rest| rest.split_whitespace().next()).and_then(|number| number.parse().ok());
+    kibibytes.map_or(0, |kibibytes: u64| kibibytes * 1024)
 }
 
 impl Backend for Cpu {
