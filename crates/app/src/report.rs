@@ -119,10 +119,8 @@ impl Report {
 
     fn next(&self, run: &RunSpec) -> Vec<String> {
         let (program, folder) = (program(), &self.folder);
-        let mut commands = vec![
-            format!("{program} generate {folder} --prompt \"Once\""),
-            format!("{program} eval {folder}"),
-        ];
+        let mut commands =
+            vec![format!("{program} generate {folder} --prompt \"The\""), format!("{program} eval {folder}")];
         if let Some(format) = hugging_face::fitting(&run.model).first() {
             commands.push(format!("{program} export {folder} --format {format} --out {folder}/{format}"));
         }

@@ -259,13 +259,13 @@ fn closing_sample(run: &RunSpec, dataset: &Dataset, device: &Device, summary: &S
     Ok(Sample { prompt: shown, text })
 }
 
-/// The first tokens of a document: of the last in the batch that is long enough, since the first may be the cut end
-/// of a corpus that is one document.
+/// The first tokens of the last document in the batch that is long enough; where none begins inside a row, those of
+/// the batch.
 fn beginning(batch: &Batch) -> Vec<u32> {
-    let is_whole = |first: &usize| {
-        batch.positions[*first] == 0
-            && batch.targets[*first..].iter().take(PROMPT_TOKENS).all(|&target| target >= 0)
+    let begins = |first: &usize| {
+        let is_first = batch.positions[*first] == 0 && !first.is_multiple_of(batch.sequence);
+        is_first && batch.targets[*first..].iter().take(PROMPT_TOKENS).all(|&target| target >= 0)
     };
-    let first = (0..batch.tokens.len().saturating_sub(PROMPT_TOKENS)).rev().find(is_whole).unwrap_or(0);
+    let first = (0..batch.tokens.len().saturating_sub(PROMPT_TOKENS)).rev().find(begins).unwrap_or(0);
     batch.tokens[first..].iter().take(PROMPT_TOKENS).map(|&token| token as u32).collect()
 }

@@ -25,9 +25,6 @@ use std::time::Instant;
 /// The learning rate of every step.
 const RATE: f64 = 3e-4;
 
-/// Steps of each routing that are not timed.
-const WARM_STEPS: usize = 1;
-
 /// What is to be measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
@@ -108,11 +105,6 @@ pub fn train(case: &Case, request: Request, start: Instant) -> Result<Report> {
     let start_to_first_step_s = start.elapsed().as_secs_f64();
     for routing in Routing::all(request.skewed).skip(1) {
         bench.step(routing)?;
-    }
-    for _ in 1..WARM_STEPS {
-        for routing in Routing::all(request.skewed) {
-            bench.step(routing)?;
-        }
     }
     let mut timed: Vec<TimedSteps> = Routing::all(request.skewed).map(TimedSteps::new).collect();
     drop(times.as_ref().map(Times::take));
