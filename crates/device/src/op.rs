@@ -13,7 +13,8 @@ pub enum Op<'a> {
     /// `out[m,n] = a[m,k] b[k,n]`, either operand stored transposed where `flip` says so; `add` accumulates.
     MatMul { a: &'a Tensor, b: &'a Tensor, out: &'a Tensor, flip: Flip, add: bool },
     /// Rows sorted by expert, each times its expert's matrix. Expert e owns rows `ends[e-1]..ends[e]`.
-    /// Forward: `out[r] = W_e x[r]`, x [R,K] to out [R,N]. With `flip`: `out[r] = x[r] W_e`, x [R,N] to out [R,K].
+    /// Forward: `out[r] = W_e x[r]`, x `[R,K]` to out `[R,N]`.
+    /// With `flip`: `out[r] = x[r] W_e`, x `[R,N]` to out `[R,K]`.
     GroupedMatMul { x: &'a Tensor, w_enk: &'a Tensor, ends_e: &'a Tensor, out: &'a Tensor, flip: bool },
     /// Gradient of `GroupedMatMul` by its weights: `dW_e += sum of dy[r] x[r]^T over its rows`. Adds.
     GroupedMatMulWeights { dy_rn: &'a Tensor, x_rk: &'a Tensor, ends_e: &'a Tensor, dw_enk: &'a Tensor },

@@ -44,7 +44,7 @@ impl Cache {
 }
 
 impl Model {
-    /// Reads `tokens` after what is in the cache; gives the logits for the token after the last of them, [V].
+    /// Reads `tokens` after what is in the cache; gives the V logits for the token after the last of them.
     ///
     /// # Panics
     /// If there are no tokens, or no room for them.
