@@ -108,12 +108,13 @@ pub fn run(args: &Args) -> Result<()> {
 impl Report {
     fn print(&self, exported: &Exported) -> Result<()> {
         let mut text = format!(
-            "wrote {} as {}: {} tensors, {} in {} files\n",
+            "wrote {} as {}: {} tensors, {} in {} file{}\n",
             self.folder,
             self.format,
             self.tensors,
             bytes(self.bytes),
-            exported.files.len()
+            exported.files.len(),
+            if exported.files.len() == 1 { "" } else { "s" }
         );
         if self.norm_head_folded {
             text += "the head was divided by its column norms, since the format has no NormHead\n";

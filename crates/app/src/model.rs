@@ -2,7 +2,7 @@
 
 use crate::failure::{Code, Failure, Result};
 use crate::json;
-use crate::terminal::{bytes, count};
+use crate::terminal::{bytes, count, flops};
 use lingot_spec::ModelSpec;
 use lingot_spec::presets::{NAMES, preset};
 use lingot_train::config;
@@ -121,8 +121,8 @@ impl Figures {
             (
                 "work",
                 format!(
-                    "{}FLOP per token, forward and backward, at {} tokens",
-                    spaced(self.flops_per_token),
+                    "{} per token, forward and backward, at {} tokens",
+                    flops(self.flops_per_token),
                     self.sequence
                 ),
             ),
@@ -178,9 +178,4 @@ fn figure(parameters: u64) -> String {
         1e9..1e11 => format!("{:.3} B", number / 1e9),
         _ => format!("{:.1} B", number / 1e9),
     }
-}
-
-fn spaced(number: f64) -> String {
-    let text = count(number);
-    if text.contains(' ') { text } else { text + " " }
 }

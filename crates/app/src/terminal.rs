@@ -108,6 +108,11 @@ pub fn count(number: f64) -> String {
     scaled(number, &["", " K", " M", " B", " T", " P"])
 }
 
+/// `1.2e10` as `12.0 GFLOP`.
+pub fn flops(number: f64) -> String {
+    scaled(number, &[" FLOP", " KFLOP", " MFLOP", " GFLOP", " TFLOP", " PFLOP"])
+}
+
 /// `1234567` as `1.23 MB`.
 pub fn bytes(number: u64) -> String {
     scaled(number as f64, &[" B", " kB", " MB", " GB", " TB", " PB"])
