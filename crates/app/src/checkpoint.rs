@@ -10,17 +10,6 @@ use lingot_spec::run::DeviceSpec;
 use lingot_train::{checkpoints, config, evaluate, manifest_file, worker};
 use std::path::{Path, PathBuf};
 
-/// The files of a tokenizer that travel with a model.
-const TOKENIZER_FILES: [&str; 7] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-];
-
 /// The options of commands that compute.
 #[derive(Args)]
 pub struct DeviceArgs {
@@ -87,15 +76,4 @@ impl Found {
         })?;
         Ok(Tokenizer::load(&path)?)
     }
-}
-
-/// Copies the files of a tokenizer.
-pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
-    for name in TOKENIZER_FILES {
-        let source = from.join(name);
-        if source.is_file() {
-            std::fs::copy(&source, to.join(name)).map_err(|error| Failure::io("copy", &source, &error))?;
-        }
-    }
-    Ok(())
 }

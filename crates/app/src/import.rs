@@ -1,13 +1,12 @@
 //! `lingot import`: a Hugging Face folder as a checkpoint of ours, with what is needed to export it again bit for bit.
 
-use crate::checkpoint::copy_tokenizer;
 use crate::failure::{Code, Failure, Result};
 use crate::json;
 use crate::report::program;
 use crate::terminal::count;
 use lingot_spec::manifest::ManifestHead;
 use lingot_train::checkpoint::{Named, Tensor, save_as};
-use lingot_train::hugging_face::{ElementType, Imported, Kept, import};
+use lingot_train::hugging_face::{ElementType, Imported, Kept, copy_tokenizer, import};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};

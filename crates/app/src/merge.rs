@@ -1,10 +1,11 @@
 //! `lingot merge`: several checkpoints of one run as one, in place of lowering the learning rate.
 
-use crate::checkpoint::{copy_tokenizer, find};
+use crate::checkpoint::find;
 use crate::failure::Result;
 use crate::json;
 use clap::ValueEnum;
 use lingot_spec::manifest::MergeSource;
+use lingot_train::hugging_face::copy_tokenizer;
 use lingot_train::manifest_file;
 use lingot_train::merge::{Decay, merge};
 use serde::Serialize;

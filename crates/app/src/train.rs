@@ -157,7 +157,7 @@ fn finished(run: &RunSpec) -> Result<Option<Report>> {
     else {
         return Ok(None);
     };
-    let Ok(manifest) = lingot_train::checkpoint::verify(&path) else {
+    let Ok(manifest) = manifest_file::read(&path) else {
         return Ok(None); // `train` says what is wrong with it, or falls back.
     };
     let head = manifest.head;
@@ -165,10 +165,7 @@ fn finished(run: &RunSpec) -> Result<Option<Report>> {
         return Ok(None);
     }
     let events = log::read(folder).unwrap_or_default();
-    let loss = events.iter().rev().find_map(|event| match event {
-        Event::Evaluation(scored) if scored.step <= head.step => Some(scored.loss),
-        _ => None,
-    });
+    let loss = log::last_held_out(&events, head.step).map(|(loss, _)| loss);
     let ended = matches!(events.last(), Some(Event::End(end)) if end.step == head.step);
     let at = stop::Progress {
         step: head.step,
@@ -177,7 +174,9 @@ fn finished(run: &RunSpec) -> Result<Option<Report>> {
         money: head.money,
         loss,
     };
-    let reason = stop::why_stop(&run.stop, &at).filter(|_| ended);
+    // Every byte is verified only where nothing else will do it: a run that goes on is verified by `train`.
+    let is_sound = |_: &stop::StopReason| ended && lingot_train::checkpoint::verify(&path).is_ok();
+    let reason = stop::why_stop(&run.stop, &at).filter(is_sound);
     Ok(reason.map(|reason| {
         let state = State {
             reason: reason.to_string(),

@@ -44,6 +44,14 @@ impl Log {
     }
 }
 
+/// The last held-out loss at or before `step`, and its step.
+pub fn last_held_out(events: &[Event], step: u64) -> Option<(f64, u64)> {
+    events.iter().rev().find_map(|event| match event {
+        Event::Evaluation(scored) if scored.step <= step => Some((scored.loss, scored.step)),
+        _ => None,
+    })
+}
+
 /// All events of a log: the path of a run's folder or of the file. A torn last line is left out.
 pub fn read(path: &Path) -> Result<Vec<Event>> {
     let path = if path.is_dir() { path.join(FILE) } else { path.to_owned() };

@@ -6,7 +6,6 @@ use crate::error::{Error, Result};
 use crate::worker::Worker;
 use crate::{checkpoints, log, manifest_file};
 use lingot_model::Model;
-use lingot_spec::event::Event;
 use lingot_spec::manifest::ManifestHead;
 use lingot_spec::tensors::{TensorSpec, buffers};
 use std::path::{Path, PathBuf};
@@ -81,7 +80,7 @@ impl Worker<'_> {
             Ok(path)
         }));
         self.saved_step = Some(self.step);
-        Ok(checkpoint_path(&self.saver.folder, self.step))
+        Ok(self.saver.folder.join(checkpoint::folder_name(self.step)))
     }
 
     /// Takes everything from a checkpoint.
@@ -104,14 +103,10 @@ impl Worker<'_> {
         self.optimizer.restore(path, &moments)?;
         (self.step, self.tokens, self.clock.before_s) = (head.step, head.tokens, head.seconds);
         self.saved_step = Some(self.step);
-        (self.held_out, self.evaluated_step) = last_held_out(Path::new(&self.run.folder), self.step);
+        let events = log::read(Path::new(&self.run.folder)).unwrap_or_default();
+        (self.held_out, self.evaluated_step) = log::last_held_out(&events, self.step).unzip();
         checkpoints::set_aside_newer(&self.saver.folder, self.step)
     }
-}
-
-/// Where the checkpoint of a step lies.
-fn checkpoint_path(folder: &Path, step: u64) -> PathBuf {
-    folder.join(format!("step-{step:08}"))
 }
 
 /// Puts a checkpoint's weights and routers' state in place.
@@ -165,14 +160,4 @@ fn find<'a>(path: &Path, tensors: &'a [Tensor], name: &str, shape: &[usize]) -> 
 
 fn named(tensors: &[Tensor]) -> Vec<Named<'_>> {
     tensors.iter().map(|(name, shape, values)| Named { name, shape, values }).collect()
-}
-
-/// The last held-out loss at or before `step`, and its step.
-fn last_held_out(folder: &Path, step: u64) -> (Option<f64>, Option<u64>) {
-    let events = log::read(folder).unwrap_or_default();
-    let last = events.iter().rev().find_map(|event| match event {
-        Event::Evaluation(scored) if scored.step <= step => Some((scored.loss, scored.step)),
-        _ => None,
-    });
-    last.unzip()
 }

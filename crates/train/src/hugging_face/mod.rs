@@ -21,6 +21,7 @@ pub use elements::ElementType;
 pub use export::{Exported, Source, Target, export};
 pub use import::{Imported, import};
 pub use refusals::{fitting, refusals};
+pub use tokenizer::copy_tokenizer;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

@@ -27,7 +27,7 @@ impl SpecialIds {
     }
 }
 
-/// Files that are carried along as they are.
+/// The files of a tokenizer that travel with a model.
 const FILES: [&str; 7] = [
     "tokenizer.json",
     "tokenizer_config.json",
@@ -55,12 +55,7 @@ pub(super) fn carry(from: &Path, to: &Path, vocabulary: u32, context_tokens: u32
             "give the folder of the tokenizer that the model was trained with",
         ));
     }
-    for name in FILES {
-        let source = from.join(name);
-        if source.is_file() {
-            std::fs::copy(&source, to.join(name)).map_err(|error| Error::io("copy", &source, &error))?;
-        }
-    }
+    copy_tokenizer(from, to)?;
     let said = said_names(from)?;
     let name_of = |role: &str| said.get(&format!("{role}_token")).and_then(content).map(str::to_owned);
     let end = name_of("eos").or_else(|| {
@@ -70,6 +65,17 @@ pub(super) fn carry(from: &Path, to: &Path, vocabulary: u32, context_tokens: u32
     complete(to, &names, context_tokens)?;
     let [bos, eos, pad] = names.map(|(_, name)| name.and_then(|name| id_of(&tokenizer, &name)));
     Ok(SpecialIds { bos, eos, pad: pad.or(eos) })
+}
+
+/// Copies the files of a tokenizer, those that are there.
+pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
+    for name in FILES {
+        let source = from.join(name);
+        if source.is_file() {
+            std::fs::copy(&source, to.join(name)).map_err(|error| Error::io("copy", &source, &error))?;
+        }
+    }
+    Ok(())
 }
 
 /// Without tokenizer_config.json, `transformers` builds the tokenizer class that the model type suggests, which splits
