@@ -4,7 +4,7 @@ use crate::failure::Result;
 use crate::json;
 use crate::terminal::bytes;
 use lingot_spec::run::DeviceSpec;
-use lingot_train::evaluate::open_device;
+use lingot_train::devices;
 use serde::Serialize;
 
 /// List the devices of this machine.
@@ -39,7 +39,7 @@ const NAMES: [&str; 2] = ["cpu", "reference"];
 pub fn run(args: &Args) -> Result<()> {
     let mut devices = Vec::new();
     for name in NAMES {
-        let device = open_device(&DeviceSpec { name: name.into(), ..DeviceSpec::default() })?;
+        let device = devices::open(&DeviceSpec { name: name.into(), ..DeviceSpec::default() })?;
         let info = device.info();
         devices.push(Found {
             name: info.name.clone(),

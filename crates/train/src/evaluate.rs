@@ -6,12 +6,10 @@ use crate::error::{Error, Result};
 use crate::saving::overwrite;
 use crate::worker::rows;
 use lingot_data::Dataset;
-use lingot_device::cpu::Cpu;
-use lingot_device::reference::Reference;
 use lingot_device::{Device, Kind};
 use lingot_model::{Inputs, Model};
 use lingot_spec::manifest::Manifest;
-use lingot_spec::run::{BatchSpec, DeviceSpec, EvaluationSpec};
+use lingot_spec::run::{BatchSpec, EvaluationSpec};
 use std::path::Path;
 
 /// A held-out score.
@@ -62,16 +60,4 @@ pub fn load_model(path: &Path, device: &Device) -> Result<(Model, Manifest)> {
     let mut model = Model::blank(&loaded.manifest.head.model, device, Kind::F32)?;
     overwrite(&mut model, &path, &loaded.weights, &loaded.buffers)?;
     Ok((model, loaded.manifest))
-}
-
-/// The device of that name.
-pub fn open_device(spec: &DeviceSpec) -> Result<Device> {
-    match spec.name.as_str() {
-        "cpu" => Ok(Device::new(Cpu::new(spec.threads as usize))),
-        "reference" => Ok(Device::new(Reference::new())),
-        other => Err(Error::new(
-            format!("no device is called `{other}`"),
-            "`cpu` computes; `reference` is the slow definition; `lingot devices` lists what was found",
-        )),
-    }
 }

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod checkpoint;
 pub mod checkpoints;
 pub mod config;
+pub mod devices;
 pub mod error;
 pub mod evaluate;
 pub mod hugging_face;

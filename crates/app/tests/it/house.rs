@@ -10,8 +10,11 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("device", &["spec"]),
     ("model", &["spec", "device"]),
     ("data", &["spec"]),
-    ("train", &["spec", "device", "model", "data"]),
-    ("app", &["spec", "device", "model", "data", "train"]),
+    ("sync", &["spec", "device"]),
+    ("train", &["spec", "device", "model", "data", "sync"]),
+    ("plan", &["spec"]),
+    ("align", &["spec", "device", "model", "data", "train"]),
+    ("app", &["spec", "device", "model", "data", "train", "plan", "align"]),
 ];
 
 fn crates() -> PathBuf {

@@ -1,0 +1,1 @@
+//! The proof that two devices compute the same thing.

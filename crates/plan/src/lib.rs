@@ -1,0 +1,1 @@
+//! Which fleet and layout, at what speed and price, and why not the others.

@@ -1,0 +1,1 @@
+//! How workers meet and agree: shares, membership, strategies.

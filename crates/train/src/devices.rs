@@ -1,0 +1,19 @@
+//! Which device a name stands for.
+
+use crate::error::{Error, Result};
+use lingot_device::Device;
+use lingot_device::cpu::Cpu;
+use lingot_device::reference::Reference;
+use lingot_spec::run::DeviceSpec;
+
+/// Opens the device that `device.name` of a run asks for.
+pub fn open(spec: &DeviceSpec) -> Result<Device> {
+    match spec.name.as_str() {
+        "cpu" => Ok(Device::new(Cpu::new(spec.threads as usize))),
+        "reference" => Ok(Device::new(Reference::new())),
+        other => Err(Error::new(
+            format!("no device is called `{other}`"),
+            "`cpu` computes; `reference` is the slow definition; `lingot devices` lists what was found",
+        )),
+    }
+}
