@@ -22,6 +22,8 @@ pub struct RunSpec {
     pub evaluation: EvaluationSpec,
     pub checkpoint: CheckpointSpec,
     pub device: DeviceSpec,
+    #[serde(default)]
+    pub sync: SyncSpec,
     pub price: Option<PriceSpec>,
 }
 
@@ -185,6 +187,63 @@ pub enum Recompute {
     Block,
 }
 
+/// How several workers train one model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SyncSpec {
+    pub strategy: Strategy,
+    /// EDiT: workers meet after so many steps of their own.
+    pub every: u64,
+    /// A-EDiT: workers meet after so much time of their own.
+    pub period_s: f64,
+    /// A-EDiT: and not before they took so many steps, all together.
+    pub least_steps: u64,
+    /// So many first steps are trained in step with each other.
+    pub warmup_steps: u64,
+    /// Emulated workers, one per number, that take turns on `device` and keep virtual clocks: sequences per second.
+    pub virtual_speeds: Vec<f64>,
+    pub penalty: PenaltySpec,
+    pub outer: OuterSpec,
+}
+
+/// When workers agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// Gradients are summed in every step: the same as one device, up to rounding.
+    EveryStep,
+    /// Each worker trains alone for `every` steps, then all agree layer by layer.
+    Edit,
+    /// As EDiT, after `period_s` of time instead of steps.
+    AEdit,
+}
+
+/// How much each worker's change of a layer counts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PenaltySpec {
+    /// Off: a plain mean, nothing is thrown away.
+    pub enabled: bool,
+    /// Changes count by softmax(-norm / temperature).
+    pub temperature: f64,
+    /// A norm so many deviations above its moving mean is an anomaly.
+    pub threshold: f64,
+    /// Share of the newest norm in the moving mean and deviation.
+    pub newest: f64,
+    /// No norm is judged at the first so many meetings.
+    pub warmup_meetings: u64,
+}
+
+/// The step that all take together after a meeting: gradient descent with Nesterov's momentum.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OuterSpec {
+    pub rate: f64,
+    pub momentum: f64,
+    /// The mean change of a layer is scaled down to this norm; 0 for never.
+    pub clip: f64,
+}
+
 /// What an hour of the device costs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -246,5 +305,35 @@ impl Default for CheckpointSpec {
 impl Default for DeviceSpec {
     fn default() -> DeviceSpec {
         DeviceSpec { name: "cpu".into(), threads: 0, recompute: RecomputeSpec::All(Recompute::Nothing) }
+    }
+}
+
+/// Period and least steps, warmup and rate of A-EDiT's released code; `every` of its example.
+impl Default for SyncSpec {
+    fn default() -> SyncSpec {
+        SyncSpec {
+            strategy: Strategy::EveryStep,
+            every: 10,
+            period_s: 600.0,
+            least_steps: 100,
+            warmup_steps: 100,
+            virtual_speeds: Vec::new(),
+            penalty: PenaltySpec::default(),
+            outer: OuterSpec::default(),
+        }
+    }
+}
+
+/// The defaults of atorch's `anomaly_detection.py`, and softmax at temperature 1.
+impl Default for PenaltySpec {
+    fn default() -> PenaltySpec {
+        PenaltySpec { enabled: true, temperature: 1.0, threshold: 3.0, newest: 0.02, warmup_meetings: 120 }
+    }
+}
+
+/// The values of the README example of atorch's local SGD.
+impl Default for OuterSpec {
+    fn default() -> OuterSpec {
+        OuterSpec { rate: 0.7, momentum: 0.8, clip: 10.0 }
     }
 }

@@ -4,6 +4,7 @@ mod check;
 mod source;
 
 use crate::error::{Error, Result};
+use lingot_spec::event::Prediction;
 use lingot_spec::presets;
 use lingot_spec::run::RunSpec;
 use source::Source;
@@ -16,6 +17,8 @@ pub struct Resolved {
     pub run: RunSpec,
     /// Every key with its value, as TOML: printed, and stored with the run. Resolving it again gives the same run.
     pub toml: String,
+    /// What a plan or a profile promises of it; whoever has one puts it here, and it is written to the log.
+    pub prediction: Option<Prediction>,
 }
 
 /// Reads a RUN.toml; `overrides` are `key.path=value`, applied in their order before anything is resolved.
@@ -46,7 +49,7 @@ pub fn parse(text: &str, path: &Path, overrides: &[String]) -> Result<Resolved> 
             "an integer of TOML is at most 2^63 - 1",
         )
     })?;
-    Ok(Resolved { run, toml })
+    Ok(Resolved { run, toml, prediction: None })
 }
 
 /// Fills in what the file leaves to Lingot: the preset's model, the run's name, folder and seed, whole sections.
@@ -58,7 +61,7 @@ fn complete(source: &Source, table: &mut Table, path: &Path) -> Result<()> {
     let name = table.entry("name").or_insert(Value::String(stem)).as_str().unwrap_or_default().to_owned();
     table.entry("folder").or_insert(Value::String(format!("out/{name}")));
     table.entry("seed").or_insert(Value::Integer(0));
-    for section in ["batch", "optimizer", "schedule", "stop", "evaluation", "checkpoint", "device"] {
+    for section in ["batch", "optimizer", "schedule", "stop", "evaluation", "checkpoint", "device", "sync"] {
         table.entry(section).or_insert(Value::Table(Table::new()));
     }
     Ok(())

@@ -1,0 +1,168 @@
+//! The pseudo-gradient penalty: how much each worker's change of a layer counts, and why.
+//!
+//! A change ("pseudo-gradient") is `agreed - own` after a number of steps of one's own. Large ones are suspicious: they
+//! come from bad data or a bad device. Source: EDiT (arXiv 2412.07210) and its released code in atorch,
+//! `FSDP/core/_runtime_utils.py`, `utils/anomaly_detection.py` and `utils/reduce_methods`.
+
+use lingot_spec::run::PenaltySpec;
+use std::collections::VecDeque;
+use std::fmt;
+
+/// z-scores that the window holds: the released code keeps as many as its warm-up is long.
+fn window_length(spec: &PenaltySpec) -> usize {
+    spec.warmup_meetings.max(2) as usize
+}
+
+/// The moving statistics of one worker's norms of one group.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Detector {
+    pub meetings: u64,
+    pub mean: f64,
+    /// The square of the deviation.
+    pub variance: f64,
+    /// The latest z-scores.
+    pub window: VecDeque<f64>,
+}
+
+/// What a detector says of a norm.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Verdict {
+    Normal {
+        z: f64,
+    },
+    /// Not a finite number.
+    NotFinite,
+    /// `z > limit`.
+    Outlier {
+        norm: f64,
+        z: f64,
+        limit: f64,
+    },
+}
+
+/// How one group's changes are brought together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weighing {
+    /// By rank; they sum to 1, or are all 0.
+    pub weights: Vec<f32>,
+    pub verdicts: Vec<Verdict>,
+    /// Everybody was an anomaly: nothing is applied, all return to what was agreed last.
+    pub all_anomalous: bool,
+}
+
+impl Detector {
+    /// Judges a norm, then learns from it unless it is an anomaly.
+    ///
+    /// ```text
+    /// z = (x - mean) / deviation;  outlier if z > threshold * max(1, deviation of the z in the window)
+    /// d = x - mean;  mean += a d;  variance = (1 - a) (variance + a d (x - mean))
+    /// ```
+    ///
+    /// This is the released recursion. As its DDP code, and unlike its FSDP code, an outlier is not learnt from, so that a worker that stays bad stays out.
+    /// Unlike both, the statistics start from the first norm and not from 0: from 0, and with a = 0.02, the mean would
+    /// be 18 % of a constant norm after ten meetings.
+    pub fn judge(&mut self, norm: f64, spec: &PenaltySpec) -> Verdict {
+        if !norm.is_finite() {
+            return Verdict::NotFinite;
+        }
+        let deviation = self.variance.sqrt();
+        // Deviations below a hundredth of the mean are rounding, not news.
+        let floor = 0.01 * self.mean;
+        let judged = self.meetings >= spec.warmup_meetings.max(1);
+        let z = if judged { (norm - self.mean) / deviation.max(floor).max(f64::MIN_POSITIVE) } else { 0.0 };
+        let limit = spec.threshold * spread(&self.window).max(1.0);
+        if judged && z > limit {
+            return Verdict::Outlier { norm, z, limit };
+        }
+        self.learn(norm, z, spec);
+        Verdict::Normal { z }
+    }
+
+    fn learn(&mut self, norm: f64, z: f64, spec: &PenaltySpec) {
+        let newest = spec.newest;
+        if self.meetings == 0 {
+            self.mean = norm;
+        } else {
+            let distance = norm - self.mean;
+            self.mean += newest * distance;
+            self.variance = (1.0 - newest) * (self.variance + newest * distance * (norm - self.mean));
+        }
+        self.meetings += 1;
+        self.window.push_back(z);
+        if self.window.len() > window_length(spec) {
+            self.window.pop_front();
+        }
+    }
+
+    /// All of it as numbers, for a checkpoint; `from_numbers` takes them back.
+    pub fn to_numbers(&self) -> Vec<f64> {
+        let mut numbers = vec![self.meetings as f64, self.mean, self.variance];
+        numbers.extend(&self.window);
+        numbers
+    }
+
+    /// What `to_numbers` gave; nothing where numbers are missing.
+    pub fn from_numbers(numbers: &[f64]) -> Option<Detector> {
+        let [meetings, mean, variance, window @ ..] = numbers else { return None };
+        let (meetings, window) = (*meetings as u64, window.iter().copied().collect());
+        Some(Detector { meetings, mean: *mean, variance: *variance, window })
+    }
+}
+
+/// The weight of each worker's change of one group, from all workers' norms: `softmax(-norm / temperature)` over those
+/// that are no anomaly. Without the penalty a plain mean. `detectors` has one entry per rank.
+pub fn weigh(norms: &[f64], detectors: &mut [Detector], spec: &PenaltySpec) -> Weighing {
+    if !spec.enabled {
+        let weights = vec![1.0 / norms.len() as f32; norms.len()];
+        return Weighing {
+            weights,
+            verdicts: vec![Verdict::Normal { z: 0.0 }; norms.len()],
+            all_anomalous: false,
+        };
+    }
+    let verdicts: Vec<Verdict> =
+        norms.iter().zip(detectors).map(|(&norm, detector)| detector.judge(norm, spec)).collect();
+    let normal = |verdict: &Verdict| matches!(verdict, Verdict::Normal { .. });
+    let kept = || norms.iter().zip(&verdicts).filter(|(_, verdict)| normal(verdict)).map(|(&norm, _)| norm);
+    let least = kept().fold(f64::INFINITY, f64::min);
+    let share = |norm: f64| ((least - norm) / spec.temperature).exp();
+    let total: f64 = kept().map(share).sum();
+    let weight = |(&norm, verdict): (&f64, &Verdict)| {
+        if normal(verdict) { (share(norm) / total) as f32 } else { 0.0 }
+    };
+    let weights = norms.iter().zip(&verdicts).map(weight).collect();
+    Weighing { weights, all_anomalous: total == 0.0, verdicts }
+}
+
+/// The factor that brings a mean change of this norm to at most `clip`: `min(1, clip / (norm + 1e-6))`; 1 without one.
+pub fn clip_factor(norm: f64, clip: f64) -> f32 {
+    if clip > 0.0 { (clip / (norm + 1e-6)).min(1.0) as f32 } else { 1.0 }
+}
+
+impl Verdict {
+    pub fn is_anomaly(&self) -> bool {
+        !matches!(self, Verdict::Normal { .. })
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Normal { z } => write!(f, "normal, z {z:.2}"),
+            Verdict::NotFinite => write!(f, "its norm is not a finite number"),
+            Verdict::Outlier { norm, z, limit } => {
+                write!(f, "norm {norm:.4} is an outlier: z {z:.2} is above {limit:.2}")
+            }
+        }
+    }
+}
+
+/// The standard deviation.
+fn spread(values: &VecDeque<f64>) -> f64 {
+    let count = values.len() as f64;
+    if values.is_empty() {
+        return 0.0;
+    }
+    let mean = values.iter().sum::<f64>() / count;
+    (values.iter().map(|z| (z - mean) * (z - mean)).sum::<f64>() / count).sqrt()
+}

@@ -1,0 +1,31 @@
+//! Sums over workers that come out the same everywhere: f32, in the order of the ranks.
+
+/// The sum of `weights[rank] * parts[rank]`, added up in the order of the ranks, starting from the first product.
+/// All parts have one length; there is at least one.
+pub fn weighted(parts: &[&[f32]], weights: &[f32]) -> Vec<f32> {
+    assert_eq!(parts.len(), weights.len(), "one weight for each part");
+    let length = parts.first().map_or(0, |part| part.len());
+    let mut sum = vec![0.0; length];
+    add_weighted(&mut sum, parts, weights, 0);
+    sum
+}
+
+/// The parts from `from` on, as many numbers as `sum` has.
+pub(crate) fn add_weighted(sum: &mut [f32], parts: &[&[f32]], weights: &[f32], from: usize) {
+    for (rank, (part, &weight)) in parts.iter().zip(weights).enumerate() {
+        let part = &part[from..from + sum.len()];
+        // A weight of 0 takes the part out altogether: what it holds need not be finite.
+        if rank == 0 {
+            sum.iter_mut()
+                .zip(part)
+                .for_each(|(sum, &x)| *sum = if weight == 0.0 { 0.0 } else { weight * x });
+        } else if weight != 0.0 {
+            sum.iter_mut().zip(part).for_each(|(sum, &x)| *sum += weight * x);
+        }
+    }
+}
+
+/// The Euclidean norm, added up in f64.
+pub fn norm(values: &[f32]) -> f64 {
+    values.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt()
+}
