@@ -15,6 +15,7 @@ mod generate;
 mod import;
 mod interrupt;
 mod json;
+mod ledger;
 mod merge;
 mod model;
 mod plot;
@@ -57,6 +58,7 @@ enum Command {
     Merge(merge::Args),
     Devices(devices::Args),
     Bench(bench::Args),
+    Ledger(ledger::Args),
 }
 
 fn main() -> ExitCode {
@@ -86,6 +88,7 @@ fn run(command: Command, terminal: &Terminal, start: Instant) -> Result<ExitCode
         Command::Export(args) => export::run(&args)?,
         Command::Import(args) => import::run(&args)?,
         Command::Merge(args) => merge::run(&args)?,
+        Command::Ledger(args) => ledger::run(&args)?,
         Command::Devices(args) => devices::run(&args)?,
         Command::Bench(args) => bench::run(&args, start)?,
     }

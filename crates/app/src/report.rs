@@ -1,8 +1,8 @@
 //! What is said when a run ends: the losses, the cost, a plot, a sample, and what to type next.
 
 use crate::failure::Result;
-use crate::terminal::{count, duration};
-use crate::{json, plot};
+use crate::terminal::{amount, count, duration};
+use crate::{json, ledger, plot};
 use lingot_spec::RunSpec;
 use lingot_spec::event::{Evaluation, Event};
 use lingot_train::hugging_face;
@@ -98,10 +98,7 @@ impl Report {
         }
         let (tokens, time) = (count(self.tokens as f64), duration(self.seconds));
         text += &format!("tokens         {tokens} in {time}, {} per second\n", count(self.tokens_per_s));
-        if let (Some(money), Some(currency)) = (self.money, &self.currency) {
-            let million = money / (self.tokens as f64 / 1e6);
-            text += &format!("money          {money:.4} {currency}, {million:.4} per million tokens\n");
-        }
+        text += &self.bill(events);
         let plot = plot::losses(&training(events), &held_out(events));
         if !plot.is_empty() {
             text += &format!("\nloss: line in training, o held out\n{plot}");
@@ -115,6 +112,42 @@ impl Report {
         text.extend(self.next(run).iter().map(|command| format!("  {command}\n")));
         json::write(&text);
         Ok(())
+    }
+
+    /// Where the time and the money went, and what had been promised.
+    fn bill(&self, events: &[Event]) -> String {
+        let Some(ledger) = ledger::newest(events) else { return String::new() };
+        let mut text = String::new();
+        let currency = self.currency.as_deref().unwrap_or_default();
+        if let (Some(money), Some(million)) = (ledger.money, ledger.money_per_million_tokens) {
+            text += &format!(
+                "money          {} {currency}, {} per million tokens\n",
+                amount(money),
+                amount(million)
+            );
+        }
+        if let Some(target) = ledger.target {
+            let money =
+                target.money.map(|money| format!(", {} {currency}", amount(money))).unwrap_or_default();
+            let how = if target.is_reached { "took" } else { "would take about" };
+            text += &format!(
+                "target loss    {} {how} {} tokens, {}{money}\n",
+                target.loss,
+                count(target.tokens),
+                duration(target.seconds)
+            );
+        }
+        for device in &ledger.devices {
+            let all_s = device.seconds().max(1e-12);
+            let parts = device.parts().into_iter().filter(|(_, seconds)| *seconds > 0.0);
+            let parts: Vec<String> =
+                parts.map(|(name, seconds)| format!("{name} {:.1} %", 100.0 * seconds / all_s)).collect();
+            text += &format!("{:<14} {}: {}\n", device.device, duration(all_s), parts.join(", "));
+        }
+        if let Some(versus) = ledger::versus(events) {
+            text += &format!("\n{}", versus.text(self.currency.as_deref()));
+        }
+        text
     }
 
     fn next(&self, run: &RunSpec) -> Vec<String> {

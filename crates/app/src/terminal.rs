@@ -118,6 +118,19 @@ pub fn bytes(number: u64) -> String {
     scaled(number as f64, &[" B", " kB", " MB", " GB", " TB", " PB"])
 }
 
+/// Money with at least three digits that count: `0.00123`, `12.3`, `5.08 M`.
+pub fn amount(money: f64) -> String {
+    let size = money.abs();
+    if !size.is_finite() {
+        return "unknown".into();
+    }
+    if size >= 1e4 || size == 0.0 {
+        return count(money);
+    }
+    let digits = (2 - size.log10().floor() as i32).clamp(0, 12) as usize;
+    format!("{money:.digits$}")
+}
+
 fn scaled(number: f64, units: &[&str]) -> String {
     let mut value = number;
     let mut unit = 0;
@@ -165,6 +178,15 @@ mod tests {
             assert_eq!(count(number), text);
         }
         assert_eq!(bytes(1_234_567), "1.23 MB");
+    }
+
+    #[test]
+    fn money_keeps_three_digits_however_small() {
+        for (money, text) in
+            [(0.0, "0"), (0.001234, "0.00123"), (1.5, "1.50"), (1234.4, "1234"), (5.0812e6, "5.08 M")]
+        {
+            assert_eq!(amount(money), text);
+        }
     }
 
     #[test]

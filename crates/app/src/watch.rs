@@ -1,8 +1,8 @@
 //! What is seen while a run trains: a bar that moves, or a plain line now and then.
 
-use crate::terminal::{Progress, Terminal, count, duration};
+use crate::terminal::{Progress, Terminal, amount, count, duration};
 use lingot_spec::RunSpec;
-use lingot_spec::event::{Event, Step};
+use lingot_spec::event::{Event, Ledger, Step};
 
 /// How much of the shown loss and speed is the newest step's.
 const SMOOTHING: f64 = 0.1;
@@ -16,12 +16,22 @@ pub struct Watch<'a> {
     step_s: Option<f64>,
     held_out: Option<f64>,
     before: Option<(u64, f64)>,
+    ledger: Option<Ledger>,
 }
 
 impl<'a> Watch<'a> {
     pub fn new(run: &'a RunSpec, terminal: &'a Terminal) -> Watch<'a> {
         let progress = Progress::new(terminal);
-        Watch { run, terminal, progress, loss: None, step_s: None, held_out: None, before: None }
+        Watch {
+            run,
+            terminal,
+            progress,
+            loss: None,
+            step_s: None,
+            held_out: None,
+            before: None,
+            ledger: None,
+        }
     }
 
     /// Shows what happened.
@@ -43,7 +53,12 @@ impl<'a> Watch<'a> {
                 let warning = self.terminal.yellow("warning:");
                 self.progress.line(&format!("{warning} step {}: {}", anomaly.step, anomaly.reason));
             }
-            Event::Start(_) | Event::Experts(_) | Event::Checkpoint(_) | Event::End(_) => {}
+            Event::Ledger(ledger) => self.ledger = Some(ledger.clone()),
+            Event::Start(_)
+            | Event::Experts(_)
+            | Event::Checkpoint(_)
+            | Event::Prediction(_)
+            | Event::End(_) => {}
         }
     }
 
@@ -73,11 +88,25 @@ impl<'a> Watch<'a> {
         parts.push(format!("{} tokens/s", count(step.tokens_per_s)));
         let left = self.run.stop.steps.saturating_sub(step.step) as f64;
         parts.extend(self.step_s.map(|step_s| format!("{} left", duration(left * step_s))));
-        if let (Some(price), Some(money)) = (&self.run.price, step.money) {
-            parts.push(format!("{money:.4} {}", price.currency));
-        }
+        parts.extend(
+            self.run.price.as_ref().and_then(|price| money(step, self.ledger.as_ref(), &price.currency)),
+        );
         parts.join("  ")
     }
+}
+
+/// So far, per million tokens, and to the target loss.
+fn money(step: &Step, ledger: Option<&Ledger>, currency: &str) -> Option<String> {
+    let money = step.money?;
+    let mut text = format!("{} {currency}", amount(money));
+    text += &format!(", {} per M tokens", amount(money / (step.tokens as f64 / 1e6)));
+    if let Some(target) = ledger.and_then(|ledger| ledger.target)
+        && let Some(money) = target.money
+    {
+        let about = if target.is_reached { "" } else { "about " };
+        text += &format!(", {about}{} to loss {}", amount(money), target.loss);
+    }
+    Some(text)
 }
 
 fn smooth(before: Option<f64>, now: f64) -> f64 {

@@ -16,6 +16,8 @@ pub enum Event {
     Checkpoint(Checkpoint),
     Resume(Resume),
     Anomaly(Anomaly),
+    Prediction(Prediction),
+    Ledger(Ledger),
     End(End),
 }
 
@@ -135,6 +137,81 @@ pub struct Anomaly {
     pub reason: String,
 }
 
+/// What was promised before the run began or went on, to be held against the ledger at its end.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Prediction {
+    pub step: u64,
+    /// What it rests on, such as `profile.toml`.
+    pub from: String,
+    /// Computing one step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_s: Option<f64>,
+    /// The whole run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// The largest sum of tensors on one device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub money: Option<f64>,
+    /// Sentences: what could not be predicted, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
+}
+
+/// Where every second of every device went, from the run's first second to now.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ledger {
+    pub step: u64,
+    /// Wall clock, all processes together: the parts of a device that was there all the time sum to it.
+    pub seconds: f64,
+    /// Trained on so far.
+    pub tokens: u64,
+    pub devices: Vec<DeviceSeconds>,
+    /// Of all devices, lost time included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub money: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub money_per_million_tokens: Option<f64>,
+    /// Where the run has a target loss that is reached or in sight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+}
+
+/// One device's time by what it did, and what that cost.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DeviceSeconds {
+    pub device: String,
+    /// Waiting: for data, for the log, for other devices.
+    pub idle_s: f64,
+    pub compute_s: f64,
+    /// Sending and receiving gradients or weights.
+    pub exchange_s: f64,
+    pub checkpoint_s: f64,
+    pub evaluation_s: f64,
+    /// Done before a kill and done again after it.
+    pub lost_s: f64,
+    /// The largest sum of tensors since the process began; 0 where nobody counts.
+    #[serde(default)]
+    pub peak_memory_bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_hour: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub money: Option<f64>,
+}
+
+/// What the target loss took, or will take if the held-out loss goes on falling with the logarithm of the tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Target {
+    pub loss: f64,
+    /// Reached: the numbers are counted. Otherwise they are extrapolated.
+    pub is_reached: bool,
+    pub tokens: f64,
+    pub seconds: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub money: Option<f64>,
+}
+
 /// The run is over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct End {
@@ -161,8 +238,28 @@ impl Event {
             Event::Checkpoint(event) => event.step,
             Event::Resume(event) => event.step,
             Event::Anomaly(event) => event.step,
+            Event::Prediction(event) => event.step,
+            Event::Ledger(event) => event.step,
             Event::End(event) => event.step,
         }
+    }
+}
+
+impl DeviceSeconds {
+    /// Each part by its name; the money of a part is its share of the seconds.
+    pub fn parts(&self) -> [(&'static str, f64); 6] {
+        [
+            ("compute", self.compute_s),
+            ("exchange", self.exchange_s),
+            ("checkpoint", self.checkpoint_s),
+            ("evaluation", self.evaluation_s),
+            ("idle", self.idle_s),
+            ("lost", self.lost_s),
+        ]
+    }
+
+    pub fn seconds(&self) -> f64 {
+        self.parts().iter().map(|(_, seconds)| seconds).sum()
     }
 }
 

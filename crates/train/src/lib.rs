@@ -8,6 +8,7 @@ pub mod devices;
 pub mod error;
 pub mod evaluate;
 pub mod hugging_face;
+pub mod ledger;
 pub mod lock;
 pub mod log;
 pub mod manifest_file;

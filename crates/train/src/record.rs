@@ -2,17 +2,19 @@
 
 use crate::config::Resolved;
 use crate::error::Result;
+use crate::ledger::{Ledger, Part};
 use crate::log::Log;
 use crate::tfevents::EventFile;
 use crate::worker::{Outcome, StepBatch, Worker};
 use lingot_spec::event::{
-    Anomaly, Checkpoint, End, Evaluation, Event, ExpertLoad, Experts, Resume, SCHEMA, Start, Step,
+    Anomaly, Checkpoint, End, Evaluation, Event, ExpertLoad, Experts, Prediction, Resume, SCHEMA, Start, Step,
 };
 use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// Expert loads are logged after so many steps each.
+/// Expert loads and the ledger are logged after so many steps each.
 const EXPERTS_EVERY: u64 = 10;
+const LEDGER_EVERY: u64 = 10;
 
 /// The run's log, its TensorBoard file and its listener.
 pub(crate) struct Record<'a> {
@@ -20,6 +22,7 @@ pub(crate) struct Record<'a> {
     board: EventFile,
     listen: &'a mut dyn FnMut(&Event),
     lap: Instant,
+    ledger: Ledger,
 }
 
 impl<'a> Record<'a> {
@@ -27,13 +30,14 @@ impl<'a> Record<'a> {
     pub(crate) fn open(
         resolved: &Resolved,
         worker: &Worker<'_>,
+        ledger: Ledger,
         listen: &'a mut dyn FnMut(&Event),
     ) -> Result<Record<'a>> {
         let run = &resolved.run;
         let folder = Path::new(&run.folder);
         let log = Log::open(folder, worker.step)?;
         let board = EventFile::create(&folder.join("tensorboard"), now_s(), worker.step)?;
-        let mut record = Record { log, board, listen, lap: Instant::now() };
+        let mut record = Record { log, board, listen, lap: Instant::now(), ledger };
         if let Some((path, warnings)) = &worker.resumed {
             for reason in warnings {
                 let (step, kind, reason) = (worker.step, "damaged_checkpoint".into(), reason.clone());
@@ -55,7 +59,25 @@ impl<'a> Record<'a> {
                 currency: run.price.as_ref().map(|price| price.currency.clone()),
             }))?;
         }
+        if let Some(prediction) = &resolved.prediction {
+            let prediction = Prediction { step: worker.step, ..prediction.clone() };
+            record.write(Event::Prediction(prediction))?;
+        }
+        record.line(worker, Part::Idle)?;
         Ok(record)
+    }
+
+    /// The time since the last lap went to one part.
+    pub(crate) fn lap(&mut self, part: Part) {
+        self.ledger.lap(part, Instant::now());
+    }
+
+    /// Closes a lap and writes the ledger.
+    fn line(&mut self, worker: &Worker<'_>, part: Part) -> Result<()> {
+        self.lap(part);
+        self.ledger.peak_memory(0, worker.model.device.memory_in_use().peak_bytes);
+        let line = self.ledger.line(worker.step, worker.tokens, worker.run.stop.loss);
+        self.write(Event::Ledger(line))
     }
 
     /// A step was taken, or skipped.
@@ -90,6 +112,9 @@ impl<'a> Record<'a> {
         if worker.step.is_multiple_of(EXPERTS_EVERY) {
             self.experts(worker, outcome)?;
         }
+        if worker.step.is_multiple_of(LEDGER_EVERY) {
+            self.line(worker, Part::Idle)?;
+        }
         Ok(())
     }
 
@@ -111,7 +136,10 @@ impl<'a> Record<'a> {
 
     /// Scores the held-out text; the worker remembers the loss.
     pub(crate) fn evaluation(&mut self, worker: &mut Worker<'_>) -> Result<()> {
+        self.lap(Part::Idle);
         let scored = worker.evaluate()?;
+        self.lap(Part::Evaluation);
+        self.ledger.mark(scored.loss, worker.tokens);
         worker.held_out = Some(scored.loss);
         worker.evaluated_step = Some(worker.step);
         self.board.scalars(now_s(), worker.step, &[("held_out/loss", scored.loss)])?;
@@ -122,12 +150,13 @@ impl<'a> Record<'a> {
             bits_per_byte: scored.bits_per_byte,
         }))?;
         self.lap = Instant::now();
-        Ok(())
+        self.line(worker, Part::Evaluation)
     }
 
     /// Saves, and says how long the run waited for it.
     pub(crate) fn checkpoint(&mut self, worker: &mut Worker<'_>, resolved: &Resolved) -> Result<()> {
         let begin = Instant::now();
+        self.lap(Part::Idle);
         self.log.sync()?;
         let path = worker.save(resolved)?;
         self.write(Event::Checkpoint(Checkpoint {
@@ -136,11 +165,12 @@ impl<'a> Record<'a> {
             seconds: begin.elapsed().as_secs_f64(),
         }))?;
         self.lap = Instant::now();
-        Ok(())
+        self.line(worker, Part::Checkpoint)
     }
 
-    /// The run is over.
+    /// The run is over; since the last lap it waited for its last checkpoint.
     pub(crate) fn end(&mut self, worker: &Worker<'_>, reason: &str) -> Result<()> {
+        self.line(worker, Part::Checkpoint)?;
         self.write(Event::End(End {
             step: worker.step,
             reason: reason.into(),

@@ -2,6 +2,7 @@
 
 use crate::config::Resolved;
 use crate::error::{Error, Result};
+use crate::ledger::Part;
 use crate::record::Record;
 use crate::stop::{StopReason, why_stop};
 use crate::worker::Worker;
@@ -46,7 +47,8 @@ pub fn train(
     store(folder, &resolved.toml)?;
     checkpoints::clean(&folder.join("checkpoints"))?;
     let mut worker = Worker::open(run, dataset, device)?;
-    let mut record = Record::open(resolved, &worker, listen)?;
+    let ledger = worker.open_ledger();
+    let mut record = Record::open(resolved, &worker, ledger, listen)?;
     if worker.held_out.is_none() {
         record.evaluation(&mut worker)?;
     }
@@ -89,8 +91,10 @@ fn go(
             return Ok(Some(reason));
         }
         let batch = worker.fetch()?; // fetch: a pure function of (seed, step)
+        record.lap(Part::Idle);
         let outcome = worker.differentiate(&batch)?; // differentiate; there is one device, so all agree
         worker.update(&batch, &outcome)?; // update
+        record.lap(Part::Compute);
         record.step(worker, &batch, &outcome)?; // record
         if due(run.evaluation.every, worker.step) {
             record.evaluation(worker)?;

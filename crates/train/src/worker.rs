@@ -49,7 +49,7 @@ pub struct Worker<'a> {
 /// Time spent before this process, and since when it works.
 pub(crate) struct Clock {
     pub(crate) before_s: f64,
-    since: Instant,
+    pub(crate) since: Instant,
 }
 
 /// The micro-batches of one step.

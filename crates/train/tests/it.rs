@@ -8,6 +8,7 @@ mod it {
     mod config;
     mod golden;
     mod hugging_face;
+    mod ledger;
     mod log;
     mod random;
     mod schedule;

@@ -113,6 +113,43 @@ fn a_resumed_run_equals_the_uninterrupted_one_bit_for_bit() {
 }
 
 #[test]
+fn a_killed_run_pays_for_what_it_lost_and_its_ledger_adds_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let resolved = tiny(
+        folder.path(),
+        &["price.per_hour=3600", "price.currency=EUR", "evaluation.every=4", "stop.loss=0.1"],
+    );
+    let whole = run(&resolved, 1);
+    let ledger = last_ledger(folder.path());
+    let sum = ledger.devices[0].seconds();
+    assert!((sum - ledger.seconds).abs() < 1e-9 && ledger.devices[0].lost_s == 0.0, "{ledger:?}");
+    let [compute, evaluation] = [ledger.devices[0].compute_s, ledger.devices[0].evaluation_s];
+    assert!(compute > 0.0 && evaluation > 0.0 && ledger.devices[0].peak_memory_bytes > 0, "{ledger:?}");
+    assert!((ledger.money.unwrap() - sum).abs() < 1e-9, "one EUR a second");
+
+    // As if it had been killed at the end, with only the checkpoint of step 5 on disk.
+    for step in ["step-00000010", "step-00000012"] {
+        fs::remove_dir_all(folder.path().join("checkpoints").join(step)).unwrap();
+    }
+    let at_5 = ledgers(folder.path()).into_iter().rfind(|line| line.step <= 5).unwrap();
+    let again = run(&resolved, 1);
+    let paid = last_ledger(folder.path());
+    let lost_s = ledger.seconds - at_5.seconds;
+    assert!((paid.devices[0].lost_s - lost_s).abs() < 0.01 + 0.01 * lost_s, "{lost_s} {paid:?}");
+    assert!((paid.devices[0].seconds() - paid.seconds).abs() < 1e-9);
+    assert!(paid.seconds > whole.seconds && again.seconds > whole.seconds, "lost time is paid time");
+}
+
+fn ledgers(folder: &Path) -> Vec<lingot_spec::event::Ledger> {
+    let only = |event| if let Event::Ledger(ledger) = event { Some(ledger) } else { None };
+    log::read(folder).unwrap().into_iter().filter_map(only).collect()
+}
+
+fn last_ledger(folder: &Path) -> lingot_spec::event::Ledger {
+    ledgers(folder).pop().unwrap()
+}
+
+#[test]
 fn the_number_of_threads_changes_no_bit() {
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let [one, two] = [1, 2].map(|threads| contents(&run(&tiny(folders[threads - 1].path(), &[]), threads)));
