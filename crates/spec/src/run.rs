@@ -163,8 +163,30 @@ pub struct DeviceSpec {
     pub name: String,
     /// CPU threads; 0 for all. The result does not depend on it.
     pub threads: u32,
+    /// What the operands of products are rounded to. Sums, weights and the optimizer stay f32.
+    pub precision: Precision,
     /// What a layer recomputes in the backward pass to save memory: one policy for all, or one per layer.
     pub recompute: RecomputeSpec,
+}
+
+/// What the operands of products are rounded to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    #[default]
+    F32,
+    /// Products of the nearest bf16 numbers, ties to even, summed in f32.
+    Bf16,
+}
+
+impl Precision {
+    /// As in a run.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        }
+    }
 }
 
 /// One policy for all layers, or one for each.
@@ -304,7 +326,12 @@ impl Default for CheckpointSpec {
 
 impl Default for DeviceSpec {
     fn default() -> DeviceSpec {
-        DeviceSpec { name: "cpu".into(), threads: 0, recompute: RecomputeSpec::All(Recompute::Nothing) }
+        DeviceSpec {
+            name: "cpu".into(),
+            threads: 0,
+            precision: Precision::F32,
+            recompute: RecomputeSpec::All(Recompute::Nothing),
+        }
     }
 }
 

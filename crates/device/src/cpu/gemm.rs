@@ -11,6 +11,7 @@ use super::pack::{pack_a, pack_b};
 use super::scratch::{Packed, with_scratch};
 use super::team::{Shares, Team};
 use super::vector::dot;
+use crate::precision::{Precision, to_bf16};
 
 /// Most rows and columns of a tile of C: packed A and B of a tile fit the second-level cache together.
 const TILE: usize = 256;
@@ -180,7 +181,7 @@ pub(super) unsafe fn block(kernel: Kernel, packed: &mut Packed, product: &Produc
             unsafe { std::slice::from_raw_parts_mut(to.add(row * target.pitch), n) }.fill(0.0);
         }
     }
-    if m <= FEW_ROWS && b.row_pitch == 1 && a.column_pitch == 1 {
+    if m <= FEW_ROWS && b.row_pitch == 1 && a.column_pitch == 1 && kernel.1 == Precision::F32 {
         for row in 0..m {
             // SAFETY: inside the window just checked; the caller promises to be alone there.
             let out = unsafe { std::slice::from_raw_parts_mut(to.add(row * target.pitch), n) };
@@ -197,9 +198,27 @@ pub(super) unsafe fn block(kernel: Kernel, packed: &mut Packed, product: &Produc
         let layout = Layout { micros, m, n, depth };
         pack_b(kernel, b.from(from, 0), layout, &mut packed.b);
         pack_a(kernel, a.from(0, from), layout, &mut packed.a);
+        if kernel.1 == Precision::Bf16 {
+            round(kernel, packed, layout);
+        }
         let add = target.add || from > 0;
         // SAFETY: packed as the layout says, and `to` is the corner of the window checked above.
         unsafe { sweep(layout, layout.a_as_rows(a), packed, to, target.pitch, add) };
+    }
+}
+
+/// Rounds both packed blocks to bf16, what lies between their rows included.
+fn round(kernel: Kernel, packed: &mut Packed, Layout { micros, m, n, depth }: Layout) {
+    let columns = n.next_multiple_of(micros.lanes * micros.vectors);
+    for (block, len) in [(&mut packed.a, m * PITCH.max(depth)), (&mut packed.b, columns * depth)] {
+        let len = len.min(block.len());
+        round_each(kernel, &mut block[..len]);
+    }
+}
+
+super::kernel::wide! {
+    fn round_each(values: &mut [f32]) {
+        values.iter_mut().for_each(|value| *value = to_bf16(*value));
     }
 }
 

@@ -1,9 +1,12 @@
 //! Which instruction set the loops are compiled for, chosen at run time.
 #![allow(unsafe_code)]
 
-/// An instruction set. A value of this type exists only where the processor has it.
+use crate::precision::Precision;
+
+/// An instruction set, and what products round their operands to. A value of this type exists only where the
+/// processor has the set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kernel(pub(super) Set);
+pub struct Kernel(pub(super) Set, pub(super) Precision);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(dead_code, reason = "each processor family makes only some of them")]
@@ -32,16 +35,21 @@ impl Kernel {
                 && std::arch::is_x86_feature_detected!("avx2")
                 && std::arch::is_x86_feature_detected!("fma")
             {
-                sets.push(Kernel(Set::Avx512));
+                sets.push(Kernel(Set::Avx512, Precision::F32));
             }
             if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-                sets.push(Kernel(Set::Avx2));
+                sets.push(Kernel(Set::Avx2, Precision::F32));
             }
         }
         #[cfg(target_arch = "aarch64")]
-        sets.push(Kernel(Set::Neon));
-        sets.push(Kernel(Set::Portable));
+        sets.push(Kernel(Set::Neon, Precision::F32));
+        sets.push(Kernel(Set::Portable, Precision::F32));
         sets
+    }
+
+    /// The same, with another precision.
+    pub fn in_precision(self, precision: Precision) -> Kernel {
+        Kernel(self.0, precision)
     }
 
     /// As in a profile: `avx512`, `avx2`, `neon`, `portable`.

@@ -40,6 +40,7 @@ use crate::backend::{Backend, DeviceInfo, MemoryUse, Slot};
 use crate::error::Result;
 use crate::host::{self, HostMemory};
 use crate::op::Op;
+use crate::precision::Precision;
 use rope::RopeTable;
 use std::sync::{Mutex, MutexGuard};
 use team::Team;
@@ -76,15 +77,21 @@ impl Cpu {
         Cpu::with_kernel(threads, Kernel::best())
     }
 
+    /// With products of operands rounded to `precision`: what a chip with bf16 products computes, at f32's speed.
+    pub fn with_precision(threads: usize, precision: Precision) -> Cpu {
+        Cpu::with_kernel(threads, Kernel::best().in_precision(precision))
+    }
+
     /// With the instruction set of choice, to compare them. Kernels differ in how they round.
     pub fn with_kernel(threads: usize, kernel: Kernel) -> Cpu {
         let threads = match threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
+        let emulated = if kernel.1 == Precision::Bf16 { ", bf16 emulated" } else { "" };
         let info = DeviceInfo {
             name: "cpu".into(),
-            description: format!("{} threads, {}", threads, kernel.name()),
+            description: format!("{} threads, {}{emulated}", threads, kernel.name()),
             memory_bytes: memory_bytes(),
             threads,
         };

@@ -1,6 +1,7 @@
 //! Causal attention within documents (Vaswani et al., arXiv 1706.03762, equation 1; grouped heads: arXiv 2305.13245).
 
 use super::route::log_sum_exp;
+use crate::precision::{Precision, operand};
 
 /// The operands of attention: q `[T, H, C]`, k and v `[S, G, C]`, and the first key that each query may see.
 pub(super) struct Attention<'a> {
@@ -12,6 +13,8 @@ pub(super) struct Attention<'a> {
     pub(super) heads: usize,
     pub(super) kv_heads: usize,
     pub(super) width: usize,
+    /// q, k and v are rounded already; the weights and their gradients, operands too, are rounded here.
+    pub(super) precision: Precision,
 }
 
 impl Attention<'_> {
@@ -27,7 +30,7 @@ impl Attention<'_> {
                 lse[query] = log_sum_exp(&scores);
                 for (s, score) in self.seen(t).zip(scores) {
                     let key = self.key(s, h);
-                    let p = (score - lse[query]).exp();
+                    let p = operand(self.precision, (score - lse[query]).exp());
                     for c in 0..self.width {
                         out[query * self.width + c] += p * self.v[key * self.width + c];
                     }
@@ -42,6 +45,7 @@ impl Attention<'_> {
     /// `d_k_s += scale d_z_s q` and `d_v_s += p_s d_out`.
     pub(super) fn backward(&self, d_out: &[f64]) -> [Vec<f64>; 3] {
         let width = self.width;
+        let d_out: Vec<f64> = d_out.iter().map(|&x| operand(self.precision, x)).collect();
         let mut d_q = vec![0.0; self.q.len()];
         let (mut d_k, mut d_v) = (vec![0.0; self.k.len()], vec![0.0; self.v.len()]);
         for t in 0..self.starts.len() {
@@ -54,12 +58,13 @@ impl Attention<'_> {
                 let d_p: Vec<f64> = self.seen(t).map(|s| dot(d_out, self.row(self.v, s, h))).collect();
                 let mean = dot(&p, &d_p);
                 for (i, s) in self.seen(t).enumerate() {
-                    let d_z = p[i] * (d_p[i] - mean);
+                    let d_z = operand(self.precision, p[i] * (d_p[i] - mean));
+                    let p = operand(self.precision, p[i]);
                     let key = self.key(s, h) * width;
                     for c in 0..width {
                         d_q[query + c] += self.scale * d_z * self.k[key + c];
                         d_k[key + c] += self.scale * d_z * self.q[query + c];
-                        d_v[key + c] += p[i] * d_out[c];
+                        d_v[key + c] += p * d_out[c];
                     }
                 }
             }

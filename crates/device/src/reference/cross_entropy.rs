@@ -1,6 +1,7 @@
 //! The head `w` `[V, D]` and the cross-entropy of its softmax, in one.
 
 use super::route::log_sum_exp;
+use crate::precision::{Precision, operand};
 
 /// `losses[t] = logsumexp(z) - z[target]` with the logits `z = w x[t]`; 0 where the target is -1.
 pub(super) fn losses(x: &[f64], w: &[f64], targets: &[i32], d: usize) -> Vec<f64> {
@@ -16,7 +17,15 @@ pub(super) fn losses(x: &[f64], w: &[f64], targets: &[i32], d: usize) -> Vec<f64
 
 /// The gradients of `scale` x the sum of the losses, by x and by w. With `p = softmax(z)`, the gradient by a logit is
 /// `d_z_v = scale (p_v - [v = target])`; so `d_x[t] = sum over v of d_z_v w[v]` and `d_w[v] = sum over t of d_z_v x[t]`.
-pub(super) fn backward(x: &[f64], w: &[f64], targets: &[i32], d: usize, scale: f64) -> (Vec<f64>, Vec<f64>) {
+/// `x` and `w` are rounded already; the gradients by the logits, operands too, are rounded here.
+pub(super) fn backward(
+    x: &[f64],
+    w: &[f64],
+    targets: &[i32],
+    d: usize,
+    scale: f64,
+    precision: Precision,
+) -> (Vec<f64>, Vec<f64>) {
     let (mut d_x, mut d_w) = (vec![0.0; x.len()], vec![0.0; w.len()]);
     for (t, &target) in targets.iter().enumerate() {
         if target < 0 {
@@ -27,7 +36,7 @@ pub(super) fn backward(x: &[f64], w: &[f64], targets: &[i32], d: usize, scale: f
         let lse = log_sum_exp(&logits);
         for (v, logit) in logits.iter().enumerate() {
             let hit = if v == target as usize { 1.0 } else { 0.0 };
-            let d_logit = scale * ((logit - lse).exp() - hit);
+            let d_logit = operand(precision, scale * ((logit - lse).exp() - hit));
             for i in 0..d {
                 d_x[t * d + i] += d_logit * w[v * d + i];
                 d_w[v * d + i] += d_logit * x[i];

@@ -27,6 +27,7 @@ use crate::backend::{Backend, DeviceInfo, MemoryUse, Slot};
 use crate::error::Result;
 use crate::host::{self, HostMemory};
 use crate::op::Op;
+use crate::precision::Precision;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The backend that is the definition.
@@ -35,17 +36,23 @@ pub struct Reference {
     memory: HostMemory,
     /// One op, one copy at a time.
     turn: Mutex<()>,
+    precision: Precision,
 }
 
 impl Reference {
     pub fn new() -> Reference {
+        Reference::with_precision(Precision::F32)
+    }
+
+    /// With the operands of products rounded to `precision`; everything else stays f64.
+    pub fn with_precision(precision: Precision) -> Reference {
         let info = DeviceInfo {
             name: "reference".into(),
             description: "the definitions in f64, on one thread".into(),
             memory_bytes: 0,
             threads: 1,
         };
-        Reference { info, memory: HostMemory::default(), turn: Mutex::new(()) }
+        Reference { info, memory: HostMemory::default(), turn: Mutex::new(()), precision }
     }
 
     fn turn(&self) -> MutexGuard<'_, ()> {
@@ -86,7 +93,7 @@ impl Backend for Reference {
 
     fn run(&self, op: Op<'_>) -> Result<()> {
         let _turn = self.turn();
-        run::run(op);
+        run::run(op, self.precision);
         Ok(())
     }
 

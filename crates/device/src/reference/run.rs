@@ -9,24 +9,26 @@ use super::{
 use super::{norm_head, rms_norm, sort_by_expert, sums, swiglu};
 use crate::host::{view, view_mut};
 use crate::op::Op;
+use crate::precision::{Precision, operand};
 use crate::tensor::{Kind, Tensor};
 
 /// Runs one op by its definition.
 #[expect(clippy::too_many_lines, reason = "a table: each op and its definition")]
-pub(super) fn run(op: Op<'_>) {
+pub(super) fn run(op: Op<'_>, precision: Precision) {
+    let operand = |tensor: &Tensor| rounded(tensor, precision);
     match op {
         Op::MatMul { a, b, out, flip, add } => {
             let (m, n) = out.rows_and_width();
             let k = if flip.a { a.shape()[0] } else { a.rows_and_width().1 };
-            store(out, &matmul::matmul(&floats(a), &floats(b), [m, k, n], flip), add);
+            store(out, &matmul::matmul(&operand(a), &operand(b), [m, k, n], flip), add);
         }
         Op::GroupedMatMul { x, w_enk, ends_e, out, flip } => {
             let define = if flip { grouped_matmul::flipped } else { grouped_matmul::forward };
-            store(out, &define(&floats(x), &floats(w_enk), &integers(ends_e), matrix(w_enk)), false);
+            store(out, &define(&operand(x), &operand(w_enk), &integers(ends_e), matrix(w_enk)), false);
         }
         Op::GroupedMatMulWeights { dy_rn, x_rk, ends_e, dw_enk } => {
             let dw =
-                grouped_matmul::weights(&floats(dy_rn), &floats(x_rk), &integers(ends_e), matrix(dw_enk));
+                grouped_matmul::weights(&operand(dy_rn), &operand(x_rk), &integers(ends_e), matrix(dw_enk));
             store(dw_enk, &dw, true);
         }
         Op::Embedding { table_vd, tokens_t, out_td } => {
@@ -53,7 +55,7 @@ pub(super) fn run(op: Op<'_>) {
             store(x_thc, &x, false);
         }
         Op::Attention { q_thc, k_sgc, v_sgc, starts_t, scale, out_thc, lse_th } => {
-            with_attention([q_thc, k_sgc, v_sgc, starts_t], scale, |attention| {
+            with_attention([q_thc, k_sgc, v_sgc, starts_t], scale, precision, |attention| {
                 let (out, lse) = attention.forward();
                 store(out_thc, &out, false);
                 store(lse_th, &lse, false);
@@ -72,7 +74,7 @@ pub(super) fn run(op: Op<'_>) {
             d_v_sgc,
             ..
         } => {
-            with_attention([q_thc, k_sgc, v_sgc, starts_t], scale, |attention| {
+            with_attention([q_thc, k_sgc, v_sgc, starts_t], scale, precision, |attention| {
                 let [d_q, d_k, d_v] = attention.backward(&floats(d_out_thc));
                 store(d_q_thc, &d_q, false);
                 store(d_k_sgc, &d_k, false);
@@ -144,12 +146,12 @@ pub(super) fn run(op: Op<'_>) {
             store(out_td, &norm_head::scale_columns(&floats(x_td), &floats(scales_d)), false);
         }
         Op::CrossEntropy { x_td, w_vd, targets_t, losses_t } => {
-            let (x, w, targets) = (floats(x_td), floats(w_vd), integers(targets_t));
+            let (x, w, targets) = (operand(x_td), operand(w_vd), integers(targets_t));
             store(losses_t, &cross_entropy::losses(&x, &w, &targets, width(x_td)), false);
         }
         Op::CrossEntropyGrad { x_td, w_vd, targets_t, scale, losses_t, d_x_td, d_w_vd } => {
-            let (x, w, targets) = (floats(x_td), floats(w_vd), integers(targets_t));
-            let (d_x, d_w) = cross_entropy::backward(&x, &w, &targets, width(x_td), scale);
+            let (x, w, targets) = (operand(x_td), operand(w_vd), integers(targets_t));
+            let (d_x, d_w) = cross_entropy::backward(&x, &w, &targets, width(x_td), scale, precision);
             store(losses_t, &cross_entropy::losses(&x, &w, &targets, width(x_td)), false);
             store(d_x_td, &d_x, false);
             store(d_w_vd, &d_w, true);
@@ -181,11 +183,17 @@ pub(super) fn run(op: Op<'_>) {
     }
 }
 
-fn with_attention([q, k, v, starts]: [&Tensor; 4], scale: f64, then: impl FnOnce(Attention<'_>)) {
+fn with_attention(
+    [q, k, v, starts]: [&Tensor; 4],
+    scale: f64,
+    precision: Precision,
+    then: impl FnOnce(Attention<'_>),
+) {
     then(Attention {
-        q: &floats(q),
-        k: &floats(k),
-        v: &floats(v),
+        q: &rounded(q, precision),
+        k: &rounded(k, precision),
+        v: &rounded(v, precision),
+        precision,
         starts: &integers(starts),
         scale,
         heads: q.shape()[1],
@@ -209,6 +217,11 @@ fn floats(tensor: &Tensor) -> Vec<f64> {
         Kind::F64 => view::<f64>(tensor).to_vec(),
         Kind::F32 | Kind::I32 => view::<f32>(tensor).iter().map(|&x| f64::from(x)).collect(),
     }
+}
+
+/// A product's operand.
+fn rounded(tensor: &Tensor, precision: Precision) -> Vec<f64> {
+    floats(tensor).into_iter().map(|x| operand(precision, x)).collect()
 }
 
 fn integers(tensor: &Tensor) -> Vec<i32> {
