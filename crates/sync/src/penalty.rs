@@ -13,15 +13,16 @@ fn window_length(spec: &PenaltySpec) -> usize {
     spec.warmup_meetings.max(2) as usize
 }
 
-/// The moving statistics of one worker's norms of one group.
+/// The moving statistics of one worker's norms of one group. In f32, which is what a checkpoint holds: a resumed run
+/// must see the same numbers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Detector {
     pub meetings: u64,
-    pub mean: f64,
+    pub mean: f32,
     /// The square of the deviation.
-    pub variance: f64,
+    pub variance: f32,
     /// The latest z-scores.
-    pub window: VecDeque<f64>,
+    pub window: VecDeque<f32>,
 }
 
 /// What a detector says of a norm.
@@ -65,11 +66,11 @@ impl Detector {
         if !norm.is_finite() {
             return Verdict::NotFinite;
         }
-        let deviation = self.variance.sqrt();
-        // Deviations below a hundredth of the mean are rounding, not news.
-        let floor = 0.01 * self.mean;
+        let (mean, deviation) = (f64::from(self.mean), f64::from(self.variance).sqrt());
         let judged = self.meetings >= spec.warmup_meetings.max(1);
-        let z = if judged { (norm - self.mean) / deviation.max(floor).max(f64::MIN_POSITIVE) } else { 0.0 };
+        // Deviations below a hundredth of the mean are rounding, not news.
+        let unit = deviation.max(0.01 * mean).max(f64::MIN_POSITIVE);
+        let z = if judged { (norm - mean) / unit } else { 0.0 };
         let limit = spec.threshold * spread(&self.window).max(1.0);
         if judged && z > limit {
             return Verdict::Outlier { norm, z, limit };
@@ -81,28 +82,29 @@ impl Detector {
     fn learn(&mut self, norm: f64, z: f64, spec: &PenaltySpec) {
         let newest = spec.newest;
         if self.meetings == 0 {
-            self.mean = norm;
+            self.mean = norm as f32;
         } else {
-            let distance = norm - self.mean;
-            self.mean += newest * distance;
-            self.variance = (1.0 - newest) * (self.variance + newest * distance * (norm - self.mean));
+            let before = norm - f64::from(self.mean);
+            let after = (1.0 - newest) * before;
+            self.mean = (norm - after) as f32;
+            self.variance = ((1.0 - newest) * (f64::from(self.variance) + newest * before * after)) as f32;
         }
         self.meetings += 1;
-        self.window.push_back(z);
+        self.window.push_back(z as f32);
         if self.window.len() > window_length(spec) {
             self.window.pop_front();
         }
     }
 
     /// All of it as numbers, for a checkpoint; `from_numbers` takes them back.
-    pub fn to_numbers(&self) -> Vec<f64> {
-        let mut numbers = vec![self.meetings as f64, self.mean, self.variance];
+    pub fn to_numbers(&self) -> Vec<f32> {
+        let mut numbers = vec![self.meetings as f32, self.mean, self.variance];
         numbers.extend(&self.window);
         numbers
     }
 
     /// What `to_numbers` gave; nothing where numbers are missing.
-    pub fn from_numbers(numbers: &[f64]) -> Option<Detector> {
+    pub fn from_numbers(numbers: &[f32]) -> Option<Detector> {
         let [meetings, mean, variance, window @ ..] = numbers else { return None };
         let (meetings, window) = (*meetings as u64, window.iter().copied().collect());
         Some(Detector { meetings, mean: *mean, variance: *variance, window })
@@ -158,7 +160,8 @@ impl fmt::Display for Verdict {
 }
 
 /// The standard deviation.
-fn spread(values: &VecDeque<f64>) -> f64 {
+fn spread(values: &VecDeque<f32>) -> f64 {
+    let values: Vec<f64> = values.iter().copied().map(f64::from).collect();
     let count = values.len() as f64;
     if values.is_empty() {
         return 0.0;

@@ -1,0 +1,86 @@
+//! Detection, weighing and clipping, against numbers worked out by hand.
+
+use lingot_spec::run::PenaltySpec;
+use lingot_sync::penalty::{Detector, Verdict, clip_factor, weigh};
+
+fn spec() -> PenaltySpec {
+    PenaltySpec { enabled: true, temperature: 1.0, threshold: 3.0, newest: 0.5, warmup_meetings: 2 }
+}
+
+#[test]
+fn the_moving_statistics_are_those_worked_out_by_hand() {
+    let mut detector = Detector::default();
+    detector.judge(4.0, &spec());
+    assert_eq!((detector.mean, detector.variance), (4.0, 0.0));
+    // d = 4, mean 4 + 2 = 6, variance 0.5 * (0 + 0.5 * 4 * (8 - 6)) = 2
+    detector.judge(8.0, &spec());
+    assert_eq!((detector.mean, detector.variance), (6.0, 2.0));
+    // z = (6 + 2 * 1.4142136 - 6) / 1.4142136 = 2, below 3
+    let Verdict::Normal { z } = detector.judge(6.0 + 2.0 * 2.0_f64.sqrt(), &spec()) else { panic!() };
+    assert!((z - 2.0).abs() < 1e-12, "{z}");
+}
+
+#[test]
+fn an_outlier_is_found_and_not_learnt_from() {
+    let mut detector = Detector::default();
+    for norm in [4.0, 8.0] {
+        detector.judge(norm, &spec());
+    }
+    let before = detector.clone();
+    let verdict = detector.judge(6.0 + 4.0 * 2.0_f64.sqrt(), &spec());
+    let Verdict::Outlier { z, limit, .. } = verdict else { panic!("{verdict}") };
+    assert!((z - 4.0).abs() < 1e-12 && limit == 3.0);
+    assert_eq!(detector, before);
+    assert!(verdict.to_string().contains("outlier"), "{verdict}");
+    assert!(!detector.judge(0.0, &spec()).is_anomaly(), "one-sided: small changes harm nobody");
+}
+
+#[test]
+fn nothing_is_judged_before_the_warmup_but_what_is_not_a_number() {
+    let mut detector = Detector::default();
+    assert!(!detector.judge(1.0, &spec()).is_anomaly());
+    assert!(!detector.judge(1e9, &spec()).is_anomaly());
+    assert_eq!(Detector::default().judge(f64::NAN, &spec()), Verdict::NotFinite);
+}
+
+#[test]
+fn a_restless_window_raises_the_limit() {
+    let mut detector = Detector { meetings: 9, mean: 1.0, variance: 1.0, window: [-4.0, 4.0].into() };
+    // The z of the window deviate by 4, so the limit is 12, and z = 10 is normal.
+    assert_eq!(detector.judge(11.0, &spec()), Verdict::Normal { z: 10.0 });
+}
+
+#[test]
+fn a_detector_comes_back_from_its_numbers() {
+    let mut detector = Detector::default();
+    for norm in [4.0, 8.0, 6.5] {
+        detector.judge(norm, &spec());
+    }
+    assert_eq!(Detector::from_numbers(&detector.to_numbers()), Some(detector));
+    assert_eq!(Detector::from_numbers(&[1.0]), None);
+}
+
+#[test]
+fn changes_count_by_the_softmax_of_their_norms() {
+    let weighing = weigh(&[1.0, 1.0 + 3.0_f64.ln()], &mut vec![Detector::default(); 2], &spec());
+    assert!((weighing.weights[0] - 0.75).abs() < 1e-6 && (weighing.weights[1] - 0.25).abs() < 1e-6);
+    let plain = PenaltySpec { enabled: false, ..spec() };
+    let weighing = weigh(&[1.0, f64::INFINITY], &mut vec![Detector::default(); 2], &plain);
+    assert_eq!(weighing.weights, [0.5, 0.5]);
+}
+
+#[test]
+fn an_anomaly_has_no_weight_and_the_rest_sums_to_one() {
+    let weighing = weigh(&[f64::NAN, 2.0, 2.0], &mut vec![Detector::default(); 3], &spec());
+    assert_eq!(weighing.weights, [0.0, 0.5, 0.5]);
+    assert!(!weighing.all_anomalous);
+    let weighing = weigh(&[f64::NAN, f64::NAN], &mut vec![Detector::default(); 2], &spec());
+    assert_eq!((weighing.weights, weighing.all_anomalous), (vec![0.0, 0.0], true));
+}
+
+#[test]
+fn clipping_brings_a_norm_to_the_limit() {
+    assert_eq!(clip_factor(5.0, 10.0), 1.0);
+    assert!((clip_factor(20.0, 10.0) - 0.5).abs() < 1e-6);
+    assert_eq!(clip_factor(20.0, 0.0), 1.0);
+}
