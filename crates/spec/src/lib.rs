@@ -9,6 +9,7 @@ pub mod manifest;
 pub mod model;
 pub mod presets;
 pub mod run;
+pub mod step;
 pub mod tensors;
 
 pub use cost::Cost;

@@ -171,7 +171,7 @@ impl ModelSpec {
     }
 
     fn check_router(&self) -> Result<(), SpecError> {
-        if self.moe_layers() == 0 {
+        if self.moe_layers() + self.mtp_layers == 0 {
             return Ok(());
         }
         let router = &self.router;

@@ -1,0 +1,281 @@
+//! How fast one device runs each kind of op, fitted to measurements: the content of `profile.toml`.
+//!
+//! The time of an op is a sum of terms that its sizes give (one per call, per multiply-add, per number of each operand),
+//! each with a fitted factor that is not negative. Around measured sizes the sum is then corrected by what was found
+//! there: the residuals, weighted by nearness in the logarithms of the sizes. Far from all measurements the correction
+//! fades and the sum alone answers.
+
+use lingot_spec::step::StepOp;
+use serde::{Deserialize, Serialize};
+
+/// The reach of a measurement, in natural logarithms of sizes.
+const REACH: f64 = 0.6;
+
+/// How much evidence halves the doubt in a residual.
+const DOUBT: f64 = 0.25;
+
+/// Times below this are mostly the clock's; relative errors are taken of at least it.
+const LEAST_S: f64 = 1e-5;
+
+/// A device's measured speed. `profile.toml`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// As the device describes itself.
+    pub device: String,
+    pub threads: usize,
+    /// Memory of the process besides tensors.
+    pub base_bytes: u64,
+    /// Time of a step outside of ops, per op and per byte its ops move.
+    pub between_s: [f64; 2],
+    pub family: Vec<Family>,
+}
+
+/// One kind of op in one form.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Family {
+    pub op: String,
+    pub form: String,
+    /// Seconds per unit of each term; `terms` in the source says which they are.
+    pub factors: Vec<f64>,
+    /// Median relative error at the measured sizes when each is left out of the correction.
+    pub left_out_error: f64,
+    pub points: Vec<Point>,
+}
+
+/// One measurement.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Point {
+    pub sizes: [usize; 5],
+    /// Median of one call.
+    pub seconds: f64,
+    /// Least and most.
+    pub range_s: [f64; 2],
+}
+
+/// A measured op, ready to be fitted.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    pub op: String,
+    pub form: String,
+    pub point: Point,
+}
+
+/// A measured step's rest.
+#[derive(Clone, Copy, Debug)]
+pub struct Between {
+    pub ops: f64,
+    pub bytes: f64,
+    pub seconds: f64,
+}
+
+impl Profile {
+    /// Reads `profile.toml`.
+    pub fn parse(text: &str) -> Result<Profile, String> {
+        let profile: Profile = toml::from_str(text).map_err(|error| error.to_string())?;
+        let numbers = profile.family.iter().flat_map(|family| &family.factors).chain(&profile.between_s);
+        if let Some(number) = numbers.into_iter().find(|number| !number.is_finite() || **number < 0.0) {
+            return Err(format!("a factor of the profile is {number}; all are finite and not negative"));
+        }
+        if let Some(family) = profile.family.iter().find(|family| !family.is_sound()) {
+            return Err(format!(
+                "the profile's measurements of `{}` are incomplete or not positive",
+                family.op
+            ));
+        }
+        Ok(profile)
+    }
+
+    /// As `profile.toml`.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).unwrap_or_default()
+    }
+
+    /// Fits all families. The order of the measurements does not matter.
+    pub fn fit(
+        device: String,
+        threads: usize,
+        base_bytes: u64,
+        mut measured: Vec<Measured>,
+        between: &[Between],
+    ) -> Profile {
+        measured.sort_by(|a, b| (&a.op, &a.form, a.point.sizes).cmp(&(&b.op, &b.form, b.point.sizes)));
+        let family = measured
+            .chunk_by(|a, b| (&a.op, &a.form) == (&b.op, &b.form))
+            .map(|group| {
+                let points = merged(group.iter().map(|measured| &measured.point));
+                Family::fit(&group[0].op, &group[0].form, points)
+            })
+            .collect();
+        let rows: Vec<Vec<f64>> = between.iter().map(|rest| vec![rest.ops, rest.bytes]).collect();
+        let seconds: Vec<f64> = between.iter().map(|rest| rest.seconds).collect();
+        let factors = factors(&rows, &seconds);
+        Profile { device, threads, base_bytes, between_s: [factors[0], factors[1]], family }
+    }
+
+    /// Seconds of one call, or nothing where the op was never measured.
+    pub fn seconds(&self, op: &StepOp) -> Option<f64> {
+        let family = self.family.iter().find(|family| family.op == op.name && family.form == op.form)?;
+        Some(family.seconds(&op.sizes, None))
+    }
+}
+
+impl Family {
+    fn fit(op: &str, form: &str, points: Vec<Point>) -> Family {
+        let rows: Vec<Vec<f64>> = points.iter().map(|point| terms(op, &point.sizes)).collect();
+        let seconds: Vec<f64> = points.iter().map(|point| point.seconds).collect();
+        let mut family = Family {
+            op: op.to_owned(),
+            form: form.to_owned(),
+            factors: factors(&rows, &seconds),
+            left_out_error: 0.0,
+            points,
+        };
+        let mut errors: Vec<f64> = (0..family.points.len())
+            .map(|at| {
+                let point = &family.points[at];
+                (family.seconds(&point.sizes, Some(at)) - point.seconds).abs() / point.seconds.max(LEAST_S)
+            })
+            .collect();
+        errors.sort_by(f64::total_cmp);
+        family.left_out_error = errors.get(errors.len() / 2).copied().unwrap_or(0.0);
+        family
+    }
+
+    fn is_sound(&self) -> bool {
+        !self.points.is_empty()
+            && self.factors.len() == terms(&self.op, &self.points[0].sizes).len()
+            && self.points.iter().all(|point| point.seconds.is_finite() && point.seconds > 0.0)
+    }
+
+    fn sum(&self, sizes: &[usize; 5]) -> f64 {
+        terms(&self.op, sizes).iter().zip(&self.factors).map(|(term, factor)| term * factor).sum::<f64>()
+    }
+
+    /// The sum, corrected by the measurements around, one of which may be left out.
+    fn seconds(&self, sizes: &[usize; 5], without: Option<usize>) -> f64 {
+        let (mut evidence, mut residual) = (0.0, 0.0);
+        for (at, point) in self.points.iter().enumerate() {
+            if Some(at) == without {
+                continue;
+            }
+            let weight = (-distance2(sizes, &point.sizes) / (2.0 * REACH * REACH)).exp();
+            let found = (point.seconds + LEAST_S) / (self.sum(&point.sizes) + LEAST_S);
+            evidence += weight;
+            residual += weight * found.ln();
+        }
+        let corrected = (self.sum(sizes) + LEAST_S) * (residual / (evidence + DOUBT)).exp() - LEAST_S;
+        corrected.max(0.0)
+    }
+}
+
+/// Points of the same sizes become one: the mean of their medians.
+fn merged<'a>(points: impl Iterator<Item = &'a Point>) -> Vec<Point> {
+    let points: Vec<&Point> = points.collect();
+    points
+        .chunk_by(|a, b| a.sizes == b.sizes)
+        .map(|same| Point {
+            sizes: same[0].sizes,
+            seconds: same.iter().map(|point| point.seconds).sum::<f64>() / same.len() as f64,
+            range_s: [
+                same.iter().map(|point| point.range_s[0]).fold(f64::INFINITY, f64::min),
+                same.iter().map(|point| point.range_s[1]).fold(0.0, f64::max),
+            ],
+        })
+        .collect()
+}
+
+fn distance2(a: &[usize; 5], b: &[usize; 5]) -> f64 {
+    a.iter().zip(b).map(|(&a, &b)| ((a.max(1) as f64) / (b.max(1) as f64)).ln().powi(2)).sum()
+}
+
+/// What an op's time is a sum of. The first is the call itself.
+fn terms(op: &str, sizes: &[usize; 5]) -> Vec<f64> {
+    let [a, b, c, d, e] = sizes.map(|size| size as f64);
+    match op {
+        "matmul" => vec![1.0, a * b * c, a * c, b * c, a * b],
+        // Rows, experts, n, k.
+        "grouped_matmul" | "grouped_matmul_weights" => {
+            vec![1.0, b, a * c * d, a * d, a * c, b * c * d]
+        }
+        // Tokens, sequence, heads, kv heads, head width.
+        "attention" | "attention_grad" => vec![1.0, a * b * c * e, a * b * c, a * c * e, a * d * e],
+        "cross_entropy" | "cross_entropy_grad" => vec![1.0, a * b * c, a * b, b * c, a * c],
+        "route" | "route_grad" => vec![1.0, a * b, a * c, a * b * c],
+        "combine" => vec![1.0, a * b, a * b * c, a * c],
+        "sort_by_expert" => vec![1.0, a, b],
+        // Rows and width; above the size of a cache each number costs more.
+        _ => vec![1.0, a, a * b, (a * b - 262_144.0).max(0.0), (a * b - 4_194_304.0).max(0.0)],
+    }
+}
+
+/// Factors, none negative, that make the relative errors' squares least: coordinate descent on the normal equations.
+fn factors(rows: &[Vec<f64>], seconds: &[f64]) -> Vec<f64> {
+    let width = rows.first().map_or(2, Vec::len);
+    let scale: Vec<f64> = (0..width)
+        .map(|column| rows.iter().map(|row| row[column]).fold(0.0, f64::max).max(f64::MIN_POSITIVE))
+        .collect();
+    let weighted: Vec<(Vec<f64>, f64)> = rows
+        .iter()
+        .zip(seconds)
+        .map(|(row, &seconds)| {
+            let weight = 1.0 / seconds.max(LEAST_S);
+            (row.iter().zip(&scale).map(|(term, scale)| term / scale * weight).collect(), seconds * weight)
+        })
+        .collect();
+    let mut solved = vec![0.0; width];
+    for _ in 0..ROUNDS {
+        for column in 0..width {
+            let (mut up, mut down) = (0.0, 0.0);
+            for (row, target) in &weighted {
+                let others: f64 = row.iter().zip(&solved).map(|(term, factor)| term * factor).sum();
+                up += row[column] * (target - others + row[column] * solved[column]);
+                down += row[column] * row[column];
+            }
+            solved[column] = if down > 0.0 { (up / down).max(0.0) } else { 0.0 };
+        }
+    }
+    solved.iter().zip(&scale).map(|(factor, scale)| factor / scale).collect()
+}
+
+/// Of coordinate descent.
+const ROUNDS: usize = 2000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(sizes: [usize; 5], seconds: f64) -> Measured {
+        let point = Point { sizes, seconds, range_s: [seconds, seconds] };
+        Measured { op: "matmul".into(), form: String::new(), point }
+    }
+
+    fn truth([m, n, k, ..]: [usize; 5]) -> f64 {
+        2e-5 + (m * n * k) as f64 / 5e10 + (m * k + n * k) as f64 / 1e10
+    }
+
+    #[test]
+    fn a_device_of_known_speed_is_found_again_at_sizes_that_were_not_measured() {
+        let mut points = vec![];
+        for m in [64, 256, 1024] {
+            for n in [96, 384, 1536] {
+                points.extend([128, 512, 2048].map(|k| measured([m, n, k, 0, 0], truth([m, n, k, 0, 0]))));
+            }
+        }
+        let profile = Profile::fit("made up".into(), 1, 0, points, &[]);
+        for sizes in [[100, 200, 300, 0, 0], [700, 1000, 900, 0, 0], [2000, 3000, 4000, 0, 0]] {
+            let found = profile.family[0].seconds(&sizes, None);
+            assert!((found / truth(sizes) - 1.0).abs() < 0.02, "{sizes:?}: {found} for {}", truth(sizes));
+        }
+    }
+
+    #[test]
+    fn a_profile_survives_its_file_and_a_damaged_one_is_refused() {
+        let profile = Profile::fit("d".into(), 2, 7, vec![measured([8, 8, 8, 0, 0], 1e-4)], &[]);
+        assert_eq!(Profile::parse(&profile.to_toml()).unwrap(), profile);
+        assert!(Profile::parse(&profile.to_toml().replace("seconds = 0.0001", "seconds = nan")).is_err());
+        assert!(Profile::parse("device = 3").is_err());
+    }
+}

@@ -1,0 +1,298 @@
+//! One layer of a played step: what the trainer's model does in a block, forward and backward.
+
+use super::Batch;
+use super::tape::{Room, Tape};
+use crate::cost;
+use crate::model::ModelSpec;
+use crate::run::Recompute;
+
+/// Bytes of a float.
+const WIDTH: usize = 4;
+
+/// What all layers share. Letters as in the device's ops.
+pub(super) struct Pass<'a> {
+    pub(super) tape: &'a Tape,
+    pub(super) model: &'a ModelSpec,
+    batch: &'a Batch<'a>,
+    pub(super) t: usize,
+    pub(super) d: usize,
+    h: usize,
+    g: usize,
+    c: usize,
+    e: usize,
+    k: usize,
+    f: usize,
+}
+
+/// What a layer keeps.
+pub(super) struct Saved {
+    index: usize,
+    x: Room,
+    inner: Inner,
+}
+
+enum Inner {
+    Kept { attention: Attention, middle: Room, mlp: Mlp },
+    Forgotten { decision: Option<Decision> },
+}
+
+struct Attention {
+    q: Room,
+    k: Room,
+    v: Room,
+    out: Room,
+    lse: Room,
+}
+
+enum Mlp {
+    Dense { gate_up: Room },
+    Moe { decision: Decision, gate_up: Option<Room>, shared: Option<Room> },
+}
+
+/// Logits, choices, weights, counts; ends, order, places.
+type Decision = Vec<Room>;
+
+impl<'a> Pass<'a> {
+    pub(super) fn new(tape: &'a Tape, model: &'a ModelSpec, batch: &'a Batch<'a>) -> Pass<'a> {
+        let [d, h, g, c] = [model.width, model.heads, model.kv_heads, model.head_width].map(|n| n as usize);
+        let [e, k, f] = [model.experts, model.choices, model.expert_width].map(|n| n as usize);
+        Pass { tape, model, batch, t: batch.micro * batch.sequence, d, h, g, c, e, k, f }
+    }
+
+    fn recompute(&self, index: usize) -> Recompute {
+        let policies = self.batch.recompute;
+        policies.get(index.min(policies.len().saturating_sub(1))).copied().unwrap_or(Recompute::Nothing)
+    }
+}
+
+pub(super) fn forward(pass: &Pass<'_>, index: usize, x: Room) -> (Room, Saved) {
+    let (out, inner) = run(pass, index, None);
+    let inner = match (pass.recompute(index), inner) {
+        (Recompute::Block, Inner::Kept { mlp, .. }) => Inner::Forgotten {
+            decision: match mlp {
+                Mlp::Moe { decision, .. } => Some(decision),
+                Mlp::Dense { .. } => None,
+            },
+        },
+        (_, inner) => inner,
+    };
+    (out, Saved { index, x, inner })
+}
+
+pub(super) fn backward(pass: &Pass<'_>, saved: Saved) {
+    let Saved { index, x, inner } = saved;
+    let (tape, [t, d]) = (pass.tape, [pass.t, pass.d]);
+    let inner = match inner {
+        Inner::Forgotten { decision } => run(pass, index, decision).1,
+        kept => kept,
+    };
+    let Inner::Kept { attention, middle, mlp } = inner else { return };
+    let h_td = tape.rows_out("rms_norm", [t, d], 2);
+    let d_h = match mlp {
+        Mlp::Dense { gate_up } => {
+            let d_h = dense_backward(pass, pass.model.dense_width as usize);
+            drop(gate_up);
+            d_h
+        }
+        Mlp::Moe { decision, gate_up, shared } => moe_backward(pass, decision, gate_up, shared),
+    };
+    drop(h_td);
+    tape.moves("rms_norm_grad", [t, d], 4);
+    drop((d_h, middle));
+    attention_backward(pass, attention);
+    drop(x);
+}
+
+fn run(pass: &Pass<'_>, index: usize, decided: Option<Decision>) -> (Room, Inner) {
+    let (tape, [t, d]) = (pass.tape, [pass.t, pass.d]);
+    let (middle, attention) = attention_forward(pass);
+    let h_td = tape.rows_out("rms_norm", [t, d], 2);
+    let (out, mlp) = if pass.model.is_moe(index as u32) {
+        moe_forward(pass, index, decided)
+    } else {
+        let (out, gate_up) = dense_forward(pass, pass.model.dense_width as usize);
+        (out, Mlp::Dense { gate_up })
+    };
+    drop(h_td);
+    tape.moves("add", [t, d], 3);
+    (out, Inner::Kept { attention, middle, mlp })
+}
+
+fn attention_forward(pass: &Pass<'_>) -> (Room, Attention) {
+    let Pass { tape, t, d, h, g, c, .. } = *pass;
+    let normed = tape.rows_out("rms_norm", [t, d], 2);
+    let raw_q = tape.matmul([t, h * c, d], "b");
+    let raw_k = tape.matmul([t, g * c, d], "b");
+    let v = tape.matmul([t, g * c, d], "b");
+    drop(normed);
+    let positioned = position(pass, [&raw_q, &raw_k]);
+    let (out, lse) = (tape.room(t * h * c), tape.room(t * h));
+    let cost = cost::attention([t, t, h, g, c], WIDTH);
+    tape.op("attention", "", [t, pass.batch.sequence, h, g, c], cost);
+    let x = tape.matmul([t, d, h * c], "b");
+    tape.moves("add", [t, d], 3);
+    drop(positioned);
+    (x, Attention { q: raw_q, k: raw_k, v, out, lse })
+}
+
+/// Head norms where the model has them, and the rotation.
+fn position(pass: &Pass<'_>, [q, k]: [&Room; 2]) -> [Room; 2] {
+    let Pass { tape, t, h, g, c, .. } = *pass;
+    let seen = if pass.model.qk_norm {
+        [tape.rows_out("rms_norm", [t * h, c], 2), tape.rows_out("rms_norm", [t * g, c], 2)]
+    } else {
+        [q.clone(), k.clone()]
+    };
+    tape.moves("rope", [t * h, c], 2);
+    tape.moves("rope", [t * g, c], 2);
+    seen
+}
+
+fn attention_backward(pass: &Pass<'_>, saved: Attention) {
+    let Pass { tape, t, d, h, g, c, .. } = *pass;
+    let Attention { q, k, v, out, lse } = saved;
+    tape.matmul_onto([d, h * c, t], "a");
+    let d_out = tape.matmul([t, h * c, d], "");
+    let seen = if pass.model.qk_norm { position(pass, [&q, &k]) } else { [q.clone(), k.clone()] };
+    // A model without head norms gives the values up once they were used, one with them at the end.
+    let early_v = (!pass.model.qk_norm).then(|| v.clone());
+    let late_v = pass.model.qk_norm.then_some(v);
+    let (mut d_q, mut d_k) = (tape.room(t * h * c), tape.room(t * g * c));
+    let d_v = tape.room(t * g * c);
+    let cost = cost::attention_grad([t, h, g, c], WIDTH);
+    tape.op("attention_grad", "", [t, pass.batch.sequence, h, g, c], cost);
+    drop((seen, early_v, lse, d_out));
+    tape.moves("rope", [t * h, c], 2);
+    tape.moves("rope", [t * g, c], 2);
+    if pass.model.qk_norm {
+        d_q = tape.rows_out("rms_norm_grad", [t * h, c], 3);
+        d_k = tape.rows_out("rms_norm_grad", [t * g, c], 3);
+    }
+    drop((q, k));
+    let h_td = tape.rows_out("rms_norm", [t, d], 2);
+    tape.matmul_onto([h * c, d, t], "a");
+    tape.matmul_onto([g * c, d, t], "a");
+    tape.matmul_onto([g * c, d, t], "a");
+    let d_h = tape.matmul([t, d, h * c], "");
+    tape.matmul_onto([t, d, g * c], "");
+    tape.matmul_onto([t, d, g * c], "");
+    tape.moves("rms_norm_grad", [t, d], 4);
+    drop((d_h, h_td, d_q, d_k, d_v, late_v, out));
+}
+
+/// The answer, and the pre-activation.
+fn dense_forward(pass: &Pass<'_>, f: usize) -> (Room, Room) {
+    let Pass { tape, t, d, .. } = *pass;
+    let gate_up = tape.matmul([t, 2 * f, d], "b");
+    let active = tape.rows_out("swiglu", [t, f], 3);
+    let out = tape.matmul([t, d, f], "b");
+    drop(active);
+    (out, gate_up)
+}
+
+fn dense_backward(pass: &Pass<'_>, f: usize) -> Room {
+    let Pass { tape, t, d, .. } = *pass;
+    let active = tape.rows_out("swiglu", [t, f], 3);
+    tape.matmul_onto([d, f, t], "a");
+    drop(active);
+    let d_active = tape.matmul([t, f, d], "");
+    let d_gate_up = tape.room(t * 2 * f);
+    tape.moves("swiglu_grad", [t, f], 5);
+    tape.matmul_onto([2 * f, d, t], "a");
+    let d_h = tape.matmul([t, d, 2 * f], "");
+    drop((d_active, d_gate_up));
+    d_h
+}
+
+fn moe_forward(pass: &Pass<'_>, index: usize, decided: Option<Decision>) -> (Room, Mlp) {
+    let Pass { tape, t, d, e, k, f, .. } = *pass;
+    let decision = decided.unwrap_or_else(|| decide(pass));
+    let gate_up = pre_activation(pass);
+    let weights = tape.rows_out("dispatch", [t * k, 1], 2);
+    let active = tape.rows_out("swiglu", [t * k, f], 3);
+    drop(weights);
+    let answers = tape.grouped_matmul(t * k, [e, d, f], false);
+    drop(active);
+    let shared_width = pass.model.shared_width() as usize;
+    let (out, shared) = if shared_width > 0 {
+        let (out, gate_up) = dense_forward(pass, shared_width);
+        tape.combine([t, k, d], true);
+        (out, Some(gate_up))
+    } else {
+        let out = tape.room(t * d);
+        tape.combine([t, k, d], false);
+        (out, None)
+    };
+    drop(answers);
+    let gate_up = (pass.recompute(index) != Recompute::Experts).then_some(gate_up);
+    (out, Mlp::Moe { decision, gate_up, shared })
+}
+
+fn decide(pass: &Pass<'_>) -> Decision {
+    let Pass { tape, t, d, e, k, .. } = *pass;
+    let logits = tape.matmul([t, e, d], "b");
+    let router = &pass.model.router;
+    if router.warmup_steps > 0 {
+        tape.moves("moments", [1, t * e], 1);
+    }
+    if pass.batch.warming {
+        let noise = tape.room(t * e);
+        tape.moves("warm_logits", [t, e], 3);
+        drop(noise);
+    }
+    let scope = pass.batch.sequence * router.balance_sequences as usize;
+    let scopes = if t.is_multiple_of(scope) { t / scope } else { 1 };
+    let mut rooms = vec![logits, tape.room(t * k), tape.room(t * k), tape.room(scopes * e)];
+    tape.op("route", "", [t, e, k], cost::moves(t * e, WIDTH));
+    rooms.extend([tape.room(e), tape.room(t * k), tape.room(t * k)]);
+    tape.op("sort_by_expert", "", [t * k, e], cost::moves(3 * t * k, WIDTH));
+    rooms
+}
+
+fn pre_activation(pass: &Pass<'_>) -> Room {
+    let Pass { tape, t, d, e, k, f, .. } = *pass;
+    let rows = tape.rows_out("dispatch", [t * k, d], 2);
+    let gate_up = tape.grouped_matmul(t * k, [e, 2 * f, d], false);
+    drop(rows);
+    gate_up
+}
+
+fn moe_backward(pass: &Pass<'_>, decision: Decision, gate_up: Option<Room>, shared: Option<Room>) -> Room {
+    let Pass { tape, t, d, e, k, f, .. } = *pass;
+    let r = t * k;
+    let gate_up = gate_up.unwrap_or_else(|| pre_activation(pass));
+    let weights = tape.rows_out("dispatch", [r, 1], 2);
+    let d_answers = tape.rows_out("dispatch", [r, d], 2);
+    let active = tape.rows_out("swiglu", [r, f], 3);
+    tape.grouped_matmul_weights(r, [e, d, f]);
+    drop(active);
+    let d_active = tape.grouped_matmul(r, [e, d, f], true);
+    drop(d_answers);
+    let (d_weights, d_gate_up) = (tape.room(r), tape.room(r * 2 * f));
+    tape.moves("swiglu_grad", [r, f], 5);
+    drop((d_active, gate_up));
+
+    let rows = tape.rows_out("dispatch", [r, d], 2);
+    tape.grouped_matmul_weights(r, [e, 2 * f, d]);
+    drop(rows);
+    let d_rows = tape.grouped_matmul(r, [e, 2 * f, d], true);
+    drop(d_gate_up);
+    let d_h = if shared.is_some() {
+        let d_h = dense_backward(pass, pass.model.shared_width() as usize);
+        tape.combine([t, k, d], true);
+        d_h
+    } else {
+        let d_h = tape.room(t * d);
+        tape.combine([t, k, d], false);
+        d_h
+    };
+    drop((shared, d_rows, weights));
+
+    let d_choices = tape.rows_out("dispatch", [r, 1], 2);
+    let d_logits = tape.room(t * e);
+    tape.op("route_grad", "", [t, e, k], cost::moves(2 * t * e, WIDTH));
+    tape.matmul_onto([e, d, t], "a");
+    tape.matmul_onto([t, d, e], "");
+    drop((d_weights, d_choices, d_logits, decision));
+    d_h
+}

@@ -1,0 +1,218 @@
+//! A training step as a list of ops and a sum of bytes, from shapes alone.
+//!
+//! [`step`] plays a step through without a device: the same ops in the same order as the trainer's, each result
+//! holding its bytes for as long as the trainer's does. What a counting device sees of a real step is equal to it op
+//! by op and byte by byte, and a test says so; whoever changes the order or the lifetimes there changes them here.
+//!
+//! Routing decides which rows an expert gets, not how many rows there are, so no cost here depends on it; how unequal
+//! loads change the time is a matter for whoever prices the list. Documents cut attention's work; `Cost` is the bound
+//! without cuts, and `sizes` says how long the sequences are.
+
+mod layer;
+mod tape;
+
+use crate::cost::Cost;
+use crate::model::ModelSpec;
+use crate::run::Recompute;
+use crate::tensors::tensors;
+use tape::{Room, Tape};
+
+/// What decides a step's shapes.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// Sequences computed at once.
+    pub micro: usize,
+    /// So many times.
+    pub micros: usize,
+    /// Tokens of one sequence.
+    pub sequence: usize,
+    /// One policy per layer; the last one serves all that follow.
+    pub recompute: &'a [Recompute],
+    /// The step is within the routing warmup.
+    pub warming: bool,
+}
+
+/// One op of a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepOp {
+    /// As the device names it.
+    pub name: &'static str,
+    /// Which operand is stored transposed: `a` or `b` of a product, `flip` of a grouped one; else empty.
+    pub form: &'static str,
+    /// `matmul` m n k; `grouped_matmul*` rows e n k; `attention*` t sequence h g c; `cross_entropy*` t v d;
+    /// `route*` t e k; `sort_by_expert` rows e; `combine` t k d; all others rows and width.
+    pub sizes: [usize; 5],
+    pub cost: Cost,
+}
+
+/// A whole step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// In order.
+    pub ops: Vec<StepOp>,
+    pub memory: StepMemory,
+}
+
+/// Bytes of tensors on the device, by part; all but the last four are there all the time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StepMemory {
+    pub weights_bytes: u64,
+    pub gradients_bytes: u64,
+    pub moments_bytes: u64,
+    /// Selection biases and sums: small.
+    pub state_bytes: u64,
+    /// Held between forward and backward: inputs, and what the blocks keep.
+    pub kept_bytes: u64,
+    /// What comes on top at the worst moment.
+    pub scratch_bytes: u64,
+    /// The sum of all parts: the most there is at once.
+    pub peak_bytes: u64,
+    /// What a device holds that rounds sizes up and keeps given-back blocks for tensors of the same rounded size, as
+    /// the CPU does: at least the peak.
+    pub pooled_bytes: u64,
+}
+
+impl Step {
+    /// FLOPs and bytes of the whole step.
+    pub fn cost(&self) -> Cost {
+        self.ops.iter().map(|op| op.cost).sum()
+    }
+}
+
+/// The ops and the memory of one training step in f32, AdamW included.
+pub fn step(model: &ModelSpec, batch: &Batch<'_>) -> Step {
+    let mut memory = standing(model);
+    let standing_bytes =
+        memory.weights_bytes + memory.gradients_bytes + memory.moments_bytes + memory.state_bytes;
+    let tape = Tape::new(standing_bytes);
+    clear(&tape, model);
+    for _ in 0..batch.micros {
+        let kept_bytes = differentiate(&tape, model, batch) - standing_bytes;
+        memory.kept_bytes = kept_bytes;
+    }
+    update(&tape, model);
+    let (ops, peak_bytes, blocks_bytes) = tape.finish();
+    memory.peak_bytes = peak_bytes;
+    let standing_blocks = 4 * tape::block_bytes(memory.weights_bytes) + memory.state_bytes;
+    memory.pooled_bytes = standing_blocks + blocks_bytes;
+    memory.scratch_bytes = peak_bytes - standing_bytes - memory.kept_bytes;
+    Step { ops, memory }
+}
+
+fn standing(model: &ModelSpec) -> StepMemory {
+    let weights_bytes = 4 * (model.parameters() + model.mtp_parameters());
+    let (routed, experts) = (routed_layers(model), u64::from(model.experts));
+    let biases = if model.router.selection_bias { routed * experts } else { 0 };
+    // Per routed layer the loads, two losses, two moments; two sums of losses; the sum of squares.
+    let sums = routed * (experts + 4) + 4 + 1;
+    StepMemory {
+        weights_bytes,
+        gradients_bytes: weights_bytes,
+        moments_bytes: 2 * weights_bytes,
+        state_bytes: 4 * (biases + sums),
+        ..StepMemory::default()
+    }
+}
+
+fn routed_layers(model: &ModelSpec) -> u64 {
+    u64::from(model.moe_layers() + model.mtp_layers)
+}
+
+/// Gradients and sums become zero.
+fn clear(tape: &Tape, model: &ModelSpec) {
+    tape.fill((model.parameters() + model.mtp_parameters()) as usize);
+    tape.fill(2);
+    tape.fill(2);
+    for _ in 0..routed_layers(model) {
+        tape.fill(model.experts as usize);
+        tape.fill(2);
+        tape.fill(2);
+    }
+}
+
+/// One micro-batch; returns the bytes in use between forward and backward.
+fn differentiate(tape: &Tape, model: &ModelSpec, batch: &Batch<'_>) -> u64 {
+    let pass = layer::Pass::new(tape, model, batch);
+    let [t, d, v] = [pass.t, pass.d, model.vocabulary as usize];
+    let rows = if model.mtp_layers > 0 { 6 } else { 4 };
+    let _inputs: Vec<Room> = (0..rows).map(|_| tape.room(t)).collect();
+    let mut x = tape.rows_out("embedding", [t, d], 2);
+    let mut saved = Vec::new();
+    for index in 0..model.layers as usize {
+        let (out, kept) = layer::forward(&pass, index, x);
+        saved.push(kept);
+        x = out;
+    }
+    let kept_bytes = tape.in_use();
+    let d_td = head(tape, model, t);
+    if model.mtp_layers > 0 {
+        mtp(&pass);
+    }
+    drop(x);
+    for kept in saved.into_iter().rev() {
+        layer::backward(&pass, kept);
+    }
+    drop(d_td);
+    tape.table("embedding_grad", [t, d], v);
+    kept_bytes
+}
+
+/// The last norm, the head, the loss and their gradients; returns the gradient by the head's input.
+fn head(tape: &Tape, model: &ModelSpec, t: usize) -> Room {
+    let [d, v] = [model.width, model.vocabulary].map(|n| n as usize);
+    let normed = tape.rows_out("rms_norm", [t, d], 2);
+    let (features, scales) = if model.norm_head {
+        let scales = tape.column_scales([v, d]);
+        let scaled = tape.rows_out("scale_columns", [t, d], 2);
+        drop(normed);
+        (scaled, Some(scales))
+    } else {
+        (normed, None)
+    };
+    let (losses, d_features) = tape.cross_entropy_grad([t, v, d]);
+    tape.moves("moments", [1, t], 1);
+    let d_normed =
+        if model.norm_head { tape.rows_out("scale_columns", [t, d], 2) } else { d_features.clone() };
+    drop(scales);
+    let d_x = tape.rows_out("rms_norm_grad", [t, d], 3);
+    drop((d_normed, d_features, losses, features));
+    d_x
+}
+
+/// The multi-token-prediction layer, forward and backward.
+fn mtp(pass: &layer::Pass<'_>) {
+    let (tape, model) = (pass.tape, pass.model);
+    let [t, d, v] = [pass.t, pass.d, model.vocabulary as usize];
+    let _tokens = tape.rows_out("embedding", [t, d], 2);
+    let _token = tape.rows_out("rms_norm", [t, d], 2);
+    let _final = tape.rows_out("rms_norm", [t, d], 2);
+    let _normed = tape.rows_out("rms_norm", [t, d], 2);
+    let joined = tape.matmul([t, d, d], "b");
+    tape.matmul_onto([t, d, d], "b");
+    let (out, saved) = layer::forward(pass, model.layers as usize, joined);
+    let _d_joined = head(tape, model, t);
+    drop(out);
+    layer::backward(pass, saved);
+    tape.matmul_onto([d, d, t], "a");
+    tape.matmul_onto([d, d, t], "a");
+    let _d_token = tape.matmul([t, d, d], "");
+    let _d_normed = tape.matmul([t, d, d], "");
+    let _d_tokens = tape.rows_out("rms_norm_grad", [t, d], 3);
+    tape.table("embedding_grad", [t, d], v);
+    let _d_final = tape.rows_out("rms_norm_grad", [t, d], 3);
+    tape.moves("rms_norm_grad", [t, d], 4);
+}
+
+/// The gradient's norm, AdamW, selection biases.
+fn update(tape: &Tape, model: &ModelSpec) {
+    tape.fill(1);
+    tape.moves("sum_of_squares", [1, (model.parameters() + model.mtp_parameters()) as usize], 1);
+    for tensor in tensors(model) {
+        tape.moves("adamw", [1, tensor.shape.iter().product()], 7);
+    }
+    if model.router.selection_bias {
+        for _ in 0..routed_layers(model) {
+            tape.moves("balance_bias", [1, model.experts as usize], 3);
+        }
+    }
+}
