@@ -96,6 +96,41 @@ impl Device {
     }
 }
 
+/// A device is a backend too, so that another can stand before it: see [`crate::timed`].
+impl Backend for Device {
+    fn info(&self) -> &DeviceInfo {
+        self.0.info()
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Slot> {
+        self.0.allocate(bytes)
+    }
+
+    fn release(&self, slot: Slot, bytes: usize) {
+        self.0.release(slot, bytes);
+    }
+
+    fn write(&self, slot: Slot, offset_bytes: usize, from_host: &[u8]) -> Result<()> {
+        self.0.write(slot, offset_bytes, from_host)
+    }
+
+    fn read(&self, slot: Slot, offset_bytes: usize, to_host: &mut [u8]) -> Result<()> {
+        self.0.read(slot, offset_bytes, to_host)
+    }
+
+    fn run(&self, op: Op<'_>) -> Result<()> {
+        self.0.run(op)
+    }
+
+    fn finish(&self) -> Result<()> {
+        self.0.finish()
+    }
+
+    fn memory_in_use(&self) -> MemoryUse {
+        self.0.memory_in_use()
+    }
+}
+
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.info().name)

@@ -2,6 +2,7 @@
 
 use super::random::Random;
 use crate::error::Result;
+use crate::precision::Precision;
 use crate::tensor::{Device, Kind, Tensor};
 
 type Run = Box<dyn Fn(&mut Bench<'_>) -> Result<Vec<Output>>>;
@@ -22,14 +23,17 @@ impl Case {
         Case { op, label: label.into(), run: Box::new(run) }
     }
 
-    /// Every run of a case draws the same numbers.
-    pub(super) fn run(&self, device: &Device, kind: Kind) -> Result<Vec<Output>> {
+    /// The outputs, and a fingerprint of the operands: every run of a case draws the same numbers.
+    pub(super) fn run(&self, device: &Device, kind: Kind) -> Result<(Vec<Output>, u64)> {
         let seed = self
             .op
             .bytes()
             .chain(self.label.bytes())
             .fold(0, |seed: u64, byte| seed * 31 % 1_000_003 + u64::from(byte));
-        (self.run)(&mut Bench { device, kind, random: Random::new(seed) })
+        let mut bench = Bench { device, kind, random: Random::new(seed) };
+        let outputs = (self.run)(&mut bench)?;
+        // What was drawn follows from the seed, and how much of it from the state behind it.
+        Ok((outputs, bench.random.fingerprint()))
     }
 }
 
@@ -107,8 +111,9 @@ impl Output {
         Output { condition, ..self }
     }
 
-    pub(super) fn bound_units(&self) -> f64 {
-        (4.0 + (self.terms as f64).sqrt() + self.condition).max(0.0)
+    pub(super) fn bound_units(&self, precision: Precision) -> f64 {
+        let terms = if precision == Precision::F32 { (self.terms as f64).sqrt() } else { 0.0 };
+        (4.0 + terms + self.condition).max(0.0)
     }
 
     pub(super) fn numbers(&self) -> Result<Numbers> {

@@ -8,6 +8,11 @@ impl Random {
         Random(seed)
     }
 
+    /// Tells two streams apart, and how far one has come.
+    pub fn fingerprint(&self) -> u64 {
+        self.0
+    }
+
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

@@ -3,7 +3,7 @@
 use crate::gradients::declared_ops;
 use lingot_device::cpu::Cpu;
 use lingot_device::reference::Reference;
-use lingot_device::{Backend, Device, DeviceInfo, Op, Result, Slot, conformance};
+use lingot_device::{Backend, Device, DeviceInfo, Op, Precision, Result, Slot, conformance};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
@@ -92,4 +92,19 @@ fn assert_passes(device: &Device) {
         .map(|v| format!("{} {}: {:.1} units, bound {:.1}", v.op, v.case, v.error_units, v.bound_units))
         .collect();
     assert!(failures.is_empty(), "{} of {} fail:\n{}", failures.len(), verdicts.len(), failures.join("\n"));
+}
+
+#[test]
+fn the_definitions_and_the_cpu_pass_in_bf16_and_differ_from_f32() {
+    let f32 = conformance::outputs(&Device::new(Cpu::new(2))).unwrap();
+    let cpu = Device::new(Cpu::with_precision(2, Precision::Bf16));
+    assert!(conformance::outputs(&cpu).unwrap() != f32, "nothing was rounded");
+    for device in [Device::new(Reference::with_precision(Precision::Bf16)), cpu] {
+        let verdicts = conformance::check_in(&device, Precision::Bf16, &mut |_, _| ()).unwrap();
+        let failures: Vec<_> = verdicts.iter().filter(|verdict| !verdict.passed).collect();
+        assert!(failures.is_empty(), "{} of {} fail: {failures:#?}", failures.len(), verdicts.len());
+        // What is rounded cannot pass for f32.
+        let verdicts = conformance::check(&device).unwrap();
+        assert!(verdicts.iter().any(|verdict| !verdict.passed));
+    }
 }
