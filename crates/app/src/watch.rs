@@ -58,6 +58,7 @@ impl<'a> Watch<'a> {
             | Event::Experts(_)
             | Event::Checkpoint(_)
             | Event::Prediction(_)
+            | Event::Exchange(_)
             | Event::End(_) => {}
         }
     }

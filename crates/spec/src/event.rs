@@ -16,6 +16,7 @@ pub enum Event {
     Checkpoint(Checkpoint),
     Resume(Resume),
     Anomaly(Anomaly),
+    Exchange(Exchange),
     Prediction(Prediction),
     Ledger(Ledger),
     End(End),
@@ -137,6 +138,32 @@ pub struct Anomaly {
     pub reason: String,
 }
 
+/// Workers met and agreed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Exchange {
+    pub step: u64,
+    /// A sentence: why they met.
+    pub reason: String,
+    /// Counted where they were moved, all workers together.
+    pub bytes: u64,
+    /// By the cost model.
+    pub predicted_bytes: u64,
+    /// By rank.
+    pub workers: Vec<WorkerShare>,
+}
+
+/// One worker's part in a round.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkerShare {
+    /// Steps since the meeting before.
+    pub own_steps: u64,
+    pub busy_s: f64,
+    /// For the last of the others.
+    pub waiting_s: f64,
+    /// How much its change counted, the mean over layers.
+    pub weight: f64,
+}
+
 /// What was promised before the run began or went on, to be held against the ledger at its end.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
@@ -238,6 +265,7 @@ impl Event {
             Event::Checkpoint(event) => event.step,
             Event::Resume(event) => event.step,
             Event::Anomaly(event) => event.step,
+            Event::Exchange(event) => event.step,
             Event::Prediction(event) => event.step,
             Event::Ledger(event) => event.step,
             Event::End(event) => event.step,

@@ -9,6 +9,7 @@ pub mod error;
 pub mod evaluate;
 pub mod hugging_face;
 pub mod ledger;
+pub mod local;
 pub mod lock;
 pub mod log;
 pub mod manifest_file;

@@ -62,6 +62,11 @@ impl Optimizer {
         Ok(())
     }
 
+    /// Both moments, each as one flat tensor.
+    pub(crate) fn flats(&self) -> [&lingot_device::Tensor; 2] {
+        [&self.first.flat, &self.second.flat]
+    }
+
     /// Both moments, for a checkpoint.
     pub(crate) fn tensors(&self) -> Result<Vec<Tensor>> {
         let mut all = read_all("first/", &self.first.specs, &self.first.tensors)?;

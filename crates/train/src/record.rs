@@ -3,11 +3,13 @@
 use crate::config::Resolved;
 use crate::error::Result;
 use crate::ledger::{Ledger, Part};
+use crate::local::Round;
 use crate::log::Log;
 use crate::tfevents::EventFile;
 use crate::worker::{Outcome, StepBatch, Worker};
 use lingot_spec::event::{
-    Anomaly, Checkpoint, End, Evaluation, Event, ExpertLoad, Experts, Prediction, Resume, SCHEMA, Start, Step,
+    Anomaly, Checkpoint, End, Evaluation, Event, Exchange, ExpertLoad, Experts, Prediction, Resume, SCHEMA,
+    Start, Step, WorkerShare,
 };
 use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -116,6 +118,27 @@ impl<'a> Record<'a> {
             self.line(worker, Part::Idle)?;
         }
         Ok(())
+    }
+
+    /// Workers met.
+    pub(crate) fn exchange(&mut self, worker: &Worker<'_>, round: &Round) -> Result<()> {
+        for (layer, rank, verdict) in &round.anomalies {
+            let reason = format!("the change of {layer} by worker {rank} does not count: {verdict}");
+            self.write(Event::Anomaly(Anomaly { step: worker.step, kind: "outlier".into(), reason }))?;
+        }
+        let share = |rank: usize| WorkerShare {
+            own_steps: round.own_steps[rank],
+            busy_s: round.busy_s[rank],
+            waiting_s: round.waiting_s[rank],
+            weight: round.weights[rank],
+        };
+        self.write(Event::Exchange(Exchange {
+            step: worker.step,
+            reason: round.reason.clone(),
+            bytes: round.bytes,
+            predicted_bytes: round.predicted_bytes,
+            workers: (0..round.own_steps.len()).map(share).collect(),
+        }))
     }
 
     fn experts(&mut self, worker: &Worker<'_>, outcome: &Outcome) -> Result<()> {

@@ -65,7 +65,8 @@ impl Worker<'_> {
         };
         let bundle = &self.model.parameters;
         let weights = read_all("", &bundle.specs, &bundle.tensors)?;
-        let moments = self.optimizer.tensors()?;
+        let mut moments = self.optimizer.tensors()?;
+        moments.extend(self.sync_state.iter().cloned());
         let state: Vec<Tensor> = self
             .model
             .buffers()?
@@ -101,6 +102,7 @@ impl Worker<'_> {
         }
         overwrite(&mut self.model, path, &weights, &buffers)?;
         self.optimizer.restore(path, &moments)?;
+        self.sync_state = moments.into_iter().filter(|(name, _, _)| name.starts_with("sync/")).collect();
         (self.step, self.tokens, self.clock.before_s) = (head.step, head.tokens, head.seconds);
         self.saved_step = Some(self.step);
         let events = log::read(Path::new(&self.run.folder)).unwrap_or_default();

@@ -3,6 +3,7 @@
 use crate::config::Resolved;
 use crate::error::{Error, Result};
 use crate::ledger::Part;
+use crate::local::{self, Local};
 use crate::record::Record;
 use crate::stop::{StopReason, why_stop};
 use crate::worker::Worker;
@@ -86,6 +87,9 @@ fn go(
     interrupted: &AtomicBool,
 ) -> Result<Option<StopReason>> {
     let run = &resolved.run;
+    if local::is_emulated(run) {
+        return go_apart(resolved, worker, record, interrupted);
+    }
     while !interrupted.load(Ordering::Relaxed) {
         if let Some(reason) = why_stop(&run.stop, &worker.progress()) {
             return Ok(Some(reason));
@@ -104,6 +108,38 @@ fn go(
         }
     }
     Ok(None)
+}
+
+/// Meeting after meeting of emulated workers. What is due is done at the next meeting, where all hold the same.
+fn go_apart(
+    resolved: &Resolved,
+    worker: &mut Worker<'_>,
+    record: &mut Record<'_>,
+    interrupted: &AtomicBool,
+) -> Result<Option<StopReason>> {
+    let run = &resolved.run;
+    let mut local = Local::open(worker)?;
+    loop {
+        let stop = why_stop(&run.stop, &worker.progress());
+        if stop.is_some() || interrupted.load(Ordering::Relaxed) {
+            local.keep(worker)?;
+            return Ok(stop);
+        }
+        let before = worker.step;
+        let round = local.advance(worker, &|_, _, _| ())?;
+        record.lap(Part::Compute);
+        record.exchange(worker, &round)?;
+        record.step(worker, &round.batch, &round.outcome)?;
+        let has_passed = |every: u64| every > 0 && worker.step / every > before / every;
+        let (evaluates, saves) = (has_passed(run.evaluation.every), has_passed(run.checkpoint.every));
+        if evaluates {
+            record.evaluation(worker)?;
+        }
+        if saves {
+            local.keep(worker)?;
+            record.checkpoint(worker, resolved)?;
+        }
+    }
 }
 
 /// Whether something that happens every `every` steps happens after step `step`.

@@ -1,5 +1,6 @@
 //! One worker: a model on a device with its optimizer, its data, and how far it has come.
 
+use crate::checkpoint::Tensor;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, HeldOut};
 use crate::optimizer::Optimizer;
@@ -41,8 +42,10 @@ pub struct Worker<'a> {
     pub(crate) optimizer: Optimizer,
     pub(crate) saver: Saver,
     pub(crate) clock: Clock,
-    dataset: &'a Dataset,
-    gradients: Gradients,
+    pub(crate) dataset: &'a Dataset,
+    pub(crate) gradients: Gradients,
+    /// What a strategy keeps between meetings, for checkpoints; names begin with `sync/`.
+    pub(crate) sync_state: Vec<Tensor>,
     skipped: u32,
 }
 
@@ -54,8 +57,15 @@ pub(crate) struct Clock {
 
 /// The micro-batches of one step.
 pub struct StepBatch {
-    micros: Vec<Batch>,
+    pub(crate) micros: Vec<Batch>,
     pub(crate) totals: Totals,
+}
+
+impl StepBatch {
+    /// What it holds in all.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
 }
 
 /// What a step found out before the update.
@@ -95,6 +105,7 @@ impl<'a> Worker<'a> {
             run,
             dataset,
             saver,
+            sync_state: Vec::new(),
             clock: Clock { before_s: 0.0, since: Instant::now() },
             skipped: 0,
         };
@@ -122,19 +133,28 @@ impl<'a> Worker<'a> {
     /// Losses and gradients of the step, micro-batch by micro-batch.
     pub fn differentiate(&mut self, batch: &StepBatch) -> Result<Outcome> {
         self.gradients.clear()?;
-        let recompute = recompute(self.run);
-        let warmup = self.run.model.router.warmup_steps;
         let mut sample = 0;
         for micro in &batch.micros {
-            let inputs = Inputs::new(&self.model.device, rows(micro), self.run.model.mtp_layers > 0)?;
-            let noise = |layer: usize| self.noise(layer, sample, micro);
-            let warmth = (self.step < warmup)
-                .then(|| Warmth { keep: self.step as f64 / warmup as f64, noise: &noise });
-            self.model.differentiate(&inputs, batch.totals, warmth, &recompute, &self.gradients)?;
+            self.differentiate_micro(micro, sample, batch.totals)?;
             sample += micro.sequences as u64;
         }
+        self.outcome(batch.totals)
+    }
+
+    /// Adds a micro-batch, whose first sequence is the step's `sample`-th, to the gradients.
+    pub(crate) fn differentiate_micro(&self, micro: &Batch, sample: u64, totals: Totals) -> Result<()> {
+        let warmup = self.run.model.router.warmup_steps;
+        let inputs = Inputs::new(&self.model.device, rows(micro), self.run.model.mtp_layers > 0)?;
+        let noise = |layer: usize| self.noise(layer, sample, micro);
+        let warmth =
+            (self.step < warmup).then(|| Warmth { keep: self.step as f64 / warmup as f64, noise: &noise });
+        Ok(self.model.differentiate(&inputs, totals, warmth, &recompute(self.run), &self.gradients)?)
+    }
+
+    /// What the gradients and tallies say, once the step's last micro-batch is in.
+    pub(crate) fn outcome(&self, totals: Totals) -> Result<Outcome> {
         Ok(Outcome {
-            losses: self.gradients.losses(&self.run.model, batch.totals, self.run.data.sequence as usize)?,
+            losses: self.gradients.losses(&self.run.model, totals, self.run.data.sequence as usize)?,
             gradient_norm: self.optimizer.gradient_norm(&self.gradients)?,
             loads: self.gradients.tally.loads()?,
         })
@@ -244,7 +264,7 @@ pub(crate) fn rows(batch: &Batch) -> Rows<'_> {
     }
 }
 
-fn recompute(run: &RunSpec) -> Vec<Recompute> {
+pub(crate) fn recompute(run: &RunSpec) -> Vec<Recompute> {
     match &run.device.recompute {
         RecomputeSpec::All(policy) => vec![*policy],
         RecomputeSpec::Each(policies) => policies.clone(),

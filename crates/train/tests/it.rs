@@ -9,6 +9,7 @@ mod it {
     mod golden;
     mod hugging_face;
     mod ledger;
+    mod local;
     mod log;
     mod random;
     mod schedule;

@@ -2,7 +2,7 @@
 
 use super::source::Source;
 use crate::error::Result;
-use lingot_spec::run::{RecomputeSpec, RunSpec, Shape};
+use lingot_spec::run::{RecomputeSpec, RunSpec, Shape, Strategy};
 
 pub(super) fn check(source: &Source, run: &RunSpec) -> Result<()> {
     for (key, text) in [("name", &run.name), ("folder", &run.folder)] {
@@ -15,6 +15,7 @@ pub(super) fn check(source: &Source, run: &RunSpec) -> Result<()> {
     check_batch(source, run)?;
     check_numbers(source, run)?;
     check_stop(source, run)?;
+    check_sync(source, run)?;
     check_device(source, run)
 }
 
@@ -151,6 +152,77 @@ fn check_stop(source: &Source, run: &RunSpec) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+fn check_sync(source: &Source, run: &RunSpec) -> Result<()> {
+    let sync = &run.sync;
+    for (key, value) in [
+        ("sync.period_s", sync.period_s),
+        ("sync.penalty.temperature", sync.penalty.temperature),
+        ("sync.penalty.threshold", sync.penalty.threshold),
+        ("sync.outer.rate", sync.outer.rate),
+    ] {
+        positive(source, key, value)?;
+    }
+    for (index, &speed) in sync.virtual_speeds.iter().enumerate() {
+        positive(source, &format!("sync.virtual_speeds.{index}"), speed)?;
+    }
+    if sync.every == 0 {
+        return Err(source.error(
+            "sync.every",
+            "sync.every is 0",
+            "workers train alone for at least one step",
+        ));
+    }
+    for (key, value) in
+        [("sync.penalty.newest", sync.penalty.newest), ("sync.outer.momentum", sync.outer.momentum)]
+    {
+        if !(0.0..1.0).contains(&value) {
+            let problem = format!("{key} ({value}) is not from 0 to below 1");
+            return Err(source.error(key, problem, "leave it out for the default"));
+        }
+    }
+    if !(sync.outer.clip >= 0.0 && sync.outer.clip.is_finite()) {
+        let problem = format!("sync.outer.clip is {}", sync.outer.clip);
+        return Err(source.error(
+            "sync.outer.clip",
+            problem,
+            "give it 0 for no clipping or a positive number",
+        ));
+    }
+    check_workers(source, run)
+}
+
+/// Emulated workers divide every batch equally, and routing warms up while they are in step.
+fn check_workers(source: &Source, run: &RunSpec) -> Result<()> {
+    let (sync, batch) = (&run.sync, &run.batch);
+    let workers = sync.virtual_speeds.len() as u32;
+    if workers == 0 {
+        if sync.strategy != Strategy::EveryStep {
+            let problem = "sync.strategy lets workers train alone, but there is one worker";
+            let hint = "name emulated workers, such as virtual_speeds = [1, 1, 1, 0.5]";
+            return Err(source.error("sync.strategy", problem, hint));
+        }
+        return Ok(());
+    }
+    if !batch.sequences.is_multiple_of(workers.saturating_mul(batch.micro)) || batch.from > 0 {
+        let problem = format!(
+            "{workers} workers with micro-batches of {} cannot share a step of {} sequences{} equally",
+            batch.micro,
+            batch.sequences,
+            if batch.from > 0 { " that grows" } else { "" }
+        );
+        let hint = "batch.sequences must be a multiple of workers times batch.micro, and batch.from 0";
+        return Err(source.error("sync.virtual_speeds", problem, hint));
+    }
+    if sync.strategy != Strategy::EveryStep && sync.warmup_steps < run.model.router.warmup_steps {
+        let problem = format!(
+            "sync.warmup_steps ({}) is less than model.router.warmup_steps ({})",
+            sync.warmup_steps, run.model.router.warmup_steps
+        );
+        return Err(source.error("sync.warmup_steps", problem, "routing warms up while all are in step"));
+    }
+    Ok(())
 }
 
 fn check_device(source: &Source, run: &RunSpec) -> Result<()> {

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 /// A tiny run in `folder` on this file's own source and its neighbours'.
-fn tiny(folder: &Path, more: &[&str]) -> Resolved {
+pub(crate) fn tiny(folder: &Path, more: &[&str]) -> Resolved {
     // A copy, so that whoever edits the sources meanwhile does not change the corpus.
     let sources = folder.join("text");
     let texts = [include_str!("../../src/worker.rs"), include_str!("../../src/record.rs")];
@@ -60,14 +60,14 @@ threads = 1
     config::parse(&text, Path::new("tiny.toml"), &overrides).unwrap()
 }
 
-fn run(resolved: &Resolved, threads: usize) -> step::Summary {
+pub(crate) fn run(resolved: &Resolved, threads: usize) -> step::Summary {
     let dataset = worker::prepare_data(&resolved.run, &|_| ()).unwrap();
     let device = Device::new(Cpu::new(threads));
     step::train(resolved, &dataset, &device, &mut |_| (), &AtomicBool::new(false)).unwrap()
 }
 
 /// Everything a checkpoint holds, but for the time it took.
-fn contents(
+pub(crate) fn contents(
     summary: &step::Summary,
 ) -> (Vec<checkpoint::Tensor>, Vec<checkpoint::Tensor>, Vec<checkpoint::Tensor>) {
     let Loaded { weights, moments, buffers, .. } = checkpoint::load(&summary.checkpoint).unwrap();

@@ -1,0 +1,168 @@
+//! A meeting: layer by layer the workers' changes are weighed, summed, clipped, and taken as one outer step.
+
+use super::{Local, Rank};
+use crate::error::Result;
+use crate::worker::Worker;
+use lingot_model::Model;
+use lingot_spec::run::SyncSpec;
+use lingot_spec::tensors::{TensorSpec, buffers, tensors};
+use lingot_sync::penalty::{Detector, Verdict, clip_factor, weigh};
+use lingot_sync::{outer, sum, traffic};
+use std::ops::Range;
+
+/// What all workers hold after a meeting, and what they keep for the next.
+pub(super) struct Agreed {
+    pub(super) weights: Vec<f32>,
+    /// The routers' state, by buffer.
+    pub(super) state: Vec<Vec<f32>>,
+    pub(super) velocity: Vec<f32>,
+    pub(super) groups: Vec<Group>,
+}
+
+/// What is weighed together: a layer, or one of the tensors outside of layers.
+pub(super) struct Group {
+    pub(super) name: String,
+    weights: Range<usize>,
+    /// Its buffers.
+    state: Vec<usize>,
+    /// By rank.
+    pub(super) detectors: Vec<Detector>,
+}
+
+/// A worker's weights, and its routers' state by buffer.
+type Own = (Vec<f32>, Vec<Vec<f32>>);
+
+/// What a meeting did.
+pub(super) struct Minutes {
+    pub(super) bytes: u64,
+    pub(super) predicted_bytes: u64,
+    /// Group and rank of what did not count, and why.
+    pub(super) anomalies: Vec<(String, usize, Verdict)>,
+    /// By rank, the mean over the groups.
+    pub(super) weights: Vec<f64>,
+}
+
+impl Agreed {
+    pub(super) fn new(model: &Model, workers: usize) -> Result<Agreed> {
+        let groups = groups(model, workers);
+        let length = model.parameters.flat.len();
+        let mut agreed = Agreed { weights: vec![], state: vec![], velocity: vec![0.0; length], groups };
+        agreed.take(model)?;
+        Ok(agreed)
+    }
+
+    /// What the model holds is agreed on.
+    pub(super) fn take(&mut self, model: &Model) -> Result<()> {
+        self.weights = model.parameters.flat.to_floats()?;
+        self.state = model.buffers()?.into_iter().map(|(_, values)| values).collect();
+        Ok(())
+    }
+}
+
+impl Local {
+    /// All workers meet and part with the same weights.
+    pub(super) fn meet(&mut self, lead: &mut Worker<'_>) -> Result<Minutes> {
+        let own = self.everyones(lead)?;
+        let spec = &lead.run.sync;
+        let workers = own.len();
+        let mut minutes =
+            Minutes { bytes: 0, predicted_bytes: 0, anomalies: vec![], weights: vec![0.0; workers] };
+        let mut applied = [0_u64; 2];
+        let Agreed { weights, state, velocity, groups } = &mut self.agreed;
+        let count = groups.len() as u64;
+        for group in groups {
+            let range = group.weights.clone();
+            let deltas: Vec<Vec<f32>> =
+                own.iter().map(|(theta, _)| minus(&weights[range.clone()], &theta[range.clone()])).collect();
+            let norms: Vec<f32> = deltas.iter().map(|delta| sum::norm(delta) as f32).collect();
+            let norms: Vec<f64> = self.exchange.gather(&norms).into_iter().map(f64::from).collect();
+            let weighing = weigh(&norms, &mut group.detectors, &spec.penalty);
+            for (rank, verdict) in
+                weighing.verdicts.iter().enumerate().filter(|(_, verdict)| verdict.is_anomaly())
+            {
+                minutes.anomalies.push((group.name.clone(), rank, *verdict));
+            }
+            if weighing.all_anomalous {
+                continue;
+            }
+            let shares = &weighing.weights;
+            minutes
+                .weights
+                .iter_mut()
+                .zip(shares)
+                .for_each(|(sum, &share)| *sum += f64::from(share) / count as f64);
+            let parts: Vec<&[f32]> = deltas.iter().map(Vec::as_slice).collect();
+            let mut mean = self.exchange.sum(&parts, shares);
+            apply(&mut weights[range.clone()], &mut velocity[range.clone()], &mut mean, spec);
+            applied[0] += mean.len() as u64;
+            for &buffer in &group.state {
+                let parts: Vec<&[f32]> = own.iter().map(|(_, buffers)| buffers[buffer].as_slice()).collect();
+                state[buffer] = self.exchange.sum(&parts, shares);
+                applied[1] += state[buffer].len() as u64;
+            }
+        }
+        minutes.bytes = self.exchange.take_bytes();
+        minutes.predicted_bytes = traffic::meeting_bytes(workers as u64, applied[0], applied[1], count);
+        self.part(lead)?;
+        Ok(minutes)
+    }
+
+    /// Every worker's weights and routers' state, by rank.
+    fn everyones(&self, lead: &Worker<'_>) -> Result<Vec<Own>> {
+        let models = std::iter::once(&lead.model).chain(self.others.iter().map(|rank| &rank.model));
+        let read = |model: &Model| {
+            let state = model.buffers()?.into_iter().map(|(_, values)| values).collect();
+            Ok((model.parameters.flat.to_floats()?, state))
+        };
+        models.map(read).collect()
+    }
+
+    /// Every worker takes what was agreed.
+    pub(super) fn part(&mut self, lead: &mut Worker<'_>) -> Result<()> {
+        let others = self.others.iter_mut().map(|Rank { model, .. }| model);
+        for model in std::iter::once(&mut lead.model).chain(others) {
+            model.parameters.flat.write_floats(&self.agreed.weights)?;
+            model.set_buffers(&self.agreed.state)?;
+        }
+        Ok(())
+    }
+}
+
+/// Clips the mean change and takes it as an outer step.
+fn apply(agreed: &mut [f32], velocity: &mut [f32], mean: &mut [f32], spec: &SyncSpec) {
+    let factor = clip_factor(sum::norm(mean), spec.outer.clip);
+    if factor < 1.0 {
+        mean.iter_mut().for_each(|x| *x *= factor);
+    }
+    outer::step(agreed, velocity, mean, &spec.outer);
+}
+
+fn minus(agreed: &[f32], own: &[f32]) -> Vec<f32> {
+    agreed.iter().zip(own).map(|(agreed, own)| agreed - own).collect()
+}
+
+/// The groups of a model, in the order of its tensors: layers, and each tensor outside of them.
+fn groups(model: &Model, workers: usize) -> Vec<Group> {
+    let state = buffers(&model.spec);
+    let mut groups: Vec<Group> = Vec::new();
+    let mut from = 0;
+    for TensorSpec { name, shape, .. } in tensors(&model.spec) {
+        let (layer, to) = (layer_of(&name), from + shape.iter().product::<usize>());
+        match groups.last_mut().filter(|group| group.name == layer) {
+            Some(group) => group.weights.end = to,
+            None => {
+                let is_its = |&index: &usize| layer_of(&state[index].name) == layer;
+                let state = (0..state.len()).filter(is_its).collect();
+                let detectors = vec![Detector::default(); workers];
+                groups.push(Group { name: layer.to_owned(), weights: from..to, state, detectors });
+            }
+        }
+        from = to;
+    }
+    groups
+}
+
+/// `layers.3.query` lies in `layers.3`; what lies in no layer stands for itself.
+fn layer_of(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(layer, _)| layer)
+}
