@@ -1,14 +1,15 @@
-//! `lingot bench train`: how fast this machine trains, and what takes the time.
+//! `lingot bench`: `train` says how fast this machine trains and what takes the time; `profile.rs` has the rest.
 
 use crate::failure::{Failure, Result};
 use crate::json;
+use crate::profile;
 use crate::terminal::{bytes, count};
 use lingot_train::bench::{self, Case, Report, Request, RoutingReport};
 use std::time::Instant;
 
 /// Measure this machine.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  lingot bench train --model S\n  lingot bench train --model M --profile")]
+#[command(after_help = "Examples:\n  lingot bench train --model S\n  lingot bench train --model M --profile\n  lingot bench ops\n  lingot bench predict")]
 pub struct Args {
     #[command(subcommand)]
     what: What,
@@ -17,6 +18,8 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum What {
     Train(TrainArgs),
+    Ops(profile::OpsArgs),
+    Predict(profile::PredictArgs),
 }
 
 /// Time whole training steps on made-up tokens.
@@ -46,7 +49,11 @@ struct TrainArgs {
 }
 
 pub fn run(args: &Args, start: Instant) -> Result<()> {
-    let What::Train(args) = &args.what;
+    let args = match &args.what {
+        What::Train(args) => args,
+        What::Ops(args) => return profile::measure(args),
+        What::Predict(args) => return profile::compare(args),
+    };
     let case = Case::named(&args.model).ok_or_else(|| {
         Failure::input(format!("no benchmark model is called `{}`", args.model), "there are S, M and L")
     })?;

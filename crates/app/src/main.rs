@@ -19,6 +19,7 @@ mod ledger;
 mod merge;
 mod model;
 mod plot;
+mod profile;
 mod report;
 mod terminal;
 mod train;

@@ -5,7 +5,9 @@
 //! weights and tokens by the same formulas.
 
 mod case;
+pub mod grid;
 mod memory;
+pub mod ops;
 mod rate;
 
 pub use case::{Case, Routing};

@@ -11,6 +11,7 @@ mod it {
     mod ledger;
     mod local;
     mod log;
+    mod promise;
     mod random;
     mod schedule;
     mod step;

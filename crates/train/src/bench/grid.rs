@@ -1,0 +1,170 @@
+//! The setups whose steps are measured: a grid to fit a profile to, and others to hold its predictions against.
+
+use lingot_spec::ModelSpec;
+use lingot_spec::presets::preset;
+use lingot_spec::run::Recompute;
+
+/// A model and how its step is cut.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub name: String,
+    pub model: ModelSpec,
+    pub micro: usize,
+    pub micros: usize,
+    pub sequence: usize,
+    pub recompute: Recompute,
+}
+
+impl Setup {
+    /// What `spec::step` makes its list from.
+    pub fn batch(&self) -> lingot_spec::step::Batch<'_> {
+        lingot_spec::step::Batch {
+            micro: self.micro,
+            micros: self.micros,
+            sequence: self.sequence,
+            recompute: std::slice::from_ref(&self.recompute),
+            warming: false,
+        }
+    }
+}
+
+/// Width, heads, kv heads, head width; experts, choices, expert width, shared experts; vocabulary, sequences, sequence.
+type Row = [u32; 11];
+
+/// One layer or two of many shapes: an op's time does not depend on how many layers follow.
+const GRID: [Row; 16] = [
+    [128, 4, 2, 32, 16, 2, 96, 1, 2048, 4, 128],
+    [128, 4, 2, 32, 16, 2, 96, 1, 2048, 8, 256],
+    [128, 2, 1, 64, 8, 2, 256, 1, 4096, 16, 128],
+    [256, 4, 2, 64, 16, 2, 256, 1, 8192, 4, 256],
+    [256, 4, 4, 64, 64, 4, 128, 2, 4096, 4, 512],
+    [256, 8, 2, 32, 32, 8, 64, 0, 8192, 2, 1024],
+    [384, 6, 2, 64, 8, 1, 768, 1, 8192, 4, 256],
+    [384, 6, 2, 64, 24, 3, 384, 0, 4096, 8, 128],
+    [512, 8, 2, 64, 32, 4, 512, 1, 8192, 4, 256],
+    [512, 8, 2, 64, 64, 6, 192, 2, 16_384, 2, 512],
+    [512, 4, 4, 128, 16, 2, 256, 1, 4096, 1, 1024],
+    [512, 8, 2, 64, 8, 2, 1024, 1, 8192, 8, 256],
+    [768, 12, 4, 64, 16, 2, 512, 1, 8192, 2, 512],
+    [768, 6, 2, 128, 32, 4, 384, 1, 4096, 4, 256],
+    [1024, 8, 4, 128, 16, 2, 512, 1, 8192, 2, 256],
+    [256, 4, 2, 64, 32, 4, 256, 1, 16_384, 8, 512],
+];
+
+/// Not one of them is a setup of the grid.
+const HELD_OUT: [Row; 14] = [
+    [192, 6, 2, 32, 12, 3, 160, 1, 3000, 6, 160],
+    [192, 3, 1, 64, 48, 6, 96, 2, 6000, 3, 384],
+    [320, 5, 1, 64, 20, 2, 320, 1, 5000, 5, 192],
+    [320, 5, 5, 64, 40, 4, 160, 0, 10_000, 2, 768],
+    [256, 4, 2, 64, 16, 2, 256, 1, 8192, 8, 256],
+    [448, 7, 1, 64, 24, 3, 448, 1, 7000, 3, 320],
+    [448, 7, 7, 64, 56, 5, 224, 1, 12_000, 4, 224],
+    [640, 10, 2, 64, 12, 2, 640, 1, 6000, 2, 448],
+    [640, 5, 5, 128, 40, 4, 320, 1, 9000, 3, 256],
+    [896, 7, 7, 128, 20, 2, 448, 1, 6000, 2, 320],
+    [384, 6, 2, 64, 16, 2, 384, 1, 6000, 1, 896],
+    [320, 5, 1, 64, 10, 1, 640, 2, 6000, 4, 384],
+    [512, 8, 2, 64, 32, 4, 512, 1, 16_384, 4, 512],
+    [576, 9, 3, 64, 36, 6, 288, 1, 8000, 3, 288],
+];
+
+/// The setups a profile is fitted to.
+pub fn grid() -> Vec<Setup> {
+    GRID.iter()
+        .enumerate()
+        .map(|(at, row)| {
+            let mut setup = setup(&format!("g{}", at + 1), row);
+            setup.model.layers = 2;
+            match at % 4 {
+                0 => (setup.model.norm_head, setup.model.qk_norm) = (true, false),
+                1 => (setup.model.dense_layers, setup.model.dense_width) = (1, 2 * setup.model.width),
+                2 => setup.recompute = Recompute::Experts,
+                _ => {}
+            }
+            if at.is_multiple_of(5) {
+                (setup.model.mtp_layers, setup.model.layers) = (1, 1);
+            }
+            setup
+        })
+        .collect()
+}
+
+/// The setups that predictions are held against.
+pub fn held_out() -> Vec<Setup> {
+    HELD_OUT
+        .iter()
+        .enumerate()
+        .map(|(at, row)| {
+            let mut setup = setup(&format!("h{}", at + 1), row);
+            setup.model.layers = [3, 4, 2, 3, 4, 3, 2][at % 7];
+            setup.recompute =
+                [Recompute::Nothing, Recompute::Block, Recompute::Nothing, Recompute::Experts][at % 4];
+            match at % 5 {
+                1 => (setup.model.norm_head, setup.model.qk_norm) = (true, false),
+                2 => (setup.model.dense_layers, setup.model.dense_width) = (1, 3 * setup.model.width),
+                3 => setup.model.mtp_layers = 1,
+                4 => setup.micros = 2,
+                _ => {}
+            }
+            setup
+        })
+        .collect()
+}
+
+fn setup(name: &str, row: &Row) -> Setup {
+    let &[
+        width,
+        heads,
+        kv_heads,
+        head_width,
+        experts,
+        choices,
+        expert_width,
+        shared_experts,
+        vocabulary,
+        sequences,
+        sequence,
+    ] = row;
+    let toy = preset("toy").unwrap_or_else(|| unreachable!("the preset is built in"));
+    Setup {
+        name: name.into(),
+        model: ModelSpec {
+            vocabulary,
+            width,
+            layers: 1,
+            heads,
+            kv_heads,
+            head_width,
+            dense_layers: 0,
+            dense_width: 0,
+            experts,
+            choices,
+            expert_width,
+            shared_experts,
+            rotary_width: head_width,
+            ..toy
+        },
+        micro: sequences as usize,
+        micros: 1,
+        sequence: sequence as usize,
+        recompute: Recompute::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setup_can_be_built_and_no_held_out_one_is_in_the_grid() {
+        for setup in grid().iter().chain(&held_out()) {
+            setup.model.check().unwrap();
+        }
+        for held_out in held_out() {
+            assert!(grid().iter().all(|point| {
+                point.model != held_out.model || point.batch().micro != held_out.batch().micro
+            }));
+        }
+    }
+}

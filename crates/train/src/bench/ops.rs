@@ -1,0 +1,233 @@
+//! Times each op of real training steps, where it stands: with the caches, the routing and the memory of a step.
+//!
+//! The ops come in the order that `spec::step` lists, so each time belongs to known sizes.
+
+use super::Spread;
+use super::case::{SEED, Sequences};
+use super::grid::Setup;
+use super::{Case, memory};
+use crate::error::{Error, Result};
+use crate::optimizer::Optimizer;
+use lingot_device::backend::{Backend, DeviceInfo, MemoryUse, Slot};
+use lingot_device::cpu::Cpu;
+use lingot_device::op::Op;
+use lingot_device::{Device, Kind};
+use lingot_model::{Gradients, Inputs, Model, Totals};
+use lingot_spec::run::OptimizerSpec;
+use lingot_spec::step::{self, StepOp};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+/// Steps before the clock counts.
+const WARM_UP: usize = 2;
+
+/// What was measured of one op: all its calls with the same sizes in one step.
+#[derive(Clone, Debug)]
+pub struct OpSample {
+    pub op: StepOp,
+    /// The mean over its calls of each call's median over the steps.
+    pub seconds: f64,
+    pub least_s: f64,
+    pub most_s: f64,
+}
+
+/// A setup's ops.
+#[derive(Clone, Debug)]
+pub struct OpsSample {
+    pub device: String,
+    pub threads: usize,
+    pub ops: Vec<OpSample>,
+    /// Of one step.
+    pub op_count: usize,
+    pub bytes: f64,
+    /// The median step's time outside of all ops.
+    pub between_s: f64,
+}
+
+/// A setup's whole steps.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepSample {
+    pub name: String,
+    pub step_s: Spread,
+    /// The process at its highest, where the system tells.
+    pub peak_memory_bytes: Option<u64>,
+    pub peak_tensor_bytes: u64,
+}
+
+/// Times every op of so many steps.
+pub fn measure_ops(setup: &Setup, threads: usize, steps: usize) -> Result<OpsSample> {
+    let promised = step::step(&setup.model, &setup.batch());
+    let (stopwatch, laps) = Stopwatch::new(Cpu::new(threads));
+    let mut trainer = Trainer::new(setup, Device::new(stopwatch))?;
+    let (mut each, mut between) = (vec![vec![]; promised.ops.len()], vec![]);
+    for at in 0..WARM_UP + steps {
+        laps.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clear();
+        let step_s = trainer.step()?;
+        let laps = laps.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if laps.len() != promised.ops.len()
+            || laps.iter().zip(&promised.ops).any(|(lap, op)| lap.0 != op.name)
+        {
+            return Err(Error::new(
+                format!("{}: {} ops ran, {} were promised", setup.name, laps.len(), promised.ops.len()),
+                "`spec::step` no longer lists what the model does; report it",
+            ));
+        }
+        if at >= WARM_UP {
+            each.iter_mut().zip(laps.iter()).for_each(|(times, lap)| times.push(lap.1));
+            between.push((step_s - laps.iter().map(|lap| lap.1).sum::<f64>()).max(0.0));
+        }
+    }
+    let info = trainer.model.device.info();
+    Ok(OpsSample {
+        device: info.description.clone(),
+        threads: info.threads,
+        ops: by_sizes(&promised.ops, each),
+        op_count: promised.ops.len(),
+        bytes: promised.cost().bytes,
+        between_s: Spread::of(between).median,
+    })
+}
+
+/// Times so many whole steps.
+pub fn measure_step(setup: &Setup, threads: usize, steps: usize) -> Result<StepSample> {
+    let device = Device::new(Cpu::new(threads));
+    let mut trainer = Trainer::new(setup, device.clone())?;
+    memory::restart_peak();
+    for _ in 0..WARM_UP {
+        trainer.step()?;
+    }
+    let seconds = (0..steps).map(|_| trainer.step()).collect::<Result<Vec<f64>>>()?;
+    Ok(StepSample {
+        name: setup.name.clone(),
+        step_s: Spread::of(seconds),
+        peak_memory_bytes: memory::peak_bytes(),
+        peak_tensor_bytes: device.memory_in_use().peak_bytes,
+    })
+}
+
+/// Memory of this process besides tensors, after a small setup's steps: what the program and its kernels take.
+pub fn base_bytes(sample: &StepSample, setup: &Setup) -> u64 {
+    let tensors = step::step(&setup.model, &setup.batch()).memory.pooled_bytes;
+    sample.peak_memory_bytes.map_or(0, |bytes| bytes.saturating_sub(tensors))
+}
+
+fn by_sizes(ops: &[StepOp], each: Vec<Vec<f64>>) -> Vec<OpSample> {
+    let mut groups: BTreeMap<(&str, &str, [usize; 5]), (StepOp, Vec<Spread>)> = BTreeMap::new();
+    for (op, times) in ops.iter().zip(each) {
+        let group = groups.entry((op.name, op.form, op.sizes)).or_insert((*op, vec![]));
+        group.1.push(Spread::of(times));
+    }
+    groups
+        .into_values()
+        .map(|(op, calls)| OpSample {
+            op,
+            seconds: calls.iter().map(|call| call.median).sum::<f64>() / calls.len() as f64,
+            least_s: calls.iter().map(|call| call.least).fold(f64::INFINITY, f64::min),
+            most_s: calls.iter().map(|call| call.most).fold(0.0, f64::max),
+        })
+        .collect()
+}
+
+/// A model in training, on made-up tokens.
+struct Trainer<'a> {
+    setup: &'a Setup,
+    model: Model,
+    gradients: Gradients,
+    optimizer: Optimizer,
+    steps: u64,
+}
+
+impl Trainer<'_> {
+    fn new(setup: &Setup, device: Device) -> Result<Trainer<'_>> {
+        let model = Model::new(&setup.model, &device, Kind::F32, SEED)?;
+        let (gradients, optimizer) = (model.gradients()?, Optimizer::new(&model)?);
+        Ok(Trainer { setup, gradients, optimizer, model, steps: 0 })
+    }
+
+    /// The next step, and the seconds it took.
+    fn step(&mut self) -> Result<f64> {
+        let setup = self.setup;
+        let has_mtp = setup.model.mtp_layers > 0;
+        let case =
+            Case { name: "", model: setup.model.clone(), sequences: setup.micro, sequence: setup.sequence };
+        let micros = setup.micros as u64;
+        let batches: Vec<Sequences> =
+            (0..micros).map(|micro| Sequences::of_step(&case, self.steps * micros + micro)).collect();
+        let mut totals = Totals::default();
+        batches.iter().for_each(|batch| totals.add(&batch.rows(), has_mtp));
+
+        let start = Instant::now();
+        self.gradients.clear()?;
+        for batch in &batches {
+            let inputs = Inputs::new(&self.model.device, batch.rows(), has_mtp)?;
+            let recompute = std::slice::from_ref(&setup.recompute);
+            self.model.differentiate(&inputs, totals, None, recompute, &self.gradients)?;
+        }
+        self.gradients.losses(&setup.model, totals, setup.sequence)?;
+        self.optimizer.gradient_norm(&self.gradients)?;
+        self.steps += 1;
+        let rule = OptimizerSpec::default();
+        self.optimizer.update(&self.model, &self.gradients, &rule, super::RATE, self.steps)?;
+        self.model.balance(&self.gradients.tally)?;
+        self.model.device.finish()?;
+        Ok(start.elapsed().as_secs_f64())
+    }
+}
+
+/// The name and the seconds of each op, in order.
+type Laps = Arc<Mutex<Vec<(&'static str, f64)>>>;
+
+/// A device that passes every call on and keeps each op's own time. It waits after each op.
+struct Stopwatch<B> {
+    backend: B,
+    laps: Laps,
+}
+
+impl<B: Backend> Stopwatch<B> {
+    fn new(backend: B) -> (Stopwatch<B>, Laps) {
+        let laps = Laps::default();
+        (Stopwatch { backend, laps: laps.clone() }, laps)
+    }
+}
+
+impl<B: Backend> Backend for Stopwatch<B> {
+    fn info(&self) -> &DeviceInfo {
+        self.backend.info()
+    }
+
+    fn allocate(&self, bytes: usize) -> lingot_device::Result<Slot> {
+        self.backend.allocate(bytes)
+    }
+
+    fn release(&self, slot: Slot, bytes: usize) {
+        self.backend.release(slot, bytes);
+    }
+
+    fn write(&self, slot: Slot, offset_bytes: usize, from_host: &[u8]) -> lingot_device::Result<()> {
+        self.backend.write(slot, offset_bytes, from_host)
+    }
+
+    fn read(&self, slot: Slot, offset_bytes: usize, to_host: &mut [u8]) -> lingot_device::Result<()> {
+        self.backend.read(slot, offset_bytes, to_host)
+    }
+
+    fn run(&self, op: Op<'_>) -> lingot_device::Result<()> {
+        let name = op.name();
+        let start = Instant::now();
+        self.backend.run(op)?;
+        self.backend.finish()?;
+        let seconds = start.elapsed().as_secs_f64();
+        self.laps.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((name, seconds));
+        Ok(())
+    }
+
+    fn finish(&self) -> lingot_device::Result<()> {
+        self.backend.finish()
+    }
+
+    fn memory_in_use(&self) -> MemoryUse {
+        self.backend.memory_in_use()
+    }
+}
