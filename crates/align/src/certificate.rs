@@ -1,0 +1,237 @@
+//! What is handed over: every figure of an alignment as JSON, and as a page that a person can read.
+
+use crate::curve::CurveReport;
+use crate::modules::ModulesReport;
+use lingot_device::conformance::Verdict;
+use serde::{Deserialize, Serialize};
+use std::fmt::Write;
+
+/// One device of the two.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Side {
+    pub device: String,
+    pub description: String,
+}
+
+/// The worst output of one op, over all shapes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OpReport {
+    pub op: String,
+    pub outputs: u64,
+    pub error_units: f64,
+    pub bound_units: f64,
+    pub case: String,
+    pub passed: bool,
+    pub inputs_hash: String,
+    /// Where it is worst: the device, and the definition in f64.
+    pub values: [f64; 2],
+}
+
+/// The proof, or the refusal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Certificate {
+    pub format: u32,
+    pub lingot: String,
+    pub reference: Side,
+    pub candidate: Side,
+    pub precision: String,
+    pub seed: u64,
+    pub ops: Vec<OpReport>,
+    pub modules: Vec<ModulesReport>,
+    pub curve: Vec<CurveReport>,
+    pub moved: Vec<CurveReport>,
+    pub passed: bool,
+    /// The first thing at fault, in words.
+    pub fault: Option<String>,
+}
+
+/// The worst of each op: the one that comes nearest to its bound, or furthest beyond it.
+pub fn by_op(verdicts: &[Verdict]) -> Vec<OpReport> {
+    let mut reports: Vec<OpReport> = vec![];
+    for verdict in verdicts {
+        let share = |error: f64, bound: f64| if bound > 0.0 { error / bound } else { error };
+        let report = OpReport {
+            op: verdict.op.into(),
+            outputs: 1,
+            // JSON has no infinity.
+            error_units: verdict.error_units.min(f64::MAX),
+            bound_units: verdict.bound_units,
+            case: verdict.case.clone(),
+            passed: verdict.passed,
+            inputs_hash: format!("{:016x}", verdict.inputs_hash),
+            values: verdict.values,
+        };
+        match reports.iter_mut().find(|known| known.op == report.op) {
+            None => reports.push(report),
+            Some(known) => {
+                let outputs = known.outputs + 1;
+                let worse = share(report.error_units, report.bound_units)
+                    > share(known.error_units, known.bound_units);
+                if known.passed && (!report.passed || worse) {
+                    *known = report;
+                }
+                known.outputs = outputs;
+            }
+        }
+    }
+    reports
+}
+
+impl Certificate {
+    /// Fills in the verdict and, where it is bad, the first thing at fault.
+    pub fn judge(mut self) -> Certificate {
+        let op = self.ops.iter().find(|op| !op.passed).map(|op| {
+            let [found, wanted] = op.values;
+            let (name, case, hash) = (&op.op, &op.case, &op.inputs_hash);
+            format!("op {name}, {case}: {found:e} where the definition has {wanted:e} (inputs {hash})")
+        });
+        let module = self.modules.iter().find_map(|report| {
+            let fault = report.fault.as_ref()?;
+            let (model, module, op, what) = (&report.model, &fault.module, &fault.op, &fault.what);
+            let (a, b, hash) = (&fault.reference, &fault.candidate, &fault.inputs_hash);
+            Some(format!(
+                "model {model}, {module}: {op}, {what}: {a} on the reference, {b} here (inputs {hash})"
+            ))
+        });
+        let curve = self.curve.iter().chain(&self.moved).find(|curve| !curve.passed).map(|curve| {
+            let at = curve.parted_at.map_or(String::new(), |step| format!(", from step {step} on"));
+            format!(
+                "model {}: losses differ by {:e} in the mean, bound {:e}{at}",
+                curve.model, curve.mean, curve.bound
+            )
+        });
+        self.fault = op.or(module).or(curve);
+        self.passed = self.fault.is_none();
+        self
+    }
+
+    /// A page in Markdown, its plots in SVG files beside it: (file name, content) of each.
+    pub fn page(&self) -> Vec<(String, String)> {
+        let mut text = format!(
+            "# Alignment of `{}` with `{}`\n\n**{}** in {}, seed {}, Lingot {}.\n\n",
+            self.candidate.device,
+            self.reference.device,
+            if self.passed { "Passed" } else { "Failed" },
+            self.precision,
+            self.seed,
+            self.lingot
+        );
+        if let Some(fault) = &self.fault {
+            let _ = writeln!(text, "First at fault: {fault}\n");
+        }
+        let _ = writeln!(text, "* reference: `{}`, {}", self.reference.device, self.reference.description);
+        let _ = writeln!(text, "* candidate: `{}`, {}\n", self.candidate.device, self.candidate.description);
+        text += &self.tables("##");
+        let mut files = vec![];
+        for (label, curves) in [("curve", &self.curve), ("move", &self.moved)] {
+            for curve in curves {
+                let name = format!("{label}-{}.svg", curve.model);
+                let _ = writeln!(text, "![{label} of {}]({name})\n", curve.model);
+                files.push((name, svg(curve)));
+            }
+        }
+        files.push(("certificate.md".into(), text));
+        files
+    }
+
+    /// The figures as Markdown tables, which are tables in a terminal too.
+    pub fn tables(&self, heading: &str) -> String {
+        let mut text = String::new();
+        if !self.ops.is_empty() {
+            let _ = writeln!(text, "{heading} Ops against their definition in f64\n");
+            let _ = writeln!(text, "| {:<16} | outputs | error, units | bound | verdict |", "op");
+            text += "|------------------|---------|--------------|-------|---------|\n";
+            for op in &self.ops {
+                let _ = writeln!(
+                    text,
+                    "| {:<16} | {:>7} | {:>12.2} | {:>5.1} | {:<7} |",
+                    op.op,
+                    op.outputs,
+                    op.error_units,
+                    op.bound_units,
+                    verdict(op.passed)
+                );
+            }
+            text += "\n";
+        }
+        if !self.modules.is_empty() {
+            let _ = writeln!(text, "{heading} Modules: worst error as a share of its bound\n");
+            let _ = writeln!(text, "| model | {:<10} | ops | forward  | backward |", "module");
+            text += "|-------|------------|-----|----------|----------|\n";
+            for report in &self.modules {
+                for module in &report.modules {
+                    let _ = writeln!(
+                        text,
+                        "| {:<5} | {:<10} | {:>3} | {:>8.1e} | {:>8.1e} |",
+                        report.model, module.module, module.ops, module.forward, module.backward
+                    );
+                }
+            }
+            let worst = self.modules.iter().flat_map(|report| &report.gradients);
+            if let Some((name, error)) = worst.max_by(|a, b| a.1.total_cmp(&b.1)) {
+                let _ = writeln!(
+                    text,
+                    "\nWorst gradient of the step: `{name}`, {error:.1e} of its largest element.\n"
+                );
+            }
+        }
+        for (label, curves) in [("Curve", &self.curve), ("Move", &self.moved)] {
+            if !curves.is_empty() {
+                let _ = writeln!(text, "{heading} {label}: relative difference of losses\n");
+                text += "| model | steps | mean     | signed    | max      | bound    | between seeds | verdict |\n";
+                text += "|-------|-------|----------|-----------|----------|----------|---------------|---------|\n";
+                for curve in curves {
+                    let _ = writeln!(
+                        text,
+                        "| {:<5} | {:>5} | {:>8.2e} | {:>9.2e} | {:>8.2e} | {:>8.0e} | {:>13.2e} | {:<7} |",
+                        curve.model,
+                        curve.steps,
+                        curve.mean,
+                        curve.signed_mean,
+                        curve.max,
+                        curve.bound,
+                        curve.seed_noise,
+                        verdict(curve.passed)
+                    );
+                }
+                text += "\n";
+            }
+        }
+        text
+    }
+}
+
+fn verdict(passed: bool) -> &'static str {
+    if passed { "passed" } else { "FAILED" }
+}
+
+/// The reference's loss as a broad grey line, the candidate's as a thin one on it.
+fn svg(curve: &CurveReport) -> String {
+    let all = || curve.reference.iter().chain(&curve.candidate).filter(|loss| loss.is_finite());
+    let low = all().copied().fold(f64::INFINITY, f64::min);
+    let high = all().copied().fold(f64::NEG_INFINITY, f64::max).max(low + 1e-9);
+    let line = |losses: &[f64], style: &str| {
+        let count = losses.len().max(2) - 1;
+        let points: Vec<String> = losses
+            .iter()
+            .enumerate()
+            .filter(|(_, loss)| loss.is_finite())
+            .map(|(step, loss)| {
+                let x = 40.0 + 580.0 * step as f64 / count as f64;
+                format!("{x:.1},{:.1}", 20.0 + 240.0 * (high - loss) / (high - low))
+            })
+            .collect();
+        format!("<polyline fill=\"none\" {style} points=\"{}\"/>\n", points.join(" "))
+    };
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 640 290\" font-family=\"sans-serif\" font-size=\"11\">\n\
+         <rect width=\"640\" height=\"290\" fill=\"white\"/>\n{}{}\
+         <text x=\"4\" y=\"24\">{high:.2}</text><text x=\"4\" y=\"262\">{low:.2}</text>\n\
+         <text x=\"40\" y=\"280\">0</text><text x=\"560\" y=\"280\">{} steps</text>\n\
+         <text x=\"300\" y=\"14\">loss of {}: reference (grey), candidate (blue)</text>\n</svg>\n",
+        line(&curve.reference, "stroke=\"#bbb\" stroke-width=\"4\""),
+        line(&curve.candidate, "stroke=\"#06c\" stroke-width=\"1\""),
+        curve.steps,
+        curve.model
+    )
+}

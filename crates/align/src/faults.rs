@@ -1,0 +1,341 @@
+//! Faults on purpose, to prove that the levels see them: in how the step is wired, or in a device's ops.
+//!
+//! Nothing outside this crate can reach them: a faulty device is a wrapper that only [`crate::self_test`] builds.
+
+use lingot_device::backend::MemoryUse;
+use lingot_device::{Backend, Device, DeviceInfo, Kind, Op, Result, RouteRule, Slot, Tensor};
+use lingot_model::{Rows, Totals};
+use lingot_spec::ModelSpec;
+use serde::{Deserialize, Serialize};
+use std::sync::Mutex;
+
+/// Ten ways to port a training system wrongly; the first five are those of the Ling report's figure 20 and its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Planted {
+    /// Each micro-batch takes the mean over itself, not over the step.
+    MicroBatchScale,
+    NormHeadMissing,
+    /// The head's gradient also goes through its norm, which is detached by definition.
+    NormHeadNotDetached,
+    /// The chosen weights' sum is taken for a constant.
+    RenormalisationGradientDropped,
+    /// The balance loss is taken over a micro-batch, whatever its size.
+    BalanceScopeFollowsMicroBatch,
+    ReductionLosesWorker,
+    /// The highest index wins a tie.
+    TiesTheOtherWay,
+    RopeOffByOne,
+    /// Expert 0's weight gradient.
+    ExpertGradientTransposed,
+    /// A product adds to what was left in its memory by the one before.
+    StaleScratch,
+}
+
+impl Planted {
+    pub const ALL: [Planted; 10] = [
+        Planted::MicroBatchScale,
+        Planted::NormHeadMissing,
+        Planted::NormHeadNotDetached,
+        Planted::RenormalisationGradientDropped,
+        Planted::BalanceScopeFollowsMicroBatch,
+        Planted::ReductionLosesWorker,
+        Planted::TiesTheOtherWay,
+        Planted::RopeOffByOne,
+        Planted::ExpertGradientTransposed,
+        Planted::StaleScratch,
+    ];
+
+    /// As people say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Planted::MicroBatchScale => "micro-batch gradients scaled wrongly",
+            Planted::NormHeadMissing => "NormHead missing",
+            Planted::NormHeadNotDetached => "NormHead's norm not detached",
+            Planted::RenormalisationGradientDropped => "router gradient through the renormalisation dropped",
+            Planted::BalanceScopeFollowsMicroBatch => "balance loss whose scope follows the micro-batch",
+            Planted::ReductionLosesWorker => "a reduction that loses a worker",
+            Planted::TiesTheOtherWay => "top-k ties broken the other way",
+            Planted::RopeOffByOne => "RoPE off by one position",
+            Planted::ExpertGradientTransposed => "one expert's weight gradient transposed",
+            Planted::StaleScratch => "stale scratch memory",
+        }
+    }
+
+    /// The ops at one of which the fault must be found.
+    pub fn places(self) -> &'static [&'static str] {
+        match self {
+            Planted::MicroBatchScale | Planted::NormHeadNotDetached => &["cross_entropy_grad"],
+            Planted::NormHeadMissing => &["column_scales"],
+            Planted::RenormalisationGradientDropped => &["route", "route_grad"],
+            Planted::BalanceScopeFollowsMicroBatch | Planted::TiesTheOtherWay => &["route"],
+            Planted::ReductionLosesWorker => &["add"],
+            Planted::RopeOffByOne => &["rope"],
+            Planted::ExpertGradientTransposed => &["grouped_matmul", "grouped_matmul_weights"],
+            Planted::StaleScratch => &["matmul"],
+        }
+    }
+}
+
+/// How the step is put together: as it should be, or with a fault.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wiring(pub(crate) Option<Planted>);
+
+impl Wiring {
+    pub(crate) fn rewire(self, spec: &ModelSpec) -> ModelSpec {
+        let mut spec = spec.clone();
+        match self.0 {
+            Some(Planted::NormHeadMissing) => spec.norm_head = false,
+            Some(Planted::BalanceScopeFollowsMicroBatch) => {
+                spec.router.balance_sequences = crate::task::MICRO as u32;
+            }
+            _ => {}
+        }
+        spec
+    }
+
+    pub(crate) fn totals(self, step: Totals, rows: &Rows<'_>) -> Totals {
+        if self.0 != Some(Planted::MicroBatchScale) {
+            return step;
+        }
+        let mut own = Totals::default();
+        own.add(rows, false);
+        own
+    }
+
+    pub(crate) fn workers_heard(self, workers: usize) -> usize {
+        workers - usize::from(self.0 == Some(Planted::ReductionLosesWorker))
+    }
+}
+
+/// `device` with the planted fault in its ops, where it is one of ops.
+pub fn faulty(device: &Device, planted: Option<Planted>) -> Device {
+    match planted {
+        Some(planted) => Device::new(Faulty { inner: device.clone(), planted, kept: Mutex::default() }),
+        None => device.clone(),
+    }
+}
+
+struct Faulty {
+    inner: Device,
+    planted: Planted,
+    /// What the last product left behind; the scales that NormHead last applied.
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    scratch: Vec<f32>,
+    /// Of the latest features: their first byte's place, and the scales.
+    features: Option<((Slot, usize), Vec<f32>)>,
+}
+
+impl Faulty {
+    fn floats(&self, tensor: &Tensor) -> Result<Vec<f32>> {
+        let (slot, first, len) = tensor.place();
+        let mut bytes = vec![0; len];
+        self.inner.read(slot, first, &mut bytes)?;
+        Ok(bytes.chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect())
+    }
+
+    fn integers(&self, tensor: &Tensor) -> Result<Vec<i32>> {
+        Ok(self.floats(tensor)?.into_iter().map(|x| x.to_bits() as i32).collect())
+    }
+
+    fn put(&self, tensor: &Tensor, values: &[f32]) -> Result<()> {
+        let (slot, first, _) = tensor.place();
+        self.inner.write(slot, first, &values.iter().flat_map(|x| x.to_ne_bytes()).collect::<Vec<u8>>())
+    }
+
+    fn put_integers(&self, tensor: &Tensor, values: &[i32]) -> Result<()> {
+        self.put(tensor, &values.iter().map(|&x| f32::from_bits(x as u32)).collect::<Vec<f32>>())
+    }
+
+    fn go(&self, op: Op<'_>) -> Result<()> {
+        Backend::run(&self.inner, op)
+    }
+
+    /// The op, and then what an attached norm would add to the head's gradient: with features `f = n s(w)`,
+    /// `s = 1 / |w|`, the loss also reaches w by `dL/ds_d = sum of dL/df n` and `ds_d/dw = -s^3 w`.
+    fn attach_norm(&self, op: Op<'_>) -> Result<()> {
+        let Op::CrossEntropyGrad { x_td, w_vd, d_x_td, d_w_vd, .. } = op else { return self.go(op) };
+        self.go(op)?;
+        let (slot, first, _) = x_td.place();
+        let kept = self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let Some((place, scales)) = &kept.features else { return Ok(()) };
+        if *place != (slot, first) {
+            return Ok(());
+        }
+        let d = scales.len();
+        let (x, w, d_x) = (self.floats(x_td)?, self.floats(w_vd)?, self.floats(d_x_td)?);
+        let mut d_scales = vec![0.0; d];
+        for (i, (x, d_x)) in x.iter().zip(&d_x).enumerate() {
+            d_scales[i % d] += d_x * x / scales[i % d];
+        }
+        let mut d_w = self.floats(d_w_vd)?;
+        for (i, d_w) in d_w.iter_mut().enumerate() {
+            *d_w -= d_scales[i % d] * scales[i % d].powi(3) * w[i];
+        }
+        self.put(d_w_vd, &d_w)
+    }
+
+    /// As if `w_k = scale p_k / sum of the chosen p`, with the sum a constant.
+    fn drop_renormalisation(&self, op: Op<'_>) -> Result<()> {
+        let Op::RouteGrad { logits_te, experts_tk, d_weights_tk, rule, .. } = op else { return self.go(op) };
+        if !rule.renormalise {
+            return self.go(op);
+        }
+        let (logits, experts) = (self.floats(logits_te)?, self.integers(experts_tk)?);
+        let mut d_weights = self.floats(d_weights_tk)?;
+        let (e, k) = (logits_te.rows_and_width().1, rule.choices);
+        for ((logits, experts), d_weights) in
+            logits.chunks_exact(e).zip(experts.chunks_exact(k)).zip(d_weights.chunks_exact_mut(k))
+        {
+            let sum: f32 = experts.iter().map(|&expert| score(rule, logits, expert as usize)).sum();
+            d_weights.iter_mut().for_each(|d| *d /= sum);
+        }
+        let scaled = self.inner.floats(&d_weights, d_weights_tk.shape(), Kind::F32)?;
+        let rule = RouteRule { renormalise: false, ..rule };
+        if let Op::RouteGrad { counts_ge, balance_scale, z_scale, keep, d_logits_te, .. } = op {
+            return self.go(Op::RouteGrad {
+                logits_te,
+                experts_tk,
+                counts_ge,
+                d_weights_tk: &scaled,
+                rule,
+                balance_scale,
+                z_scale,
+                keep,
+                d_logits_te,
+            });
+        }
+        Ok(())
+    }
+
+    /// Routes with the experts in reverse, and reverses what comes out.
+    fn reverse_ties(&self, op: Op<'_>) -> Result<()> {
+        let Op::Route { logits_te, bias_e, rule, experts_tk, weights_tk, counts_ge, loads_e, losses_2 } = op
+        else {
+            return self.go(op);
+        };
+        let e = logits_te.rows_and_width().1;
+        let reversed = |tensor: &Tensor| {
+            let values: Vec<f32> =
+                self.floats(tensor)?.chunks_exact(e).flat_map(|row| row.iter().rev().copied()).collect();
+            self.inner.floats(&values, tensor.shape(), Kind::F32)
+        };
+        let (logits, bias) = (reversed(logits_te)?, bias_e.map(reversed).transpose()?);
+        let mut loads = self.integers(loads_e)?;
+        loads.reverse();
+        self.put_integers(loads_e, &loads)?;
+        self.go(Op::Route {
+            logits_te: &logits,
+            bias_e: bias.as_ref(),
+            rule,
+            experts_tk,
+            weights_tk,
+            counts_ge,
+            loads_e,
+            losses_2,
+        })?;
+        for counted in [counts_ge, loads_e] {
+            let counts = self.integers(counted)?;
+            let back: Vec<i32> = counts.chunks_exact(e).flat_map(|row| row.iter().rev().copied()).collect();
+            self.put_integers(counted, &back)?;
+        }
+        let experts: Vec<i32> =
+            self.integers(experts_tk)?.iter().map(|expert| e as i32 - 1 - expert).collect();
+        self.put_integers(experts_tk, &experts)
+    }
+
+    fn transpose_expert(&self, op: Op<'_>) -> Result<()> {
+        let Op::GroupedMatMulWeights { dw_enk, .. } = op else { return self.go(op) };
+        let before = self.floats(dw_enk)?;
+        self.go(op)?;
+        let mut after = self.floats(dw_enk)?;
+        let [n, k] = [dw_enk.shape()[1], dw_enk.shape()[2]];
+        let change: Vec<f32> = after.iter().zip(&before).take(n * k).map(|(a, b)| a - b).collect();
+        for j in 0..k {
+            for i in 0..n {
+                after[j * n + i] = before[j * n + i] + change[i * k + j];
+            }
+        }
+        self.put(dw_enk, &after)
+    }
+
+    fn keep_scratch(&self, op: Op<'_>) -> Result<()> {
+        let Op::MatMul { a, b, out, flip, add: false } = op else { return self.go(op) };
+        let mut kept = self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        kept.scratch.resize(out.len(), 0.0);
+        self.put(out, &kept.scratch)?;
+        self.go(Op::MatMul { a, b, out, flip, add: true })?;
+        kept.scratch = self.floats(out)?;
+        Ok(())
+    }
+}
+
+/// The score of one expert among its token's logits.
+fn score(rule: RouteRule, logits: &[f32], expert: usize) -> f32 {
+    match rule.score {
+        lingot_spec::Score::Sigmoid => 1.0 / (1.0 + (-logits[expert]).exp()),
+        lingot_spec::Score::Softmax => {
+            let most = logits.iter().copied().fold(f32::MIN, f32::max);
+            (logits[expert] - most).exp() / logits.iter().map(|x| (x - most).exp()).sum::<f32>()
+        }
+    }
+}
+
+impl Backend for Faulty {
+    fn info(&self) -> &DeviceInfo {
+        self.inner.info()
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Slot> {
+        self.inner.allocate(bytes)
+    }
+
+    fn release(&self, slot: Slot, bytes: usize) {
+        self.inner.release(slot, bytes);
+    }
+
+    fn write(&self, slot: Slot, offset_bytes: usize, from_host: &[u8]) -> Result<()> {
+        self.inner.write(slot, offset_bytes, from_host)
+    }
+
+    fn read(&self, slot: Slot, offset_bytes: usize, to_host: &mut [u8]) -> Result<()> {
+        self.inner.read(slot, offset_bytes, to_host)
+    }
+
+    fn run(&self, op: Op<'_>) -> Result<()> {
+        if let Op::ScaleColumns { scales_d, out_td, .. } = op {
+            let (slot, first, _) = out_td.place();
+            let scales = self.floats(scales_d)?;
+            let mut kept = self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            kept.features = Some(((slot, first), scales));
+        }
+        match self.planted {
+            Planted::NormHeadNotDetached => self.attach_norm(op),
+            Planted::RenormalisationGradientDropped => self.drop_renormalisation(op),
+            Planted::TiesTheOtherWay => self.reverse_ties(op),
+            Planted::RopeOffByOne => match op {
+                Op::Rope { x_thc, positions_t, rotary_width, theta, back } => {
+                    let next: Vec<i32> = self.integers(positions_t)?.iter().map(|p| p + 1).collect();
+                    let positions_t = &self.inner.integers(&next, &[next.len()])?;
+                    self.go(Op::Rope { x_thc, positions_t, rotary_width, theta, back })
+                }
+                op => self.go(op),
+            },
+            Planted::ExpertGradientTransposed => self.transpose_expert(op),
+            Planted::StaleScratch => self.keep_scratch(op),
+            _ => self.go(op),
+        }
+    }
+
+    fn finish(&self) -> Result<()> {
+        self.inner.finish()
+    }
+
+    fn memory_in_use(&self) -> MemoryUse {
+        self.inner.memory_in_use()
+    }
+}

@@ -1,0 +1,352 @@
+//! What one device did, op by op, and whether another does the same with the same inputs.
+//!
+//! The reference device records. The candidate follows: before each op its inputs become the recorded ones, so that an
+//! op is judged by its own error and not by what others did before it; afterwards its outputs are compared. The first
+//! op with other arguments, another name or other outputs is the one at fault.
+
+use crate::operands::{Access, arguments, operands};
+use lingot_device::backend::MemoryUse;
+use lingot_device::precision::epsilon;
+use lingot_device::{Backend, Device, DeviceInfo, Kind, Op, Precision, Result, Slot, Tensor};
+use serde::{Deserialize, Serialize};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Where two devices part.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fault {
+    /// The module, as far as it is known.
+    pub module: String,
+    pub op: String,
+    /// The output or argument that differs.
+    pub what: String,
+    /// A fingerprint of the op's inputs, as the reference saw them.
+    pub inputs_hash: String,
+    pub reference: String,
+    pub candidate: String,
+}
+
+/// The modules that are told apart.
+pub const MODULES: [&str; 6] = ["embedding", "attention", "router", "MoE block", "head", "loss"];
+
+/// The worst error of one module.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ModuleError {
+    pub module: String,
+    pub ops: u64,
+    /// Largest error of an op's output over its bound, forward and backward: at most 1 passes.
+    pub forward: f64,
+    pub backward: f64,
+}
+
+/// The bound of one op in a step, in units of its precision's epsilon times the output's largest element. A real step
+/// has cancellation that the suite's shapes do not; a wrong op is off by far more.
+fn bound(op: &str, precision: Precision) -> f64 {
+    const PRODUCTS: [&str; 7] = [
+        "matmul",
+        "grouped_matmul",
+        "grouped_matmul_weights",
+        "attention",
+        "attention_grad",
+        "cross_entropy",
+        "cross_entropy_grad",
+    ];
+    match precision {
+        Precision::Bf16 if PRODUCTS.contains(&op) => 8.0 * epsilon(Precision::Bf16),
+        _ => 1024.0 * epsilon(Precision::F32),
+    }
+}
+
+/// One op as it happened on the reference.
+struct Entry {
+    op: &'static str,
+    arguments: String,
+    before: Vec<Vec<u8>>,
+    after: Vec<Vec<u8>>,
+}
+
+/// A recording.
+#[derive(Clone, Default)]
+pub struct Trace(Arc<Mutex<Vec<Entry>>>);
+
+/// What a follower found.
+#[derive(Default)]
+pub struct Found {
+    /// The first op at fault.
+    pub fault: Option<Fault>,
+    pub modules: Vec<ModuleError>,
+    next: usize,
+    module: &'static str,
+    has_turned: bool,
+    named: Vec<(String, Slot, usize, usize)>,
+    active: bool,
+}
+
+/// A device that records, or follows a recording.
+struct Watched {
+    inner: Device,
+    trace: Trace,
+    follows: Option<Precision>,
+    found: Arc<Mutex<Found>>,
+}
+
+/// Starts, stops and reads what watches a device.
+#[derive(Clone)]
+pub struct Watch(Arc<Mutex<Found>>);
+
+impl Watch {
+    /// From here on; tensors by these names are known.
+    pub fn start(&self, named: Vec<(String, Tensor)>) {
+        let mut found = lock(&self.0);
+        found.active = true;
+        found.module = MODULES[0];
+        found.named = named
+            .into_iter()
+            .map(|(name, tensor)| {
+                let (slot, first, bytes) = tensor.place();
+                (name, slot, first, bytes)
+            })
+            .collect();
+    }
+
+    /// Ends the watch; the other device must have done as many ops.
+    pub fn stop(&self, trace: &Trace) -> Found {
+        let mut found = std::mem::take(&mut *lock(&self.0));
+        let entries = lock(&trace.0);
+        if found.fault.is_none()
+            && let Some(entry) = entries.get(found.next)
+        {
+            found.fault = Some(entry.fault("end of the step", "op", entry.op, "nothing"));
+        }
+        found
+    }
+}
+
+/// `device`, recorded.
+pub fn record(device: &Device) -> (Device, Watch, Trace) {
+    let trace = Trace::default();
+    let (device, watch) = watched(device, &trace, None);
+    (device, watch, trace)
+}
+
+/// `device`, made to follow.
+pub fn follow(device: &Device, trace: &Trace, precision: Precision) -> (Device, Watch) {
+    watched(device, trace, Some(precision))
+}
+
+fn watched(device: &Device, trace: &Trace, follows: Option<Precision>) -> (Device, Watch) {
+    let found = Arc::new(Mutex::new(Found::default()));
+    let watched = Watched { inner: device.clone(), trace: trace.clone(), follows, found: found.clone() };
+    (Device::new(watched), Watch(found))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Watched {
+    fn bytes(&self, tensor: &Tensor) -> Result<Vec<u8>> {
+        let (slot, first, len) = tensor.place();
+        let mut bytes = vec![0; len];
+        self.inner.read(slot, first, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn record(&self, op: Op<'_>) -> Result<()> {
+        let (name, arguments, tensors) = (op.name(), arguments(&op), operands(&op));
+        let read = || tensors.iter().map(|(_, tensor, _)| self.bytes(tensor)).collect::<Result<Vec<_>>>();
+        let before = read()?;
+        Backend::run(&self.inner, op)?;
+        let after = read()?;
+        lock(&self.trace.0).push(Entry { op: name, arguments, before, after });
+        Ok(())
+    }
+
+    fn follow(&self, op: Op<'_>, precision: Precision, found: &mut Found) -> Result<()> {
+        let trace = lock(&self.trace.0);
+        let Some(entry) = trace.get(found.next) else {
+            found.fault = Some(Fault {
+                module: found.module.into(),
+                op: op.name().into(),
+                what: "op".into(),
+                inputs_hash: String::new(),
+                reference: "nothing".into(),
+                candidate: op.name().into(),
+            });
+            return Backend::run(&self.inner, op);
+        };
+        found.next += 1;
+        let (name, arguments, tensors) = (op.name(), arguments(&op), operands(&op));
+        found.enter(name, &tensors);
+        let same_shape = tensors.iter().map(|(_, t, _)| t.place().2).eq(entry.before.iter().map(Vec::len));
+        if entry.op != name {
+            found.fault = Some(entry.fault(found.module, "op", entry.op, name));
+        } else if entry.arguments != arguments {
+            found.fault = Some(entry.fault(found.module, "arguments", &entry.arguments, &arguments));
+        } else if !same_shape {
+            found.fault = Some(entry.fault(found.module, "shapes", "its own", "others"));
+        }
+        if found.fault.is_some() {
+            return Backend::run(&self.inner, op);
+        }
+        for ((_, tensor, access), before) in tensors.iter().zip(&entry.before) {
+            if *access != Access::Out {
+                let (slot, first, _) = tensor.place();
+                self.inner.write(slot, first, before)?;
+            }
+        }
+        Backend::run(&self.inner, op)?;
+        let bound = bound(name, precision);
+        for ((what, tensor, access), wanted) in tensors.iter().zip(&entry.after) {
+            if *access != Access::In {
+                let worst = worst(tensor.kind(), &self.bytes(tensor)?, wanted);
+                found.note(worst.error / bound);
+                // Not `>` alone: an error that is not a number does not pass.
+                if (worst.error > bound || worst.error.is_nan()) && found.fault.is_none() {
+                    let what = format!("{what}[{}]", worst.index);
+                    let [a, b] = worst.values.map(|value| format!("{value:e}"));
+                    found.fault = Some(entry.fault(found.module, &what, &a, &b));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Entry {
+    fn fault(&self, module: &str, what: &str, reference: &str, candidate: &str) -> Fault {
+        Fault {
+            module: module.into(),
+            op: self.op.into(),
+            what: what.into(),
+            inputs_hash: format!("{:016x}", hash(&self.before)),
+            reference: reference.into(),
+            candidate: candidate.into(),
+        }
+    }
+}
+
+impl Found {
+    /// Notices which module the op belongs to: by the names of its tensors, then by its own.
+    fn enter(&mut self, op: &str, tensors: &[(&str, &Tensor, Access)]) {
+        self.has_turned |= op == "cross_entropy_grad";
+        let inside = |tensor: &Tensor| {
+            let (slot, first, bytes) = tensor.place();
+            self.named.iter().find(|named| named.1 == slot && (named.2, named.3) == (first, bytes))
+        };
+        let named = tensors.iter().find_map(|(_, tensor, _)| inside(tensor)).map(|named| named.0.as_str());
+        self.module = match (op, named.unwrap_or_default()) {
+            ("cross_entropy" | "cross_entropy_grad", _) => "loss",
+            ("attention" | "attention_grad" | "rope", _) => "attention",
+            ("route" | "route_grad" | "warm_logits" | "balance_bias", _) => "router",
+            ("grouped_matmul" | "grouped_matmul_weights" | "sort_by_expert" | "dispatch" | "combine", _) => {
+                "MoE block"
+            }
+            ("swiglu" | "swiglu_grad", _) => "MoE block",
+            ("embedding" | "embedding_grad", _) => "embedding",
+            ("column_scales" | "scale_columns", _) => "head",
+            (_, name) if name.ends_with("router") => "router",
+            (_, name) if ["final_norm", "head"].iter().any(|part| name.ends_with(part)) => "head",
+            (_, name)
+                if ["experts", "shared", "dense", "mlp_norm"].iter().any(|part| name.contains(part)) =>
+            {
+                "MoE block"
+            }
+            (_, name)
+                if ["attention", "query", "key", "value", "output"].iter().any(|p| name.contains(p)) =>
+            {
+                "attention"
+            }
+            _ => self.module,
+        };
+    }
+
+    fn note(&mut self, share: f64) {
+        let known = self.modules.iter().position(|module| module.module == self.module);
+        let index = known.unwrap_or_else(|| {
+            self.modules.push(ModuleError { module: self.module.into(), ..ModuleError::default() });
+            self.modules.len() - 1
+        });
+        let module = &mut self.modules[index];
+        module.ops += 1;
+        let worst = if self.has_turned { &mut module.backward } else { &mut module.forward };
+        *worst = worst.max(share);
+    }
+}
+
+struct Worst {
+    error: f64,
+    index: usize,
+    values: [f64; 2],
+}
+
+/// The largest difference over the largest element; infinite where whole numbers differ.
+fn worst(kind: Kind, found: &[u8], wanted: &[u8]) -> Worst {
+    let number = |bytes: &[u8]| {
+        let bytes = [bytes[0], bytes[1], bytes[2], bytes[3]];
+        if kind == Kind::I32 {
+            f64::from(i32::from_ne_bytes(bytes))
+        } else {
+            f64::from(f32::from_ne_bytes(bytes))
+        }
+    };
+    let numbers = |bytes: &[u8]| bytes.chunks_exact(4).map(number).collect::<Vec<f64>>();
+    let (found, wanted) = (numbers(found), numbers(wanted));
+    let size =
+        if kind == Kind::I32 { 0.0 } else { wanted.iter().fold(0.0, |size: f64, x| size.max(x.abs())) };
+    let mut worst = Worst { error: 0.0, index: 0, values: [0.0; 2] };
+    for (index, (&found, &wanted)) in found.iter().zip(&wanted).enumerate() {
+        let difference = if found == wanted { 0.0 } else { (found - wanted).abs() / size };
+        if difference.is_nan() || difference > worst.error {
+            worst = Worst { error: difference, index, values: [wanted, found] };
+            if difference.is_nan() {
+                break;
+            }
+        }
+    }
+    worst
+}
+
+/// FNV-1a over all bytes.
+fn hash(buffers: &[Vec<u8>]) -> u64 {
+    let step = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    buffers.iter().flatten().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+impl Backend for Watched {
+    fn info(&self) -> &DeviceInfo {
+        self.inner.info()
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Slot> {
+        self.inner.allocate(bytes)
+    }
+
+    fn release(&self, slot: Slot, bytes: usize) {
+        self.inner.release(slot, bytes);
+    }
+
+    fn write(&self, slot: Slot, offset_bytes: usize, from_host: &[u8]) -> Result<()> {
+        self.inner.write(slot, offset_bytes, from_host)
+    }
+
+    fn read(&self, slot: Slot, offset_bytes: usize, to_host: &mut [u8]) -> Result<()> {
+        self.inner.read(slot, offset_bytes, to_host)
+    }
+
+    fn run(&self, op: Op<'_>) -> Result<()> {
+        let mut found = lock(&self.found);
+        match self.follows {
+            _ if !found.active || found.fault.is_some() => Backend::run(&self.inner, op),
+            None => self.record(op),
+            Some(precision) => self.follow(op, precision, &mut found),
+        }
+    }
+
+    fn finish(&self) -> Result<()> {
+        self.inner.finish()
+    }
+
+    fn memory_in_use(&self) -> MemoryUse {
+        self.inner.memory_in_use()
+    }
+}
