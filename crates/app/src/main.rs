@@ -18,6 +18,7 @@ mod json;
 mod ledger;
 mod merge;
 mod model;
+mod plan;
 mod plot;
 mod profile;
 mod report;
@@ -59,6 +60,7 @@ enum Command {
     Merge(merge::Args),
     Devices(devices::Args),
     Bench(bench::Args),
+    Plan(plan::Args),
     Ledger(ledger::Args),
 }
 
@@ -89,6 +91,7 @@ fn run(command: Command, terminal: &Terminal, start: Instant) -> Result<ExitCode
         Command::Export(args) => export::run(&args)?,
         Command::Import(args) => import::run(&args)?,
         Command::Merge(args) => merge::run(&args)?,
+        Command::Plan(args) => plan::run(&args)?,
         Command::Ledger(args) => ledger::run(&args)?,
         Command::Devices(args) => devices::run(&args)?,
         Command::Bench(args) => bench::run(&args, start)?,

@@ -11,5 +11,6 @@ mod it {
     mod interrupt;
     mod kill;
     mod mistakes;
+    mod plan;
     mod program;
 }

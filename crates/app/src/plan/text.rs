@@ -1,0 +1,104 @@
+//! An answer for people: the best plan, why each other one lost, and what independence costs.
+
+use super::answer::{Answer, Plan};
+use super::html::time;
+use crate::ledger::table;
+use crate::terminal::{amount, bytes, count};
+
+pub fn text(answer: &Answer) -> String {
+    let mut text = format!(
+        "{}: {} parameters, {} tokens; {}\n\n",
+        answer.model,
+        count(answer.parameters as f64),
+        count(answer.tokens),
+        answer.objective
+    );
+    if let Some(binding) = &answer.binding {
+        text +=
+            &format!("no fleet does this: {}\nsmallest change: {}\n\n", binding.constraint, binding.change);
+    }
+    if let Some(best) = &answer.best {
+        text += &best_plan(best);
+        text += &others(answer, best);
+        text += &independence(answer, best);
+    }
+    if !answer.rejected.is_empty() {
+        text += "\nruled out\n";
+        for row in &answer.rejected {
+            text += &format!("  {}: {} ({} against {})\n", row.family, row.reason, row.found, row.limit);
+        }
+    }
+    if !answer.assumptions.is_empty() {
+        text += "\nassumptions\n";
+        text.extend(answer.assumptions.iter().map(|sentence| format!("  {sentence}\n")));
+    }
+    text
+}
+
+fn best_plan(best: &Plan) -> String {
+    let mut text = format!(
+        "best           {}\ncost           {}\ntime           {}, {} tokens/s\nlayout         {}\n",
+        best.fleet_words(),
+        money(best),
+        time(best.seconds),
+        count(best.tokens_per_s),
+        best.layout
+    );
+    for memory in &best.memory {
+        let full: f64 = memory.parts.iter().map(|share| share.amount).sum();
+        text += &format!(
+            "memory         {} of {} on {}\n",
+            bytes(full as u64),
+            bytes(memory.has_bytes as u64),
+            memory.chip
+        );
+    }
+    text
+}
+
+fn others(answer: &Answer, best: &Plan) -> String {
+    let single = answer.single_chip.values().filter(|plan| plan.name != best.name);
+    let plans: Vec<&Plan> = single.chain(&answer.next_best).collect();
+    if plans.is_empty() {
+        return String::new();
+    }
+    let column = |name: &str, cell: &dyn Fn(&Plan) -> String| -> Vec<String> {
+        std::iter::once(name.to_owned()).chain(plans.iter().map(|plan| cell(plan))).collect()
+    };
+    let columns = [
+        column("plan", &|plan| plan.name.clone()),
+        column("fleet", &Plan::fleet_words),
+        column("cost", &money),
+        column("against best", &|plan| {
+            format!("{:+.1} %", (plan.cost.amount / best.cost.amount - 1.0) * 100.0)
+        }),
+        column("time", &|plan| time(plan.seconds)),
+    ];
+    let why = plans.iter().map(|plan| format!("  {}: {}\n", plan.name, plan.why));
+    format!("\n{}\nwhy they lost\n{}", table(&columns), why.collect::<String>())
+}
+
+fn independence(answer: &Answer, best: &Plan) -> String {
+    if answer.independence.is_empty() {
+        return String::new();
+    }
+    let mut text = "\nthe price of independence\n".to_owned();
+    for row in &answer.independence {
+        let price = match row.with.zip(row.without) {
+            Some((with, without)) => format!(
+                "{} {} instead of {} ({:+.1} %)",
+                amount(without),
+                best.cost.currency,
+                amount(with),
+                (without / with - 1.0) * 100.0
+            ),
+            None => "no plan does without it".into(),
+        };
+        text += &format!("  without {}: {price}\n", row.vendor);
+    }
+    text
+}
+
+fn money(plan: &Plan) -> String {
+    format!("{} {}", amount(plan.cost.amount), plan.cost.currency)
+}
