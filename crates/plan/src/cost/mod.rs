@@ -1,0 +1,1 @@
+//! The model of time and memory, one file per concern.

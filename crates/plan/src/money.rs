@@ -1,0 +1,45 @@
+//! Money of one currency, and the given rates between currencies. No rate is ever assumed.
+
+use crate::error::{Error, Result, positive};
+use serde::{Deserialize, Serialize};
+
+/// An amount in a currency.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Money {
+    pub amount: f64,
+    /// As ISO 4217 writes it, or any other word used consistently.
+    pub currency: String,
+}
+
+/// One unit of `from` buys `rate` units of `to`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    pub from: String,
+    pub to: String,
+    pub rate: f64,
+}
+
+impl Money {
+    /// The same value in another currency, by a direct rate or its inverse.
+    pub fn into(&self, currency: &str, rates: &[Rate]) -> Result<Money> {
+        let amount = if self.currency == currency {
+            self.amount
+        } else if let Some(rate) = rates.iter().find(|rate| rate.from == self.currency && rate.to == currency)
+        {
+            positive("rate", rate.rate)?;
+            self.amount * rate.rate
+        } else if let Some(rate) = rates.iter().find(|rate| rate.to == self.currency && rate.from == currency)
+        {
+            positive("rate", rate.rate)?;
+            self.amount / rate.rate
+        } else {
+            return Err(Error::new(
+                format!("a price is in {} but the plan in {currency}, and no rate is given", self.currency),
+                format!("add [[rates]] with from = \"{}\", to = \"{currency}\" and rate", self.currency),
+            ));
+        };
+        Ok(Money { amount, currency: currency.to_owned() })
+    }
+}
