@@ -61,6 +61,8 @@ else
     part "PyTorch's training loop" $python scripts/reference/check_train.py
     part "Megatron's reader, pyarrow, tokenizers" $python scripts/check_megatron.py
     part "same held-out loss as PyTorch" $python scripts/compare_pytorch.py --quick
+    part "the planner's report in a browser" bash -c 'place=$(mktemp -d) && cargo run --quiet --package lingot-app -- \
+        plan crates/app/tests/plans/example.json --out "$place" >/dev/null && '$python' scripts/check_report.py "$place/report.html"'
     part "a trained model in transformers" bash scripts/check_trained_export.sh
 fi
 
