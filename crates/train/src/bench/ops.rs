@@ -114,7 +114,7 @@ pub fn base_bytes(sample: &StepSample, setup: &Setup) -> u64 {
 }
 
 fn by_sizes(ops: &[StepOp], each: Vec<Vec<f64>>) -> Vec<OpSample> {
-    let mut groups: BTreeMap<(&str, &str, [usize; 5]), (StepOp, Vec<Spread>)> = BTreeMap::new();
+    let mut groups = BTreeMap::<_, (StepOp, Vec<Spread>)>::new();
     for (op, times) in ops.iter().zip(each) {
         let group = groups.entry((op.name, op.form, op.sizes)).or_insert((*op, vec![]));
         group.1.push(Spread::of(times));
