@@ -1,0 +1,207 @@
+//! `lingot align`: whether two devices compute the same thing, and the certificate of it.
+
+use crate::failure::{Code, Failure, Result};
+use crate::json;
+use crate::plot;
+use crate::terminal::{Progress, Terminal};
+use lingot_align::certificate::{Certificate, Side, by_op};
+use lingot_align::curve::{self, CurvePlan, CurveReport};
+use lingot_align::{modules, self_test};
+use lingot_device::{Device, Precision, conformance};
+use lingot_spec::run::DeviceSpec;
+use lingot_train::devices;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Prove that two devices compute the same thing, or name the first op that differs.
+///
+/// Ops are held against their definition in f64; a step's modules op by op against the reference device, each fed with the
+/// reference's inputs; then whole training curves, and a training that moves from one device to the other.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The device that is trusted
+    #[arg(long, default_value = "cpu")]
+    reference: String,
+    /// The device in question
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// What products round their operands to, on both
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: Rounding,
+    #[arg(long, value_enum, default_value = "all")]
+    level: Level,
+    /// Steps of the curve and of the move
+    #[arg(long, default_value_t = 1000)]
+    steps: u64,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// CPU threads; 0 for all
+    #[arg(long, default_value_t = 0)]
+    threads: u32,
+    /// Plant faults one at a time and see that each is caught and its place named
+    #[arg(long)]
+    self_test: bool,
+    /// Write the certificate, its page and its plots into this folder
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  lingot align --level ops --device cpu
+  lingot align --reference cpu --device torch:cpu --steps 2000 --out out/certificate
+  lingot align --self-test --json
+
+Exit codes: 0 aligned, 1 not aligned, 2 wrong input, 3 no device or no memory.";
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Level {
+    Ops,
+    Modules,
+    Curve,
+    Move,
+    All,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Rounding {
+    F32,
+    Bf16,
+}
+
+impl From<Rounding> for Precision {
+    fn from(rounding: Rounding) -> Precision {
+        match rounding {
+            Rounding::F32 => Precision::F32,
+            Rounding::Bf16 => Precision::Bf16,
+        }
+    }
+}
+
+/// Whether all that was asked for passed.
+pub fn run(args: &Args, terminal: &Terminal) -> Result<ExitCode> {
+    if args.steps < 2 {
+        let problem = format!("--steps is {}", args.steps);
+        return Err(Failure::input(problem, "a curve needs at least 2 steps, and 1000 to mean something"));
+    }
+    let progress = Progress::new(terminal);
+    let passed = if args.self_test { test_itself(args, &progress)? } else { certify(args, &progress)? };
+    Ok(if passed { ExitCode::SUCCESS } else { Code::Failed.into() })
+}
+
+fn open(args: &Args, name: &str) -> Result<Device> {
+    let precision = args.precision.into();
+    let spec = DeviceSpec { name: name.into(), threads: args.threads, precision, ..DeviceSpec::default() };
+    Ok(devices::open(&spec)?)
+}
+
+fn certify(args: &Args, progress: &Progress) -> Result<bool> {
+    let (reference, device) = (open(args, &args.reference)?, open(args, &args.device)?);
+    let precision = args.precision.into();
+    let tell =
+        &mut |label: &str, done, total| progress.update(label, done, total, || format!("{done}/{total}"));
+    let has = |level| args.level == level || args.level == Level::All;
+    let side = |device: &Device| Side {
+        device: device.info().name.clone(),
+        description: device.info().description.clone(),
+    };
+    let mut certificate = Certificate {
+        format: 1,
+        lingot: env!("CARGO_PKG_VERSION").into(),
+        reference: side(&reference),
+        candidate: side(&device),
+        precision: precision.name().into(),
+        seed: args.seed,
+        ops: vec![],
+        modules: vec![],
+        curve: vec![],
+        moved: vec![],
+        passed: false,
+        fault: None,
+    };
+    if has(Level::Ops) {
+        let told = &mut |done, total| tell("ops", done as u64, total as u64);
+        certificate.ops = by_op(&conformance::check_in(&device, precision, told)?);
+    }
+    if has(Level::Modules) {
+        certificate.modules = modules::check(&reference, &device, precision, args.seed, None, tell)?;
+    }
+    let (steps, seed) = (args.steps, args.seed);
+    let plan = CurvePlan { steps, seed, precision, planted: None, moved_at: None, with_noise: true };
+    if has(Level::Curve) {
+        certificate.curve = curve::check(&reference, &device, plan, tell)?;
+    }
+    if has(Level::Move) {
+        let plan = CurvePlan { moved_at: Some(steps / 2), ..plan };
+        certificate.moved = curve::check(&reference, &device, plan, tell)?;
+    }
+    let certificate = certificate.judge();
+    if let Some(folder) = &args.out {
+        write(folder, &certificate)?;
+    }
+    if args.json {
+        json::print(&certificate)?;
+    } else {
+        json::write(&text(&certificate));
+    }
+    Ok(certificate.passed)
+}
+
+fn text(certificate: &Certificate) -> String {
+    let mut text = certificate.tables("#");
+    for curve in certificate.curve.iter().chain(&certificate.moved) {
+        text += &format!("Loss of {}: line reference, circles candidate\n{}\n", curve.model, drawn(curve));
+    }
+    let verdict = if certificate.passed { "aligned" } else { "NOT aligned" };
+    let (a, b) = (&certificate.reference.device, &certificate.candidate.device);
+    text += &format!("{b} with {a} in {}: {verdict}\n", certificate.precision);
+    if let Some(fault) = &certificate.fault {
+        text += &format!("First at fault: {fault}\n");
+    }
+    text
+}
+
+fn drawn(curve: &CurveReport) -> String {
+    let points = |losses: &[f64], every: usize| -> Vec<(u64, f64)> {
+        losses.iter().enumerate().step_by(every).map(|(step, &loss)| (step as u64, loss)).collect()
+    };
+    plot::losses(&points(&curve.reference, 1), &points(&curve.candidate, (curve.candidate.len() / 12).max(1)))
+}
+
+fn write(folder: &Path, certificate: &Certificate) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|error| Failure::io("create", folder, &error))?;
+    let json = serde_json::to_string(certificate)
+        .map_err(|error| Failure::input(format!("cannot write JSON: {error}"), "this is a bug; report it"))?;
+    let files = [("certificate.json".to_owned(), json + "\n")].into_iter().chain(certificate.page());
+    for (name, content) in files {
+        let path = folder.join(name);
+        std::fs::write(&path, content).map_err(|error| Failure::io("write", &path, &error))?;
+    }
+    Ok(())
+}
+
+fn test_itself(args: &Args, progress: &Progress) -> Result<bool> {
+    let device = open(args, &args.device)?;
+    let tell =
+        &mut |label: &str, done, total| progress.update(label, done, total, || format!("{done}/{total}"));
+    let found = self_test::run(&device, args.precision.into(), args.steps.min(300), tell)?;
+    if args.json {
+        json::print(&found)?;
+        return Ok(found.passed);
+    }
+    let mut text = format!("{:<50} {:<4} {:<8} {:<9} place\n", "planted", "ops", "modules", "curve");
+    for trial in &found.trials {
+        let seen = |seen: bool| if seen { "x" } else { "." };
+        let curve = trial.curve.map_or(".".into(), |mean| format!("{mean:.1e}"));
+        let (ops, modules) = (seen(trial.ops.is_some()), seen(trial.modules.is_some()));
+        text += &format!("{:<50} {ops:<4} {modules:<8} {curve:<9} {}\n", trial.name, trial.place);
+    }
+    let clean = if found.clean { "passes" } else { "FAILS" };
+    text += &format!("{} of {} caught; with none planted it {clean}\n", found.caught, found.planted);
+    json::write(&text);
+    Ok(found.passed)
+}
