@@ -18,6 +18,8 @@ pub mod precision;
 pub mod reference;
 pub mod tensor;
 pub mod timed;
+#[cfg(unix)]
+pub mod torch;
 
 pub use backend::{Backend, DeviceInfo, Slot};
 pub use error::{Error, Result};

@@ -7,3 +7,6 @@ mod conformance;
 mod front_doors;
 #[path = "it/gradients.rs"]
 mod gradients;
+#[cfg(unix)]
+#[path = "it/torch.rs"]
+mod torch;
