@@ -54,8 +54,11 @@ pub fn check(
     Ok(reports)
 }
 
-fn differences(wanted: &[(String, Vec<f32>)], found: &[(String, Vec<f32>)]) -> Vec<(String, f64)> {
-    let one = |((name, wanted), (_, found)): (&(String, Vec<f32>), &(String, Vec<f32>))| {
+/// A gradient and the name of its tensor.
+type Named = (String, Vec<f32>);
+
+fn differences(wanted: &[Named], found: &[Named]) -> Vec<(String, f64)> {
+    let one = |((name, wanted), (_, found)): (&Named, &Named)| {
         let size = wanted.iter().fold(0.0_f32, |size, x| size.max(x.abs()));
         let most = wanted.iter().zip(found).fold(0.0_f32, |most, (a, b)| most.max((a - b).abs()));
         (name.clone(), f64::from(most) / f64::from(size).max(1e-30))

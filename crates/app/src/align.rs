@@ -101,7 +101,7 @@ fn open(args: &Args, name: &str) -> Result<Device> {
 
 fn certify(args: &Args, progress: &Progress) -> Result<bool> {
     let (reference, device) = (open(args, &args.reference)?, open(args, &args.device)?);
-    let precision = args.precision.into();
+    let precision: Precision = args.precision.into();
     let tell =
         &mut |label: &str, done, total| progress.update(label, done, total, || format!("{done}/{total}"));
     let has = |level| args.level == level || args.level == Level::All;

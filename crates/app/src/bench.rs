@@ -9,7 +9,9 @@ use std::time::Instant;
 
 /// Measure this machine.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  lingot bench train --model S\n  lingot bench train --model M --profile\n  lingot bench ops\n  lingot bench predict")]
+#[command(
+    after_help = "Examples:\n  lingot bench train --model S\n  lingot bench train --model M --profile\n  lingot bench ops\n  lingot bench predict"
+)]
 pub struct Args {
     #[command(subcommand)]
     what: What,

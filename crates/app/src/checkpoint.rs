@@ -29,8 +29,7 @@ impl DeviceArgs {
 
 /// A device that cannot be opened has an exit code of its own.
 pub fn open_device(spec: &DeviceSpec) -> Result<Device> {
-    devices::open(spec)
-        .map_err(|error| Failure { code: crate::failure::Code::Device, ..error.into() })
+    devices::open(spec).map_err(|error| Failure { code: crate::failure::Code::Device, ..error.into() })
 }
 
 /// A checkpoint on disk.

@@ -152,13 +152,16 @@ pub fn versus(events: &[Event]) -> Option<Versus> {
     })
 }
 
+/// How a figure is put into words.
+type Show<'a> = &'a dyn Fn(f64) -> String;
+
 impl Versus {
     /// One line for each figure that was promised, and one for each that could not be.
     pub fn text(&self, currency: Option<&str>) -> String {
         let currency = currency.unwrap_or_default();
         let mut text = format!("predicted by {}, and what came\n", self.from);
         let time = |seconds: f64| if seconds < 10.0 { format!("{seconds:.4} s") } else { duration(seconds) };
-        let rows: [(&str, Pair, &dyn Fn(f64) -> String); 4] = [
+        let rows: [(&str, Pair, Show<'_>); 4] = [
             ("one step", self.step_s, &time),
             ("whole run", self.seconds, &time),
             ("memory", self.memory_bytes, &|size| bytes(size as u64)),

@@ -4,6 +4,7 @@
 // A program exports nothing, so `pub` only says what other files may use.
 #![allow(unreachable_pub)]
 
+mod align;
 mod bench;
 mod checkpoint;
 mod data;
@@ -60,6 +61,7 @@ enum Command {
     Merge(merge::Args),
     Devices(devices::Args),
     Bench(bench::Args),
+    Align(align::Args),
     Plan(plan::Args),
     Ledger(ledger::Args),
 }
@@ -95,6 +97,7 @@ fn run(command: Command, terminal: &Terminal, start: Instant) -> Result<ExitCode
         Command::Ledger(args) => ledger::run(&args)?,
         Command::Devices(args) => devices::run(&args)?,
         Command::Bench(args) => bench::run(&args, start)?,
+        Command::Align(args) => return align::run(&args, terminal),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -155,8 +155,5 @@ impl Chip {
 }
 
 fn unreadable(error: toml::de::Error) -> Error {
-    Error::new(
-        format!("the catalogue cannot be read: {error}"),
-        "docs/planner.md shows a row with all its keys",
-    )
+    Error::new(format!("the catalogue cannot be read: {error}"), "chips.toml has rows with all their keys")
 }

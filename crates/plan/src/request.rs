@@ -79,7 +79,7 @@ pub struct Constraints {
     pub max_share: BTreeMap<String, f64>,
 }
 
-/// Numbers that nobody measured for this run; each default is explained in docs/planner.md.
+/// Numbers that nobody measured for this run; starting values, to be given where they are known.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Assumptions {

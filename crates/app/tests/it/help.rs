@@ -3,8 +3,10 @@
 use super::program::Place;
 use expect_test::expect_file;
 
-const COMMANDS: [&str; 12] =
-    ["train", "data", "model", "generate", "eval", "export", "import", "merge", "devices", "bench", "plan", "ledger"];
+const COMMANDS: [&str; 13] = [
+    "train", "data", "model", "generate", "eval", "export", "import", "merge", "devices", "bench", "align",
+    "plan", "ledger",
+];
 
 #[test]
 fn every_command_has_a_help_with_examples() {

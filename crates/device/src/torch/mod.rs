@@ -78,8 +78,7 @@ impl Torch {
     /// `out += x`, torch's own addition being closed to this door.
     fn add(&self, out: &Owned<'_>, x: &Owned<'_>) -> Result<()> {
         // SAFETY: both are live tensors of one shape.
-        let sum =
-            self.made("sub.Tensor", |sum| unsafe { (self.torch.subtract)(out.1, x.1, -1.0, sum) })?;
+        let sum = self.made("sub.Tensor", |sum| unsafe { (self.torch.subtract)(out.1, x.1, -1.0, sum) })?;
         self.copy(out, &sum)
     }
 
@@ -121,7 +120,6 @@ impl Torch {
         })
     }
 }
-
 
 impl Backend for Torch {
     fn info(&self) -> &DeviceInfo {

@@ -1,1 +1,0 @@
-//! The model of time and memory, one file per concern.
