@@ -2,8 +2,8 @@
 //!
 //! Nothing outside this crate can reach them: a faulty device is a wrapper that only [`crate::self_test`] builds.
 
-use lingot_device::backend::MemoryUse;
-use lingot_device::{Backend, Device, DeviceInfo, Kind, Op, Result, RouteRule, Slot, Tensor};
+use lingot_device::intercepted::Intercepted;
+use lingot_device::{Backend, Device, Kind, Op, Result, RouteRule, Slot, Tensor};
 use lingot_model::{Rows, Totals};
 use lingot_spec::ModelSpec;
 use serde::{Deserialize, Serialize};
@@ -111,7 +111,10 @@ impl Wiring {
 /// `device` with the planted fault in its ops, where it is one of ops.
 pub fn faulty(device: &Device, planted: Option<Planted>) -> Device {
     match planted {
-        Some(planted) => Device::new(Faulty { inner: device.clone(), planted, kept: Mutex::default() }),
+        Some(planted) => {
+            let faulty = Faulty { inner: device.clone(), planted, kept: Mutex::default() };
+            Device::new(Intercepted::new(device.clone(), move |op| faulty.run(op)))
+        }
         None => device.clone(),
     }
 }
@@ -131,6 +134,31 @@ struct Kept {
 }
 
 impl Faulty {
+    fn run(&self, op: Op<'_>) -> Result<()> {
+        if let Op::ScaleColumns { scales_d, out_td, .. } = op {
+            let (slot, first, _) = out_td.place();
+            let scales = self.floats(scales_d)?;
+            let mut kept = self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            kept.features = Some(((slot, first), scales));
+        }
+        match self.planted {
+            Planted::NormHeadNotDetached => self.attach_norm(op),
+            Planted::RenormalisationGradientDropped => self.drop_renormalisation(op),
+            Planted::TiesTheOtherWay => self.reverse_ties(op),
+            Planted::RopeOffByOne => match op {
+                Op::Rope { x_thc, positions_t, rotary_width, theta, back } => {
+                    let next: Vec<i32> = self.integers(positions_t)?.iter().map(|p| p + 1).collect();
+                    let positions_t = &self.inner.integers(&next, &[next.len()])?;
+                    self.go(Op::Rope { x_thc, positions_t, rotary_width, theta, back })
+                }
+                op => self.go(op),
+            },
+            Planted::ExpertGradientTransposed => self.transpose_expert(op),
+            Planted::StaleScratch => self.keep_scratch(op),
+            _ => self.go(op),
+        }
+    }
+
     fn floats(&self, tensor: &Tensor) -> Result<Vec<f32>> {
         let (slot, first, len) = tensor.place();
         let mut bytes = vec![0; len];
@@ -282,60 +310,5 @@ fn score(rule: RouteRule, logits: &[f32], expert: usize) -> f32 {
             let most = logits.iter().copied().fold(f32::MIN, f32::max);
             (logits[expert] - most).exp() / logits.iter().map(|x| (x - most).exp()).sum::<f32>()
         }
-    }
-}
-
-impl Backend for Faulty {
-    fn info(&self) -> &DeviceInfo {
-        self.inner.info()
-    }
-
-    fn allocate(&self, bytes: usize) -> Result<Slot> {
-        self.inner.allocate(bytes)
-    }
-
-    fn release(&self, slot: Slot, bytes: usize) {
-        self.inner.release(slot, bytes);
-    }
-
-    fn write(&self, slot: Slot, offset_bytes: usize, from_host: &[u8]) -> Result<()> {
-        self.inner.write(slot, offset_bytes, from_host)
-    }
-
-    fn read(&self, slot: Slot, offset_bytes: usize, to_host: &mut [u8]) -> Result<()> {
-        self.inner.read(slot, offset_bytes, to_host)
-    }
-
-    fn run(&self, op: Op<'_>) -> Result<()> {
-        if let Op::ScaleColumns { scales_d, out_td, .. } = op {
-            let (slot, first, _) = out_td.place();
-            let scales = self.floats(scales_d)?;
-            let mut kept = self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            kept.features = Some(((slot, first), scales));
-        }
-        match self.planted {
-            Planted::NormHeadNotDetached => self.attach_norm(op),
-            Planted::RenormalisationGradientDropped => self.drop_renormalisation(op),
-            Planted::TiesTheOtherWay => self.reverse_ties(op),
-            Planted::RopeOffByOne => match op {
-                Op::Rope { x_thc, positions_t, rotary_width, theta, back } => {
-                    let next: Vec<i32> = self.integers(positions_t)?.iter().map(|p| p + 1).collect();
-                    let positions_t = &self.inner.integers(&next, &[next.len()])?;
-                    self.go(Op::Rope { x_thc, positions_t, rotary_width, theta, back })
-                }
-                op => self.go(op),
-            },
-            Planted::ExpertGradientTransposed => self.transpose_expert(op),
-            Planted::StaleScratch => self.keep_scratch(op),
-            _ => self.go(op),
-        }
-    }
-
-    fn finish(&self) -> Result<()> {
-        self.inner.finish()
-    }
-
-    fn memory_in_use(&self) -> MemoryUse {
-        self.inner.memory_in_use()
     }
 }

@@ -5,9 +5,9 @@
 //! op with other arguments, another name or other outputs is the one at fault.
 
 use crate::operands::{Access, arguments, operands};
-use lingot_device::backend::MemoryUse;
-use lingot_device::precision::epsilon;
-use lingot_device::{Backend, Device, DeviceInfo, Kind, Op, Precision, Result, Slot, Tensor};
+use lingot_device::intercepted::Intercepted;
+use lingot_device::precision::{epsilon, is_of_products};
+use lingot_device::{Backend, Device, Kind, Op, Precision, Result, Slot, Tensor};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -41,17 +41,8 @@ pub struct ModuleError {
 /// The bound of one op in a step, in units of its precision's epsilon times the output's largest element. A real step
 /// has cancellation that the suite's shapes do not; a wrong op is off by far more.
 fn bound(op: &str, precision: Precision) -> f64 {
-    const PRODUCTS: [&str; 7] = [
-        "matmul",
-        "grouped_matmul",
-        "grouped_matmul_weights",
-        "attention",
-        "attention_grad",
-        "cross_entropy",
-        "cross_entropy_grad",
-    ];
     match precision {
-        Precision::Bf16 if PRODUCTS.contains(&op) => 8.0 * epsilon(Precision::Bf16),
+        Precision::Bf16 if is_of_products(op) => 8.0 * epsilon(Precision::Bf16),
         _ => 1024.0 * epsilon(Precision::F32),
     }
 }
@@ -136,7 +127,7 @@ pub fn follow(device: &Device, trace: &Trace, precision: Precision) -> (Device, 
 fn watched(device: &Device, trace: &Trace, follows: Option<Precision>) -> (Device, Watch) {
     let found = Arc::new(Mutex::new(Found::default()));
     let watched = Watched { inner: device.clone(), trace: trace.clone(), follows, found: found.clone() };
-    (Device::new(watched), Watch(found))
+    (Device::new(Intercepted::new(device.clone(), move |op| watched.run(op))), Watch(found))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -144,6 +135,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Watched {
+    fn run(&self, op: Op<'_>) -> Result<()> {
+        let mut found = lock(&self.found);
+        match self.follows {
+            _ if !found.active || found.fault.is_some() => Backend::run(&self.inner, op),
+            None => self.record(op),
+            Some(precision) => self.follow(op, precision, &mut found),
+        }
+    }
+
     fn bytes(&self, tensor: &Tensor) -> Result<Vec<u8>> {
         let (slot, first, len) = tensor.place();
         let mut bytes = vec![0; len];
@@ -310,43 +310,4 @@ fn worst(kind: Kind, found: &[u8], wanted: &[u8]) -> Worst {
 fn hash(buffers: &[Vec<u8>]) -> u64 {
     let step = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
     buffers.iter().flatten().fold(0xcbf2_9ce4_8422_2325, step)
-}
-
-impl Backend for Watched {
-    fn info(&self) -> &DeviceInfo {
-        self.inner.info()
-    }
-
-    fn allocate(&self, bytes: usize) -> Result<Slot> {
-        self.inner.allocate(bytes)
-    }
-
-    fn release(&self, slot: Slot, bytes: usize) {
-        self.inner.release(slot, bytes);
-    }
-
-    fn write(&self, slot: Slot, offset_bytes: usize, from_host: &[u8]) -> Result<()> {
-        self.inner.write(slot, offset_bytes, from_host)
-    }
-
-    fn read(&self, slot: Slot, offset_bytes: usize, to_host: &mut [u8]) -> Result<()> {
-        self.inner.read(slot, offset_bytes, to_host)
-    }
-
-    fn run(&self, op: Op<'_>) -> Result<()> {
-        let mut found = lock(&self.found);
-        match self.follows {
-            _ if !found.active || found.fault.is_some() => Backend::run(&self.inner, op),
-            None => self.record(op),
-            Some(precision) => self.follow(op, precision, &mut found),
-        }
-    }
-
-    fn finish(&self) -> Result<()> {
-        self.inner.finish()
-    }
-
-    fn memory_in_use(&self) -> MemoryUse {
-        self.inner.memory_in_use()
-    }
 }

@@ -5,6 +5,7 @@ use crate::json;
 use crate::terminal::{Progress, Terminal};
 use lingot_plan::predict;
 use lingot_plan::profile::{Between, Measured, Point, Profile};
+use lingot_train::bench::Spread;
 use lingot_train::bench::grid::{self, Setup};
 use lingot_train::bench::ops::{self, OpsSample};
 use serde::Serialize;
@@ -230,13 +231,10 @@ impl Row {
 
 impl Table {
     fn new(rows: Vec<Row>) -> Table {
-        let mut errors: Vec<f64> = rows.iter().map(|row| row.time_error().abs()).collect();
-        errors.sort_by(f64::total_cmp);
-        let (low, high) = (errors.len().saturating_sub(1) / 2, errors.len() / 2);
-        let at = |index: usize| errors.get(index).copied().unwrap_or(f64::NAN);
+        let errors = Spread::of(rows.iter().map(|row| row.time_error().abs()).collect());
         Table {
-            median_time_error: f64::midpoint(at(low), at(high)),
-            worst_time_error: errors.last().copied().unwrap_or(f64::NAN),
+            median_time_error: errors.median,
+            worst_time_error: errors.most,
             worst_memory_error: rows.iter().filter_map(Row::memory_error).map(f64::abs).fold(0.0, f64::max),
             rows,
         }

@@ -10,6 +10,7 @@ pub mod conformance;
 pub mod cpu;
 pub mod error;
 mod host;
+pub mod intercepted;
 pub mod null;
 pub mod op;
 mod op_cost;

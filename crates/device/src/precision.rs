@@ -19,6 +19,11 @@ pub fn epsilon(precision: Precision) -> f64 {
     }
 }
 
+/// Whether an op, by its name or that of its forward, takes operands of products: the others are f32 in every precision.
+pub fn is_of_products(op: &str) -> bool {
+    ["matmul", "grouped_matmul", "attention", "cross_entropy"].iter().any(|forward| op.starts_with(forward))
+}
+
 /// An operand of a product as the definitions see it: f64, or rounded through f32 to bf16.
 pub(crate) fn operand(precision: Precision, x: f64) -> f64 {
     match precision {

@@ -19,7 +19,8 @@ use case::{SEED, Sequences};
 use lingot_device::cpu::Cpu;
 use lingot_device::timed::{Timed, Times};
 use lingot_device::{Device, Kind};
-use lingot_model::{Gradients, Inputs, Model, Warmth};
+use lingot_model::{Gradients, Inputs, Model, Totals, Warmth};
+use lingot_spec::ModelSpec;
 use lingot_spec::run::{OptimizerSpec, Recompute};
 use serde::Serialize;
 use std::time::Instant;
@@ -151,52 +152,71 @@ fn open(request: Request) -> (Device, Option<Times>) {
 }
 
 /// A model in training.
-struct Bench<'a> {
-    case: &'a Case,
+struct Training {
     model: Model,
     gradients: Gradients,
     optimizer: Optimizer,
+    /// Taken so far.
+    steps: u64,
+}
+
+impl Training {
+    fn new(spec: &ModelSpec, device: &Device) -> Result<Training> {
+        let model = Model::new(spec, device, Kind::F32, SEED)?;
+        Ok(Training { gradients: model.gradients()?, optimizer: Optimizer::new(&model)?, model, steps: 0 })
+    }
+
+    /// The next step on these micro-batches: its loss, and the seconds it took.
+    fn step(
+        &mut self,
+        micros: &[Sequences],
+        warmth: Option<Warmth<'_>>,
+        recompute: Recompute,
+    ) -> Result<(f64, f64)> {
+        let Training { model, gradients, optimizer, .. } = self;
+        let has_mtp = model.spec.mtp_layers > 0;
+        let sequence = micros.first().map_or(0, |micro| micro.rows().sequence);
+        let start = Instant::now();
+        let mut totals = Totals::default();
+        micros.iter().for_each(|micro| totals.add(&micro.rows(), has_mtp));
+        gradients.clear()?;
+        for micro in micros {
+            let inputs = Inputs::new(&model.device, micro.rows(), has_mtp)?;
+            model.differentiate(&inputs, totals, warmth, &[recompute], gradients)?;
+        }
+        let losses = gradients.losses(&model.spec, totals, sequence)?;
+        optimizer.gradient_norm(gradients)?;
+        self.steps += 1;
+        optimizer.update(model, gradients, &OptimizerSpec::default(), RATE, self.steps)?;
+        model.balance(&gradients.tally)?;
+        model.device.finish()?;
+        Ok((losses.total, start.elapsed().as_secs_f64()))
+    }
+}
+
+/// A case in training.
+struct Bench<'a> {
+    case: &'a Case,
+    training: Training,
     losses: Vec<f64>,
     imbalance: f64,
 }
 
 impl Bench<'_> {
     fn new<'a>(case: &'a Case, device: &Device) -> Result<Bench<'a>> {
-        let model = Model::new(&case.model, device, Kind::F32, SEED)?;
-        Ok(Bench {
-            case,
-            gradients: model.gradients()?,
-            optimizer: Optimizer::new(&model)?,
-            model,
-            losses: vec![],
-            imbalance: 0.0,
-        })
+        let training = Training::new(&case.model, device)?;
+        Ok(Bench { case, training, losses: vec![], imbalance: 0.0 })
     }
 
     /// The next step, and the seconds it took.
     fn step(&mut self, routing: Routing) -> Result<f64> {
-        let case = self.case;
-        let step = self.losses.len() as u64;
-        let sequences = Sequences::of_step(case, step);
-        let pull = case.pull(routing);
+        let sequences = self.case.sequences(self.training.steps);
+        let pull = self.case.pull(routing);
         let noise = |_: usize| pull.clone().unwrap_or_default();
         let warmth = pull.is_some().then_some(Warmth { keep: case::KEEP, noise: &noise });
-
-        let start = Instant::now();
-        let (rows, totals) = (sequences.rows(), sequences.totals());
-        let inputs = Inputs::new(&self.model.device, rows, false)?;
-        self.gradients.clear()?;
-        self.model.differentiate(&inputs, totals, warmth, &[Recompute::Nothing], &self.gradients)?;
-        let losses = self.gradients.losses(&case.model, totals, case.sequence)?;
-        self.optimizer.gradient_norm(&self.gradients)?;
-        let spec = OptimizerSpec::default();
-        self.optimizer.update(&self.model, &self.gradients, &spec, RATE, step + 1)?;
-        self.model.balance(&self.gradients.tally)?;
-        self.model.device.finish()?;
-        let seconds = start.elapsed().as_secs_f64();
-
-        self.losses.push(losses.total);
-        self.imbalance = imbalance(&self.gradients.tally.loads()?);
+        let (loss, seconds) = self.training.step(&[sequences], warmth, Recompute::Nothing)?;
+        self.losses.push(loss);
+        self.imbalance = imbalance(&self.training.gradients.tally.loads()?);
         Ok(seconds)
     }
 }
@@ -237,7 +257,8 @@ impl TimedSteps {
 }
 
 impl Spread {
-    fn of(mut values: Vec<f64>) -> Spread {
+    /// Of values in any order.
+    pub fn of(mut values: Vec<f64>) -> Spread {
         values.sort_by(f64::total_cmp);
         let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
         let (low, high) = (values.len().saturating_sub(1) / 2, values.len() / 2);

@@ -26,7 +26,7 @@ mod rows;
 pub use random::Random;
 
 use crate::error::Result;
-use crate::precision::{Precision, epsilon};
+use crate::precision::{Precision, epsilon, is_of_products};
 use crate::reference::Reference;
 use crate::tensor::{Device, Kind};
 use bench::{Case, Numbers};
@@ -66,7 +66,7 @@ pub fn check_in(
         progress(done, cases.len());
         let (found, _) = case.run(device, Kind::F32)?;
         let (wanted, inputs_hash) = case.run(&reference, Kind::F64)?;
-        let precision = if PRODUCTS.contains(&case.op) { precision } else { Precision::F32 };
+        let precision = if is_of_products(case.op) { precision } else { Precision::F32 };
         for (found, wanted) in found.iter().zip(&wanted) {
             let unit = epsilon(precision);
             let worst = worst(&found.numbers()?, &wanted.numbers()?, wanted.size, unit);
@@ -85,9 +85,6 @@ pub fn check_in(
     }
     Ok(verdicts)
 }
-
-/// The cases with products inside.
-const PRODUCTS: [&str; 4] = ["matmul", "grouped_matmul", "cross_entropy", "attention"];
 
 /// Every output of the suite, by op, shape and name, bit for bit: to compare a device with itself.
 pub fn outputs(device: &Device) -> Result<Vec<(String, Vec<u8>)>> {

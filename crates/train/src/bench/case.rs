@@ -1,7 +1,7 @@
 //! The models of the training benchmark, their tokens, and how routing is forced.
 
+use lingot_model::Rows;
 use lingot_model::random::Stream;
-use lingot_model::{Rows, Totals};
 use lingot_spec::ModelSpec;
 use lingot_spec::presets::preset;
 use serde::{Deserialize, Serialize};
@@ -72,6 +72,11 @@ impl Case {
         self.model.flops_per_token(self.sequence as u32)
     }
 
+    /// The tokens of a step.
+    pub(super) fn sequences(&self, step: u64) -> Sequences {
+        Sequences::drawn(self.model.vocabulary, self.sequences, self.sequence, step)
+    }
+
     /// What `WarmLogits` mixes into the logits [T, E] to force the choice; nothing for real routing.
     pub(super) fn pull(&self, routing: Routing) -> Option<Vec<f32>> {
         let [experts, choices] = [self.model.experts, self.model.choices].map(|n| n as usize);
@@ -101,9 +106,8 @@ pub(super) struct Sequences {
 
 impl Sequences {
     /// Token ids are `floor(V u^3)` with u uniform, so that some are far more frequent than others, as in text.
-    pub(super) fn of_step(case: &Case, step: u64) -> Sequences {
+    pub(super) fn drawn(vocabulary: u32, sequences: usize, length: usize, step: u64) -> Sequences {
         let mut stream = Stream::new(&[SEED, PURPOSE_TOKENS, step]);
-        let vocabulary = case.model.vocabulary;
         let mut token = || {
             let uniform = stream.uniform();
             ((f64::from(vocabulary) * (uniform * uniform * uniform)) as u32).min(vocabulary - 1) as i32
@@ -113,14 +117,14 @@ impl Sequences {
             targets: vec![],
             starts: vec![],
             positions: vec![],
-            sequence: case.sequence,
+            sequence: length,
         };
-        for sequence in 0..case.sequences {
-            let ids: Vec<i32> = (0..=case.sequence).map(|_| token()).collect();
-            batch.tokens.extend(&ids[..case.sequence]);
+        for sequence in 0..sequences {
+            let ids: Vec<i32> = (0..=length).map(|_| token()).collect();
+            batch.tokens.extend(&ids[..length]);
             batch.targets.extend(&ids[1..]);
-            batch.starts.extend(std::iter::repeat_n((sequence * case.sequence) as i32, case.sequence));
-            batch.positions.extend(0..case.sequence as i32);
+            batch.starts.extend(std::iter::repeat_n((sequence * length) as i32, length));
+            batch.positions.extend(0..length as i32);
         }
         batch
     }
@@ -133,12 +137,6 @@ impl Sequences {
             positions_t: &self.positions,
             sequence: self.sequence,
         }
-    }
-
-    pub(super) fn totals(&self) -> Totals {
-        let mut totals = Totals::default();
-        totals.add(&self.rows(), false);
-        totals
     }
 }
 
@@ -163,9 +161,9 @@ mod tests {
     #[test]
     fn tokens_are_in_the_vocabulary_and_targets_follow_them() {
         let case = Case::named("S").unwrap();
-        let batch = Sequences::of_step(&case, 7);
+        let batch = case.sequences(7);
         assert!(batch.tokens.iter().all(|&token| (0..8192).contains(&token)));
         assert_eq!(batch.tokens[1..256], batch.targets[..255]);
-        assert_eq!(batch.totals().targets, 2048);
+        assert_eq!(batch.rows().targets(), 2048);
     }
 }

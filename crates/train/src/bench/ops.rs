@@ -3,17 +3,15 @@
 //! The ops come in the order that `spec::step` lists, so each time belongs to known sizes.
 
 use super::Spread;
-use super::case::{SEED, Sequences};
+use super::case::Sequences;
 use super::grid::Setup;
-use super::{Case, memory};
+use super::{Training, memory};
 use crate::error::{Error, Result};
-use crate::optimizer::Optimizer;
-use lingot_device::backend::{Backend, DeviceInfo, MemoryUse, Slot};
+use lingot_device::Device;
+use lingot_device::backend::Backend;
 use lingot_device::cpu::Cpu;
+use lingot_device::intercepted::Intercepted;
 use lingot_device::op::Op;
-use lingot_device::{Device, Kind};
-use lingot_model::{Gradients, Inputs, Model, Totals};
-use lingot_spec::run::OptimizerSpec;
 use lingot_spec::step::{self, StepOp};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -59,8 +57,8 @@ pub struct StepSample {
 /// Times every op of so many steps.
 pub fn measure_ops(setup: &Setup, threads: usize, steps: usize) -> Result<OpsSample> {
     let promised = step::step(&setup.model, &setup.batch());
-    let (stopwatch, laps) = Stopwatch::new(Cpu::new(threads));
-    let mut trainer = Trainer::new(setup, Device::new(stopwatch))?;
+    let (device, laps) = timed(Device::new(Cpu::new(threads)));
+    let mut trainer = Trainer::new(setup, &device)?;
     let (mut each, mut between) = (vec![vec![]; promised.ops.len()], vec![]);
     for at in 0..WARM_UP + steps {
         laps.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clear();
@@ -79,7 +77,7 @@ pub fn measure_ops(setup: &Setup, threads: usize, steps: usize) -> Result<OpsSam
             between.push((step_s - laps.iter().map(|lap| lap.1).sum::<f64>()).max(0.0));
         }
     }
-    let info = trainer.model.device.info();
+    let info = device.info();
     Ok(OpsSample {
         device: info.description.clone(),
         threads: info.threads,
@@ -93,7 +91,7 @@ pub fn measure_ops(setup: &Setup, threads: usize, steps: usize) -> Result<OpsSam
 /// Times so many whole steps.
 pub fn measure_step(setup: &Setup, threads: usize, steps: usize) -> Result<StepSample> {
     let device = Device::new(Cpu::new(threads));
-    let mut trainer = Trainer::new(setup, device.clone())?;
+    let mut trainer = Trainer::new(setup, &device)?;
     memory::restart_peak();
     for _ in 0..WARM_UP {
         trainer.step()?;
@@ -130,104 +128,44 @@ fn by_sizes(ops: &[StepOp], each: Vec<Vec<f64>>) -> Vec<OpSample> {
         .collect()
 }
 
-/// A model in training, on made-up tokens.
+/// A setup in training, on made-up tokens.
 struct Trainer<'a> {
     setup: &'a Setup,
-    model: Model,
-    gradients: Gradients,
-    optimizer: Optimizer,
-    steps: u64,
+    training: Training,
 }
 
 impl Trainer<'_> {
-    fn new(setup: &Setup, device: Device) -> Result<Trainer<'_>> {
-        let model = Model::new(&setup.model, &device, Kind::F32, SEED)?;
-        let (gradients, optimizer) = (model.gradients()?, Optimizer::new(&model)?);
-        Ok(Trainer { setup, gradients, optimizer, model, steps: 0 })
+    fn new<'a>(setup: &'a Setup, device: &Device) -> Result<Trainer<'a>> {
+        Ok(Trainer { setup, training: Training::new(&setup.model, device)? })
     }
 
     /// The next step, and the seconds it took.
     fn step(&mut self) -> Result<f64> {
         let setup = self.setup;
-        let has_mtp = setup.model.mtp_layers > 0;
-        let case =
-            Case { name: "", model: setup.model.clone(), sequences: setup.micro, sequence: setup.sequence };
-        let micros = setup.micros as u64;
-        let batches: Vec<Sequences> =
-            (0..micros).map(|micro| Sequences::of_step(&case, self.steps * micros + micro)).collect();
-        let mut totals = Totals::default();
-        batches.iter().for_each(|batch| totals.add(&batch.rows(), has_mtp));
-
-        let start = Instant::now();
-        self.gradients.clear()?;
-        for batch in &batches {
-            let inputs = Inputs::new(&self.model.device, batch.rows(), has_mtp)?;
-            let recompute = std::slice::from_ref(&setup.recompute);
-            self.model.differentiate(&inputs, totals, None, recompute, &self.gradients)?;
-        }
-        self.gradients.losses(&setup.model, totals, setup.sequence)?;
-        self.optimizer.gradient_norm(&self.gradients)?;
-        self.steps += 1;
-        let rule = OptimizerSpec::default();
-        self.optimizer.update(&self.model, &self.gradients, &rule, super::RATE, self.steps)?;
-        self.model.balance(&self.gradients.tally)?;
-        self.model.device.finish()?;
-        Ok(start.elapsed().as_secs_f64())
+        let first = self.training.steps * setup.micros as u64;
+        let micro =
+            |index: u64| Sequences::drawn(setup.model.vocabulary, setup.micro, setup.sequence, first + index);
+        let micros: Vec<Sequences> = (0..setup.micros as u64).map(micro).collect();
+        let (_, seconds) = self.training.step(&micros, None, setup.recompute)?;
+        Ok(seconds)
     }
 }
 
 /// The name and the seconds of each op, in order.
 type Laps = Arc<Mutex<Vec<(&'static str, f64)>>>;
 
-/// A device that passes every call on and keeps each op's own time. It waits after each op.
-struct Stopwatch<B> {
-    backend: B,
-    laps: Laps,
-}
-
-impl<B: Backend> Stopwatch<B> {
-    fn new(backend: B) -> (Stopwatch<B>, Laps) {
-        let laps = Laps::default();
-        (Stopwatch { backend, laps: laps.clone() }, laps)
-    }
-}
-
-impl<B: Backend> Backend for Stopwatch<B> {
-    fn info(&self) -> &DeviceInfo {
-        self.backend.info()
-    }
-
-    fn allocate(&self, bytes: usize) -> lingot_device::Result<Slot> {
-        self.backend.allocate(bytes)
-    }
-
-    fn release(&self, slot: Slot, bytes: usize) {
-        self.backend.release(slot, bytes);
-    }
-
-    fn write(&self, slot: Slot, offset_bytes: usize, from_host: &[u8]) -> lingot_device::Result<()> {
-        self.backend.write(slot, offset_bytes, from_host)
-    }
-
-    fn read(&self, slot: Slot, offset_bytes: usize, to_host: &mut [u8]) -> lingot_device::Result<()> {
-        self.backend.read(slot, offset_bytes, to_host)
-    }
-
-    fn run(&self, op: Op<'_>) -> lingot_device::Result<()> {
+/// `device`, which waits after each op and keeps the time it took by itself.
+fn timed(device: Device) -> (Device, Laps) {
+    let laps = Laps::default();
+    let (inner, kept) = (device.clone(), laps.clone());
+    let run = move |op: Op<'_>| {
         let name = op.name();
         let start = Instant::now();
-        self.backend.run(op)?;
-        self.backend.finish()?;
+        Backend::run(&inner, op)?;
+        inner.finish()?;
         let seconds = start.elapsed().as_secs_f64();
-        self.laps.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((name, seconds));
+        kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((name, seconds));
         Ok(())
-    }
-
-    fn finish(&self) -> lingot_device::Result<()> {
-        self.backend.finish()
-    }
-
-    fn memory_in_use(&self) -> MemoryUse {
-        self.backend.memory_in_use()
-    }
+    };
+    (Device::new(Intercepted::new(device, run)), laps)
 }
