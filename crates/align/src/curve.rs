@@ -4,7 +4,8 @@ use crate::Progress;
 use crate::faults::{Planted, Wiring, faulty};
 use crate::task;
 use crate::trainer::Trainer;
-use lingot_device::{Device, Precision, Result};
+use lingot_device::{Device, Precision};
+use lingot_train::Result;
 use serde::{Deserialize, Serialize};
 
 /// The mean relative difference of losses that passes: a tenth of what the Ling team judged sufficient, and that.

@@ -6,7 +6,8 @@ use crate::faults::{Wiring, faulty};
 use crate::task;
 use crate::trace::{self, Fault, MODULES, ModuleError};
 use crate::trainer::Trainer;
-use lingot_device::{Device, Precision, Result};
+use lingot_device::{Device, Precision};
+use lingot_train::Result;
 use serde::{Deserialize, Serialize};
 
 /// How the modules of one model fared.

@@ -5,7 +5,8 @@ use crate::curve::{self, CurvePlan};
 use crate::faults::{Planted, faulty};
 use crate::modules;
 use crate::trace::Fault;
-use lingot_device::{Device, Precision, Result, conformance};
+use lingot_device::{Device, Precision, conformance};
+use lingot_train::Result;
 use serde::{Deserialize, Serialize};
 
 /// What became of one fault, or of none.

@@ -2,25 +2,23 @@
 
 use crate::faults::Wiring;
 use crate::task::{self, MICROS, SEQUENCE, WORKERS};
-use lingot_device::op::AdamRule;
-use lingot_device::{Device, Kind, Result, Tensor, ops};
-use lingot_model::{Bundle, Gradients, Inputs, Losses, Model, Totals};
+use lingot_device::{Device, Kind, Tensor, ops};
+use lingot_model::{Gradients, Inputs, Losses, Model, Totals};
 use lingot_spec::ModelSpec;
-use lingot_spec::run::Recompute;
-use lingot_spec::tensors::Role;
+use lingot_spec::run::{OptimizerSpec, Recompute};
+use lingot_train::Result;
+use lingot_train::optimizer::Optimizer;
 
 /// The optimizer's numbers. The rate is small enough that a rounding error does not grow into another model.
-const RULE: AdamRule =
-    AdamRule { rate: 1e-3, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, decay: 0.1, step: 0, clip: 1.0 };
+const RULE: OptimizerSpec =
+    OptimizerSpec { rate: 1e-3, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, decay: 0.1, clip: 1.0 };
 const WARMUP_STEPS: u64 = 50;
 
 /// A model in training on one device.
 pub struct Trainer {
     pub model: Model,
     workers: Vec<Gradients>,
-    first: Bundle,
-    second: Bundle,
-    squares_1: Tensor,
+    optimizer: Optimizer,
     data_seed: u64,
     wiring: Wiring,
     step: u64,
@@ -38,10 +36,8 @@ impl Trainer {
         let spec = wiring.rewire(spec);
         let model = Model::new(&spec, device, Kind::F32, seed)?;
         Ok(Trainer {
-            workers: (0..WORKERS).map(|_| model.gradients()).collect::<Result<_>>()?,
-            first: Bundle::zeros(&spec, device, Kind::F32)?,
-            second: Bundle::zeros(&spec, device, Kind::F32)?,
-            squares_1: device.zeros(&[1], Kind::F32)?,
+            workers: (0..WORKERS).map(|_| model.gradients()).collect::<lingot_device::Result<_>>()?,
+            optimizer: Optimizer::new(&model)?,
             model,
             data_seed,
             wiring,
@@ -78,17 +74,10 @@ impl Trainer {
     /// One step; its loss before the update.
     pub fn step(&mut self) -> Result<f64> {
         let (losses, gradients) = self.differentiate()?;
-        ops::fill(&self.squares_1, 0.0)?;
-        ops::sum_of_squares(&gradients.bundle.flat, &self.squares_1)?;
+        self.optimizer.gradient_norm(gradients)?;
         let step = self.step + 1;
         let warm = (step as f64 / WARMUP_STEPS as f64).min(1.0);
-        for (index, tensor) in gradients.bundle.specs.iter().enumerate() {
-            let decay = if tensor.role == Role::Matrix { RULE.decay } else { 0.0 };
-            let rule = AdamRule { rate: RULE.rate * warm, decay, step, ..RULE };
-            let moments = [&self.first.tensors[index], &self.second.tensors[index]];
-            let parameter = &self.model.parameters.tensors[index];
-            ops::adamw(parameter, &gradients.bundle.tensors[index], moments, &self.squares_1, rule)?;
-        }
+        self.optimizer.update(&self.model, gradients, &RULE, RULE.rate * warm, step)?;
         self.workers.iter().try_for_each(|worker| self.model.balance(&worker.tally))?;
         self.step = step;
         Ok(losses.main)
@@ -96,14 +85,11 @@ impl Trainer {
 
     /// Takes over another trainer's weights, moments, router state and place in the data.
     pub fn take_over(&mut self, other: &Trainer) -> Result<()> {
-        let flats = |trainer: &Trainer| {
-            [&trainer.model.parameters.flat, &trainer.first.flat, &trainer.second.flat].map(Tensor::clone)
-        };
-        for (to, from) in flats(self).iter().zip(flats(other)) {
+        self.model.parameters.flat.write_floats(&other.model.parameters.flat.to_floats()?)?;
+        for (to, from) in self.optimizer.flats().iter().zip(other.optimizer.flats()) {
             to.write_floats(&from.to_floats()?)?;
         }
-        let buffers: Vec<Vec<f32>> = other.model.buffers()?.into_iter().map(|(_, values)| values).collect();
-        self.model.set_buffers(&buffers)?;
+        self.model.set_buffers(&other.model.buffer_values()?)?;
         self.step = other.step;
         Ok(())
     }

@@ -163,6 +163,11 @@ impl Model {
             .collect()
     }
 
+    /// The routers' state in the order that `set_buffers` takes it. Waits for the device.
+    pub fn buffer_values(&self) -> Result<Vec<Vec<f32>>> {
+        Ok(self.buffers()?.into_iter().map(|(_, values)| values).collect())
+    }
+
     /// Takes the routers' state from a checkpoint; the values are in the order of `spec::tensors::buffers`.
     pub fn set_buffers(&mut self, values: &[Vec<f32>]) -> Result<()> {
         let mut biases = self.biases.iter();

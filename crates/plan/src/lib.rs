@@ -1,9 +1,8 @@
 //! Which fleet and layout, at what speed and price, and why not the others.
 //!
 //! Text comes in and values go out: no clock, file, device or randomness. Reading order: `money`, `catalogue`,
-//! `request`, `answer`; `profile` and `predict` price one device's step. The search over fleets is yet to come.
+//! `request`; `profile` and `predict` price one device's step. The search over fleets is yet to come.
 
-pub mod answer;
 pub mod catalogue;
 mod error;
 pub mod money;
@@ -11,8 +10,7 @@ pub mod predict;
 pub mod profile;
 pub mod request;
 
-pub use answer::{Infeasible, Layout, MemoryBreakdown, Plan, Rejection, Search, TimeBreakdown};
 pub use catalogue::{Catalogue, Chip, Price};
 pub use error::{Error, Result};
 pub use money::{Money, Rate};
-pub use request::{Assumptions, ChipUse, Constraints, ModelChoice, Objective, Request, Strategy};
+pub use request::{Assumptions, ChipUse, Constraints, ModelChoice, Objective, Request};

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result, nearest, positive};
 use crate::money::{Money, Rate};
+use lingot_spec::run::Strategy;
 use lingot_spec::{ModelSpec, presets};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -94,17 +95,6 @@ pub struct Assumptions {
     pub restart_s: f64,
     /// Steps between exchanges of EDiT and A-EDiT.
     pub local_steps: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Strategy {
-    /// Gradients are summed over all replicas at every step.
-    EveryStep,
-    /// Weights are merged every `local_steps` steps.
-    Edit,
-    /// As `Edit`, and nobody waits for the slowest in between.
-    AEdit,
 }
 
 impl Default for Assumptions {

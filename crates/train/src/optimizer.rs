@@ -63,7 +63,7 @@ impl Optimizer {
     }
 
     /// Both moments, each as one flat tensor.
-    pub(crate) fn flats(&self) -> [&lingot_device::Tensor; 2] {
+    pub fn flats(&self) -> [&lingot_device::Tensor; 2] {
         [&self.first.flat, &self.second.flat]
     }
 

@@ -77,6 +77,20 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Of gradients that hold a whole step. Waits for the device.
+    pub(crate) fn read(
+        run: &RunSpec,
+        gradients: &Gradients,
+        optimizer: &Optimizer,
+        totals: Totals,
+    ) -> Result<Outcome> {
+        Ok(Outcome {
+            losses: gradients.losses(&run.model, totals, run.data.sequence as usize)?,
+            gradient_norm: optimizer.gradient_norm(gradients)?,
+            loads: gradients.tally.loads()?,
+        })
+    }
+
     /// Whether the step may be applied.
     pub fn is_finite(&self) -> bool {
         self.losses.total.is_finite() && self.gradient_norm.is_finite()
@@ -120,14 +134,15 @@ impl<'a> Worker<'a> {
     pub fn fetch(&self) -> Result<StepBatch> {
         let sequences = schedule::sequences_at(&self.run.batch, self.step);
         let first = schedule::first_sample(&self.run.batch, self.step);
-        let mut micros = Vec::new();
-        let mut totals = Totals::default();
-        for from in (0..sequences).step_by(self.run.batch.micro as usize) {
-            let batch = self.dataset.training(first + u64::from(from), self.run.batch.micro)?;
-            totals.add(&rows(&batch), self.run.model.mtp_layers > 0);
-            micros.push(batch);
-        }
-        Ok(StepBatch { micros, totals })
+        let micros = self.micros(first, sequences)?;
+        Ok(StepBatch { totals: totals(self.run, &micros), micros })
+    }
+
+    /// `sequences` samples, the `first`-th and on, cut into micro-batches.
+    pub(crate) fn micros(&self, first: u64, sequences: u32) -> Result<Vec<Batch>> {
+        let micro = self.run.batch.micro;
+        let from = (0..sequences).step_by(micro as usize);
+        from.map(|from| Ok(self.dataset.training(first + u64::from(from), micro)?)).collect()
     }
 
     /// Losses and gradients of the step, micro-batch by micro-batch.
@@ -153,11 +168,7 @@ impl<'a> Worker<'a> {
 
     /// What the gradients and tallies say, once the step's last micro-batch is in.
     pub(crate) fn outcome(&self, totals: Totals) -> Result<Outcome> {
-        Ok(Outcome {
-            losses: self.gradients.losses(&self.run.model, totals, self.run.data.sequence as usize)?,
-            gradient_norm: self.optimizer.gradient_norm(&self.gradients)?,
-            loads: self.gradients.tally.loads()?,
-        })
+        Outcome::read(self.run, &self.gradients, &self.optimizer, totals)
     }
 
     /// Applies the step, or skips it when its loss or gradient is not finite.
@@ -251,6 +262,13 @@ pub fn prepare_data(run: &RunSpec, progress: lingot_data::Progress<'_>) -> Resul
 /// The folder of a run's shards and tokenizer.
 pub fn data_folder(run: &RunSpec) -> PathBuf {
     run.data.cache.as_ref().map_or_else(|| Path::new(&run.folder).join("data"), PathBuf::from)
+}
+
+/// What micro-batches hold in all.
+pub(crate) fn totals<'b>(run: &RunSpec, micros: impl IntoIterator<Item = &'b Batch>) -> Totals {
+    let mut totals = Totals::default();
+    micros.into_iter().for_each(|micro| totals.add(&rows(micro), run.model.mtp_layers > 0));
+    totals
 }
 
 /// A host batch as the model takes it.

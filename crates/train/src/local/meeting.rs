@@ -54,7 +54,7 @@ impl Agreed {
     /// What the model holds is agreed on.
     pub(super) fn take(&mut self, model: &Model) -> Result<()> {
         self.weights = model.parameters.flat.to_floats()?;
-        self.state = model.buffers()?.into_iter().map(|(_, values)| values).collect();
+        self.state = model.buffer_values()?;
         Ok(())
     }
 }
@@ -110,10 +110,7 @@ impl Local {
     /// Every worker's weights and routers' state, by rank.
     fn everyones(&self, lead: &Worker<'_>) -> Result<Vec<Own>> {
         let models = std::iter::once(&lead.model).chain(self.others.iter().map(|rank| &rank.model));
-        let read = |model: &Model| {
-            let state = model.buffers()?.into_iter().map(|(_, values)| values).collect();
-            Ok((model.parameters.flat.to_floats()?, state))
-        };
+        let read = |model: &Model| Ok((model.parameters.flat.to_floats()?, model.buffer_values()?));
         models.map(read).collect()
     }
 

@@ -76,7 +76,7 @@ impl Local {
     /// The others become what the lead is: weights, routers' state and moments.
     fn follow(&mut self, lead: &Worker<'_>) -> Result<()> {
         let weights = lead.model.parameters.flat.to_floats()?;
-        let buffers: Vec<Vec<f32>> = lead.model.buffers()?.into_iter().map(|(_, values)| values).collect();
+        let buffers = lead.model.buffer_values()?;
         let [first, second] = lead.optimizer.flats();
         let (first, second) = (first.to_floats()?, second.to_floats()?);
         for rank in &mut self.others {

@@ -4,7 +4,7 @@ use super::meeting::Minutes;
 use super::{Local, Tamper, nothing_finite};
 use crate::error::Result;
 use crate::schedule;
-use crate::worker::{Outcome, StepBatch, Worker, recompute, rows};
+use crate::worker::{Outcome, StepBatch, Worker, recompute, rows, totals};
 use lingot_data::Batch;
 use lingot_model::{Inputs, Losses, Totals};
 use lingot_spec::run::RunSpec;
@@ -63,13 +63,13 @@ impl Local {
         let (run, share) = (lead.run, self.share(lead.run));
         let workers = self.speeds.len();
         let mut shares = Vec::new();
-        let mut totals = Totals::default();
         for rank in 0..workers {
             let first = self.samples + rank as u64 * u64::from(share);
-            let micros = fetch(lead, first, share, &|batch| tamper(rank, lead.step, batch))?;
-            micros.iter().for_each(|micro| totals.add(&rows(micro), run.model.mtp_layers > 0));
+            let mut micros = lead.micros(first, share)?;
+            micros.iter_mut().for_each(|micro| tamper(rank, lead.step, micro));
             shares.push(micros);
         }
+        let totals = totals(run, shares.iter().flatten());
         lead.gradients.clear()?;
         let mut parts = Vec::new();
         let mut sample = 0;
@@ -111,7 +111,8 @@ impl Local {
         let mut sums = Sums::default();
         while let Some(rank) = clocks.next(lead.run, self.samples) {
             let step = begin + clocks.own_steps[rank];
-            let micros = fetch(lead, self.samples, self.share(lead.run), &|batch| tamper(rank, step, batch))?;
+            let mut micros = lead.micros(self.samples, self.share(lead.run))?;
+            micros.iter_mut().for_each(|micro| tamper(rank, step, micro));
             self.turn(lead, rank, step, &micros, &mut sums)?;
             self.samples += u64::from(self.share(lead.run));
             clocks.took(rank);
@@ -151,8 +152,7 @@ impl Local {
         lead.last_rate = rate;
         let gradients = &lead.gradients;
         gradients.clear()?;
-        let mut totals = Totals::default();
-        micros.iter().for_each(|micro| totals.add(&rows(micro), run.model.mtp_layers > 0));
+        let totals = totals(run, micros);
         let (model, optimizer) = match rank.checked_sub(1) {
             None => (&lead.model, &lead.optimizer),
             Some(other) => (&self.others[other].model, &self.others[other].optimizer),
@@ -161,11 +161,7 @@ impl Local {
             let inputs = Inputs::new(&model.device, rows(micro), run.model.mtp_layers > 0)?;
             model.differentiate(&inputs, totals, None, &recompute(run), gradients)?;
         }
-        let outcome = Outcome {
-            losses: gradients.losses(&run.model, totals, run.data.sequence as usize)?,
-            gradient_norm: optimizer.gradient_norm(gradients)?,
-            loads: gradients.tally.loads()?,
-        };
+        let outcome = Outcome::read(run, gradients, optimizer, totals)?;
         if outcome.is_finite() {
             optimizer.update(model, gradients, &run.optimizer, rate, step + 1)?;
             model.balance(&gradients.tally)?;
@@ -285,19 +281,6 @@ impl Sums {
         };
         Outcome { losses, gradient_norm: self.gradient_norm / count, loads: self.loads }
     }
-}
-
-/// The micro-batches of `sequences` samples.
-fn fetch(lead: &Worker<'_>, first: u64, sequences: u32, change: &dyn Fn(&mut Batch)) -> Result<Vec<Batch>> {
-    let micro = lead.run.batch.micro.min(sequences);
-    (0..sequences)
-        .step_by(micro as usize)
-        .map(|from| {
-            let mut batch = lead.dataset.training(first + u64::from(from), micro)?;
-            change(&mut batch);
-            Ok(batch)
-        })
-        .collect()
 }
 
 /// How long each waits for the last.
