@@ -108,7 +108,7 @@ fn train(text: &str, folder: &str, case: &str) -> Result<Value> {
     let resolved = config::parse(RUN, Path::new("edit_quality.toml"), &overrides)?;
     let run = &resolved.run;
     let dataset = worker::prepare_data(run, &|_| ())?;
-    let mut lead = Worker::open(run, &dataset, &Device::new(Cpu::new(1)))?;
+    let mut lead = Worker::open(run, &dataset, &Device::new(Cpu::new(1)), &[])?;
     let mut local = Local::open(&mut lead)?;
 
     let from = run.stop.steps / 4;

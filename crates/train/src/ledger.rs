@@ -4,10 +4,8 @@
 //! of a device sum to the wall clock by construction, in whole nanoseconds. After a kill, the seconds between the
 //! checkpoint and the last line of the old log are `lost`.
 
-use crate::log;
 use crate::worker::Worker;
 use lingot_spec::event::{self, DeviceSeconds, Event, Target};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// What a device does with a second.
@@ -227,18 +225,17 @@ impl Ledger {
 }
 
 impl Worker<'_> {
-    /// The ledger of the run so far, with lost time; the worker's own clock goes on from it. Reads the log before it
-    /// is cut back to the worker's step.
-    pub(crate) fn open_ledger(&mut self) -> Ledger {
-        let mut events = log::read(Path::new(&self.run.folder)).unwrap_or_default();
-        let is_new = self.step == 0;
-        if is_new && events.iter().any(|event| matches!(event, Event::Checkpoint(_) | Event::End(_))) {
-            events.clear(); // Not killed before its first checkpoint: the user began another run here.
-        }
+    /// The ledger of the run so far, with lost time; the worker's own clock goes on from it. `history`
+    /// is the log before it is cut back to the worker's step.
+    pub(crate) fn open_ledger(&mut self, history: &[Event]) -> Ledger {
+        let is_saved = |event: &Event| matches!(event, Event::Checkpoint(_) | Event::End(_));
+        // Not killed before its first checkpoint: the user began another run here.
+        let is_another = self.step == 0 && history.iter().any(is_saved);
+        let history = if is_another { &[] } else { history };
         let per_hour = self.run.price.as_ref().map(|price| price.per_hour);
         let device = self.model.device.info().name.clone();
         let mut ledger = Ledger::new(&[(device, per_hour)], self.clock.since);
-        ledger.resume(&events, self.step, self.clock.before_s);
+        ledger.resume(history, self.step, self.clock.before_s);
         self.clock.before_s = ledger.before().as_secs_f64();
         ledger
     }

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::worker::Worker;
 use crate::{checkpoints, log, manifest_file};
 use lingot_model::Model;
+use lingot_spec::event::Event;
 use lingot_spec::manifest::ManifestHead;
 use lingot_spec::tensors::{TensorSpec, buffers};
 use std::path::{Path, PathBuf};
@@ -84,8 +85,8 @@ impl Worker<'_> {
         Ok(self.saver.folder.join(checkpoint::folder_name(self.step)))
     }
 
-    /// Takes everything from a checkpoint.
-    pub(crate) fn restore(&mut self, path: &Path) -> Result<()> {
+    /// Takes everything from a checkpoint, and the last held-out loss from the log.
+    pub(crate) fn restore(&mut self, path: &Path, history: &[Event]) -> Result<()> {
         let Loaded { manifest, weights, moments, buffers } = checkpoint::load(path)?;
         let head = manifest.head;
         manifest_file::check_model(path, &head.model, &self.run.model)?;
@@ -105,8 +106,7 @@ impl Worker<'_> {
         self.sync_state = moments.into_iter().filter(|(name, _, _)| name.starts_with("sync/")).collect();
         (self.step, self.tokens, self.clock.before_s) = (head.step, head.tokens, head.seconds);
         self.saved_step = Some(self.step);
-        let events = log::read(Path::new(&self.run.folder)).unwrap_or_default();
-        (self.held_out, self.evaluated_step) = log::last_held_out(&events, self.step).unzip();
+        (self.held_out, self.evaluated_step) = log::last_held_out(history, self.step).unzip();
         checkpoints::set_aside_newer(&self.saver.folder, self.step)
     }
 }

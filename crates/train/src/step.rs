@@ -7,7 +7,7 @@ use crate::local::{self, Local};
 use crate::record::Record;
 use crate::stop::{StopReason, why_stop};
 use crate::worker::Worker;
-use crate::{checkpoints, lock};
+use crate::{checkpoints, lock, log};
 use lingot_data::Dataset;
 use lingot_device::Device;
 use lingot_spec::event::Event;
@@ -47,8 +47,10 @@ pub fn train(
     let _lock = lock::acquire(folder)?;
     store(folder, &resolved.toml)?;
     checkpoints::clean(&folder.join("checkpoints"))?;
-    let mut worker = Worker::open(run, dataset, device)?;
-    let ledger = worker.open_ledger();
+    let history = log::read(folder).unwrap_or_default();
+    let mut worker = Worker::open(run, dataset, device, &history)?;
+    let ledger = worker.open_ledger(&history);
+    drop(history);
     let mut record = Record::open(resolved, &worker, ledger, listen)?;
     if worker.held_out.is_none() {
         record.evaluation(&mut worker)?;

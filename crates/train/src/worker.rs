@@ -13,6 +13,7 @@ use lingot_device::Kind;
 use lingot_model::random::Stream;
 use lingot_model::{Gradients, Inputs, Losses, Model, Rows, Totals, Warmth};
 use lingot_spec::RunSpec;
+use lingot_spec::event::Event;
 use lingot_spec::run::{Recompute, RecomputeSpec};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -98,8 +99,14 @@ impl Outcome {
 }
 
 impl<'a> Worker<'a> {
-    /// A fresh worker, or one that goes on from the newest sound checkpoint of the run's folder.
-    pub fn open(run: &'a RunSpec, dataset: &'a Dataset, device: &Device) -> Result<Worker<'a>> {
+    /// A fresh worker, or one that goes on from the newest sound checkpoint of the run's folder, whose log so far is
+    /// `history`.
+    pub fn open(
+        run: &'a RunSpec,
+        dataset: &'a Dataset,
+        device: &Device,
+        history: &[Event],
+    ) -> Result<Worker<'a>> {
         let (saver, newest) = Saver::open(Path::new(&run.folder))?;
         let model = match &newest {
             Some(_) => Model::blank(&run.model, device, Kind::F32)?,
@@ -124,7 +131,7 @@ impl<'a> Worker<'a> {
             skipped: 0,
         };
         if let Some((path, warnings)) = newest {
-            worker.restore(&path)?;
+            worker.restore(&path, history)?;
             worker.resumed = Some((path, warnings));
         }
         Ok(worker)
