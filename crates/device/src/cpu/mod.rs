@@ -105,7 +105,7 @@ impl Cpu {
 }
 
 /// The machine's memory, where the system says; 0 elsewhere.
-fn memory_bytes() -> u64 {
+pub(crate) fn memory_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kibibytes =

@@ -1,62 +1,102 @@
-//! Finds the user's libtorch and the few C functions of it that everything else is made of.
+//! Finds the user's libtorch, and the few C functions of it that everything else is made of.
+//!
+//! A process holds one libtorch: once opened, it stays open, because its threads do.
 #![allow(unsafe_code)]
 
 use crate::error::{Error, Result};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
-use std::ffi::{CStr, c_char, c_void};
-use std::path::PathBuf;
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-/// A tensor of torch's, owned by whoever holds the number.
+/// A tensor of torch's, as its C functions name it.
 pub(super) type Handle = *mut c_void;
-type New = unsafe extern "C" fn(i64, *const i64, *const i64, i32, i32, i32, *mut Handle) -> i32;
+type Code = i32;
+type New = unsafe extern "C" fn(i64, *const i64, *const i64, i32, i32, i32, *mut Handle) -> Code;
 type Blob =
-    unsafe extern "C" fn(*mut c_void, i64, *const i64, *const i64, i64, i32, i32, i32, *mut Handle) -> i32;
+    unsafe extern "C" fn(*mut c_void, i64, *const i64, *const i64, i64, i32, i32, i32, *mut Handle) -> Code;
+type View = unsafe extern "C" fn(Handle, i64, *const i64, *const i64, i64, *mut Handle) -> Code;
 
-/// The functions, each found by name when torch is opened.
+/// The functions, each found by name when torch is opened. Their signatures are those of torch's C headers.
 pub(super) struct Symbols {
-    pub(super) call: unsafe extern "C" fn(*const c_char, *const c_char, *mut u64, u64) -> i32,
+    pub(super) call: unsafe extern "C" fn(*const c_char, *const c_char, *mut u64, u64) -> Code,
     pub(super) empty: New,
     pub(super) blob: Blob,
-    pub(super) view: unsafe extern "C" fn(Handle, i64, *const i64, *const i64, i64, *mut Handle) -> i32,
-    pub(super) copy: unsafe extern "C" fn(Handle, Handle, i32) -> i32,
-    pub(super) subtract: unsafe extern "C" fn(Handle, Handle, f64, *mut Handle) -> i32,
-    pub(super) fill: unsafe extern "C" fn(Handle, f64) -> i32,
-    pub(super) again: unsafe extern "C" fn(Handle, *mut Handle) -> i32,
-    pub(super) delete: unsafe extern "C" fn(Handle) -> i32,
-    pub(super) what: unsafe extern "C" fn() -> *const c_char,
+    pub(super) view: View,
+    pub(super) copy: unsafe extern "C" fn(Handle, Handle, i32) -> Code,
+    pub(super) subtract: unsafe extern "C" fn(Handle, Handle, f64, *mut Handle) -> Code,
+    pub(super) fill: unsafe extern "C" fn(Handle, f64) -> Code,
+    pub(super) addmm: unsafe extern "C" fn(Handle, Handle, Handle, Handle, f32, f32) -> Code,
+    pub(super) scalar_f32: unsafe extern "C" fn(f32, *mut Handle) -> Code,
+    pub(super) scalar_f64: unsafe extern "C" fn(f64, *mut Handle) -> Code,
+    pub(super) scalar_i64: unsafe extern "C" fn(i64, *mut Handle) -> Code,
+    pub(super) again: unsafe extern "C" fn(Handle, *mut Handle) -> Code,
+    pub(super) delete: unsafe extern "C" fn(Handle) -> Code,
+    pub(super) new_box: unsafe extern "C" fn(*mut *mut u64) -> Code,
+    pub(super) new_list: unsafe extern "C" fn(usize, *mut Handle) -> Code,
+    pub(super) push: unsafe extern "C" fn(Handle, u64) -> Code,
+    pub(super) parse_device: unsafe extern "C" fn(*const c_char, *mut u32, *mut i32) -> Code,
+    count_threads: unsafe extern "C" fn(*mut u32) -> Code,
+    what: unsafe extern "C" fn() -> *const c_char,
+    set_gradient_mode: unsafe extern "C" fn(bool),
+    /// Of the threads that torch computes with, where it computes with OpenMP.
+    set_threads: Option<unsafe extern "C" fn(i32)>,
+    pub(super) dtypes: Dtypes,
+    pub(super) cpu: i32,
+    /// As torch tells it: major, minor, and more, from the highest byte down.
     pub(super) version: u64,
-    /// Kept open: the functions live in it.
-    _library: Library,
+    pub(super) path: PathBuf,
+    /// Handles that this program owns.
+    pub(super) live: AtomicI64,
+}
+
+/// torch's numbers of the element types.
+#[derive(Clone, Copy)]
+pub(super) struct Dtypes {
+    pub(super) f64: i32,
+    pub(super) f32: i32,
+    pub(super) bf16: i32,
+    pub(super) i64: i32,
+    pub(super) i32: i32,
 }
 
 impl Symbols {
-    pub(super) fn open(device: &str) -> Result<Symbols> {
-        let places = places();
-        let Some(path) = places.iter().find(|path| path.exists()) else {
-            let tried: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
-            let tried = if tried.is_empty() { "no place".into() } else { tried.join(", ") };
-            return Err(unsupported(
-                device,
-                format!("no libtorch was found; looked at {tried}"),
-                "set LINGOT_TORCH to the folder of an installed torch, or activate its environment",
-            ));
-        };
+    /// The process's torch, opened at the first call.
+    pub(super) fn open(device: &str) -> Result<&'static Symbols> {
+        static OPENED: Mutex<Option<&'static Symbols>> = Mutex::new(None);
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(symbols) = *opened {
+            return Ok(symbols);
+        }
+        let path = find(device)?;
+        // Beside the library lie those of the chips that torch itself knows; without their drivers they do not open.
+        let symbols: &'static Symbols = Box::leak(Box::new(Symbols::load(device, &path)?));
+        *opened = Some(symbols);
+        Ok(symbols)
+    }
+
+    fn load(device: &str, path: &Path) -> Result<Symbols> {
+        let library = open_library(device, path)?;
         let failed = |error: libloading::Error| {
-            let hint = "torch 2.13 or newer is needed, whole, with the libraries it links";
+            let hint = "torch 2.13 or newer is needed";
             unsupported(device, format!("{}: {error}", path.display()), hint)
         };
-        // SAFETY: torch's initialisers are its own; the signatures are those of its C headers, stable since 2.10.
+        // SAFETY: each function has the type that torch's C headers give it, unchanged since 2.13 or before.
         unsafe {
-            let library = Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL).map_err(failed)?;
             macro_rules! symbol {
                 ($name:literal) => {
                     *library.get($name).map_err(failed)?
                 };
             }
+            macro_rules! number {
+                ($name:literal) => {{
+                    let number: unsafe extern "C" fn() -> i32 = symbol!($name);
+                    number()
+                }};
+            }
             let version: unsafe extern "C" fn() -> u64 = symbol!(b"aoti_torch_abi_version");
-            let grad: unsafe extern "C" fn(bool) = symbol!(b"aoti_torch_grad_mode_set_enabled");
-            grad(false);
-            Ok(Symbols {
+            let symbols = Symbols {
                 call: symbol!(b"torch_call_dispatcher"),
                 empty: symbol!(b"aoti_torch_empty_strided"),
                 blob: symbol!(b"aoti_torch_create_tensor_from_blob"),
@@ -64,38 +104,132 @@ impl Symbols {
                 copy: symbol!(b"aoti_torch_copy_"),
                 subtract: symbol!(b"aoti_torch_aten_subtract_Tensor"),
                 fill: symbol!(b"aoti_torch_aten_fill__Scalar"),
+                addmm: symbol!(b"aoti_torch_addmm_out"),
+                scalar_f32: symbol!(b"aoti_torch_scalar_to_tensor_float32"),
+                scalar_f64: symbol!(b"aoti_torch_scalar_to_tensor_float64"),
+                scalar_i64: symbol!(b"aoti_torch_scalar_to_tensor_int64"),
                 again: symbol!(b"aoti_torch_new_tensor_handle"),
                 delete: symbol!(b"aoti_torch_delete_tensor_object"),
+                new_box: symbol!(b"torch_new_stable_ivalue"),
+                new_list: symbol!(b"torch_new_list_reserve_size"),
+                push: symbol!(b"torch_list_push_back"),
+                parse_device: symbol!(b"torch_parse_device_string"),
+                count_threads: symbol!(b"torch_get_num_threads"),
                 what: symbol!(b"torch_exception_get_what_without_backtrace"),
+                set_gradient_mode: symbol!(b"aoti_torch_grad_mode_set_enabled"),
+                set_threads: library.get(b"omp_set_num_threads").ok().map(|symbol| *symbol),
+                dtypes: Dtypes {
+                    f64: number!(b"aoti_torch_dtype_float64"),
+                    f32: number!(b"aoti_torch_dtype_float32"),
+                    bf16: number!(b"aoti_torch_dtype_bfloat16"),
+                    i64: number!(b"aoti_torch_dtype_int64"),
+                    i32: number!(b"aoti_torch_dtype_int32"),
+                },
+                cpu: number!(b"aoti_torch_device_type_cpu"),
                 version: version(),
-                _library: library,
-            })
+                path: path.into(),
+                live: AtomicI64::new(0),
+            };
+            std::mem::forget(library);
+            Ok(symbols)
         }
     }
 
-    /// Turns a return code into an error with torch's own words.
-    pub(super) fn check(&self, device: &str, what: &str, code: i32) -> Result<()> {
+    /// `2.15`.
+    pub(super) fn version(&self) -> String {
+        format!("{}.{}", self.version >> 56, self.version >> 48 & 255)
+    }
+
+    /// Sets what torch keeps per thread: no gradients are recorded, and so many threads compute (0: torch's choice).
+    pub(super) fn prepare_thread(&self, threads: usize) {
+        // SAFETY: both only set variables of the calling thread.
+        unsafe {
+            (self.set_gradient_mode)(false);
+            if let (Some(set_threads), 1..) = (self.set_threads, threads) {
+                set_threads(threads as i32);
+            }
+        }
+    }
+
+    /// Threads that compute on the CPU.
+    pub(super) fn threads(&self) -> usize {
+        let mut threads = 0;
+        // SAFETY: writes one number.
+        let code = unsafe { (self.count_threads)(&raw mut threads) };
+        if code == 0 { threads as usize } else { 0 }
+    }
+
+    /// torch's number of a device's type, and the device's index, by torch's name for it.
+    pub(super) fn parse_device(&self, device: &str, name: &str) -> Result<(i32, i32)> {
+        let (mut kind, mut index) = (0, 0);
+        let text = CString::new(name).unwrap_or_default();
+        // SAFETY: reads a text that ends in zero, and writes two numbers.
+        let code = unsafe { (self.parse_device)(text.as_ptr(), &raw mut kind, &raw mut index) };
+        self.check(code).map_err(|words| {
+            let hint = "a chip that torch does not know by itself needs its maker's library in LINGOT_TORCH_EXTENSION";
+            unsupported(device, format!("torch {} knows no device `{name}`: {words}", self.version()), hint)
+        })?;
+        Ok((kind as i32, index))
+    }
+
+    /// torch's words for what went wrong, where something did.
+    pub(super) fn check(&self, code: Code) -> std::result::Result<(), String> {
         if code == 0 {
             return Ok(());
         }
         // SAFETY: the text lives until this thread's next error.
         let text = unsafe { CStr::from_ptr((self.what)()) }.to_string_lossy();
-        let text = text.lines().next().unwrap_or_default();
-        Err(unsupported(device, format!("{what}: {text}"), "the words are torch's"))
+        Err(text.lines().next().unwrap_or_default().to_owned())
     }
+
+    pub(super) fn count(&self, change: i64) {
+        self.live.fetch_add(change, Ordering::Relaxed);
+    }
+}
+
+/// Opens a shared library for good, its functions visible to those opened after it.
+pub(super) fn open_library(device: &str, path: &Path) -> Result<Library> {
+    // SAFETY: the user names the library; what its initialisers do is its maker's.
+    unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) }.map_err(|error| {
+        let hint = "the library must be whole, with the libraries that it links";
+        unsupported(device, format!("{} cannot be opened: {error}", path.display()), hint)
+    })
 }
 
 pub(super) fn unsupported(device: &str, what: String, hint: &str) -> Error {
     Error::Unsupported { device: device.into(), what, hint: hint.into() }
 }
 
+fn find(device: &str) -> Result<PathBuf> {
+    let places = places();
+    if let Some(path) = places.iter().find(|path| path.exists()) {
+        return Ok(path.clone());
+    }
+    let tried: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
+    let tried = if tried.is_empty() {
+        "none of LINGOT_TORCH, VIRTUAL_ENV and CONDA_PREFIX names a place with torch".into()
+    } else {
+        format!("looked at {}", tried.join(", "))
+    };
+    Err(unsupported(
+        device,
+        format!("no libtorch was found; {tried}"),
+        "set LINGOT_TORCH to the folder of an installed torch, or activate its Python environment",
+    ))
+}
+
 /// Where libtorch may be: `LINGOT_TORCH` alone if set, else the active Python environment.
 fn places() -> Vec<PathBuf> {
     if let Some(folder) = std::env::var_os("LINGOT_TORCH").map(PathBuf::from) {
-        return ["lib/libtorch_cpu.so", "libtorch_cpu.so"].iter().map(|file| folder.join(file)).collect();
+        return FILES.iter().flat_map(|file| [folder.join("lib").join(file), folder.join(file)]).collect();
     }
     let roots = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
     let pythons = roots.flat_map(|root| std::fs::read_dir(root.join("lib")).into_iter().flatten().flatten());
-    let versions = pythons.map(|entry| entry.path().join("site-packages/torch/lib/libtorch_cpu.so"));
-    versions.filter(|path| path.to_string_lossy().contains("/python")).collect()
+    let pythons = pythons.filter(|entry| entry.file_name().to_string_lossy().starts_with("python"));
+    pythons
+        .flat_map(|entry| FILES.map(|file| entry.path().join("site-packages/torch/lib").join(file)))
+        .collect()
 }
+
+/// The library, by the system's naming.
+const FILES: [&str; 2] = ["libtorch_cpu.so", "libtorch_cpu.dylib"];

@@ -1,124 +1,331 @@
 //! Any chip that has a PyTorch: the user's own libtorch, opened at run time through its stable C functions.
 //!
-//! So far `torch:cpu`, and of the alphabet matmul, add and fill in f32.
+//! No Python, no C++ and nothing of torch's at build time. A slot is a flat tensor of f32, on the device; operands are
+//! views of it. Ops are compositions of torch's operators, with a fused one where the device has it. Reading order:
+//! `library`, `value`, `aten`, then any op.
 #![allow(unsafe_code)]
 
+mod adamw;
+mod aten;
+mod attention;
+mod attention_composed;
+mod balance_bias;
+mod combine;
+mod cross_entropy;
+mod dispatch;
+mod elementwise;
+mod embedding;
+mod grouped_matmul;
 mod library;
+mod matmul;
+mod norm_head;
+mod rms_norm;
+mod rope;
+mod route;
+mod route_grad;
+mod run;
+mod sort_by_expert;
+mod sums;
+mod swiglu;
+mod value;
 
-use crate::backend::{Backend, DeviceInfo, Slot};
-use crate::error::Result;
+use crate::backend::{Backend, DeviceInfo, MemoryUse, Slot};
+use crate::error::{Error, Result};
 use crate::op::Op;
+use crate::precision::Precision;
 use crate::tensor::{Kind, Tensor};
-use library::{Handle, Symbols, unsupported};
-use std::ffi::c_void;
+use aten::{Aten, Dtype};
+use library::{Symbols, unsupported};
+use rope::RopeTable;
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use value::{Value, Words};
 
-/// torch's numbers of element types and of the CPU.
-const F32: i32 = 6;
-const CPU: i32 = 0;
+/// How a torch device is opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    pub precision: Precision,
+    /// Threads that torch computes with on the CPU; 0 for its own choice.
+    pub threads: usize,
+    /// Leave out the operators that not every chip has.
+    pub composed_only: bool,
+}
 
 /// A device of the user's torch.
 pub struct Torch {
     info: DeviceInfo,
-    torch: Symbols,
+    torch: &'static Symbols,
+    /// torch's number of the device's type, and the device's index.
+    place: (i32, i32),
+    options: Options,
+    /// Whether f64 exists there.
+    has_f64: bool,
+    state: Mutex<State>,
 }
 
-/// A handle that is given back.
-struct Owned<'a>(&'a Symbols, Handle);
-
-impl Drop for Owned<'_> {
-    fn drop(&mut self) {
-        // SAFETY: the handle is ours and nobody uses it after this.
-        unsafe { (self.0.delete)(self.1) };
-    }
+/// What is kept from op to op.
+#[derive(Default)]
+struct State {
+    memory: MemoryUse,
+    rope: HashMap<(usize, u64), Arc<RopeTable>>,
+    /// 0, 1, 2, ... as i64.
+    counting: Option<(usize, Arc<Value>)>,
 }
 
 impl Torch {
-    /// Opens `torch:cpu`.
-    pub fn open(name: &str) -> Result<Torch> {
-        if name != "torch:cpu" {
-            let hint = "`torch:cpu` is the one torch device there is so far";
-            return Err(unsupported(name, "this torch device cannot be opened yet".into(), hint));
+    /// Opens a device by its name here, `torch:` and torch's own name for it: `torch:cpu`, `torch:cuda:0`, `torch:npu:0`.
+    ///
+    /// libtorch is looked for in `LINGOT_TORCH`, else in the active Python environment; a chip's own libraries in
+    /// `LINGOT_TORCH_EXTENSION`, a list of paths.
+    pub fn open(name: &str, options: Options) -> Result<Torch> {
+        let known = name.strip_prefix("torch:").unwrap_or_default();
+        if known.is_empty() {
+            let hint =
+                "a device of torch's is called `torch:cpu`, `torch:cuda:0`, `torch:npu:0` and the like";
+            return Err(unsupported(name, "the name does not say which device of torch's".into(), hint));
         }
         let torch = Symbols::open(name)?;
-        let version = format!("torch {}.{}", torch.version >> 56, torch.version >> 48 & 255);
-        let info = DeviceInfo { name: name.into(), description: version, memory_bytes: 0, threads: 0 };
-        Ok(Torch { info, torch })
+        open_extensions(name)?;
+        torch.prepare_thread(options.threads);
+        let place = torch.parse_device(name, known)?;
+        let place = if place.0 == torch.cpu { (place.0, -1) } else { (place.0, place.1.max(0)) };
+        let on_cpu = place.0 == torch.cpu;
+        let emulated = if on_cpu && options.precision == Precision::Bf16 { ", bf16 emulated" } else { "" };
+        let threads = if on_cpu { torch.threads() } else { 0 };
+        let count = if on_cpu { format!(", {threads} threads") } else { String::new() };
+        let info = DeviceInfo {
+            name: name.into(),
+            description: format!("torch {} at {}{count}{emulated}", torch.version(), torch.path.display()),
+            memory_bytes: if on_cpu { crate::cpu::memory_bytes() } else { 0 },
+            threads,
+        };
+        let mut opened = Torch { info, torch, place, options, has_f64: true, state: Mutex::default() };
+        // The first tensor there wakes the device, or tells why it cannot.
+        let wake = |dtype: i32| Value::empty(torch, &[1], dtype, place)?.fill(1.0);
+        wake(torch.dtypes.f32).map_err(|words| {
+            unsupported(name, format!("torch {}: {words}", torch.version()), "the words are torch's")
+        })?;
+        opened.has_f64 = wake(torch.dtypes.f64).is_ok();
+        Ok(opened)
     }
 
-    fn made(&self, what: &str, make: impl FnOnce(*mut Handle) -> i32) -> Result<Owned<'_>> {
-        let mut handle = std::ptr::null_mut();
-        let code = make(&mut handle);
-        self.torch.check(&self.info.name, what, code)?;
-        Ok(Owned(&self.torch, handle))
+    /// Tensors of torch's that this process holds now: nothing may keep them from step to step.
+    pub fn live_handles(&self) -> i64 {
+        self.torch.live.load(Ordering::Relaxed)
     }
 
-    /// Rows and columns of a f32 tensor, read transposed where `flip` says so.
-    fn matrix(&self, tensor: &Tensor, flip: bool) -> Result<Owned<'_>> {
-        if tensor.kind() != Kind::F32 {
-            let what = format!("{} tensors are not computed with", tensor.kind().name());
-            return Err(unsupported(&self.info.name, what, "use f32"));
-        }
-        let (slot, first_bytes, _) = tensor.place();
-        let (rows, width) = tensor.rows_and_width();
-        let (rows, width) = (rows as i64, width as i64);
-        let (sizes, strides) = if flip { ([width, rows], [1, width]) } else { ([rows, width], [width, 1]) };
-        let bytes: Handle = std::ptr::with_exposed_provenance_mut(slot.0 as usize);
-        let first = first_bytes as i64 / 4;
-        // SAFETY: the slot holds f32 elements (see `allocate`), and the view lies inside it.
-        self.made("view", |out| unsafe {
-            (self.torch.view)(bytes, 2, sizes.as_ptr(), strides.as_ptr(), first, out)
-        })
+    /// Where a torch is, and which: what `lingot devices` says of it.
+    pub fn found() -> Result<(PathBuf, String)> {
+        let torch = Symbols::open("torch")?;
+        Ok((torch.path.clone(), torch.version()))
     }
 
-    fn copy(&self, to: &Owned<'_>, from: &Owned<'_>) -> Result<()> {
-        // SAFETY: both are live tensors of one shape.
-        self.torch.check(&self.info.name, "copy_", unsafe { (self.torch.copy)(to.1, from.1, 0) })
+    fn on_cpu(&self) -> bool {
+        self.place.0 == self.torch.cpu
     }
 
-    /// `out += x`, torch's own addition being closed to this door.
-    fn add(&self, out: &Owned<'_>, x: &Owned<'_>) -> Result<()> {
-        // SAFETY: both are live tensors of one shape.
-        let sum = self.made("sub.Tensor", |sum| unsafe { (self.torch.subtract)(out.1, x.1, -1.0, sum) })?;
-        self.copy(out, &sum)
+    fn aten(&self) -> Aten {
+        Aten(self.torch)
     }
 
-    fn product(&self, a: &Owned<'_>, b: &Owned<'_>) -> Result<Owned<'_>> {
-        // SAFETY: `aten::mm(Tensor, Tensor) -> Tensor`; the call consumes the new references on the stack.
-        unsafe {
-            let mut stack = [0_u64; 2];
-            for (slot, operand) in stack.iter_mut().zip([a, b]) {
-                let mut again = std::ptr::null_mut();
-                self.torch.check(&self.info.name, "mm", (self.torch.again)(operand.1, &mut again))?;
-                *slot = again as u64;
-            }
-            let version = self.torch.version;
-            let code = (self.torch.call)(c"aten::mm".as_ptr(), c"".as_ptr(), stack.as_mut_ptr(), version);
-            self.torch.check(&self.info.name, "aten::mm", code)?;
-            Ok(Owned(&self.torch, stack[0] as Handle))
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What torch keeps by thread is set once in each that calls.
+    fn prepare_thread(&self) {
+        thread_local!(static PREPARED: Cell<Option<usize>> = const { Cell::new(None) });
+        if PREPARED.get() != Some(self.options.threads) {
+            self.torch.prepare_thread(self.options.threads);
+            PREPARED.set(Some(self.options.threads));
         }
     }
 
-    /// A host slice as a flat f32 tensor, for the time of a copy.
-    fn blob(&self, data: *mut c_void, bytes: usize) -> Result<Owned<'_>> {
-        let (sizes, strides) = ([bytes as i64 / 4], [1_i64]);
-        let (sizes, strides) = (sizes.as_ptr(), strides.as_ptr());
-        // SAFETY: the caller keeps the memory alive while the tensor lives.
-        self.made("from_blob", |out| unsafe {
-            (self.torch.blob)(data, 1, sizes, strides, 0, F32, CPU, -1, out)
-        })
+    /// Puts torch's words into an error that names the op.
+    fn failed(&self, what: &str, words: &str) -> Error {
+        let device = &self.info.name;
+        if let Some(needs_bytes) = bytes_refused(words) {
+            let has_bytes = self.info.memory_bytes.saturating_sub(self.state().memory.now_bytes);
+            return Error::OutOfMemory { device: device.clone(), needs_bytes, has_bytes };
+        }
+        let hint = "the last words are torch's; device.name = \"cpu\" needs no torch";
+        unsupported(device, format!("{what}: {words}"), hint)
     }
 }
 
-impl Torch {
-    /// A stretch of a slot, flat.
-    fn stretch(&self, slot: Slot, first_bytes: usize, bytes: usize) -> Result<Owned<'_>> {
-        let tensor: Handle = std::ptr::with_exposed_provenance_mut(slot.0 as usize);
-        let (sizes, strides, first) = ([bytes as i64 / 4], [1_i64], first_bytes as i64 / 4);
-        // SAFETY: `Tensor` keeps its views inside its slot.
-        self.made("view", |out| unsafe {
-            (self.torch.view)(tensor, 1, sizes.as_ptr(), strides.as_ptr(), first, out)
-        })
+/// The makers' libraries, each opened once, before a device of theirs is named.
+fn open_extensions(device: &str) -> Result<()> {
+    static OPENED: Mutex<Vec<PathBuf>> = Mutex::new(vec![]);
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    let paths = std::env::var_os("LINGOT_TORCH_EXTENSION").unwrap_or_default();
+    for path in std::env::split_paths(&paths).filter(|path| !path.as_os_str().is_empty()) {
+        if !opened.contains(&path) {
+            std::mem::forget(library::open_library(device, &path)?);
+            opened.push(path);
+        }
     }
+    Ok(())
+}
+
+/// The bytes that an allocator of torch's did not find, where that is what its words say.
+fn bytes_refused(words: &str) -> Option<u64> {
+    let (_, after) = words.split_once("ried to allocate ")?;
+    let mut parts = after.split_whitespace();
+    let number: f64 = parts.next()?.parse().ok()?;
+    let unit = match parts.next()?.trim_end_matches('.') {
+        "KiB" => 1024.0,
+        "MiB" => 1024.0 * 1024.0,
+        "GiB" => 1024.0 * 1024.0 * 1024.0,
+        _ => 1.0,
+    };
+    Some((number * unit) as u64)
+}
+
+/// Operands, as views of slots.
+impl Torch {
+    /// The slot that a tensor lies in, as long as the tensor lives.
+    fn with_slot<R>(&self, slot: Slot, use_: impl FnOnce(&Value) -> R) -> R {
+        let value = std::mem::ManuallyDrop::new(Value::from_number(self.torch, slot.0));
+        use_(&value)
+    }
+
+    /// A f32 tensor under its own shape.
+    fn floats(&self, tensor: &Tensor) -> std::result::Result<Value, Words> {
+        self.reshaped(tensor, &sizes(tensor.shape()))
+    }
+
+    /// A f32 tensor under other sizes.
+    fn reshaped(&self, tensor: &Tensor, sizes: &[i64]) -> std::result::Result<Value, Words> {
+        self.strided(tensor, sizes, &value::row_major(sizes), 0)
+    }
+
+    /// Other sizes and strides over a f32 tensor, from its element `first` on.
+    fn strided(
+        &self,
+        tensor: &Tensor,
+        sizes: &[i64],
+        strides: &[i64],
+        first: usize,
+    ) -> std::result::Result<Value, Words> {
+        if tensor.kind() != Kind::F32 {
+            return Err(format!("{} tensors are not computed with; use f32", tensor.kind().name()));
+        }
+        let (slot, first_bytes, _) = tensor.place();
+        self.with_slot(slot, |slot| slot.strided(sizes, strides, first_bytes / 4 + first))
+    }
+
+    /// A tensor of any kind, flat.
+    fn flat(&self, tensor: &Tensor) -> std::result::Result<Value, Words> {
+        let (slot, first_bytes, bytes) = tensor.place();
+        let elements = self.with_slot(slot, |slot| slot.shaped(&[bytes as i64 / 4], first_bytes / 4))?;
+        match tensor.kind() {
+            Kind::F32 => Ok(elements),
+            Kind::F64 => self.aten().view_dtype(&elements, Dtype(self.torch.dtypes.f64)),
+            Kind::I32 => self.aten().view_dtype(&elements, Dtype(self.torch.dtypes.i32)),
+        }
+    }
+
+    /// Whole numbers as torch's indices, i64.
+    fn indices(&self, tensor: &Tensor, sizes: &[i64]) -> std::result::Result<Value, Words> {
+        let wide = self.empty(sizes, self.torch.dtypes.i64)?;
+        wide.set(&self.flat(tensor)?.shaped(sizes, 0)?)?;
+        Ok(wide)
+    }
+
+    /// Writes whole numbers of any type into an i32 tensor.
+    fn store_integers(&self, tensor: &Tensor, values: &Value) -> std::result::Result<(), Words> {
+        let narrow = self.empty(&sizes(tensor.shape()), self.torch.dtypes.i32)?;
+        narrow.set(values)?;
+        // Through a copy of the same bits: not every chip can give a view another type.
+        let bits = self.aten().view_dtype(&narrow, Dtype(self.torch.dtypes.f32))?;
+        let (slot, first_bytes, _) = tensor.place();
+        self.with_slot(slot, |slot| slot.shaped(&sizes(tensor.shape()), first_bytes / 4))?.set(&bits)
+    }
+
+    /// Whole numbers on the host. Waits for the device.
+    fn integers(&self, tensor: &Tensor) -> std::result::Result<Vec<i32>, Words> {
+        let (slot, first_bytes, bytes) = tensor.place();
+        let mut numbers = vec![0; bytes];
+        self.copy_out(slot, first_bytes, &mut numbers)?;
+        Ok(numbers.chunks_exact(4).map(|b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect())
+    }
+
+    fn empty(&self, sizes: &[i64], dtype: i32) -> std::result::Result<Value, Words> {
+        Value::empty(self.torch, sizes, dtype, self.place)
+    }
+
+    fn full(&self, sizes: &[i64], dtype: i32, value: f64) -> std::result::Result<Value, Words> {
+        let full = self.empty(sizes, dtype)?;
+        full.fill(value)?;
+        Ok(full)
+    }
+
+    /// The same numbers in another type.
+    fn converted(&self, x: &Value, sizes: &[i64], dtype: i32) -> std::result::Result<Value, Words> {
+        let to = self.empty(sizes, dtype)?;
+        to.set(x)?;
+        Ok(to)
+    }
+
+    /// Floats of the host's, on the device.
+    fn hosted(&self, values: &[f32], sizes: &[i64]) -> std::result::Result<Value, Words> {
+        let to = self.empty(sizes, self.torch.dtypes.f32)?;
+        if !values.is_empty() {
+            let data = values.as_ptr().cast_mut().cast();
+            // SAFETY: only read, and the copy is done before `values` can go.
+            let host = unsafe { Value::on_host(self.torch, data, values.len(), self.torch.dtypes.f32) }?;
+            to.set(&host.shaped(sizes, 0)?)?;
+        }
+        Ok(to)
+    }
+
+    /// 0, 1, 2, ... as i64, at least `count` of them.
+    fn counting(&self, count: usize) -> std::result::Result<Arc<Value>, Words> {
+        if let Some((known, numbers)) = &self.state().counting
+            && *known >= count
+        {
+            return Ok(numbers.clone());
+        }
+        let count = count.next_power_of_two();
+        let mut host: Vec<i64> = (0..count as i64).collect();
+        let numbers = self.empty(&[count as i64], self.torch.dtypes.i64)?;
+        let data = host.as_mut_ptr().cast();
+        // SAFETY: only read, and the copy is done before `host` goes.
+        numbers.set(&unsafe { Value::on_host(self.torch, data, count, self.torch.dtypes.i64) }?)?;
+        let numbers = Arc::new(numbers);
+        self.state().counting = Some((count, numbers.clone()));
+        Ok(numbers)
+    }
+
+    fn scalar(&self, value: f64) -> std::result::Result<Value, Words> {
+        Value::f32(self.torch, value as f32)
+    }
+
+    /// `out += x`.
+    fn accumulate(&self, out: &Value, x: &Value) -> std::result::Result<(), Words> {
+        let one = self.scalar(1.0)?;
+        self.aten().foreach_addcmul_(&[out], &[x], &[&one], &one.shaped(&[1], 0)?)
+    }
+
+    fn copy_out(&self, slot: Slot, first_bytes: usize, to: &mut [u8]) -> std::result::Result<(), Words> {
+        let count = to.len() / 4;
+        if count == 0 {
+            return Ok(());
+        }
+        let device = self.with_slot(slot, |slot| slot.shaped(&[count as i64], first_bytes / 4))?;
+        // SAFETY: the copy waits, and is done before `to` can go.
+        let host =
+            unsafe { Value::on_host(self.torch, to.as_mut_ptr().cast(), count, self.torch.dtypes.f32) }?;
+        host.set(&device)
+    }
+}
+
+/// Sizes as torch takes them.
+fn sizes(shape: &[usize]) -> Vec<i64> {
+    shape.iter().map(|&size| size as i64).collect()
 }
 
 impl Backend for Torch {
@@ -128,51 +335,71 @@ impl Backend for Torch {
 
     /// Elements of four bytes; what they mean is up to the op.
     fn allocate(&self, bytes: usize) -> Result<Slot> {
-        let (sizes, strides) = ([bytes.div_ceil(4) as i64], [1_i64]);
-        // SAFETY: one size and one stride for one dimension.
-        let tensor = self.made("empty_strided", |out| unsafe {
-            (self.torch.empty)(1, sizes.as_ptr(), strides.as_ptr(), F32, CPU, -1, out)
+        self.prepare_thread();
+        let value = self.empty(&[bytes.div_ceil(4) as i64], self.torch.dtypes.f32).map_err(|words| {
+            let has_bytes = self.info.memory_bytes.saturating_sub(self.state().memory.now_bytes);
+            let refused = bytes_refused(&words).is_some() || words.contains("memory");
+            if refused {
+                let device = self.info.name.clone();
+                return Error::OutOfMemory { device, needs_bytes: bytes as u64, has_bytes };
+            }
+            self.failed("a new tensor", &words)
         })?;
-        let slot = Slot(tensor.1.expose_provenance() as u64);
-        std::mem::forget(tensor);
-        Ok(slot)
+        let memory = &mut self.state().memory;
+        memory.now_bytes += bytes as u64;
+        memory.peak_bytes = memory.peak_bytes.max(memory.now_bytes);
+        Ok(Slot(value.into_number()))
     }
 
-    fn release(&self, slot: Slot, _bytes: usize) {
-        drop(Owned(&self.torch, std::ptr::with_exposed_provenance_mut(slot.0 as usize)));
+    fn release(&self, slot: Slot, bytes: usize) {
+        self.prepare_thread();
+        self.state().memory.now_bytes -= bytes as u64;
+        drop(Value::from_number(self.torch, slot.0));
     }
 
     fn write(&self, slot: Slot, offset_bytes: usize, from_host: &[u8]) -> Result<()> {
-        let host = self.blob(from_host.as_ptr().cast_mut().cast(), from_host.len())?;
-        self.copy(&self.stretch(slot, offset_bytes, from_host.len())?, &host)
+        self.prepare_thread();
+        let count = from_host.len() / 4;
+        if count == 0 {
+            return Ok(());
+        }
+        let data = from_host.as_ptr().cast_mut().cast();
+        // SAFETY: only read, and the copy waits, so it is done before `from_host` can go.
+        let host = unsafe { Value::on_host(self.torch, data, count, self.torch.dtypes.f32) };
+        let device = self.with_slot(slot, |slot| slot.shaped(&[count as i64], offset_bytes / 4));
+        let copied = host.and_then(|host| device?.set(&host));
+        copied.map_err(|words| self.failed("a copy to the device", &words))
     }
 
     fn read(&self, slot: Slot, offset_bytes: usize, to_host: &mut [u8]) -> Result<()> {
-        let host = self.blob(to_host.as_mut_ptr().cast(), to_host.len())?;
-        self.copy(&host, &self.stretch(slot, offset_bytes, to_host.len())?)
+        self.prepare_thread();
+        let copied = self.copy_out(slot, offset_bytes, to_host);
+        copied.map_err(|words| self.failed("a copy from the device", &words))
     }
 
     fn run(&self, op: Op<'_>) -> Result<()> {
-        match op {
-            Op::MatMul { a, b, out, flip, add } => {
-                let product = self.product(&self.matrix(a, flip.a)?, &self.matrix(b, flip.b)?)?;
-                let out = self.matrix(out, false)?;
-                if add { self.add(&out, &product) } else { self.copy(&out, &product) }
-            }
-            Op::Add { x, out } => self.add(&self.matrix(out, false)?, &self.matrix(x, false)?),
-            Op::Fill { out, value } if out.kind() == Kind::F32 => {
-                let out = self.matrix(out, false)?;
-                // SAFETY: a live tensor.
-                self.torch.check(&self.info.name, "fill_", unsafe { (self.torch.fill)(out.1, value) })
-            }
-            other => {
-                let what = format!("`{}` cannot be computed by torch yet", other.name());
-                Err(unsupported(&self.info.name, what, "use device.name = \"cpu\""))
-            }
-        }
+        self.prepare_thread();
+        let name = op.name();
+        run::run(self, op).map_err(|words| self.failed(&format!("`{name}`"), &words))
     }
 
+    /// A copy of one element to the host waits for all that came before it; torch's C functions have no other fence.
     fn finish(&self) -> Result<()> {
-        Ok(())
+        if self.on_cpu() {
+            return Ok(());
+        }
+        self.prepare_thread();
+        let slot = self.allocate(4)?;
+        let read = self.read(slot, 0, &mut [0; 4]);
+        self.release(slot, 4);
+        read
+    }
+
+    /// The peak restarts from what is in use now.
+    fn memory_in_use(&self) -> MemoryUse {
+        let memory = &mut self.state().memory;
+        let use_ = *memory;
+        memory.peak_bytes = use_.now_bytes;
+        use_
     }
 }

@@ -1,18 +1,54 @@
-//! The torch backend, where a torch is installed.
+//! The torch backend on the CPU, where a torch is installed: `LINGOT_TORCH` or the active Python environment.
 
 use lingot_device::op::Flip;
-use lingot_device::torch::Torch;
-use lingot_device::{Device, Kind, ops};
+use lingot_device::torch::{Options, Torch};
+use lingot_device::{Device, Kind, Precision, conformance, ops};
+
+/// The device, or a line that says why there is none.
+fn open(options: Options) -> Option<Device> {
+    match Torch::open("torch:cpu", options) {
+        Ok(backend) => Some(Device::new(backend)),
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            None
+        }
+    }
+}
+
+fn assert_conforms(options: Options) {
+    let Some(device) = open(options) else { return };
+    let verdicts = conformance::check_in(&device, options.precision, &mut |_, _| ()).unwrap();
+    assert!(verdicts.len() > 300, "{} verdicts", verdicts.len());
+    let failures: Vec<String> = verdicts
+        .iter()
+        .filter(|verdict| !verdict.passed)
+        .map(|v| format!("{} {}: {:.1} units, bound {:.1}", v.op, v.case, v.error_units, v.bound_units))
+        .collect();
+    assert!(failures.is_empty(), "{} of {} fail:\n{}", failures.len(), verdicts.len(), failures.join("\n"));
+}
 
 #[test]
 fn torch_multiplies_flips_and_adds() {
-    let backend = match Torch::open("torch:cpu") {
-        Ok(backend) => backend,
-        Err(error) => return eprintln!("skipped: {error}"),
-    };
-    let device = Device::new(backend);
+    let Some(device) = open(Options::default()) else { return };
     let a = device.floats(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3], Kind::F32).unwrap();
     let out = ops::matmul(&a, &a, Flip::B).unwrap();
     assert_eq!(out.to_floats().unwrap(), [14.0, 32.0, 32.0, 77.0]);
     assert_eq!(device.zeros(&[3], Kind::F32).unwrap().to_floats().unwrap(), [0.0; 3]);
+}
+
+#[test]
+fn torch_passes_the_suite_in_f32() {
+    assert_conforms(Options::default());
+}
+
+#[test]
+fn torch_passes_the_suite_without_operators_that_only_some_chips_have() {
+    assert_conforms(Options { composed_only: true, ..Options::default() });
+}
+
+#[test]
+fn torch_passes_the_suite_in_bf16() {
+    for composed_only in [false, true] {
+        assert_conforms(Options { precision: Precision::Bf16, composed_only, ..Options::default() });
+    }
 }

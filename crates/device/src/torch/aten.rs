@@ -1,0 +1,242 @@
+//! The operators of torch's that are called by name, each with its schema.
+//!
+//! The type of an argument decides how it is passed, and torch does not check: a `Tensor?` that is passed as a `Tensor`
+//! ends the program. So the schemas are written down once, here, and nothing else builds calls.
+#![allow(unsafe_code)]
+
+use super::library::{Handle, Symbols};
+use super::value::{Value, Words};
+use std::ffi::CStr;
+
+/// An element type, as torch numbers them.
+#[derive(Clone, Copy)]
+pub(super) struct Dtype(pub(super) i32);
+
+/// The operators, to be called through one libtorch.
+#[derive(Clone, Copy)]
+pub(super) struct Aten(pub(super) &'static Symbols);
+
+macro_rules! aten {
+    ($($method:ident = $name:literal $overload:literal ($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
+        impl Aten {
+            $(
+                #[expect(clippy::too_many_arguments, clippy::allow_attributes, reason = "as torch's schema has them")]
+                #[allow(unfulfilled_lint_expectations)]
+                pub(super) fn $method(self, $($argument: $type),*) -> Result<$result, Words> {
+                    let arguments = [$($argument.slot(self.0)?),*];
+                    self.call($name, $overload, &arguments)
+                }
+            )*
+        }
+    };
+}
+
+aten! {
+    amax = c"aten::amax" c"" (x: &Value, axes: &[i64], keep: bool) -> Value;
+    bmm = c"aten::bmm" c"" (a: &Value, b: &Value) -> Value;
+    cat = c"aten::cat" c"" (parts: &[&Value], axis: i64) -> Value;
+    div = c"aten::div" c"Tensor" (x: &Value, by: &Value) -> Value;
+    embedding_dense_backward = c"aten::embedding_dense_backward" c"" (
+        d_out: &Value, indices: &Value, rows: i64, padding: i64, by_frequency: bool) -> Value;
+    eq = c"aten::eq" c"Tensor" (x: &Value, y: &Value) -> Value;
+    exp_ = c"aten::exp_" c"" (x: &Value) -> Value;
+    embedding_bag = c"aten::_embedding_bag_forward_only" c"" (
+        table: &Value, indices: &Value, offsets: &Value, by_frequency: bool, mode: i64, sparse: bool,
+        weights: Option<&Value>, last_offset: bool, padding: i64) -> (Value, Value, Value, Value);
+    flash_cpu = c"aten::_scaled_dot_product_flash_attention_for_cpu" c"" (
+        q: &Value, k: &Value, v: &Value, dropout: f64, causal: bool, mask: Option<&Value>, scale: Option<f64>)
+        -> (Value, Value);
+    flash_cpu_backward = c"aten::_scaled_dot_product_flash_attention_for_cpu_backward" c"" (
+        d_out: &Value, q: &Value, k: &Value, v: &Value, out: &Value, lse: &Value, dropout: f64, causal: bool,
+        mask: Option<&Value>, scale: Option<f64>) -> (Value, Value, Value);
+    floor_divide = c"aten::floor_divide" c"" (x: &Value, by: &Value) -> Value;
+    foreach_addcmul_ = c"aten::_foreach_addcmul_" c"Tensor" (
+        out: &[&Value], x: &[&Value], y: &[&Value], times: &Value) -> ();
+    fused_adamw_ = c"aten::_fused_adamw_" c"" (
+        parameters: &[&Value], gradients: &[&Value], first: &[&Value], second: &[&Value], largest: &[&Value],
+        steps: &[&Value], rate: f64, beta1: f64, beta2: f64, decay: f64, epsilon: f64, amsgrad: bool,
+        maximize: bool, gradient_scale: Option<&Value>, found_infinite: Option<&Value>) -> ();
+    gather = c"aten::gather" c"" (x: &Value, axis: i64, index: &Value, sparse: bool) -> Value;
+    ge = c"aten::ge" c"Tensor" (x: &Value, y: &Value) -> Value;
+    gt = c"aten::gt" c"Tensor" (x: &Value, y: &Value) -> Value;
+    index_select = c"aten::index_select" c"" (x: &Value, axis: i64, index: &Value) -> Value;
+    index_select_out = c"aten::index_select" c"out" (x: &Value, axis: i64, index: &Value, out: &Value) -> Value;
+    log_softmax = c"aten::_log_softmax" c"" (x: &Value, axis: i64, half_to_float: bool) -> Value;
+    logsumexp = c"aten::logsumexp" c"" (x: &Value, axes: &[i64], keep: bool) -> Value;
+    lt = c"aten::lt" c"Tensor" (x: &Value, y: &Value) -> Value;
+    max = c"aten::max" c"dim" (x: &Value, axis: i64, keep: bool) -> (Value, Value);
+    maximum = c"aten::maximum" c"" (x: &Value, y: &Value) -> Value;
+    mean = c"aten::mean" c"dim" (x: &Value, axes: Option<&[i64]>, keep: bool, dtype: Option<Dtype>) -> Value;
+    minimum = c"aten::minimum" c"" (x: &Value, y: &Value) -> Value;
+    mm = c"aten::mm" c"" (a: &Value, b: &Value) -> Value;
+    mm_dtype = c"aten::mm" c"dtype" (a: &Value, b: &Value, dtype: Dtype) -> Value;
+    mm_out = c"aten::mm" c"out" (a: &Value, b: &Value, out: &Value) -> Value;
+    mul = c"aten::mul" c"Tensor" (x: &Value, y: &Value) -> Value;
+    mul_ = c"aten::mul_" c"Tensor" (x: &Value, y: &Value) -> Value;
+    mul_out = c"aten::mul" c"out" (x: &Value, y: &Value, out: &Value) -> Value;
+    nan_to_num = c"aten::nan_to_num" c"" (
+        x: &Value, nan: Option<f64>, infinity: Option<f64>, minus_infinity: Option<f64>) -> Value;
+    reciprocal = c"aten::reciprocal" c"" (x: &Value) -> Value;
+    rsqrt = c"aten::rsqrt" c"" (x: &Value) -> Value;
+    scatter = c"aten::scatter" c"src" (x: &Value, axis: i64, index: &Value, from: &Value) -> Value;
+    scatter_ = c"aten::scatter_" c"src" (x: &Value, axis: i64, index: &Value, from: &Value) -> Value;
+    scatter_add_ = c"aten::scatter_add_" c"" (x: &Value, axis: i64, index: &Value, from: &Value) -> Value;
+    searchsorted = c"aten::searchsorted" c"Tensor" (
+        sorted: &Value, x: &Value, i32: bool, right: bool, side: NoText, sorter: Option<&Value>) -> Value;
+    sigmoid = c"aten::sigmoid" c"" (x: &Value) -> Value;
+    sigmoid_backward = c"aten::sigmoid_backward" c"" (d_out: &Value, out: &Value) -> Value;
+    silu = c"aten::silu" c"" (x: &Value) -> Value;
+    silu_backward_out = c"aten::silu_backward" c"grad_input" (d_out: &Value, x: &Value, out: &Value) -> Value;
+    softmax = c"aten::_softmax" c"" (x: &Value, axis: i64, half_to_float: bool) -> Value;
+    softmax_backward = c"aten::_softmax_backward_data" c"" (
+        d_out: &Value, out: &Value, axis: i64, dtype: Dtype) -> Value;
+    sort = c"aten::sort" c"stable" (x: &Value, stable: Option<bool>, axis: i64, descending: bool) -> (Value, Value);
+    sqrt = c"aten::sqrt" c"" (x: &Value) -> Value;
+    sum = c"aten::sum" c"dim_IntList" (x: &Value, axes: Option<&[i64]>, keep: bool, dtype: Option<Dtype>) -> Value;
+    tril = c"aten::tril" c"" (x: &Value, diagonal: i64) -> Value;
+    view_dtype = c"aten::view" c"dtype" (x: &Value, dtype: Dtype) -> Value;
+    where_ = c"aten::where" c"self" (condition: &Value, yes: &Value, no: &Value) -> Value;
+}
+
+/// No operator has more arguments or results.
+const SLOTS: usize = 16;
+
+impl Aten {
+    /// Calls an operator. The call consumes its arguments, whatever comes of it.
+    fn call<R: Results>(self, name: &CStr, overload: &CStr, arguments: &[u64]) -> Result<R, Words> {
+        let mut stack = [0; SLOTS];
+        stack[..arguments.len()].copy_from_slice(arguments);
+        let torch = self.0;
+        // SAFETY: the table above gives every argument of the schema, in its order and by its type, and there is room
+        // for the results.
+        let code =
+            unsafe { (torch.call)(name.as_ptr(), overload.as_ptr(), stack.as_mut_ptr(), torch.version) };
+        torch.check(code).map_err(|words| explained(torch, name, overload, words))?;
+        Ok(R::take(torch, &stack))
+    }
+}
+
+/// Names the operator, and says so where this torch or this device does not have it.
+fn explained(torch: &Symbols, name: &CStr, overload: &CStr, words: Words) -> Words {
+    let (name, overload) = (name.to_string_lossy(), overload.to_string_lossy());
+    let dot = if overload.is_empty() { "" } else { "." };
+    let missing = words.starts_with("Could not find schema") || words.starts_with("Could not run");
+    let absent = if missing {
+        format!("torch {} has no such operator here: ", torch.version())
+    } else {
+        String::new()
+    };
+    format!("{name}{dot}{overload}: {absent}{words}")
+}
+
+/// How a value goes onto torch's stack.
+trait Argument {
+    fn slot(self, torch: &'static Symbols) -> Result<u64, Words>;
+}
+
+impl Argument for &Value {
+    fn slot(self, _: &'static Symbols) -> Result<u64, Words> {
+        self.lent()
+    }
+}
+
+impl Argument for i64 {
+    fn slot(self, _: &'static Symbols) -> Result<u64, Words> {
+        Ok(self as u64)
+    }
+}
+
+impl Argument for f64 {
+    fn slot(self, _: &'static Symbols) -> Result<u64, Words> {
+        Ok(self.to_bits())
+    }
+}
+
+impl Argument for bool {
+    fn slot(self, _: &'static Symbols) -> Result<u64, Words> {
+        Ok(u64::from(self))
+    }
+}
+
+impl Argument for Dtype {
+    fn slot(self, _: &'static Symbols) -> Result<u64, Words> {
+        Ok(self.0 as u64)
+    }
+}
+
+/// A `str?` that is not given.
+pub(super) struct NoText;
+
+impl Argument for NoText {
+    fn slot(self, _: &'static Symbols) -> Result<u64, Words> {
+        Ok(0)
+    }
+}
+
+/// What may be absent is passed in a box of torch's.
+impl<T: Argument> Argument for Option<T> {
+    fn slot(self, torch: &'static Symbols) -> Result<u64, Words> {
+        let Some(value) = self else { return Ok(0) };
+        let slot = value.slot(torch)?;
+        let mut place = std::ptr::null_mut();
+        // SAFETY: torch writes a pointer to one slot, which the call gives back.
+        unsafe {
+            torch.check((torch.new_box)(&raw mut place))?;
+            *place = slot;
+        }
+        Ok(place.expose_provenance() as u64)
+    }
+}
+
+/// A list of torch's, which the call gives back.
+impl<T: Argument + Copy> Argument for &[T] {
+    fn slot(self, torch: &'static Symbols) -> Result<u64, Words> {
+        let mut list = std::ptr::null_mut();
+        // SAFETY: torch writes a handle to a new list, and takes slots of the elements' type.
+        unsafe {
+            torch.check((torch.new_list)(self.len(), &raw mut list))?;
+            for &element in self {
+                torch.check((torch.push)(list, element.slot(torch)?))?;
+            }
+        }
+        Ok(list.expose_provenance() as u64)
+    }
+}
+
+/// What comes off torch's stack.
+trait Results {
+    fn take(torch: &'static Symbols, stack: &[u64; SLOTS]) -> Self;
+}
+
+impl Results for () {
+    fn take(_: &'static Symbols, _: &[u64; SLOTS]) {}
+}
+
+impl Results for Value {
+    fn take(torch: &'static Symbols, stack: &[u64; SLOTS]) -> Value {
+        owned(torch, stack[0])
+    }
+}
+
+impl Results for (Value, Value) {
+    fn take(torch: &'static Symbols, stack: &[u64; SLOTS]) -> (Value, Value) {
+        (owned(torch, stack[0]), owned(torch, stack[1]))
+    }
+}
+
+impl Results for (Value, Value, Value) {
+    fn take(torch: &'static Symbols, stack: &[u64; SLOTS]) -> (Value, Value, Value) {
+        (owned(torch, stack[0]), owned(torch, stack[1]), owned(torch, stack[2]))
+    }
+}
+
+impl Results for (Value, Value, Value, Value) {
+    fn take(torch: &'static Symbols, stack: &[u64; SLOTS]) -> (Value, Value, Value, Value) {
+        (owned(torch, stack[0]), owned(torch, stack[1]), owned(torch, stack[2]), owned(torch, stack[3]))
+    }
+}
+
+fn owned(torch: &'static Symbols, slot: u64) -> Value {
+    let handle: Handle = std::ptr::with_exposed_provenance_mut(slot as usize);
+    Value::owning(torch, handle)
+}

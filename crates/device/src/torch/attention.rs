@@ -1,0 +1,189 @@
+//! Causal attention within documents, a document at a time, by the fused operator where there is one.
+
+use super::attention_composed as composed;
+use super::matmul::operand;
+use super::value::{Value, Words};
+use super::{Torch, sizes};
+use crate::op::Op;
+use crate::tensor::Tensor;
+
+pub(super) fn run(torch: &Torch, op: Op<'_>) -> Result<(), Words> {
+    match op {
+        Op::Attention { q_thc, k_sgc, v_sgc, starts_t, scale, out_thc, lse_th } => {
+            let given = Given::of(torch, [q_thc, k_sgc, v_sgc], scale);
+            for part in given.parts(starts_t)? {
+                let (out, lse) = given.forward(part)?;
+                part.queries_of(torch, out_thc)?.set(&out)?;
+                part.rows_of(torch, lse_th)?.set(&lse)?;
+            }
+            Ok(())
+        }
+        Op::AttentionGrad {
+            d_out_thc,
+            q_thc,
+            k_sgc,
+            v_sgc,
+            starts_t,
+            scale,
+            out_thc,
+            lse_th,
+            d_q_thc,
+            d_k_sgc,
+            d_v_sgc,
+        } => {
+            let given = Given::of(torch, [q_thc, k_sgc, v_sgc], scale);
+            let saved = [d_out_thc, out_thc, lse_th];
+            given.backward(starts_t, saved, [d_q_thc, d_k_sgc, d_v_sgc])
+        }
+        _ => unreachable!("another file's op"),
+    }
+}
+
+/// Consecutive queries that see the keys from one on: the i-th of them sees all but the last `queries - 1 - i`.
+#[derive(Clone, Copy)]
+pub(super) struct Part {
+    pub(super) first: usize,
+    pub(super) queries: usize,
+    pub(super) first_key: usize,
+    pub(super) keys: usize,
+}
+
+impl Part {
+    /// Whether the fused operators know what is seen: a square, or a single query that sees everything.
+    fn is_plain(self) -> bool {
+        self.keys == self.queries || self.queries == 1
+    }
+
+    fn is_causal(self) -> bool {
+        self.queries > 1
+    }
+
+    /// The part's rows of a tensor like q, heads first: [1, H, t, C].
+    pub(super) fn queries_of(self, torch: &Torch, tensor: &Tensor) -> Result<Value, Words> {
+        heads_first(torch, tensor, self.first, self.queries)
+    }
+
+    /// The part's rows of a tensor like k: [1, G, s, C].
+    pub(super) fn keys_of(self, torch: &Torch, tensor: &Tensor) -> Result<Value, Words> {
+        heads_first(torch, tensor, self.first_key, self.keys)
+    }
+
+    /// The part's rows of a tensor like lse: [1, H, t].
+    fn rows_of(self, torch: &Torch, tensor: &Tensor) -> Result<Value, Words> {
+        let heads = tensor.shape()[1];
+        let row = [1, heads as i64, self.queries as i64];
+        torch.strided(tensor, &row, &[1, 1, heads as i64], self.first * heads)
+    }
+}
+
+/// Rows of [T, H, C] as [1, H, rows, C].
+fn heads_first(torch: &Torch, tensor: &Tensor, first: usize, rows: usize) -> Result<Value, Words> {
+    let [_, heads, width]: [usize; 3] = std::array::from_fn(|axis| tensor.shape()[axis]);
+    let sizes = sizes(&[1, heads, rows, width]);
+    let strides = super::sizes(&[heads * width * rows, width, heads * width, 1]);
+    torch.strided(tensor, &sizes, &strides, first * heads * width)
+}
+
+/// The operands of both directions.
+pub(super) struct Given<'a> {
+    pub(super) torch: &'a Torch,
+    pub(super) tensors: [&'a Tensor; 3],
+    pub(super) scale: f64,
+    pub(super) heads: usize,
+    pub(super) kv_heads: usize,
+    pub(super) width: usize,
+    pub(super) keys: usize,
+}
+
+impl<'a> Given<'a> {
+    fn of(torch: &'a Torch, tensors: [&'a Tensor; 3], scale: f64) -> Given<'a> {
+        let (q, k) = (tensors[0].shape(), tensors[1].shape());
+        Given { torch, tensors, scale, heads: q[1], kv_heads: k[1], width: q[2], keys: k[0] }
+    }
+
+    fn is_fused(&self, part: Part) -> bool {
+        self.torch.on_cpu() && !self.torch.options.composed_only && part.is_plain()
+    }
+
+    /// q, k and v of a part, heads first, as operands of products.
+    fn operands(&self, part: Part) -> Result<[Value; 3], Words> {
+        let Given { torch, tensors: [q, k, v], .. } = *self;
+        let rounded = |value, rows, heads| operand(torch, value, &sizes(&[1, heads, rows, self.width]));
+        Ok([
+            rounded(part.queries_of(torch, q)?, part.queries, self.heads)?,
+            rounded(part.keys_of(torch, k)?, part.keys, self.kv_heads)?,
+            rounded(part.keys_of(torch, v)?, part.keys, self.kv_heads)?,
+        ])
+    }
+
+    /// The output, and the logarithm of each softmax's denominator.
+    fn forward(&self, part: Part) -> Result<(Value, Value), Words> {
+        if !self.is_fused(part) {
+            return composed::forward(self, part);
+        }
+        let [q, k, v] = self.operands(part)?;
+        self.torch.aten().flash_cpu(&q, &k, &v, 0.0, part.is_causal(), None, Some(self.scale))
+    }
+
+    fn backward(
+        &self,
+        starts_t: &Tensor,
+        [d_out_thc, out_thc, lse_th]: [&Tensor; 3],
+        [d_q, d_k, d_v]: [&Tensor; 3],
+    ) -> Result<(), Words> {
+        let torch = self.torch;
+        let parts = self.parts(starts_t)?;
+        let apart = parts.windows(2).all(|pair| pair[0].first_key + pair[0].keys <= pair[1].first_key);
+        if !apart {
+            torch.floats(d_k)?.fill(0.0)?;
+            torch.floats(d_v)?.fill(0.0)?;
+        }
+        for part in parts {
+            let sizes = sizes(&[1, self.heads, part.queries, self.width]);
+            let d_out = operand(torch, part.queries_of(torch, d_out_thc)?, &sizes)?;
+            let (d_queries, d_keys, d_values) = if self.is_fused(part) {
+                let [q, k, v] = self.operands(part)?;
+                let (out, lse) = (part.queries_of(torch, out_thc)?, part.rows_of(torch, lse_th)?);
+                let (causal, scale) = (part.is_causal(), Some(self.scale));
+                torch.aten().flash_cpu_backward(&d_out, &q, &k, &v, &out, &lse, 0.0, causal, None, scale)?
+            } else {
+                composed::backward(self, part, d_out_thc)?
+            };
+            part.queries_of(torch, d_q)?.set(&d_queries)?;
+            for (tensor, found) in [(d_k, &d_keys), (d_v, &d_values)] {
+                let out = part.keys_of(torch, tensor)?;
+                if apart { out.set(found)? } else { torch.accumulate(&out, found)? }
+            }
+        }
+        Ok(())
+    }
+
+    /// Queries of equal starts are one part, cut where its scores would take too much room. Starts are read from the
+    /// device: each query sees at least itself.
+    fn parts(&self, starts_t: &Tensor) -> Result<Vec<Part>, Words> {
+        let starts = self.torch.integers(starts_t)?;
+        let earlier = self.keys - starts.len();
+        let mut parts: Vec<Part> = vec![];
+        for (t, &start) in starts.iter().enumerate() {
+            let own = earlier + t;
+            let first_key = usize::try_from(start).ok().filter(|&start| start <= own);
+            let first_key = first_key
+                .ok_or_else(|| format!("the start of query {t} is {start}, but must be 0 to {own}"))?;
+            let keys = own + 1 - first_key;
+            match parts.last_mut() {
+                Some(part) if part.first_key == first_key && self.has_room(*part, keys) => {
+                    part.queries += 1;
+                    part.keys = keys;
+                }
+                _ => parts.push(Part { first: t, queries: 1, first_key, keys }),
+            }
+        }
+        Ok(parts)
+    }
+
+    /// Whether a part may take one more query, whose keys are so many.
+    fn has_room(&self, part: Part, keys: usize) -> bool {
+        let longer = Part { queries: part.queries + 1, keys, ..part };
+        self.is_fused(longer) || self.heads * longer.queries * keys <= composed::MOST_SCORES
+    }
+}

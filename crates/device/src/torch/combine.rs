@@ -1,0 +1,36 @@
+//! The answers of each token's experts, added up.
+
+use super::Torch;
+use super::value::{Value, Words};
+use crate::tensor::Tensor;
+
+pub(super) fn combine(
+    torch: &Torch,
+    x_rd: &Tensor,
+    places_tk: &Tensor,
+    out_td: &Tensor,
+    add: bool,
+) -> Result<(), Words> {
+    let (tokens, choices) = places_tk.rows_and_width();
+    let x = torch.floats(x_rd)?;
+    let places = torch.indices(places_tk, &[places_tk.len() as i64])?;
+    let sums = if torch.on_cpu() && !torch.options.composed_only {
+        bag(torch, &x, &places, tokens, choices)?
+    } else {
+        let aten = torch.aten();
+        let sizes = [tokens as i64, choices as i64, x_rd.rows_and_width().1 as i64];
+        let answers = aten.index_select(&x, 0, &places)?.shaped(&sizes, 0)?;
+        aten.sum(&answers, Some(&[1]), false, None)?
+    };
+    let out = torch.floats(out_td)?;
+    if add { torch.accumulate(&out, &sums) } else { out.set(&sums) }
+}
+
+/// In one pass over the rows.
+fn bag(torch: &Torch, x: &Value, places: &Value, tokens: usize, choices: usize) -> Result<Value, Words> {
+    let rows = torch.counting(tokens * choices)?;
+    let firsts = rows.strided(&[tokens as i64], &[choices as i64], 0)?;
+    let firsts = torch.converted(&firsts, &[tokens as i64], torch.torch.dtypes.i64)?;
+    let aten = torch.aten();
+    Ok(aten.embedding_bag(x, places, &firsts, false, 0, false, None, false, -1)?.0)
+}

@@ -1,0 +1,121 @@
+//! The head and its loss in one, a chunk of tokens at a time, so that the logits of a batch never exist.
+
+use super::Torch;
+use super::matmul::{Into, multiply, operand};
+use super::value::{Value, Words};
+use crate::op::Op;
+use crate::tensor::Tensor;
+
+/// Most logits of a chunk.
+const CHUNK_LOGITS: usize = 1 << 22;
+
+pub(super) fn run(torch: &Torch, op: Op<'_>) -> Result<(), Words> {
+    match op {
+        Op::CrossEntropy { x_td, w_vd, targets_t, losses_t } => {
+            Head::of(torch, x_td, w_vd, targets_t, losses_t)?.each_chunk(|chunk| chunk.losses())
+        }
+        Op::CrossEntropyGrad { x_td, w_vd, targets_t, scale, losses_t, d_x_td, d_w_vd } => {
+            let d_w = torch.floats(d_w_vd)?;
+            let head = Head::of(torch, x_td, w_vd, targets_t, losses_t)?;
+            head.each_chunk(|chunk| chunk.gradients(scale, d_x_td, &d_w))
+        }
+        _ => unreachable!("another file's op"),
+    }
+}
+
+struct Head<'a> {
+    torch: &'a Torch,
+    x_td: &'a Tensor,
+    /// `w` as an operand, [V, D].
+    w: Value,
+    targets: Value,
+    losses_t: &'a Tensor,
+    vocabulary: usize,
+}
+
+impl<'a> Head<'a> {
+    fn of(
+        torch: &'a Torch,
+        x_td: &'a Tensor,
+        w_vd: &Tensor,
+        targets_t: &Tensor,
+        losses_t: &'a Tensor,
+    ) -> Result<Head<'a>, Words> {
+        let w = operand(torch, torch.floats(w_vd)?, &super::sizes(w_vd.shape()))?;
+        let targets = torch.indices(targets_t, &[targets_t.len() as i64, 1])?;
+        Ok(Head { torch, x_td, w, targets, losses_t, vocabulary: w_vd.shape()[0] })
+    }
+
+    fn each_chunk(&self, run: impl Fn(&Chunk<'_>) -> Result<(), Words>) -> Result<(), Words> {
+        let (tokens, most) = (self.x_td.shape()[0], (CHUNK_LOGITS / self.vocabulary.max(1)).max(1));
+        for first in (0..tokens).step_by(most) {
+            run(&Chunk::of(self, first, most.min(tokens - first))?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Some tokens of a batch.
+struct Chunk<'a> {
+    head: &'a Head<'a>,
+    first: usize,
+    tokens: usize,
+    /// The tokens' rows, as an operand.
+    x: Value,
+    /// [tokens, 1], and 0 where there is none.
+    targets: Value,
+    has_target: Value,
+    /// The logarithms of the softmax.
+    logs: Value,
+}
+
+impl<'a> Chunk<'a> {
+    fn of(head: &'a Head<'a>, first: usize, tokens: usize) -> Result<Chunk<'a>, Words> {
+        let torch = head.torch;
+        let aten = torch.aten();
+        let [rows, width] = [tokens, head.x_td.shape()[1]].map(|size| size as i64);
+        let x = torch.strided(head.x_td, &[rows, width], &[width, 1], first * width as usize)?;
+        let x = operand(torch, x, &[rows, width])?;
+        let given = head.targets.shaped(&[rows, 1], first)?;
+        let zero = Value::i64(torch.torch, 0)?;
+        let (targets, has_target) = (aten.maximum(&given, &zero)?, aten.ge(&given, &zero)?);
+        let logits = torch.empty(&[rows, head.vocabulary as i64], torch.torch.dtypes.f32)?;
+        let w = head.w.strided(&[width, head.vocabulary as i64], &[1, width], 0)?;
+        multiply(torch, &x, &w, &logits, Into { add: false, times: 1.0 })?;
+        let logs = aten.log_softmax(&logits, 1, false)?;
+        Ok(Chunk { head, first, tokens, x, targets, has_target, logs })
+    }
+
+    fn losses(&self) -> Result<(), Words> {
+        let Head { torch, losses_t, .. } = *self.head;
+        let aten = torch.aten();
+        let chosen = aten.gather(&self.logs, 1, &self.targets, false)?;
+        let losses =
+            aten.where_(&self.has_target, &aten.mul(&chosen, &torch.scalar(-1.0)?)?, &torch.scalar(0.0)?)?;
+        torch.strided(losses_t, &[self.tokens as i64, 1], &[1, 1], self.first)?.set(&losses)
+    }
+
+    /// With p the softmax less 1 at the target, `d_x = scale p w` and `d_w += scale p^T x`; rows without a target
+    /// count for nothing.
+    fn gradients(&self, scale: f64, d_x_td: &Tensor, d_w: &Value) -> Result<(), Words> {
+        self.losses()?;
+        let Head { torch, vocabulary, .. } = *self.head;
+        let aten = torch.aten();
+        let [rows, width, vocabulary] = [self.tokens, d_x_td.shape()[1], vocabulary].map(|size| size as i64);
+        let p = aten.exp_(&self.logs)?;
+        let one = torch.full(&[rows, 1], torch.torch.dtypes.f32, -1.0)?;
+        aten.scatter_add_(&p, 1, &self.targets, &one)?;
+        let counts = torch.converted(&self.has_target, &[rows, 1], torch.torch.dtypes.f32)?;
+        let p = operand(torch, aten.mul_(&p, &counts)?, &[rows, vocabulary])?;
+        let d_x = torch.strided(d_x_td, &[rows, width], &[width, 1], self.first * width as usize)?;
+        multiply(torch, &p, &self.head.w, &d_x, Into { add: false, times: 1.0 })?;
+        aten.mul_(&d_x, &torch.scalar(scale)?)?;
+        multiply(
+            torch,
+            &p.strided(&[vocabulary, rows], &[1, vocabulary], 0)?,
+            &self.x,
+            d_w,
+            Into { add: true, times: scale },
+        )
+    }
+}

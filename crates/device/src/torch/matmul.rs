@@ -1,0 +1,97 @@
+//! The matrix product, in the precision of the device.
+
+use super::value::{Value, Words};
+use super::{Torch, aten::Dtype};
+use crate::op::Flip;
+use crate::precision::Precision;
+use crate::tensor::Tensor;
+
+pub(super) fn matmul(
+    torch: &Torch,
+    [a, b]: [&Tensor; 2],
+    out: &Tensor,
+    flip: Flip,
+    add: bool,
+) -> Result<(), Words> {
+    let out = Matrix::of(torch, out, false)?;
+    let (a, b) = (Matrix::of(torch, a, flip.a)?, Matrix::of(torch, b, flip.b)?);
+    multiply(torch, &a.operand(torch)?, &b.operand(torch)?, &out.value, Into { add, times: 1.0 })
+}
+
+/// A f32 matrix, perhaps a transposed view.
+pub(super) struct Matrix {
+    pub(super) value: Value,
+    sizes: [i64; 2],
+}
+
+impl Matrix {
+    /// Rows and columns of a tensor, read transposed where `flip` says so.
+    pub(super) fn of(torch: &Torch, tensor: &Tensor, flip: bool) -> Result<Matrix, Words> {
+        let (rows, width) = tensor.rows_and_width();
+        Matrix::part(torch, tensor, [rows, width], 0, flip)
+    }
+
+    /// `rows` rows of `width`, from the element `first` on.
+    pub(super) fn part(
+        torch: &Torch,
+        tensor: &Tensor,
+        [rows, width]: [usize; 2],
+        first: usize,
+        flip: bool,
+    ) -> Result<Matrix, Words> {
+        let (rows, width) = (rows as i64, width as i64);
+        let (sizes, strides) = if flip { ([width, rows], [1, width]) } else { ([rows, width], [width, 1]) };
+        Ok(Matrix { value: torch.strided(tensor, &sizes, &strides, first)?, sizes })
+    }
+
+    /// What a product of the device's precision takes.
+    pub(super) fn operand(self, torch: &Torch) -> Result<Value, Words> {
+        operand(torch, self.value, &self.sizes)
+    }
+}
+
+/// A f32 operand, rounded to the precision of products. On the CPU it stays f32: products of bf16 are slower there.
+pub(super) fn operand(torch: &Torch, x: Value, sizes: &[i64]) -> Result<Value, Words> {
+    if torch.options.precision == Precision::F32 {
+        return Ok(x);
+    }
+    let rounded = torch.converted(&x, sizes, torch.torch.dtypes.bf16)?;
+    if torch.on_cpu() { torch.converted(&rounded, sizes, torch.torch.dtypes.f32) } else { Ok(rounded) }
+}
+
+/// Where a product goes: whether it is added to what is there, and times what.
+#[derive(Clone, Copy)]
+pub(super) struct Into {
+    pub(super) add: bool,
+    pub(super) times: f64,
+}
+
+/// `out = a b` in f32, of operands by [`operand`].
+pub(super) fn multiply(torch: &Torch, a: &Value, b: &Value, out: &Value, into: Into) -> Result<(), Words> {
+    let aten = torch.aten();
+    let in_f32 = torch.options.precision == Precision::F32 || torch.on_cpu();
+    if in_f32 && into.add {
+        return out.add_product(a, b, into.times);
+    }
+    if in_f32 && into.times == 1.0 {
+        aten.mm_out(a, b, out)?;
+        return Ok(());
+    }
+    let product = if in_f32 { aten.mm(a, b)? } else { product_of_bf16(torch, a, b)? };
+    if into.add {
+        out.set(&out.minus(&product, -into.times)?)
+    } else if into.times == 1.0 {
+        out.set(&product)
+    } else {
+        out.set(&aten.mul(&product, &torch.scalar(into.times)?)?)
+    }
+}
+
+/// With f32 sums where the device hands them out, else rounded to bf16.
+fn product_of_bf16(torch: &Torch, a: &Value, b: &Value) -> Result<Value, Words> {
+    let aten = torch.aten();
+    if torch.options.composed_only {
+        return aten.mm(a, b);
+    }
+    aten.mm_dtype(a, b, Dtype(torch.torch.dtypes.f32)).or_else(|_| aten.mm(a, b))
+}
