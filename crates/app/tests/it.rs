@@ -13,4 +13,6 @@ mod it {
     mod mistakes;
     mod plan;
     mod program;
+    #[cfg(unix)]
+    mod torch;
 }

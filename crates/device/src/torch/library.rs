@@ -7,7 +7,6 @@ use crate::error::{Error, Result};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// A tensor of torch's, as its C functions name it.
@@ -47,8 +46,6 @@ pub(super) struct Symbols {
     /// As torch tells it: major, minor, and more, from the highest byte down.
     pub(super) version: u64,
     pub(super) path: PathBuf,
-    /// Handles that this program owns.
-    pub(super) live: AtomicI64,
 }
 
 /// torch's numbers of the element types.
@@ -128,7 +125,6 @@ impl Symbols {
                 cpu: number!(b"aoti_torch_device_type_cpu"),
                 version: version(),
                 path: path.into(),
-                live: AtomicI64::new(0),
             };
             std::mem::forget(library);
             Ok(symbols)
@@ -180,10 +176,6 @@ impl Symbols {
         // SAFETY: the text lives until this thread's next error.
         let text = unsafe { CStr::from_ptr((self.what)()) }.to_string_lossy();
         Err(text.lines().next().unwrap_or_default().to_owned())
-    }
-
-    pub(super) fn count(&self, change: i64) {
-        self.live.fetch_add(change, Ordering::Relaxed);
     }
 }
 

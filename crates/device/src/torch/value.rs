@@ -3,6 +3,14 @@
 
 use super::library::{Handle, Symbols};
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// Tensors of torch's that this process owns.
+static LIVE: AtomicI64 = AtomicI64::new(0);
+
+pub(super) fn live() -> i64 {
+    LIVE.load(Ordering::Relaxed)
+}
 
 /// What torch answered when it refused.
 pub(super) type Words = String;
@@ -20,7 +28,7 @@ unsafe impl Sync for Value {}
 
 impl Drop for Value {
     fn drop(&mut self) {
-        self.torch.count(-1);
+        LIVE.fetch_sub(1, Ordering::Relaxed);
         // SAFETY: the handle is ours and nobody uses it after this.
         unsafe { (self.torch.delete)(self.handle) };
     }
@@ -29,7 +37,7 @@ impl Drop for Value {
 impl Value {
     /// Takes a handle over.
     pub(super) fn owning(torch: &'static Symbols, handle: Handle) -> Value {
-        torch.count(1);
+        LIVE.fetch_add(1, Ordering::Relaxed);
         Value { torch, handle }
     }
 

@@ -3,6 +3,8 @@
 
 use lingot_device::cpu::Cpu;
 use lingot_device::reference::Reference;
+#[cfg(unix)]
+use lingot_device::torch::{Options, Torch};
 use lingot_device::{Device, Kind};
 use lingot_model::{Bundle, Gradients, Inputs, Model, Rows, Totals, Warmth};
 use lingot_spec::ModelSpec;
@@ -211,6 +213,31 @@ fn the_cpu_agrees_with_pytorch_in_f32() {
     for name in CASES {
         ten_steps(&Case::open(name), &Device::new(Cpu::new(2)), Kind::F32, TOLERANCE);
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn torch_agrees_with_pytorch_in_f32_and_no_tensor_of_its_is_left_behind() {
+    let device = match Torch::open("torch:cpu", Options { threads: 2, ..Options::default() }) {
+        Ok(backend) => Device::new(backend),
+        Err(error) => return println!("skipped: {error}"),
+    };
+    for name in CASES {
+        ten_steps(&Case::open(name), &device, Kind::F32, TOLERANCE);
+    }
+    // Tables and the like are kept; what one more model leaves behind is a leak.
+    let kept = Torch::live_handles();
+    ten_steps(&Case::open("v2-mtp"), &device, Kind::F32, TOLERANCE);
+    assert_eq!(Torch::live_handles(), kept);
+    assert_eq!(device.memory_in_use().now_bytes, 0);
+    let case = Case::open("v1");
+    let (model, mut after) = (case.model(&device, Kind::F32), vec![]);
+    let gradients = model.gradients().unwrap();
+    for step in 0..3 {
+        case.differentiate(&model, &gradients, step);
+        after.push(Torch::live_handles());
+    }
+    assert!(after[0] > kept && after.windows(2).all(|pair| pair[0] == pair[1]), "{kept}, then {after:?}");
 }
 
 #[test]

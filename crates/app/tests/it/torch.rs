@@ -1,0 +1,91 @@
+//! A run on the user's torch, where there is one: killed and resumed, it is the same run bit for bit.
+
+use lingot_device::torch::Torch;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+fn write_run(folder: &Path, name: &str) -> PathBuf {
+    let text = folder.join("text.rs");
+    fs::write(&text, include_str!("../../src/train.rs").repeat(2)).unwrap();
+    let run = format!(
+        r#"
+folder = "{0}/{name}"
+seed = 5
+[model]
+preset = "toy"
+vocabulary = 400
+width = 32
+layers = 2
+heads = 2
+kv_heads = 1
+head_width = 16
+rotary_width = 8
+dense_width = 48
+experts = 4
+expert_width = 16
+[data]
+corpora = [{{ path = "{1}" }}]
+sequence = 32
+cache = "{0}/data"
+[batch]
+sequences = 4
+micro = 2
+[stop]
+steps = 40
+[evaluation]
+every = 20
+sequences = 4
+[checkpoint]
+every = 5
+[device]
+name = "torch:cpu"
+threads = 2
+"#,
+        folder.display(),
+        text.display()
+    );
+    let path = folder.join(format!("{name}.toml"));
+    fs::write(&path, run).unwrap();
+    path
+}
+
+fn train(run: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lingot"));
+    command.arg("train").arg(run).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+#[test]
+fn a_run_on_torch_that_is_killed_and_resumed_ends_with_the_same_bits() {
+    if let Err(error) = Torch::found() {
+        return println!("skipped: {error}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let [whole, cut] = ["whole", "cut"].map(|name| write_run(folder.path(), name));
+    assert!(train(&whole).status().unwrap().success());
+    let checkpoint = folder.path().join("cut/checkpoints/step-00000010");
+    // A run that was over before the kill is no test, and begins anew.
+    while !is_killed_after(&checkpoint, &cut) {
+        fs::remove_dir_all(folder.path().join("cut")).unwrap();
+    }
+    assert!(train(&cut).status().unwrap().success());
+    let read = |name: &str| {
+        let last = folder.path().join(name).join("checkpoints/step-00000040");
+        ["weights.safetensors", "optimizer.safetensors"].map(|file| fs::read(last.join(file)).unwrap())
+    };
+    assert!(read("whole") == read("cut"), "the resumed run differs");
+}
+
+/// Kills the run once the checkpoint is there; false where the run was done by then.
+fn is_killed_after(checkpoint: &Path, run: &Path) -> bool {
+    let mut child = train(run).spawn().unwrap();
+    while !checkpoint.exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    child.kill().unwrap();
+    let status = child.wait().unwrap();
+    assert!(status.success() || status.code().is_none(), "the run failed: {status}");
+    !status.success()
+}
