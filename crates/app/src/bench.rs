@@ -10,7 +10,7 @@ use std::time::Instant;
 /// Measure this machine.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  lingot bench train --model S\n  lingot bench train --model M --profile\n  lingot bench ops\n  lingot bench predict"
+    after_help = "Examples:\n  lingot bench train --model S\n  lingot bench train --model M --profile\n  lingot bench train --device torch:cpu\n  lingot bench ops\n  lingot bench predict"
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -33,6 +33,9 @@ struct TrainArgs {
     /// S (18 M parameters), M (230 M) or L (one layer of Ling-mini-2.0, needs 16 GB)
     #[arg(long, default_value = "S")]
     model: String,
+    /// As in `device.name` of a run
+    #[arg(long, default_value = "cpu")]
+    device: String,
     /// CPU threads; 0 for all
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -60,12 +63,13 @@ pub fn run(args: &Args, start: Instant) -> Result<()> {
         Failure::input(format!("no benchmark model is called `{}`", args.model), "there are S, M and L")
     })?;
     let request = Request {
+        device: args.device.clone(),
         threads: args.threads,
         steps: args.steps.max(1),
         profile: args.profile,
         skewed: args.skewed,
     };
-    let report = bench::train(&case, request, start)?;
+    let report = bench::train(&case, &request, start)?;
     if args.json {
         return json::print(&report);
     }

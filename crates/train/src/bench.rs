@@ -13,15 +13,15 @@ mod rate;
 pub use case::{Case, Routing};
 pub use rate::Rates;
 
+use crate::devices;
 use crate::error::Result;
 use crate::optimizer::Optimizer;
 use case::{SEED, Sequences};
-use lingot_device::cpu::Cpu;
 use lingot_device::timed::{Timed, Times};
 use lingot_device::{Device, Kind};
 use lingot_model::{Gradients, Inputs, Model, Totals, Warmth};
 use lingot_spec::ModelSpec;
-use lingot_spec::run::{OptimizerSpec, Recompute};
+use lingot_spec::run::{DeviceSpec, OptimizerSpec, Recompute};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -29,8 +29,10 @@ use std::time::Instant;
 const RATE: f64 = 3e-4;
 
 /// What is to be measured.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Request {
+    /// As in `device.name` of a run.
+    pub device: String,
     /// 0 for all processors.
     pub threads: usize,
     /// Timed steps of each routing.
@@ -100,8 +102,8 @@ pub struct Entry {
 }
 
 /// Measures. `start` is when the program began.
-pub fn train(case: &Case, request: Request, start: Instant) -> Result<Report> {
-    let (device, times) = open(request);
+pub fn train(case: &Case, request: &Request, start: Instant) -> Result<Report> {
+    let (device, times) = open(request)?;
     let mut bench = Bench::new(case, &device)?;
     memory::restart_peak();
     let first_s = bench.step(Routing::Real)?;
@@ -142,13 +144,14 @@ pub fn train(case: &Case, request: Request, start: Instant) -> Result<Report> {
     })
 }
 
-fn open(request: Request) -> (Device, Option<Times>) {
-    let cpu = Cpu::new(request.threads);
+fn open(request: &Request) -> Result<(Device, Option<Times>)> {
+    let (name, threads) = (request.device.clone(), request.threads as u32);
+    let device = devices::open(&DeviceSpec { name, threads, ..DeviceSpec::default() })?;
     if !request.profile {
-        return (Device::new(cpu), None);
+        return Ok((device, None));
     }
-    let (timed, times) = Timed::new(cpu);
-    (Device::new(timed), Some(times))
+    let (timed, times) = Timed::new(device);
+    Ok((Device::new(timed), Some(times)))
 }
 
 /// A model in training.
