@@ -61,8 +61,8 @@ aten! {
     gt = c"aten::gt" c"Tensor" (x: &Value, y: &Value) -> Value;
     index_select = c"aten::index_select" c"" (x: &Value, axis: i64, index: &Value) -> Value;
     index_select_out = c"aten::index_select" c"out" (x: &Value, axis: i64, index: &Value, out: &Value) -> Value;
+    log = c"aten::log" c"" (x: &Value) -> Value;
     log_softmax = c"aten::_log_softmax" c"" (x: &Value, axis: i64, half_to_float: bool) -> Value;
-    logsumexp = c"aten::logsumexp" c"" (x: &Value, axes: &[i64], keep: bool) -> Value;
     lt = c"aten::lt" c"Tensor" (x: &Value, y: &Value) -> Value;
     max = c"aten::max" c"dim" (x: &Value, axis: i64, keep: bool) -> (Value, Value);
     maximum = c"aten::maximum" c"" (x: &Value, y: &Value) -> Value;

@@ -2,6 +2,7 @@
 //! not take.
 
 use super::attention::{Given, Part};
+use super::sums::log_sum_exp;
 use super::value::{Value, Words};
 use super::{Torch, aten::Dtype, sizes};
 use crate::precision::Precision;
@@ -15,7 +16,7 @@ pub(super) fn forward(given: &Given<'_>, part: Part) -> Result<(Value, Value), W
     let rows = Rows::of(given, part);
     let scores = rows.scores(given)?;
     let aten = given.torch.aten();
-    let lse = aten.logsumexp(&scores, &[2], false)?.shaped(&sizes(&[1, given.heads, part.queries]), 0)?;
+    let lse = log_sum_exp(given.torch, &scores, 2)?.shaped(&sizes(&[1, given.heads, part.queries]), 0)?;
     let shares = rows.operand(&aten.softmax(&scores, 2, false)?, &[rows.groups, rows.queries, rows.keys])?;
     let out = rows.product(&shares, &rows.keys_of(given.tensors[2])?, [rows.queries, rows.width])?;
     Ok((rows.heads_first(given, &out)?, lse))

@@ -6,8 +6,8 @@ use super::value::{Value, Words};
 use crate::op::Op;
 use crate::tensor::Tensor;
 
-/// Most logits of a chunk.
-const CHUNK_LOGITS: usize = 1 << 22;
+/// Most logits of a chunk: few enough for a processor's caches, and for the rows of a product.
+const CHUNK_LOGITS: usize = 1 << 20;
 
 pub(super) fn run(torch: &Torch, op: Op<'_>) -> Result<(), Words> {
     match op {
@@ -60,7 +60,7 @@ struct Chunk<'a> {
     head: &'a Head<'a>,
     first: usize,
     tokens: usize,
-    /// The tokens' rows, as an operand.
+    /// The tokens' rows.
     x: Value,
     /// [tokens, 1], and 0 where there is none.
     targets: Value,
@@ -75,13 +75,18 @@ impl<'a> Chunk<'a> {
         let aten = torch.aten();
         let [rows, width] = [tokens, head.x_td.shape()[1]].map(|size| size as i64);
         let x = torch.strided(head.x_td, &[rows, width], &[width, 1], first * width as usize)?;
-        let x = operand(torch, x, &[rows, width])?;
         let given = head.targets.shaped(&[rows, 1], first)?;
         let zero = Value::i64(torch.torch, 0)?;
         let (targets, has_target) = (aten.maximum(&given, &zero)?, aten.ge(&given, &zero)?);
         let logits = torch.empty(&[rows, head.vocabulary as i64], torch.torch.dtypes.f32)?;
         let w = head.w.strided(&[width, head.vocabulary as i64], &[1, width], 0)?;
-        multiply(torch, &x, &w, &logits, Into { add: false, times: 1.0 })?;
+        multiply(
+            torch,
+            &operand(torch, x.shaped(&[rows, width], 0)?, &[rows, width])?,
+            &w,
+            &logits,
+            Into { add: false, times: 1.0 },
+        )?;
         let logs = aten.log_softmax(&logits, 1, false)?;
         Ok(Chunk { head, first, tokens, x, targets, has_target, logs })
     }
@@ -103,19 +108,15 @@ impl<'a> Chunk<'a> {
         let aten = torch.aten();
         let [rows, width, vocabulary] = [self.tokens, d_x_td.shape()[1], vocabulary].map(|size| size as i64);
         let p = aten.exp_(&self.logs)?;
-        let one = torch.full(&[rows, 1], torch.torch.dtypes.f32, -1.0)?;
-        aten.scatter_add_(&p, 1, &self.targets, &one)?;
+        let minus_one = torch.full(&[rows, 1], torch.torch.dtypes.f32, -1.0)?;
+        aten.scatter_add_(&p, 1, &self.targets, &minus_one)?;
+        let p = operand(torch, p, &[rows, vocabulary])?;
         let counts = torch.converted(&self.has_target, &[rows, 1], torch.torch.dtypes.f32)?;
-        let p = operand(torch, aten.mul_(&p, &counts)?, &[rows, vocabulary])?;
         let d_x = torch.strided(d_x_td, &[rows, width], &[width, 1], self.first * width as usize)?;
         multiply(torch, &p, &self.head.w, &d_x, Into { add: false, times: 1.0 })?;
-        aten.mul_(&d_x, &torch.scalar(scale)?)?;
-        multiply(
-            torch,
-            &p.strided(&[vocabulary, rows], &[1, vocabulary], 0)?,
-            &self.x,
-            d_w,
-            Into { add: true, times: scale },
-        )
+        aten.mul_(&d_x, &aten.mul(&counts, &torch.scalar(scale)?)?)?;
+        let x = operand(torch, aten.mul(&self.x, &counts)?, &[rows, width])?;
+        let flipped = p.strided(&[vocabulary, rows], &[1, vocabulary], 0)?;
+        multiply(torch, &flipped, &x, d_w, Into { add: true, times: scale })
     }
 }

@@ -1,5 +1,6 @@
 //! Routing: scores, the choice of experts, their weights and losses.
 
+use super::sums::log_sum_exp;
 use super::value::{Value, Words};
 use super::{Torch, sizes};
 use crate::op::{Op, RouteRule};
@@ -190,7 +191,7 @@ impl<'a> Router<'a> {
         let all = [self.scopes * self.experts];
         let terms = aten.mul(&shares, &self.pulls(counts)?)?.shaped(&all, 0)?;
         let balance = aten.sum(&terms, Some(&[0]), true, None)?;
-        let lse = aten.logsumexp(logits, &[1], false)?;
+        let lse = log_sum_exp(self.torch, logits, 1)?.shaped(&[self.tokens], 0)?;
         let z = aten.sum(&aten.mul(&lse, &lse)?, Some(&[0]), true, None)?;
         aten.cat(&[&balance, &z], 0)
     }

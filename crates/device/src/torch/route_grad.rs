@@ -3,6 +3,7 @@
 use super::Torch;
 use super::aten::Dtype;
 use super::route::{Router, chosen};
+use super::sums::log_sum_exp;
 use super::value::{Value, Words};
 use crate::op::Op;
 use crate::tensor::Tensor;
@@ -38,7 +39,7 @@ pub(super) fn route_grad(torch: &Torch, op: Op<'_>) -> Result<(), Words> {
         Score::Sigmoid => aten.sigmoid_backward(&d_scores, &scores)?,
     };
     if z_scale != 0.0 {
-        let twice = aten.mul(&aten.logsumexp(&logits, &[1], true)?, &torch.scalar(2.0 * z_scale)?)?;
+        let twice = aten.mul(&log_sum_exp(torch, &logits, 1)?, &torch.scalar(2.0 * z_scale)?)?;
         torch.accumulate(&d_logits, &aten.mul(&aten.softmax(&logits, 1, false)?, &twice)?)?;
     }
     aten.mul_out(&d_logits, &torch.scalar(keep)?, &torch.floats(d_logits_te)?)?;
