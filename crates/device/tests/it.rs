@@ -1,6 +1,9 @@
 //! What the device floor promises: gradients that are gradients, backends that agree, front doors that refuse.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[cfg(unix)]
+#[path = "it/chip.rs"]
+mod chip;
 #[path = "it/conformance.rs"]
 mod conformance;
 #[path = "it/front_doors.rs"]

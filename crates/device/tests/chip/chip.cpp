@@ -1,0 +1,304 @@
+//! A chip that exists only in software, registered with PyTorch as every maker outside its tree registers: PrivateUse1.
+//!
+//! It stands for the libraries of Ascend, Moore Threads and their like. Its memory is its own: the addresses that it gives
+//! out lie in a range that no host instruction can read or write, so whoever takes one for a host pointer dies of a
+//! segmentation fault. The cells themselves lie `beyond` that range, known to this file alone. Whatever operator is asked
+//! for runs PyTorch's CPU kernel over the cells. Fresh memory is NaN.
+//!
+//! Environment, read once: `CHIP_PRODUCTS=reversed` sums products from the other end, `=tf32` rounds their operands to ten
+//! bits of mantissa; `CHIP_FAULT=aten::silu` makes one element of that operator's result wrong by 1 %;
+//! `CHIP_LACKS=aten::sort` refuses an operator; `CHIP_MEMORY_BYTES` is how much memory it has.
+
+#include <ATen/ATen.h>
+#include <ATen/EmptyTensor.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <c10/util/Exception.h>
+#include <sys/mman.h>
+#include <torch/library.h>
+
+#include <atomic>
+#include <bit>
+#include <cstring>
+#include <mutex>
+#include <set>
+#include <sstream>
+#include <unordered_map>
+#include <vector>
+
+namespace {
+
+constexpr auto CHIP = c10::DeviceType::PrivateUse1;
+constexpr int CHIPS = 2;
+constexpr size_t SPAN_BYTES = size_t{64} << 30;
+thread_local c10::DeviceIndex current_chip = 0;
+
+std::string setting(const char* name) {
+  const char* value = std::getenv(name);
+  return value ? value : "";
+}
+
+/// Addresses that mean nothing to the host, each a fixed distance from the cell that it names.
+class Memory final : public at::Allocator {
+ public:
+  std::atomic<int64_t> tensors{0}, bytes{0};
+
+  Memory() {
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void* span = mmap(nullptr, SPAN_BYTES, PROT_NONE, flags, -1, 0);
+    void* cells = mmap(nullptr, SPAN_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0);
+    TORCH_CHECK(span != MAP_FAILED && cells != MAP_FAILED, "testchip: no address space");
+    first_ = next_ = static_cast<char*>(span);
+    beyond_ = static_cast<char*>(cells) - first_;
+    const std::string limit = setting("CHIP_MEMORY_BYTES");
+    limit_bytes_ = limit.empty() ? SPAN_BYTES : std::stoull(limit);
+  }
+
+  const void* first() const { return first_; }
+
+  char* cell(const void* address) const {
+    const char* place = static_cast<const char*>(address);
+    TORCH_CHECK(!place || holds(place), "testchip: ", address, " is no address of this chip");
+    return place ? const_cast<char*>(place) + beyond_ : nullptr;
+  }
+
+  bool holds(const void* address) const {
+    const char* place = static_cast<const char*>(address);
+    return place >= first_ && place < first_ + SPAN_BYTES;
+  }
+
+  bool is_cell(const void* pointer) const {
+    return pointer && holds(static_cast<const char*>(pointer) - beyond_);
+  }
+
+  at::DataPtr allocate(size_t needs) override {
+    const c10::Device chip(CHIP, current_chip);
+    if (needs == 0) return {nullptr, nullptr, &release, chip};
+    const size_t room = std::max<size_t>(64, std::bit_ceil(needs));
+    std::lock_guard lock(mutex_);
+    const size_t used = bytes;
+    TORCH_CHECK_WITH(OutOfMemoryError, used + needs <= limit_bytes_, "testchip out of memory. Tried to allocate ",
+                     needs / 1048576.0, " MiB, of ", limit_bytes_ / 1048576.0, " MiB ", used / 1048576.0, " are in use");
+    auto& free = free_[room];
+    char* place = next_;
+    if (!free.empty()) {
+      place = free.back();
+      free.pop_back();
+    } else {
+      next_ += room;
+      TORCH_CHECK(next_ <= first_ + SPAN_BYTES, "testchip: the address space is used up");
+    }
+    sizes_[place] = needs;
+    tensors += 1, bytes += needs;
+    std::memset(place + beyond_, 0xff, needs);
+    return {place, place, &release, chip};
+  }
+
+  at::DeleterFnPtr raw_deleter() const override { return &release; }
+
+  void copy_data(void* to, const void* from, size_t count) const override {
+    std::memcpy(cell(to), cell(from), count);
+  }
+
+ private:
+  static void release(void* place);
+
+  std::mutex mutex_;
+  std::unordered_map<char*, size_t> sizes_;
+  std::unordered_map<size_t, std::vector<char*>> free_;
+  char *first_, *next_;
+  ptrdiff_t beyond_;
+  size_t limit_bytes_;
+};
+
+Memory& memory() {
+  static Memory* memory = new Memory;  // Outlives the tensors of static destructors.
+  return *memory;
+}
+
+void Memory::release(void* address) {
+  if (!address) return;
+  Memory& own = memory();
+  char* place = static_cast<char*>(address);
+  std::lock_guard lock(own.mutex_);
+  const size_t had = own.sizes_[place];
+  own.tensors -= 1, own.bytes -= had;
+  own.free_[std::max<size_t>(64, std::bit_ceil(had))].push_back(place);
+}
+
+struct Guard final : c10::impl::DeviceGuardImplInterface {
+  c10::DeviceType type() const override { return CHIP; }
+  c10::Device exchangeDevice(c10::Device chip) const override {
+    const c10::Device before = getDevice();
+    setDevice(chip);
+    return before;
+  }
+  c10::Device getDevice() const override { return {CHIP, current_chip}; }
+  void setDevice(c10::Device chip) const override {
+    TORCH_CHECK(chip.index() < CHIPS, "testchip: there is no chip ", int(chip.index()), ", only ", CHIPS);
+    if (chip.has_index()) current_chip = chip.index();
+  }
+  void uncheckedSetDevice(c10::Device chip) const noexcept override { current_chip = chip.index(); }
+  c10::Stream getStream(c10::Device chip) const override { return c10::Stream(c10::Stream::DEFAULT, chip); }
+  c10::Stream exchangeStream(c10::Stream stream) const override { return getStream(stream.device()); }
+  c10::DeviceIndex deviceCount() const noexcept override { return CHIPS; }
+};
+
+/// A tensor over other storage, else as `like` is.
+at::Tensor over(c10::Storage storage, c10::DispatchKey key, const at::Tensor& like) {
+  auto tensor = at::detail::make_tensor<c10::TensorImpl>(std::move(storage), c10::DispatchKeySet(key), like.dtype());
+  tensor.unsafeGetTensorImpl()->set_sizes_and_strides(like.sizes(), like.strides(), like.storage_offset());
+  return tensor;
+}
+
+bool on_chip(const at::Tensor& tensor) {
+  return tensor.defined() && tensor.device().type() == CHIP;
+}
+
+/// The cells of a chip's tensor, as a tensor of the host's.
+at::Tensor unlocked(const at::Tensor& tensor) {
+  const c10::Storage& storage = tensor.storage();
+  at::DataPtr cells(memory().cell(storage.data()), c10::Device(c10::DeviceType::CPU));
+  c10::Storage cpu(c10::Storage::use_byte_size_t(), storage.nbytes(), std::move(cells), nullptr, false);
+  return over(std::move(cpu), c10::DispatchKey::CPU, tensor);
+}
+
+at::Tensor empty_strided(at::IntArrayRef sizes, at::IntArrayRef strides, std::optional<at::ScalarType> dtype,
+                         std::optional<at::Layout>, std::optional<at::Device> chip, std::optional<bool>) {
+  const c10::DeviceGuard guard(chip.value_or(c10::Device(CHIP, current_chip)));
+  const c10::DispatchKeySet keys(c10::DispatchKey::PrivateUse1);
+  return at::detail::empty_strided_generic(sizes, strides, &memory(), keys, dtype.value_or(at::kFloat));
+}
+
+at::Tensor empty(at::IntArrayRef sizes, std::optional<at::ScalarType> dtype, std::optional<at::Layout>,
+                 std::optional<at::Device> chip, std::optional<bool>, std::optional<at::MemoryFormat> format) {
+  const c10::DeviceGuard guard(chip.value_or(c10::Device(CHIP, current_chip)));
+  const c10::DispatchKeySet keys(c10::DispatchKey::PrivateUse1);
+  return at::detail::empty_generic(sizes, &memory(), keys, dtype.value_or(at::kFloat), format);
+}
+
+at::Tensor copy_from(const at::Tensor& from, const at::Tensor& to, bool) {
+  at::Tensor cells = on_chip(to) ? unlocked(to) : to;
+  cells.copy_(on_chip(from) ? unlocked(from) : from);
+  return to;
+}
+
+/// What one call lends of the chip's tensors, and how its results come back.
+struct Call {
+  std::vector<std::pair<at::Tensor, at::Tensor>> lent;  // (the chip's, over its cells)
+  c10::Device chip{CHIP, current_chip};
+
+  at::Tensor lend(const at::Tensor& tensor) {
+    if (!on_chip(tensor)) return tensor;
+    if (lent.empty()) chip = tensor.device();
+    lent.emplace_back(tensor, unlocked(tensor));
+    return lent.back().second;
+  }
+
+  void lend(c10::IValue& value) {
+    if (value.isTensor()) {
+      value = lend(value.toTensor());
+    } else if (value.isDevice() && value.toDevice().type() == CHIP) {
+      chip = value.toDevice();
+      value = c10::Device(c10::DeviceType::CPU);
+    } else if (value.isTensorList()) {
+      c10::List<at::Tensor> list;
+      for (const at::Tensor& tensor : value.toTensorVector()) list.push_back(lend(tensor));
+      value = list;
+    } else if (value.isOptionalTensorList()) {
+      c10::List<std::optional<at::Tensor>> list;
+      for (const auto& tensor : value.toOptionalTensorVector()) {
+        list.push_back(tensor ? std::optional(lend(*tensor)) : std::nullopt);
+      }
+      value = list;
+    }
+  }
+
+  at::Tensor take(const at::Tensor& result) {
+    if (!result.defined()) return result;
+    for (auto& [own, cells] : lent) {
+      if (result.is_same(cells)) return own;
+      if (memory().is_cell(result.storage().data()) && result.storage().data() == cells.storage().data()) {
+        return over(own.storage(), c10::DispatchKey::PrivateUse1, result);
+      }
+    }
+    auto copy = empty_strided(result.sizes(), result.strides(), result.scalar_type(), {}, chip, {});
+    unlocked(copy).copy_(result);
+    return copy;
+  }
+
+  void take(c10::IValue& value) {
+    if (value.isTensor()) {
+      value = take(value.toTensor());
+    } else if (value.isTensorList()) {
+      c10::List<at::Tensor> list;
+      for (const at::Tensor& tensor : value.toTensorVector()) list.push_back(take(tensor));
+      value = list;
+    }
+  }
+};
+
+/// The operands of a product, as this chip's arithmetic has them.
+void multiply_otherwise(const std::string& name, torch::jit::Stack& stack, size_t first, const std::string& way) {
+  const bool plain = name == "aten::mm" || name == "aten::bmm", added = name == "aten::addmm" || name == "aten::baddbmm";
+  if (!plain && !added) return;
+  c10::IValue &a = stack[first + added], &b = stack[first + added + 1];
+  if (a.toTensor().scalar_type() != at::kFloat) return;
+  if (way == "reversed") {
+    a = a.toTensor().flip({-1}), b = b.toTensor().flip({-2});
+  } else if (way == "tf32") {
+    const auto rounded = [](const at::Tensor& x) {
+      auto bits = x.contiguous().view(at::kInt);
+      return bits.add(0x1000).bitwise_and(~0x1fff).view(at::kFloat);
+    };
+    a = rounded(a.toTensor()), b = rounded(b.toTensor());
+  }
+}
+
+/// Makes the first number of the first floating result wrong by 1 %.
+void spoil(torch::jit::Stack& stack, size_t first) {
+  for (size_t i = first; i < stack.size(); ++i) {
+    if (!stack[i].isTensor() || !stack[i].toTensor().is_floating_point() || !stack[i].toTensor().numel()) continue;
+    const at::Tensor result = stack[i].toTensor();
+    result.as_strided({1}, {1}).mul_(1.01).add_(1e-3);
+    return;
+  }
+}
+
+void run_on_cells(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  static const std::string lacks = setting("CHIP_LACKS"), fault = setting("CHIP_FAULT"), way = setting("CHIP_PRODUCTS");
+  const std::string& name = op.schema().name();
+  TORCH_CHECK_NOT_IMPLEMENTED(name != lacks, "Could not run '", name, "' with arguments from the 'testchip' backend.");
+  const at::AutoDispatchBelowADInplaceOrView below;
+  const size_t first = stack->size() - op.schema().arguments().size();
+  Call call;
+  for (size_t i = first; i < stack->size(); ++i) call.lend((*stack)[i]);
+  if (!way.empty()) multiply_otherwise(name, *stack, first, way);
+  op.callBoxed(stack);
+  if (name == fault) spoil(*stack, first);
+  for (size_t i = first; i < stack->size(); ++i) call.take((*stack)[i]);
+}
+
+C10_REGISTER_GUARD_IMPL(PrivateUse1, Guard);
+const bool named = [] {
+  c10::register_privateuse1_backend("testchip");
+  c10::SetAllocator(CHIP, &memory());
+  return true;
+}();
+
+TORCH_LIBRARY_IMPL(aten, PrivateUse1, library) {
+  library.impl("empty.memory_format", &empty);
+  library.impl("empty_strided", &empty_strided);
+  library.impl("_copy_from", &copy_from);
+}
+
+TORCH_LIBRARY_IMPL(_, PrivateUse1, library) {
+  library.fallback(torch::CppFunction::makeFromBoxedFunction<&run_on_cells>());
+}
+
+}  // namespace
+
+/// An address of the chip's.
+extern "C" const void* chip_address() { return memory().first(); }
+/// Tensors that the chip holds, and their bytes.
+extern "C" int64_t chip_tensors() { return memory().tensors; }
+extern "C" int64_t chip_bytes() { return memory().bytes; }

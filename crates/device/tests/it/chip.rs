@@ -1,0 +1,203 @@
+//! The torch backend on a chip that torch does not know: a plug-in device of ours whose memory the host cannot touch.
+//!
+//! A process has one such device and reads its settings once, so each test runs its inner half in a process of its own.
+#![allow(unsafe_code)]
+
+use lingot_device::torch::{Options, Torch};
+use lingot_device::{Device, Error, Precision, conformance};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+const NAME: &str = "torch:testchip:1";
+/// Set in the process of an inner half.
+const INNER: &str = "LINGOT_TEST_CHIP_INNER";
+const EXTENSION: &str = "LINGOT_TORCH_EXTENSION";
+
+#[test]
+fn the_chip_passes_the_suite_and_keeps_nothing() {
+    apart("the_chip_passes_the_suite_and_keeps_nothing", &[], || {
+        for (precision, composed_only) in
+            [(Precision::F32, false), (Precision::F32, true), (Precision::Bf16, false)]
+        {
+            let failures = failures(Options { precision, composed_only, ..Options::default() });
+            assert!(failures.is_empty(), "{precision:?}: {failures:#?}");
+        }
+        let (tensors, bytes) = held();
+        assert!((tensors, bytes) == (0, 0), "{tensors} tensors of {bytes} bytes are left on the chip");
+    });
+}
+
+#[test]
+fn a_chip_that_sums_from_the_other_end_passes_in_f32() {
+    apart("a_chip_that_sums_from_the_other_end_passes_in_f32", &[("CHIP_PRODUCTS", "reversed")], || {
+        let failures = failures(Options::default());
+        assert!(failures.is_empty(), "{failures:#?}");
+    });
+}
+
+#[test]
+fn a_chip_that_silently_rounds_the_operands_of_products_does_not_pass_in_f32() {
+    apart(
+        "a_chip_that_silently_rounds_the_operands_of_products_does_not_pass_in_f32",
+        &[("CHIP_PRODUCTS", "tf32")],
+        || {
+            let failures = failures(Options::default());
+            assert!(failures.iter().any(|op| op == "matmul"), "{failures:?}");
+        },
+    );
+}
+
+#[test]
+fn one_wrong_element_of_one_operator_is_found_in_the_op_that_uses_it() {
+    apart(
+        "one_wrong_element_of_one_operator_is_found_in_the_op_that_uses_it",
+        &[("CHIP_FAULT", "aten::silu")],
+        || {
+            let mut failures = failures(Options::default());
+            failures.dedup();
+            assert!(
+                !failures.is_empty() && failures.iter().all(|op| op.starts_with("swiglu")),
+                "{failures:?}"
+            );
+        },
+    );
+}
+
+#[test]
+fn an_operator_that_the_chip_lacks_is_named_with_the_op_that_wants_it() {
+    apart(
+        "an_operator_that_the_chip_lacks_is_named_with_the_op_that_wants_it",
+        &[("CHIP_LACKS", "aten::silu")],
+        || {
+            let device = Device::new(Torch::open(NAME, Options::default()).unwrap());
+            let error = conformance::check(&device).unwrap_err().to_string();
+            assert!(error.contains("`swiglu") && error.contains("aten::silu"), "{error}");
+        },
+    );
+}
+
+#[test]
+fn a_chip_that_is_full_says_how_much_was_asked_of_it() {
+    apart("a_chip_that_is_full_says_how_much_was_asked_of_it", &[("CHIP_MEMORY_BYTES", "1048576")], || {
+        let device = Device::new(Torch::open(NAME, Options::default()).unwrap());
+        let kept = device.zeros(&[1 << 17], lingot_device::Kind::F32).unwrap();
+        let error = device.zeros(&[1 << 18], lingot_device::Kind::F32).unwrap_err();
+        assert!(matches!(error, Error::OutOfMemory { needs_bytes: 1_048_576, .. }), "{error}");
+        assert_eq!(kept.to_floats().unwrap(), vec![0.0; 1 << 17]);
+    });
+}
+
+#[test]
+fn a_chip_index_beyond_the_last_is_refused() {
+    apart("a_chip_index_beyond_the_last_is_refused", &[], || {
+        let error = Torch::open("torch:testchip:2", Options::default()).err().unwrap().to_string();
+        assert!(error.contains("there is no chip 2, only 2"), "{error}");
+    });
+}
+
+#[test]
+fn a_chip_without_its_makers_library_is_unknown_and_the_hint_says_what_to_set() {
+    apart(
+        "a_chip_without_its_makers_library_is_unknown_and_the_hint_says_what_to_set",
+        &[(EXTENSION, "")],
+        || {
+            let error = Torch::open(NAME, Options::default()).err().unwrap().to_string();
+            assert!(error.contains("testchip") && error.contains(EXTENSION), "{error}");
+        },
+    );
+}
+
+#[test]
+fn a_host_access_to_the_chips_memory_ends_the_process() {
+    let Some(inner) = start("a_host_access_to_the_chips_memory_ends_the_process", &[]) else {
+        let address = exported(b"chip_address");
+        let place = std::ptr::with_exposed_provenance::<u8>(address as usize);
+        // SAFETY: none; that this read faults is what the test shows.
+        let byte = unsafe { place.read_volatile() };
+        unreachable!("read {byte}");
+    };
+    const SEGMENTATION_FAULT: i32 = 11;
+    if let Some(inner) = inner {
+        assert_eq!(inner.status.signal(), Some(SEGMENTATION_FAULT), "{inner:?}");
+    }
+}
+
+/// The ops that fail the suite, one by verdict.
+fn failures(options: Options) -> Vec<String> {
+    let device = Device::new(Torch::open(NAME, options).unwrap());
+    let verdicts = conformance::check_in(&device, options.precision, &mut |_, _| ()).unwrap();
+    assert!(verdicts.len() > 300, "{} verdicts", verdicts.len());
+    verdicts.iter().filter(|verdict| !verdict.passed).map(|verdict| verdict.op.to_owned()).collect()
+}
+
+/// Tensors that the chip holds, and their bytes.
+fn held() -> (i64, i64) {
+    (exported(b"chip_tensors"), exported(b"chip_bytes"))
+}
+
+/// What a function of the chip's own answers.
+fn exported(name: &[u8]) -> i64 {
+    drop(Torch::open(NAME, Options::default()).unwrap());
+    let path = std::env::var_os(EXTENSION).unwrap();
+    // SAFETY: the library is open already; its functions take nothing and give 64 bits.
+    unsafe {
+        let library = libloading::Library::new(path).unwrap();
+        let function: libloading::Symbol<unsafe extern "C" fn() -> i64> = library.get(name).unwrap();
+        function()
+    }
+}
+
+/// Runs `inner` in a process of its own, with the chip and its settings, where there is a torch and a compiler.
+fn apart(test: &str, settings: &[(&str, &str)], inner: impl FnOnce()) {
+    match start(test, settings) {
+        None => inner(),
+        Some(None) => (),
+        Some(Some(output)) => {
+            let told = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "{}: {told}", output.status);
+            assert!(told.contains("1 passed"), "{told}");
+        }
+    }
+}
+
+/// None in the process of the inner half; in the outer one what came of that process, if there could be one.
+fn start(test: &str, settings: &[(&str, &str)]) -> Option<Option<Output>> {
+    if std::env::var_os(INNER).is_some() {
+        return None;
+    }
+    static CHIP: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let Some(chip) = CHIP.get_or_init(build) else { return Some(None) };
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", &format!("chip::{test}"), "--nocapture"]).env(INNER, "1").env(EXTENSION, chip);
+    Some(Some(command.envs(settings.iter().copied()).output().unwrap()))
+}
+
+/// Builds the chip against the torch that is there, or says why not.
+fn build() -> Option<PathBuf> {
+    let (libtorch, version) = match Torch::found() {
+        Ok(found) => found,
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            return None;
+        }
+    };
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chip");
+    let chip = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("testchip-{version}.so"));
+    let changed = |path: &Path| path.metadata().and_then(|found| found.modified()).ok();
+    if changed(&chip) > changed(&sources.join("chip.cpp")).max(changed(&libtorch)) {
+        return Some(chip);
+    }
+    let torch = libtorch.parent()?.parent()?;
+    let built = Command::new(sources.join("build.sh")).arg(torch).arg(&chip).output();
+    match built {
+        Ok(output) if output.status.success() => Some(chip),
+        told => {
+            let has_compiler = Command::new("g++").arg("--version").output().is_ok();
+            assert!(!has_compiler || !torch.join("include/ATen").exists(), "{told:?}");
+            eprintln!("skipped: the test chip wants g++ and torch's headers");
+            None
+        }
+    }
+}
