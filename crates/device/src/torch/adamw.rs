@@ -17,11 +17,17 @@ pub(super) fn step(
     if rule.clip > 0.0 {
         gradient = torch.aten().mul(&gradient, &factor(torch, squares_1, rule.clip)?)?;
     }
-    if torch.options.composed_only {
-        composed(torch, [&parameter, &gradient, &first, &second], rule)
-    } else {
-        fused(torch, [&parameter, &gradient, &first, &second], rule)
-    }
+    let step = if torch.routes.adamw { fused } else { composed };
+    step(torch, [&parameter, &gradient, &first, &second], rule)
+}
+
+/// Whether the fused operator makes the first step that it should: against the gradient, by the rate.
+pub(super) fn try_fused(torch: &Torch) -> Result<bool, Words> {
+    let of = |value: f64| torch.full(&[1], torch.torch.dtypes.f32, value);
+    let (parameter, gradient, first, second) = (of(1.0)?, of(2.0)?, of(0.0)?, of(0.0)?);
+    let rule = AdamRule { rate: 0.5, beta1: 0.5, beta2: 0.5, epsilon: 0.0, decay: 0.0, step: 1, clip: 0.0 };
+    fused(torch, [&parameter, &gradient, &first, &second], rule)?;
+    Ok((torch.first(&parameter)? - 0.5).abs() < 1e-6)
 }
 
 /// `min(1, clip / (sqrt(squares) + 1e-6))`.

@@ -240,3 +240,20 @@ fn owned(torch: &'static Symbols, slot: u64) -> Value {
     let handle: Handle = std::ptr::with_exposed_provenance_mut(slot as usize);
     Value::owning(torch, handle)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operator_that_torch_does_not_have_is_named_with_torchs_version() {
+        let torch = match Symbols::open("torch:cpu") {
+            Ok(torch) => torch,
+            Err(error) => return println!("skipped: {error}"),
+        };
+        let answer = Aten(torch).call::<Value>(c"aten::no_such_operator", c"out", &[]);
+        let words = answer.err().unwrap();
+        let wanted = format!("aten::no_such_operator.out: torch {} has no such operator", torch.version());
+        assert!(words.starts_with(&wanted), "{words}");
+    }
+}

@@ -102,7 +102,7 @@ impl<'a> Given<'a> {
     }
 
     fn is_fused(&self, part: Part) -> bool {
-        self.torch.on_cpu() && !self.torch.options.composed_only && part.is_plain()
+        self.torch.routes.attention && part.is_plain()
     }
 
     /// q, k and v of a part, heads first, as operands of products.

@@ -14,7 +14,7 @@ pub(super) fn combine(
     let (tokens, choices) = places_tk.rows_and_width();
     let x = torch.floats(x_rd)?;
     let places = torch.indices(places_tk, &[places_tk.len() as i64])?;
-    let sums = if torch.on_cpu() && !torch.options.composed_only {
+    let sums = if torch.routes.sums_of_rows {
         bag(torch, &x, &places, tokens, choices)?
     } else {
         let aten = torch.aten();

@@ -67,7 +67,6 @@ impl Symbols {
             return Ok(symbols);
         }
         let path = find(device)?;
-        // Beside the library lie those of the chips that torch itself knows; without their drivers they do not open.
         let symbols: &'static Symbols = Box::leak(Box::new(Symbols::load(device, &path)?));
         *opened = Some(symbols);
         Ok(symbols)
@@ -129,6 +128,29 @@ impl Symbols {
             std::mem::forget(library);
             Ok(symbols)
         }
+    }
+
+    /// Opens the library of a chip that torch itself knows. It lies beside torch's own, where torch was built for it.
+    pub(super) fn open_beside(&self, device: &str, name: &str) -> Result<()> {
+        static OPENED: Mutex<Vec<PathBuf>> = Mutex::new(vec![]);
+        let files: &[&str] = match name.split(':').next() {
+            Some("cuda") => &["libtorch_cuda.so", "libtorch_hip.so"],
+            Some("xpu") => &["libtorch_xpu.so"],
+            _ => return Ok(()),
+        };
+        let places: Vec<PathBuf> = files.iter().map(|file| self.path.with_file_name(file)).collect();
+        let Some(path) = places.iter().find(|path| path.exists()) else {
+            let tried: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
+            let what =
+                format!("torch {} was built without it: there is no {}", self.version(), tried.join(" nor "));
+            return Err(unsupported(device, what, "install the torch that the chip's maker names"));
+        };
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        if !opened.contains(path) {
+            std::mem::forget(open_library(device, path)?);
+            opened.push(path.clone());
+        }
+        Ok(())
     }
 
     /// `2.15`.

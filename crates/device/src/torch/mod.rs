@@ -23,6 +23,7 @@ mod rms_norm;
 mod rope;
 mod route;
 mod route_grad;
+mod routes;
 mod run;
 mod sort_by_expert;
 mod sums;
@@ -37,6 +38,7 @@ use crate::tensor::{Kind, Tensor};
 use aten::{Aten, Dtype};
 use library::{Symbols, unsupported};
 use rope::RopeTable;
+use routes::Routes;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -62,6 +64,7 @@ pub struct Torch {
     options: Options,
     /// Whether f64 exists there.
     has_f64: bool,
+    routes: Routes,
     state: Mutex<State>,
 }
 
@@ -90,6 +93,7 @@ impl Torch {
         open_extensions(name)?;
         torch.prepare_thread(options.threads);
         let place = torch.parse_device(name, known)?;
+        torch.open_beside(name, known)?;
         let place = if place.0 == torch.cpu { (place.0, -1) } else { (place.0, place.1.max(0)) };
         let on_cpu = place.0 == torch.cpu;
         let emulated = if on_cpu && options.precision == Precision::Bf16 { ", bf16 emulated" } else { "" };
@@ -97,17 +101,21 @@ impl Torch {
         let count = if on_cpu { format!(", {threads} threads") } else { String::new() };
         let info = DeviceInfo {
             name: name.into(),
-            description: format!("torch {} at {}{count}{emulated}", torch.version(), torch.path.display()),
+            description: format!("torch {}{count}{emulated}", torch.version()),
             memory_bytes: if on_cpu { crate::cpu::memory_bytes() } else { 0 },
             threads,
         };
-        let mut opened = Torch { info, torch, place, options, has_f64: true, state: Mutex::default() };
+        let (routes, state) = (Routes::default(), Mutex::default());
+        let mut opened = Torch { info, torch, place, options, has_f64: false, routes, state };
         // The first tensor there wakes the device, or tells why it cannot.
         let wake = |dtype: i32| Value::empty(torch, &[1], dtype, place)?.fill(1.0);
         wake(torch.dtypes.f32).map_err(|words| {
             unsupported(name, format!("torch {}: {words}", torch.version()), "the words are torch's")
         })?;
         opened.has_f64 = wake(torch.dtypes.f64).is_ok();
+        if !options.composed_only {
+            opened.routes = Routes::of(&opened);
+        }
         Ok(opened)
     }
 
@@ -120,6 +128,11 @@ impl Torch {
     pub fn found() -> Result<(PathBuf, String)> {
         let torch = Symbols::open("torch")?;
         Ok((torch.path.clone(), torch.version()))
+    }
+
+    /// How ops reach the device, a line each.
+    pub fn routes(&self) -> Vec<String> {
+        self.routes.text(self)
     }
 
     fn on_cpu(&self) -> bool {
@@ -301,6 +314,19 @@ impl Torch {
 
     fn scalar(&self, value: f64) -> std::result::Result<Value, Words> {
         Value::f32(self.torch, value as f32)
+    }
+
+    /// The first element of a f32 tensor. Waits for the device.
+    fn first(&self, x: &Value) -> std::result::Result<f32, Words> {
+        let mut found = 0.0_f32;
+        let data = (&raw mut found).cast();
+        // SAFETY: the copy waits, and is done before `found` goes.
+        unsafe { Value::on_host(self.torch, data, 1, self.torch.dtypes.f32) }?.set(&x.strided(
+            &[1],
+            &[1],
+            0,
+        )?)?;
+        Ok(found)
     }
 
     /// `out += x`.
