@@ -1,18 +1,22 @@
-//! `lingot devices`: what can compute here.
+//! `lingot devices`: what can compute here, and for what cannot, why.
 
 use crate::failure::Result;
 use crate::json;
 use crate::terminal::bytes;
-use lingot_spec::run::DeviceSpec;
 use lingot_train::devices;
 use serde::Serialize;
 
 /// List the devices of this machine.
 ///
-/// The name is what `device.name` in RUN.toml takes.
+/// The name is what `device.name` in RUN.toml takes. Devices of torch's are looked for through the torch that
+/// `LINGOT_TORCH` or the active Python environment names; the libraries of `LINGOT_TORCH_EXTENSION` are opened first.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  lingot devices\n  lingot devices --json")]
+#[command(after_help = "Examples:\n  lingot devices\n  lingot devices -v\n  \
+                  LINGOT_TORCH_EXTENSION=/opt/npu/lib/libtorch_npu.so lingot devices --json")]
 pub struct Args {
+    /// Also say how ops reach each device, and why others were not found
+    #[arg(short, long)]
+    verbose: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -22,6 +26,7 @@ pub struct Args {
 #[derive(Serialize)]
 struct Report {
     devices: Vec<Found>,
+    missing: Vec<Missing>,
 }
 
 #[derive(Serialize)]
@@ -31,35 +36,52 @@ struct Found {
     threads: usize,
     /// 0 where nobody knows.
     memory_bytes: u64,
+    routes: Vec<String>,
 }
 
-/// The backends that are built in.
-const NAMES: [&str; 2] = ["cpu", "reference"];
+#[derive(Serialize)]
+struct Missing {
+    name: String,
+    reason: String,
+}
 
 pub fn run(args: &Args) -> Result<()> {
-    let mut devices = Vec::new();
-    for name in NAMES {
-        let device = devices::open(&DeviceSpec { name: name.into(), ..DeviceSpec::default() })?;
-        let info = device.info();
-        devices.push(Found {
-            name: info.name.clone(),
-            description: info.description.clone(),
-            threads: info.threads,
-            memory_bytes: info.memory_bytes,
-        });
+    let mut report = Report { devices: vec![], missing: vec![] };
+    for (name, found) in devices::survey() {
+        match found {
+            Ok(devices::Found { info, routes }) => report.devices.push(Found {
+                name,
+                description: info.description,
+                threads: info.threads,
+                memory_bytes: info.memory_bytes,
+                routes,
+            }),
+            Err(error) => report.missing.push(Missing { name, reason: error.problem }),
+        }
     }
     if args.json {
-        return json::print(&Report { devices });
+        return json::print(&report);
     }
-    let mut text = String::new();
-    for device in devices {
-        let memory = if device.memory_bytes == 0 {
-            String::new()
-        } else {
-            format!(", {}", bytes(device.memory_bytes))
-        };
-        text += &format!("{:<10} {}{memory}\n", device.name, device.description);
-    }
-    json::write(&text);
+    json::write(&text(&report, args.verbose));
     Ok(())
+}
+
+fn text(report: &Report, is_verbose: bool) -> String {
+    let mut text = String::new();
+    for Found { name, description, memory_bytes, routes, .. } in &report.devices {
+        let memory = if *memory_bytes == 0 { String::new() } else { format!(", {}", bytes(*memory_bytes)) };
+        text += &format!("{name:<14} {description}{memory}\n");
+        if is_verbose {
+            text.extend(routes.iter().map(|route| format!("{:<14}   {route}\n", "")));
+        }
+    }
+    if !is_verbose {
+        return text;
+    }
+    text += "\nnot found:\n";
+    for Missing { name, reason } in &report.missing {
+        let reason = reason.strip_prefix(&format!("{name}: ")).unwrap_or(reason);
+        text += &format!("{name:<22} {reason}\n");
+    }
+    text
 }

@@ -1,11 +1,11 @@
-//! Which device a name stands for.
+//! Which device a name stands for, and which there are here.
 
 use crate::error::{Error, Result};
-use lingot_device::Device;
 use lingot_device::cpu::Cpu;
 use lingot_device::reference::Reference;
 #[cfg(unix)]
 use lingot_device::torch::{Options, Torch};
+use lingot_device::{Backend, Device, DeviceInfo};
 use lingot_spec::run::DeviceSpec;
 
 /// Opens the device that `device.name` of a run asks for.
@@ -25,4 +25,47 @@ pub fn open(spec: &DeviceSpec) -> Result<Device> {
              the slow definition; `lingot devices` lists what was found",
         )),
     }
+}
+
+/// A device that can be opened here.
+pub struct Found {
+    pub info: DeviceInfo,
+    /// How ops reach it, where that is not the same everywhere.
+    pub routes: Vec<String>,
+}
+
+/// Tries every device that has a name here: what was found, or why not.
+pub fn survey() -> Vec<(String, Result<Found>)> {
+    let built_in = ["cpu", "reference"].map(|name| {
+        let opened = open(&DeviceSpec { name: name.into(), ..DeviceSpec::default() });
+        (name.into(), opened.map(|device| Found { info: device.info().clone(), routes: vec![] }))
+    });
+    built_in.into_iter().chain(survey_torch()).collect()
+}
+
+/// torch's own name for the one chip that its maker adds; it answers to the maker's name too.
+#[cfg(unix)]
+const ADDED: &str = "torch:privateuseone:0";
+
+#[cfg(unix)]
+fn survey_torch() -> Vec<(String, Result<Found>)> {
+    let names = [
+        "torch:cpu",
+        "torch:cuda:0",
+        "torch:xpu:0",
+        "torch:mps",
+        "torch:npu:0",
+        "torch:musa:0",
+        "torch:mlu:0",
+    ];
+    let found = |name: &str| {
+        let torch = Torch::open(name, Options::default())?;
+        Ok(Found { info: torch.info().clone(), routes: torch.routes() })
+    };
+    names.into_iter().chain([ADDED]).map(|name| (name.into(), found(name))).collect()
+}
+
+#[cfg(not(unix))]
+fn survey_torch() -> Vec<(String, Result<Found>)> {
+    vec![]
 }

@@ -225,7 +225,11 @@ fn checkpoints_are_merged_into_one_that_generates() {
 #[test]
 fn the_processor_is_listed() {
     let report = Place::new().json(&["devices"]);
-    has_keys(&report, expect!["devices [{ description, memory_bytes, name, threads }]"]);
+    has_keys(&report, expect!["devices [{ description, memory_bytes, name, routes, threads }], missing [{ name, reason }]"]);
     assert_eq!(report["devices"][0]["name"], "cpu");
     assert!(report["devices"][0]["threads"].as_u64().unwrap() >= 1);
+    let shown = Place::new().succeed(&["devices", "-v"]);
+    assert!(shown.starts_with("cpu "), "{shown}");
+    let missing = shown.split_once("not found:").unwrap().1;
+    assert!(missing.lines().any(|line| line.starts_with("torch:npu:0 ") && line.len() > 40), "{shown}");
 }

@@ -76,7 +76,7 @@ impl Symbols {
         let library = open_library(device, path)?;
         let failed = |error: libloading::Error| {
             let hint = "torch 2.13 or newer is needed";
-            unsupported(device, format!("{}: {error}", path.display()), hint)
+            unsupported(device, format!("{}: {}", path.display(), whole(&error)), hint)
         };
         // SAFETY: each function has the type that torch's C headers give it, unchanged since 2.13 or before.
         unsafe {
@@ -183,9 +183,13 @@ impl Symbols {
         let text = CString::new(name).unwrap_or_default();
         // SAFETY: reads a text that ends in zero, and writes two numbers.
         let code = unsafe { (self.parse_device)(text.as_ptr(), &raw mut kind, &raw mut index) };
-        self.check(code).map_err(|words| {
-            let hint = "a chip that torch does not know by itself needs its maker's library in LINGOT_TORCH_EXTENSION";
-            unsupported(device, format!("torch {} knows no device `{name}`: {words}", self.version()), hint)
+        self.check(code).map_err(|_| {
+            let opened = match std::env::var_os("LINGOT_TORCH_EXTENSION") {
+                Some(paths) => format!("with {} opened", paths.display()),
+                None => "and LINGOT_TORCH_EXTENSION names no library of a maker's".into(),
+            };
+            let what = format!("torch {} knows no device `{name}`, {opened}", self.version());
+            unsupported(device, what, "set LINGOT_TORCH_EXTENSION to the library of the chip's maker")
         })?;
         Ok((kind as i32, index))
     }
@@ -197,7 +201,9 @@ impl Symbols {
         }
         // SAFETY: the text lives until this thread's next error.
         let text = unsafe { CStr::from_ptr((self.what)()) }.to_string_lossy();
-        Err(text.lines().next().unwrap_or_default().to_owned())
+        let line = text.lines().next().unwrap_or_default();
+        // What follows is advice for those who build torch, and a list of all it was built for.
+        Err(line.split(" This could be because").next().unwrap_or_default().to_owned())
     }
 }
 
@@ -206,8 +212,13 @@ pub(super) fn open_library(device: &str, path: &Path) -> Result<Library> {
     // SAFETY: the user names the library; what its initialisers do is its maker's.
     unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) }.map_err(|error| {
         let hint = "the library must be whole, with the libraries that it links";
-        unsupported(device, format!("{} cannot be opened: {error}", path.display()), hint)
+        unsupported(device, format!("{} cannot be opened: {}", path.display(), whole(&error)), hint)
     })
+}
+
+/// What the system said, where it said something.
+fn whole(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 pub(super) fn unsupported(device: &str, what: String, hint: &str) -> Error {

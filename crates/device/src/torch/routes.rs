@@ -36,6 +36,7 @@ impl Routes {
         let by =
             |is_fused, what: &str| format!("{what}: {}", if is_fused { "one operator" } else { "composed" });
         let mut lines = vec![
+            format!("at {}", torch.torch.path.display()),
             by(self.attention, "attention"),
             by(self.adamw, "AdamW"),
             by(self.sums_of_rows, "combine"),
