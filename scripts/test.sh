@@ -49,13 +49,15 @@ else
 fi
 
 if [ "${1:-}" = "--rust" ]; then
-    skip "reference checks" "asked for --rust"
+    skip "torch as a device, and reference checks" "asked for --rust"
 elif ! command -v python3 >/dev/null; then
-    skip "reference checks" "python3 is not installed"
+    skip "torch as a device, and reference checks" "python3 is not installed"
 elif ! install_python; then
-    skip "reference checks" "the packages of scripts/requirements.txt could not be installed"
+    skip "torch as a device, and reference checks" "the packages of scripts/requirements.txt could not be installed"
 else
     python=target/venv/bin/python
+    part "torch as a device" env LINGOT_TORCH="$(echo "$PWD"/target/venv/lib/python3*/site-packages/torch)" \
+        cargo test --quiet -p lingot-device -p lingot-train -p lingot-app torch
     part "golden files" $python scripts/reference/make_fixtures.py --check
     part "transformers' own classes" $python scripts/reference/check_transformers.py --check
     part "PyTorch's training loop" $python scripts/reference/check_train.py

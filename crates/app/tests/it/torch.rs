@@ -1,6 +1,7 @@
 //! A run on the user's torch, where there is one: killed and resumed, it is the same run bit for bit.
 
 use lingot_device::torch::Torch;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -88,4 +89,45 @@ fn is_killed_after(checkpoint: &Path, run: &Path) -> bool {
     let status = child.wait().unwrap();
     assert!(status.success() || status.code().is_none(), "the run failed: {status}");
     !status.success()
+}
+
+/// What `lingot devices --json` says of a device that it did not find.
+fn reason(device: &str, variable: &str, value: impl AsRef<OsStr>) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lingot"));
+    let output = command.args(["devices", "--json"]).env(variable, value).output().unwrap();
+    assert!(output.status.success());
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let missing = report["missing"].as_array().unwrap();
+    missing.iter().find(|missing| missing["name"] == device).unwrap()["reason"].as_str().unwrap().into()
+}
+
+#[test]
+fn what_torch_lacks_is_named_with_where_it_was_looked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = reason("torch:cpu", "LINGOT_TORCH", folder.path());
+    let place = folder.path().join("lib/libtorch_cpu.so");
+    assert!(said.contains("no libtorch was found") && said.contains(place.to_str().unwrap()), "{said}");
+    // A file that is no library at all.
+    fs::write(folder.path().join("libtorch_cpu.so"), "text").unwrap();
+    let said = reason("torch:cpu", "LINGOT_TORCH", folder.path());
+    assert!(said.contains("libtorch_cpu.so cannot be opened: "), "{said}");
+    if let Err(error) = Torch::found() {
+        return println!("skipped: {error}");
+    }
+    let said = reason("torch:npu:0", "LINGOT_TORCH_EXTENSION", "/nowhere/libchip.so");
+    assert!(said.contains("/nowhere/libchip.so cannot be opened: "), "{said}");
+}
+
+#[test]
+fn a_run_on_a_chip_that_torch_does_not_know_ends_with_what_to_do() {
+    if let Err(error) = Torch::found() {
+        return println!("skipped: {error}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let run = write_run(folder.path(), "run");
+    let output =
+        train(&run).args(["--set", "device.name=torch:npu:0"]).stderr(Stdio::piped()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("knows no device `npu:0`") && said.contains("LINGOT_TORCH_EXTENSION"), "{said}");
 }
