@@ -10,6 +10,7 @@ use lingot_device::Device;
 use lingot_spec::RunSpec;
 use lingot_spec::event::Event;
 use lingot_train::config::{self, Resolved};
+use lingot_train::fleet::entry;
 use lingot_train::sample::{Bounds, Sampling, sample};
 use lingot_train::step::{self, Summary};
 use lingot_train::{checkpoints, evaluate, log, manifest_file, stop, worker};
@@ -27,6 +28,8 @@ use std::path::{Path, PathBuf};
 Examples:
   lingot train runs/quickstart.toml
   lingot train runs/shakespeare.toml --set stop.steps=500 --set device.threads=2
+  lingot train runs/quickstart.toml --device cpu,torch:cuda:0
+  lingot train runs/quickstart.toml --device cpu,cpu@0.5      (emulated: at half the speed)
   lingot train runs/quickstart.toml --json > result.json"
 )]
 pub struct Args {
@@ -36,6 +39,9 @@ pub struct Args {
     /// Override a key of RUN.toml; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// The devices that train, separated by commas: the same as `devices` in RUN.toml
+    #[arg(long, value_name = "DEVICE,...")]
+    device: Option<String>,
     /// Print the whole resolved RUN.toml before training
     #[arg(long)]
     verbose: bool,
@@ -52,7 +58,7 @@ const SAMPLE_TOKENS: usize = 80;
 pub fn run(args: &Args, terminal: &Terminal) -> Result<bool> {
     interrupt::listen()?;
     let resolved =
-        config::load(&args.run, &args.set).map_err(|error| Failure::from(error).with(Code::Input))?;
+        config::load(&args.run, &args.overrides()).map_err(|error| Failure::from(error).with(Code::Input))?;
     let run = &resolved.run;
     if let Some(report) = finished(run)? {
         report_done(args, run, &report)?;
@@ -65,13 +71,29 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<bool> {
 
     let mut watch = Watch::new(run, terminal);
     interrupt::training_begins();
-    let done =
-        step::train(&resolved, &dataset, &device, &mut |event| watch.event(event), &interrupt::REQUESTED);
+    let mut listen = |event: &Event| watch.event(event);
+    let done = if run.devices.is_empty() {
+        step::train(&resolved, &dataset, &device, &mut listen, &interrupt::REQUESTED)
+    } else {
+        let open = entry::opener(run, &entry::parse_all(&run.devices)?);
+        step::train_fleet(&resolved, &dataset, open, &mut listen, &interrupt::REQUESTED)
+    };
     interrupt::training_ends();
     watch.finish();
     let summary = done?;
     conclude(args, run, &dataset, &device, &summary)?;
     Ok(summary.interrupted)
+}
+
+impl Args {
+    /// `--set`, and what `--device` sets.
+    fn overrides(&self) -> Vec<String> {
+        let mut all = self.set.clone();
+        if let Some(list) = &self.device {
+            all.push(format!("devices={:?}", entry::split(list)));
+        }
+        all
+    }
 }
 
 /// What will happen, on standard error.
@@ -105,7 +127,10 @@ fn announce(resolved: &Resolved, device: &Device, is_verbose: bool, terminal: &T
                 count(tokens)
             ),
         ),
-        ("device", format!("{}: {}", info.name, info.description)),
+        match run.devices.as_slice() {
+            [] => ("device", format!("{}: {}", info.name, info.description)),
+            devices => ("devices", devices.join(", ")),
+        },
     ];
     for (name, value) in lines {
         eprintln!("{} {value}", terminal.bold(&format!("{name:<9}")));
@@ -223,7 +248,7 @@ fn conclude(args: &Args, run: &RunSpec, dataset: &Dataset, device: &Device, summ
     let events = log::read(Path::new(&run.folder))?;
     let report = Report::new(run, state, &events, text);
     if summary.interrupted {
-        let set: String = args.set.iter().map(|set| format!(" --set '{set}'")).collect();
+        let set: String = args.overrides().iter().map(|set| format!(" --set '{set}'")).collect();
         eprintln!(
             "stopped after step {} of {}, saved in {}\nto go on: {} train {}{set}",
             summary.step,

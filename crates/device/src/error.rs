@@ -22,6 +22,8 @@ pub enum Error {
     OutOfMemory { device: String, needs_bytes: u64, has_bytes: u64 },
     /// The backend cannot do this.
     Unsupported { device: String, what: String, hint: String },
+    /// The device answers no more.
+    Lost { device: String, reason: String },
 }
 
 impl fmt::Display for Error {
@@ -48,6 +50,10 @@ impl fmt::Display for Error {
                  hint: use a smaller batch.micro, or device.recompute = \"block\""
             ),
             Error::Unsupported { device, what, hint } => write!(f, "{device}: {what}\n\nhint: {hint}"),
+            Error::Lost { device, reason } => write!(
+                f,
+                "{device}: {reason}\n\nhint: the run goes on from its newest checkpoint, on other devices if need be"
+            ),
         }
     }
 }

@@ -20,5 +20,5 @@ mod weights;
 pub use bundle::Bundle;
 pub use decode::Cache;
 pub use inputs::{Inputs, Rows, Totals, Warmth};
-pub use tally::{Losses, Tally};
+pub use tally::{Counts, Losses, Tally};
 pub use transformer::{Gradients, Model};

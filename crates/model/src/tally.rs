@@ -21,6 +21,34 @@ pub(crate) struct RoutedTally {
     pub(crate) moments_2: Tensor,
 }
 
+/// What a tally holds, off its device: to bring together what several devices counted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Counts {
+    /// Losses of the head and of multi-token prediction, then per routed layer its losses and moments; two each.
+    pub sums: Vec<f64>,
+    /// Per routed layer and expert.
+    pub loads: Vec<Vec<i32>>,
+}
+
+impl Counts {
+    /// Adds what another device counted.
+    pub fn add(&mut self, other: &Counts) {
+        self.sums.iter_mut().zip(&other.sums).for_each(|(sum, x)| *sum += x);
+        for (loads, other) in self.loads.iter_mut().zip(&other.loads) {
+            loads.iter_mut().zip(other).for_each(|(sum, x)| *sum += x);
+        }
+    }
+
+    /// Numbers in all.
+    pub fn len(&self) -> usize {
+        self.sums.len() + self.loads.iter().map(Vec::len).sum::<usize>()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// The losses of a step, as means; auxiliary losses are summed over layers and not yet weighted.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Losses {
@@ -55,6 +83,28 @@ impl Tally {
             ops::fill(&layer.moments_2, 0.0)?;
         }
         Ok(())
+    }
+
+    /// All of it. Waits for the device.
+    pub fn counts(&self) -> Result<Counts> {
+        let sums: Result<Vec<Vec<f64>>> = self.pairs().map(Tensor::to_doubles).collect();
+        Ok(Counts { sums: sums?.concat(), loads: self.loads()? })
+    }
+
+    /// Takes what was counted elsewhere.
+    pub fn set_counts(&self, counts: &Counts) -> Result<()> {
+        for (pair, sums) in self.pairs().zip(counts.sums.chunks_exact(2)) {
+            pair.write_doubles(sums)?;
+        }
+        self.routed
+            .iter()
+            .zip(&counts.loads)
+            .try_for_each(|(layer, loads)| layer.loads_e.write_integers(loads))
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = &Tensor> {
+        let routed = self.routed.iter().flat_map(|layer| [&layer.losses_2, &layer.moments_2]);
+        [&self.main_2, &self.mtp_2].into_iter().chain(routed)
     }
 
     /// How often each expert was chosen, per routed layer. Waits for the device.

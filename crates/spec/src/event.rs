@@ -150,6 +150,17 @@ pub struct Exchange {
     pub predicted_bytes: u64,
     /// By rank.
     pub workers: Vec<WorkerShare>,
+    /// Of several devices: what was summed, in this order, so that it can be computed again to the bit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pieces: Vec<Piece>,
+}
+
+/// A part of a step's batch that one device computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece {
+    pub worker: usize,
+    /// Micro-batches, following those of the piece before.
+    pub micros: usize,
 }
 
 /// One worker's part in a round.

@@ -2,6 +2,7 @@
 
 use crate::model::ModelSpec;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A run with every default filled in. `lingot train` prints it and stores it with the run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -13,6 +14,9 @@ pub struct RunSpec {
     pub folder: String,
     /// Everything random follows from it.
     pub seed: u64,
+    /// Several devices that train together; none: `device.name` alone. `docs/fleet.md` says what an entry may be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<String>,
     pub model: ModelSpec,
     pub data: DataSpec,
     pub batch: BatchSpec,
@@ -224,6 +228,8 @@ pub struct SyncSpec {
     pub warmup_steps: u64,
     /// Emulated workers, one per number, that take turns on `device` and keep virtual clocks: sequences per second.
     pub virtual_speeds: Vec<f64>,
+    /// A device of `devices` that is silent for longer, and for ten times what its micro-batch should take, is dropped.
+    pub deadline_s: f64,
     pub penalty: PenaltySpec,
     pub outer: OuterSpec,
 }
@@ -270,8 +276,12 @@ pub struct OuterSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PriceSpec {
+    /// Of each device that is not listed in `devices`.
     pub per_hour: f64,
     pub currency: String,
+    /// By entry of `devices`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub devices: BTreeMap<String, f64>,
 }
 
 fn default_validation() -> f64 {
@@ -345,6 +355,7 @@ impl Default for SyncSpec {
             least_steps: 100,
             warmup_steps: 100,
             virtual_speeds: Vec::new(),
+            deadline_s: 60.0,
             penalty: PenaltySpec::default(),
             outer: OuterSpec::default(),
         }

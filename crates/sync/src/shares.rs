@@ -102,7 +102,8 @@ impl Speed {
             return;
         }
         let micro_s = busy_s / micros as f64;
-        let newest = if self.measured == 0 { 1.0 } else { Self::NEWEST };
+        // The first one has warmed caches up, so the second stands for itself.
+        let newest = if self.measured < 2 { 1.0 } else { Self::NEWEST };
         self.micro_s += newest * (micro_s - self.micro_s);
         self.measured += 1;
     }

@@ -10,6 +10,12 @@ pub fn weighted(parts: &[&[f32]], weights: &[f32]) -> Vec<f32> {
     sum
 }
 
+/// Adds a part, number by number.
+pub fn add(sum: &mut [f32], part: &[f32]) {
+    assert_eq!(sum.len(), part.len(), "parts of one length");
+    sum.iter_mut().zip(part).for_each(|(sum, &x)| *sum += x);
+}
+
 /// The parts from `from` on, as many numbers as `sum` has.
 pub(crate) fn add_weighted(sum: &mut [f32], parts: &[&[f32]], weights: &[f32], from: usize) {
     for (rank, (part, &weight)) in parts.iter().zip(weights).enumerate() {

@@ -24,3 +24,9 @@ pub fn every_step_bytes(workers: u64, parameters: u64) -> u64 {
 pub fn meeting_bytes(workers: u64, parameters: u64, state: u64, groups: u64) -> u64 {
     gather_bytes(workers, groups) + sum_bytes(workers, parameters + state)
 }
+
+/// Bytes of a step that is brought together on the host: each of `devices` takes the parameters and the routers'
+/// state, and each of `pieces` brings its gradients and what it counted.
+pub fn hub_bytes([devices, pieces]: [usize; 2], [parameters, state, counts]: [usize; 3]) -> u64 {
+    NUMBER_BYTES * (devices * (parameters + state) + pieces * (parameters + counts)) as u64
+}

@@ -68,10 +68,8 @@ impl From<lingot_device::Error> for Error {
     fn from(error: lingot_device::Error) -> Error {
         let text = error.to_string();
         let (problem, hint) = text.split_once("\n\nhint: ").unwrap_or((&text, "this is a bug; report it"));
-        let is_device = matches!(
-            error,
-            lingot_device::Error::OutOfMemory { .. } | lingot_device::Error::Unsupported { .. }
-        );
+        use lingot_device::Error::{Lost, OutOfMemory, Unsupported};
+        let is_device = matches!(error, OutOfMemory { .. } | Unsupported { .. } | Lost { .. });
         Error { is_device, ..Error::new(problem, hint) }
     }
 }

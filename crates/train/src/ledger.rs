@@ -225,16 +225,17 @@ impl Ledger {
 }
 
 impl Worker<'_> {
-    /// The ledger of the run so far, with lost time; the worker's own clock goes on from it. `history`
-    /// is the log before it is cut back to the worker's step.
-    pub(crate) fn open_ledger(&mut self, history: &[Event]) -> Ledger {
+    /// The ledger of the run so far, with lost time; the worker's own clock goes on from it. `devices` are those of a
+    /// fleet, with their prices; none: the worker's own. `history` is the log before it is cut back to its step.
+    pub(crate) fn open_ledger(&mut self, history: &[Event], devices: &[(String, Option<f64>)]) -> Ledger {
         let is_saved = |event: &Event| matches!(event, Event::Checkpoint(_) | Event::End(_));
         // Not killed before its first checkpoint: the user began another run here.
         let is_another = self.step == 0 && history.iter().any(is_saved);
         let history = if is_another { &[] } else { history };
         let per_hour = self.run.price.as_ref().map(|price| price.per_hour);
         let device = self.model.device.info().name.clone();
-        let mut ledger = Ledger::new(&[(device, per_hour)], self.clock.since);
+        let own = [(device, per_hour)];
+        let mut ledger = Ledger::new(if devices.is_empty() { &own } else { devices }, self.clock.since);
         ledger.resume(history, self.step, self.clock.before_s);
         self.clock.before_s = ledger.before().as_secs_f64();
         ledger

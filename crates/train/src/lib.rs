@@ -7,6 +7,7 @@ pub mod config;
 pub mod devices;
 pub mod error;
 pub mod evaluate;
+pub mod fleet;
 pub mod hugging_face;
 pub mod ledger;
 pub mod local;

@@ -2,6 +2,7 @@
 
 use crate::config::Resolved;
 use crate::error::Result;
+use crate::fleet::{Fleet, Gathered, Happening};
 use crate::ledger::{Ledger, Part};
 use crate::local::Round;
 use crate::log::Log;
@@ -120,6 +121,23 @@ impl<'a> Record<'a> {
         Ok(())
     }
 
+    /// Devices came or went in the step that was begun.
+    pub(crate) fn changes(&mut self, worker: &Worker<'_>, fleet: &mut Fleet) -> Result<()> {
+        for Happening { kind, reason } in fleet.take_changes() {
+            self.write(Event::Anomaly(Anomaly { step: worker.step, kind: kind.into(), reason }))?;
+        }
+        Ok(())
+    }
+
+    /// A fleet's step is over: the time since the last lap was spent on it.
+    pub(crate) fn gathered(&mut self, fleet: &Fleet, gathered: Gathered) -> Result<()> {
+        self.ledger.lap_fleet(&gathered.busy, Instant::now());
+        for (index, peak_bytes) in fleet.peaks().enumerate() {
+            self.ledger.peak_memory(index, peak_bytes);
+        }
+        self.write(Event::Exchange(gathered.exchange))
+    }
+
     /// Workers met.
     pub(crate) fn exchange(&mut self, worker: &Worker<'_>, round: &Round) -> Result<()> {
         for (layer, rank, verdict) in &round.anomalies {
@@ -138,6 +156,7 @@ impl<'a> Record<'a> {
             bytes: round.bytes,
             predicted_bytes: round.predicted_bytes,
             workers: (0..round.own_steps.len()).map(share).collect(),
+            pieces: Vec::new(),
         }))
     }
 

@@ -2,6 +2,7 @@
 
 use crate::config::Resolved;
 use crate::error::{Error, Result};
+use crate::fleet::{Fleet, Opener};
 use crate::ledger::Part;
 use crate::local::{self, Local};
 use crate::record::Record;
@@ -10,8 +11,10 @@ use crate::worker::Worker;
 use crate::{checkpoints, lock, log};
 use lingot_data::Dataset;
 use lingot_device::Device;
+use lingot_device::cpu::Cpu;
 use lingot_spec::event::Event;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How a run ended.
@@ -42,6 +45,31 @@ pub fn train(
     listen: &mut dyn FnMut(&Event),
     interrupted: &AtomicBool,
 ) -> Result<Summary> {
+    conduct(resolved, dataset, device, None, listen, interrupted)
+}
+
+/// As `train`, by the devices that the run's `devices` name, each opened by `open`. The host, which has the weights
+/// and the optimizer, is the processor.
+pub fn train_fleet(
+    resolved: &Resolved,
+    dataset: &Dataset,
+    open: Opener,
+    listen: &mut dyn FnMut(&Event),
+    interrupted: &AtomicBool,
+) -> Result<Summary> {
+    let spec = &resolved.run.device;
+    let host = Device::new(Cpu::with_precision(spec.threads as usize, spec.precision));
+    conduct(resolved, dataset, &host, Some(open), listen, interrupted)
+}
+
+fn conduct(
+    resolved: &Resolved,
+    dataset: &Dataset,
+    device: &Device,
+    open: Option<Opener>,
+    listen: &mut dyn FnMut(&Event),
+    interrupted: &AtomicBool,
+) -> Result<Summary> {
     let run = &resolved.run;
     let folder = Path::new(&run.folder);
     let _lock = lock::acquire(folder)?;
@@ -49,14 +77,19 @@ pub fn train(
     checkpoints::clean(&folder.join("checkpoints"))?;
     let history = log::read(folder).unwrap_or_default();
     let mut worker = Worker::open(run, dataset, device, &history)?;
-    let ledger = worker.open_ledger(&history);
+    let mut fleet = open.map(|open| Fleet::open(run, open, &history, worker.step)).transpose()?;
+    let devices = fleet.as_ref().map_or_else(Vec::new, Fleet::devices);
+    let ledger = worker.open_ledger(&history, &devices);
     drop(history);
     let mut record = Record::open(resolved, &worker, ledger, listen)?;
     if worker.held_out.is_none() {
         record.evaluation(&mut worker)?;
     }
     let first_held_out_loss = worker.held_out;
-    let stopped = go(resolved, &mut worker, &mut record, interrupted)?;
+    let stopped = match &mut fleet {
+        Some(fleet) => go_together(resolved, fleet, &mut worker, &mut record, interrupted)?,
+        None => go(resolved, &mut worker, &mut record, interrupted)?,
+    };
 
     if stopped.is_some() && worker.evaluated_step != Some(worker.step) {
         record.evaluation(&mut worker)?;
@@ -102,6 +135,44 @@ fn go(
         worker.update(&batch, &outcome)?; // update
         record.lap(Part::Compute);
         record.step(worker, &batch, &outcome)?; // record
+        if due(run.evaluation.every, worker.step) {
+            record.evaluation(worker)?;
+        }
+        if due(run.checkpoint.every, worker.step) {
+            record.checkpoint(worker, resolved)?;
+        }
+    }
+    Ok(None)
+}
+
+/// Step after step of several devices. When all are lost, what was committed is saved before the run gives up.
+fn go_together(
+    resolved: &Resolved,
+    fleet: &mut Fleet,
+    worker: &mut Worker<'_>,
+    record: &mut Record<'_>,
+    interrupted: &AtomicBool,
+) -> Result<Option<StopReason>> {
+    let run = &resolved.run;
+    while !interrupted.load(Ordering::Relaxed) {
+        if let Some(reason) = why_stop(&run.stop, &worker.progress()) {
+            return Ok(Some(reason));
+        }
+        let batch = Arc::new(worker.fetch()?);
+        record.lap(Part::Idle);
+        let gathered = fleet.differentiate(worker, &batch);
+        record.changes(worker, fleet)?;
+        let gathered = match gathered {
+            Ok(gathered) => gathered,
+            Err(error) => {
+                record.checkpoint(worker, resolved)?;
+                return Err(error);
+            }
+        };
+        let outcome = worker.outcome(batch.totals())?;
+        worker.update(&batch, &outcome)?;
+        record.gathered(fleet, gathered)?;
+        record.step(worker, &batch, &outcome)?;
         if due(run.evaluation.every, worker.step) {
             record.evaluation(worker)?;
         }

@@ -165,12 +165,7 @@ impl<'a> Worker<'a> {
 
     /// Adds a micro-batch, whose first sequence is the step's `sample`-th, to the gradients.
     pub(crate) fn differentiate_micro(&self, micro: &Batch, sample: u64, totals: Totals) -> Result<()> {
-        let warmup = self.run.model.router.warmup_steps;
-        let inputs = Inputs::new(&self.model.device, rows(micro), self.run.model.mtp_layers > 0)?;
-        let noise = |layer: usize| self.noise(layer, sample, micro);
-        let warmth =
-            (self.step < warmup).then(|| Warmth { keep: self.step as f64 / warmup as f64, noise: &noise });
-        Ok(self.model.differentiate(&inputs, totals, warmth, &recompute(self.run), &self.gradients)?)
+        differentiate(self.run, self.step, &self.model, &self.gradients, micro, sample, totals)
     }
 
     /// What the gradients and tallies say, once the step's last micro-batch is in.
@@ -246,17 +241,35 @@ impl<'a> Worker<'a> {
             loss: self.held_out,
         }
     }
+}
 
-    /// The noise of stochastic routing warmup: depends on seed, step, layer and sample, on nothing else.
-    fn noise(&self, layer: usize, first_sample: u64, micro: &Batch) -> Vec<f32> {
-        let experts = self.run.model.experts as usize;
-        (0..micro.sequences as u64)
-            .flat_map(|sample| {
-                let words = [self.run.seed, PURPOSE_NOISE, self.step, layer as u64, first_sample + sample];
-                Stream::new(&words).normal_values(micro.sequence * experts, 1.0)
-            })
-            .collect()
-    }
+/// Adds a micro-batch of step `step`, whose first sequence is the step's `sample`-th, to the gradients of a model on
+/// any device.
+pub(crate) fn differentiate(
+    run: &RunSpec,
+    step: u64,
+    model: &Model,
+    gradients: &Gradients,
+    micro: &Batch,
+    sample: u64,
+    totals: Totals,
+) -> Result<()> {
+    let warmup = run.model.router.warmup_steps;
+    let inputs = Inputs::new(&model.device, rows(micro), run.model.mtp_layers > 0)?;
+    let noise = |layer: usize| noise(run, step, layer, sample, micro);
+    let warmth = (step < warmup).then(|| Warmth { keep: step as f64 / warmup as f64, noise: &noise });
+    Ok(model.differentiate(&inputs, totals, warmth, &recompute(run), gradients)?)
+}
+
+/// The noise of stochastic routing warmup: depends on seed, step, layer and sample, on nothing else.
+fn noise(run: &RunSpec, step: u64, layer: usize, first_sample: u64, micro: &Batch) -> Vec<f32> {
+    let experts = run.model.experts as usize;
+    (0..micro.sequences as u64)
+        .flat_map(|sample| {
+            let words = [run.seed, PURPOSE_NOISE, step, layer as u64, first_sample + sample];
+            Stream::new(&words).normal_values(micro.sequence * experts, 1.0)
+        })
+        .collect()
 }
 
 /// Makes the shards of a run, unless they are there, and opens them.

@@ -2,6 +2,7 @@
 
 use super::source::Source;
 use crate::error::Result;
+use crate::fleet::entry;
 use lingot_spec::run::{RecomputeSpec, RunSpec, Shape, Strategy};
 
 pub(super) fn check(source: &Source, run: &RunSpec) -> Result<()> {
@@ -226,6 +227,7 @@ fn check_workers(source: &Source, run: &RunSpec) -> Result<()> {
 }
 
 fn check_device(source: &Source, run: &RunSpec) -> Result<()> {
+    check_devices(source, run)?;
     if run.evaluation.sequences == 0 {
         let hint = "the held-out loss needs at least one sequence";
         return Err(source.error("evaluation.sequences", "evaluation.sequences is 0", hint));
@@ -241,6 +243,31 @@ fn check_device(source: &Source, run: &RunSpec) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// The entries of `devices` can be read, and what they are asked for can be shared.
+fn check_devices(source: &Source, run: &RunSpec) -> Result<()> {
+    entry::parse_all(&run.devices).map_err(|error| source.error("devices", error.problem, error.hint))?;
+    positive(source, "sync.deadline_s", run.sync.deadline_s)?;
+    if !run.devices.is_empty() && !run.sync.virtual_speeds.is_empty() {
+        let problem = format!(
+            "devices names {} devices and sync.virtual_speeds {} emulated workers",
+            run.devices.len(),
+            run.sync.virtual_speeds.len()
+        );
+        return Err(source.error("sync.virtual_speeds", problem, "leave out one of the two"));
+    }
+    for (device, &per_hour) in run.price.iter().flat_map(|price| &price.devices) {
+        if !run.devices.contains(device) {
+            let problem = format!("price.devices names `{device}`, which is not in devices");
+            return Err(source.error("price.devices", problem, "write it as in devices"));
+        }
+        if !(per_hour >= 0.0 && per_hour.is_finite()) {
+            let problem = format!("price.devices: `{device}` costs {per_hour} an hour");
+            return Err(source.error("price.devices", problem, "give it 0 or a positive number"));
+        }
+    }
+    Ok(())
 }
 
 fn positive(source: &Source, key: &str, value: f64) -> Result<()> {

@@ -1,0 +1,200 @@
+//! One device of a fleet in a thread of its own: it takes orders, and answers with gradients or with why it cannot.
+
+use super::entry::Opener;
+use crate::error::{Error, Result};
+use crate::worker::{self, StepBatch};
+use lingot_device::{Device, Kind};
+use lingot_model::{Counts, Gradients, Model};
+use lingot_spec::RunSpec;
+use lingot_spec::step;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// What the devices compute with: the agreed numbers, on the host.
+pub(super) struct Weights {
+    /// Tells one set of numbers from the next.
+    pub(super) number: u64,
+    pub(super) parameters: Vec<f32>,
+    /// The routers' state.
+    pub(super) state: Vec<Vec<f32>>,
+}
+
+/// What a device is asked for: the gradients of some micro-batches of a step.
+pub(super) struct Order {
+    pub(super) weights: Arc<Weights>,
+    pub(super) step: u64,
+    pub(super) batch: Arc<StepBatch>,
+    pub(super) range: Range<usize>,
+}
+
+/// What a device says.
+pub(super) enum News {
+    /// It is open and has room for the model.
+    Ready,
+    /// There is no such device.
+    Absent(Error),
+    /// A micro-batch is done, after so long.
+    Micro(Duration),
+    /// An order is done.
+    Piece(Computed),
+    /// It is of no use any more.
+    Failed(Error),
+}
+
+/// An order's result.
+pub(super) struct Computed {
+    /// The `Weights` it was computed with.
+    pub(super) number: u64,
+    pub(super) range: Range<usize>,
+    pub(super) gradients: Vec<f32>,
+    pub(super) counts: Counts,
+    /// Moving numbers between host and device, and how many bytes.
+    pub(super) exchange: Duration,
+    pub(super) bytes: u64,
+    pub(super) peak_memory_bytes: u64,
+}
+
+/// News, and from whom. A worker that was given up and opened again has another life.
+pub(super) struct Answer {
+    pub(super) worker: usize,
+    pub(super) life: u64,
+    pub(super) news: News,
+}
+
+/// Begins a thread that opens the device and works until its orders end.
+pub(super) fn begin(
+    entry: String,
+    open: Opener,
+    run: Arc<RunSpec>,
+    who: (usize, u64),
+    answers: Sender<Answer>,
+) -> Sender<Order> {
+    let (orders, to_do) = channel();
+    let (worker, life) = who;
+    // Not joined: a thread whose device hangs never ends.
+    std::thread::spawn(move || {
+        // The receiver is gone once the run is over; then nobody wants to know.
+        let tell = |news| drop(answers.send(Answer { worker, life, news }));
+        let work = || live(&entry, &open, &run, &to_do, &tell);
+        // A panic of a vendor's library is that device's failure, not the run's.
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tell(News::Failed(error)),
+            Err(_) => tell(News::Failed(Error::new("its thread panicked", "this is a bug; report it"))),
+        }
+    });
+    orders
+}
+
+fn live(
+    entry: &str,
+    open: &Opener,
+    run: &RunSpec,
+    orders: &Receiver<Order>,
+    tell: &dyn Fn(News),
+) -> Result<()> {
+    let device = match open(entry) {
+        Ok(device) => device,
+        Err(error) => {
+            tell(News::Absent(error));
+            return Ok(());
+        }
+    };
+    check_room(run, &device)?;
+    let model = Model::blank(&run.model, &device, Kind::F32)?;
+    let mut member = Member { run, gradients: model.gradients()?, model, holds: None };
+    tell(News::Ready);
+    while let Ok(order) = orders.recv() {
+        let computed = member.compute(order, tell)?;
+        tell(News::Piece(computed));
+    }
+    Ok(())
+}
+
+/// One micro-batch has to fit: its weights, gradients and activations; moments stay on the host.
+fn check_room(run: &RunSpec, device: &Device) -> Result<()> {
+    let batch = step::Batch {
+        micro: run.batch.micro as usize,
+        micros: 1,
+        sequence: run.data.sequence as usize,
+        recompute: &worker::recompute(run),
+        warming: run.model.router.warmup_steps > 0,
+    };
+    let memory = step::step(&run.model, &batch).memory;
+    let needs = memory.peak_bytes - memory.moments_bytes;
+    let has = device.info().memory_bytes;
+    if has == 0 || needs <= has {
+        return Ok(());
+    }
+    let problem = format!(
+        "a micro-batch of {} sequences takes {needs} bytes on {}, which has {has}: {} too few",
+        run.batch.micro,
+        device.info().name,
+        needs - has
+    );
+    let hint = "use a smaller batch.micro, device.recompute = \"block\", or a smaller model";
+    Err(Error { is_device: true, ..Error::new(problem, hint) })
+}
+
+struct Member<'a> {
+    run: &'a RunSpec,
+    model: Model,
+    gradients: Gradients,
+    /// The weights on the device.
+    holds: Option<u64>,
+}
+
+impl Member<'_> {
+    fn compute(&mut self, order: Order, tell: &dyn Fn(News)) -> Result<Computed> {
+        let Order { weights, step, batch, range } = order;
+        let mut computed = self.take(&weights, range.clone())?;
+        let mut sample: u64 = batch.micros[..range.start].iter().map(|micro| micro.sequences as u64).sum();
+        self.gradients.clear()?;
+        for micro in &batch.micros[range] {
+            let begin = Instant::now();
+            worker::differentiate(self.run, step, &self.model, &self.gradients, micro, sample, batch.totals)?;
+            self.model.device.finish()?;
+            tell(News::Micro(begin.elapsed()));
+            sample += micro.sequences as u64;
+        }
+        let begin = Instant::now();
+        computed.gradients = self.gradients.bundle.flat.to_floats()?;
+        computed.counts = self.gradients.tally.counts()?;
+        computed.bytes += 4 * (computed.gradients.len() + computed.counts.len()) as u64;
+        computed.exchange += begin.elapsed();
+        computed.peak_memory_bytes = self.model.device.memory_in_use().peak_bytes;
+        Ok(computed)
+    }
+
+    /// The device takes the weights, unless it holds them.
+    fn take(&mut self, weights: &Weights, range: Range<usize>) -> Result<Computed> {
+        let begin = Instant::now();
+        let mut bytes = 0;
+        if self.holds != Some(weights.number) {
+            self.holds = None;
+            self.model.parameters.flat.write_floats(&weights.parameters)?;
+            self.model.set_buffers(&weights.state)?;
+            self.model.device.finish()?;
+            self.holds = Some(weights.number);
+            bytes = weights.bytes();
+        }
+        Ok(Computed {
+            number: weights.number,
+            range,
+            gradients: Vec::new(),
+            counts: Counts::default(),
+            exchange: begin.elapsed(),
+            bytes,
+            peak_memory_bytes: 0,
+        })
+    }
+}
+
+impl Weights {
+    /// What a device takes.
+    fn bytes(&self) -> u64 {
+        4 * (self.parameters.len() + self.state.iter().map(Vec::len).sum::<usize>()) as u64
+    }
+}

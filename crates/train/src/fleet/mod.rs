@@ -1,0 +1,267 @@
+//! Several devices train one model in step: each computes a share of every batch, and the host brings it together.
+//!
+//! The agreed weights, the optimizer and its moments live on the host, in the main loop's `Worker`; so no device is
+//! needed to go on, and all devices hold the same bits whatever they are made by. In every step each device takes the
+//! weights, differentiates its share of the micro-batches, and gives the gradients back; the host adds them up in the
+//! order of the batch. Reading order: here, `gather`, `member`, `entry`.
+
+pub mod entry;
+mod gather;
+mod member;
+
+pub use entry::Opener;
+pub(crate) use gather::Gathered;
+
+use crate::error::{Error, Result};
+use lingot_spec::RunSpec;
+use lingot_spec::event::{Event, Piece};
+use lingot_sync::membership::{AllLost, Change, Leave, Membership, Standing};
+use lingot_sync::shares::{Shares, Speed};
+use member::{Answer, News, Order};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// A device that failed is tried again after so many steps, then after twice as many, and so on.
+const RETRY_STEPS: u64 = 10;
+
+/// How many times longer than a micro-batch should take a device may be silent.
+const PATIENCE: f64 = 10.0;
+
+/// The devices of a run. Worker `i` is the `i`-th entry of `devices`; those added later follow.
+pub struct Fleet {
+    run: Arc<RunSpec>,
+    open: Opener,
+    seats: Vec<Seat>,
+    membership: Membership,
+    answers: Receiver<Answer>,
+    teller: Sender<Answer>,
+    /// Threads begun, and sets of weights given out: so that late answers are known as such.
+    lives: u64,
+    weights: u64,
+    /// The division now, and among whom.
+    shares: Option<(Vec<usize>, Shares)>,
+    /// How steps were divided that a killed process took: they are divided so again.
+    recorded: BTreeMap<u64, Vec<Piece>>,
+    changes: Vec<Happening>,
+}
+
+/// A device came or went: one word for machines, and a sentence.
+pub(crate) struct Happening {
+    pub(crate) kind: &'static str,
+    pub(crate) reason: String,
+}
+
+/// One device's place.
+struct Seat {
+    entry: String,
+    /// The entry, with a number where it stands in the list several times.
+    name: String,
+    orders: Sender<Order>,
+    life: u64,
+    speed: Speed,
+    /// When it last said something.
+    heard: Instant,
+    /// The micro-batches that it owes, piece by piece.
+    owes: Vec<Range<usize>>,
+    lap: Lap,
+    retry_step: u64,
+    retries: u32,
+    peak_memory_bytes: u64,
+}
+
+/// What a device did in a step.
+#[derive(Clone, Copy, Default)]
+struct Lap {
+    compute: Duration,
+    exchange: Duration,
+    micros: u64,
+}
+
+impl Fleet {
+    /// Opens the devices of the run, which has taken `step` steps; `history` is its log so far. A device that does not
+    /// exist is an error, one without room for the model is left out, if any has.
+    pub fn open(run: &RunSpec, open: Opener, history: &[Event], step: u64) -> Result<Fleet> {
+        let (teller, answers) = channel();
+        let mut fleet = Fleet {
+            run: Arc::new(run.clone()),
+            open,
+            seats: Vec::new(),
+            membership: Membership::default(),
+            answers,
+            teller,
+            lives: 0,
+            weights: 0,
+            shares: None,
+            recorded: recorded(history, step),
+            changes: Vec::new(),
+        };
+        for entry in &run.devices {
+            fleet.seat(entry);
+        }
+        fleet.wait_for_all(step)?;
+        let _ = fleet.membership.boundary(step); // Who is there from the beginning is no news.
+        Ok(fleet)
+    }
+
+    /// Each device's name and price per hour, by worker.
+    pub fn devices(&self) -> Vec<(String, Option<f64>)> {
+        self.seats.iter().map(|seat| (seat.name.clone(), price(&self.run, &seat.entry))).collect()
+    }
+
+    /// Micro-batches a second, by worker, where they were measured.
+    pub fn speeds(&self) -> Vec<Option<f64>> {
+        self.seats.iter().map(|seat| seat.speed.per_s()).collect()
+    }
+
+    /// Who came and went since the last call.
+    pub(crate) fn take_changes(&mut self) -> Vec<Happening> {
+        std::mem::take(&mut self.changes)
+    }
+
+    pub(crate) fn peaks(&self) -> impl Iterator<Item = u64> {
+        self.seats.iter().map(|seat| seat.peak_memory_bytes)
+    }
+
+    /// A new worker, which joins once it is ready.
+    fn seat(&mut self, entry: &str) {
+        let (worker, _) = self.membership.announce_new();
+        let before = self.seats.iter().filter(|seat| seat.entry == entry).count();
+        let name = if before == 0 { entry.to_owned() } else { format!("{entry}#{}", before + 1) };
+        let orders = self.begin(worker, entry);
+        self.seats.push(Seat {
+            entry: entry.to_owned(),
+            name,
+            orders,
+            life: self.lives,
+            speed: Speed::default(),
+            heard: Instant::now(),
+            owes: Vec::new(),
+            lap: Lap::default(),
+            retry_step: 0,
+            retries: 0,
+            peak_memory_bytes: 0,
+        });
+    }
+
+    /// A thread for a worker's device.
+    fn begin(&mut self, worker: usize, entry: &str) -> Sender<Order> {
+        self.lives += 1;
+        let who = (worker, self.lives);
+        member::begin(entry.to_owned(), self.open.clone(), self.run.clone(), who, self.teller.clone())
+    }
+
+    /// At the beginning all have to answer.
+    fn wait_for_all(&mut self, step: u64) -> Result<()> {
+        let deadline_s = PATIENCE * self.run.sync.deadline_s;
+        let begin = Instant::now();
+        for _ in 0..self.seats.len() {
+            let left_s = (deadline_s - begin.elapsed().as_secs_f64()).max(0.0);
+            let Ok(answer) = self.answers.recv_timeout(Duration::from_secs_f64(left_s)) else { break };
+            match answer.news {
+                News::Absent(error) => return Err(error),
+                News::Failed(error) => {
+                    self.leave(answer.worker, Leave::Failed { step, reason: error.problem })?
+                }
+                _ => Vec::new(),
+            };
+        }
+        Ok(())
+    }
+
+    /// A step is over: devices that failed are tried again, and those that are ready join.
+    fn boundary(&mut self, step: u64) -> Result<()> {
+        while let Ok(answer) = self.answers.try_recv() {
+            self.hear_between(answer, step)?;
+        }
+        for worker in 0..self.seats.len() {
+            let failed =
+                matches!(self.membership.standing(worker), Some(Standing::Gone(Leave::Failed { .. })));
+            if failed && self.seats[worker].retry_step <= step {
+                let entry = self.seats[worker].entry.clone();
+                self.seats[worker].orders = self.begin(worker, &entry);
+                self.seats[worker].life = self.lives;
+                self.seats[worker].retries += 1;
+                self.seats[worker].retry_step = step + (RETRY_STEPS << self.seats[worker].retries.min(20));
+            }
+        }
+        for change in self.membership.boundary(step) {
+            if let Change::Joined { worker, step } = change {
+                let reason = format!("{} joins after step {step}", self.seats[worker].name);
+                self.changes.push(Happening { kind: "device_joined", reason });
+                self.seats[worker].speed = Speed::default();
+            }
+        }
+        Ok(())
+    }
+
+    /// News while nobody owes anything: a device that was gone is ready again, or one fails on its way in.
+    fn hear_between(&mut self, answer: Answer, step: u64) -> Result<()> {
+        let seat = &self.seats[answer.worker];
+        if seat.life != answer.life {
+            return Ok(());
+        }
+        let is_gone = matches!(self.membership.standing(answer.worker), Some(Standing::Gone(_)));
+        match answer.news {
+            News::Ready | News::Piece(_) if is_gone => {
+                self.membership.announce(answer.worker);
+            }
+            News::Failed(error) | News::Absent(error) if !is_gone => {
+                self.leave(answer.worker, Leave::Failed { step, reason: error.problem })?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A device takes part no more. Returns what it owed.
+    fn leave(&mut self, worker: usize, leave: Leave) -> Result<Vec<Range<usize>>> {
+        let (step, seat) = (step_of(&leave), &mut self.seats[worker]);
+        let reason = format!("{} {leave}", seat.name);
+        let left = self.membership.leave(worker, leave).map_err(|lost| all_lost(&lost, &self.seats, step));
+        if !matches!(left, Ok(None)) {
+            self.changes.push(Happening { kind: "device_lost", reason });
+        }
+        left?;
+        let seat = &mut self.seats[worker];
+        seat.retry_step = seat.retry_step.max(step + RETRY_STEPS);
+        Ok(std::mem::take(&mut seat.owes))
+    }
+}
+
+/// The divisions that a log knows of steps after `step`.
+fn recorded(history: &[Event], step: u64) -> BTreeMap<u64, Vec<Piece>> {
+    let divided = history.iter().filter_map(|event| match event {
+        Event::Exchange(exchange) if exchange.step > step && !exchange.pieces.is_empty() => {
+            Some((exchange.step - 1, exchange.pieces.clone()))
+        }
+        _ => None,
+    });
+    divided.collect()
+}
+
+fn price(run: &RunSpec, entry: &str) -> Option<f64> {
+    let price = run.price.as_ref()?;
+    Some(price.devices.get(entry).copied().unwrap_or(price.per_hour))
+}
+
+fn step_of(leave: &Leave) -> u64 {
+    match leave {
+        Leave::Failed { step, .. } | Leave::Hung { step, .. } | Leave::Removed { step } => *step,
+    }
+}
+
+fn all_lost(lost: &AllLost, seats: &[Seat], step: u64) -> Error {
+    let reasons: Vec<String> = seats
+        .iter()
+        .zip(&lost.reasons)
+        .map(|(seat, reason)| {
+            format!("{}: {}", seat.name, reason.split_once(' ').map_or("", |(_, rest)| rest))
+        })
+        .collect();
+    let problem = format!("all devices are lost after step {step}: {}", reasons.join("; "));
+    let hint = "run the same command again: it goes on from the checkpoint, on the devices that then answer";
+    Error { is_device: true, ..Error::new(problem, hint) }
+}
