@@ -42,7 +42,7 @@ sequences = 4
 every = 5
 [device]
 name = "torch:cpu"
-threads = 2
+threads = 1
 "#,
         folder.display(),
         text.display()

@@ -218,7 +218,7 @@ fn the_cpu_agrees_with_pytorch_in_f32() {
 #[cfg(unix)]
 #[test]
 fn torch_agrees_with_pytorch_in_f32_and_no_tensor_of_its_is_left_behind() {
-    let device = match Torch::open("torch:cpu", Options { threads: 2, ..Options::default() }) {
+    let device = match Torch::open("torch:cpu", Options { threads: 1, ..Options::default() }) {
         Ok(backend) => Device::new(backend),
         Err(error) => return println!("skipped: {error}"),
     };
