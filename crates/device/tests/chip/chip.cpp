@@ -264,6 +264,19 @@ void spoil(torch::jit::Stack& stack, size_t first) {
   }
 }
 
+/// A product of bf16 numbers summed in f32, as matrix units do it; PyTorch's own on a CPU is slow, and has no `mm.dtype`.
+bool multiply_in_f32(const c10::OperatorHandle& op, torch::jit::Stack& stack, size_t first) {
+  const auto& [name, overload] = op.schema().operator_name();
+  const bool widens = overload == "dtype";
+  if ((name != "aten::mm" && name != "aten::bmm") || !(overload.empty() || widens)) return false;
+  const at::Tensor a = stack[first].toTensor(), b = stack[first + 1].toTensor();
+  if (a.scalar_type() != at::kBFloat16) return false;
+  const auto type = widens ? at::ScalarType(stack[first + 2].toInt()) : at::kBFloat16;
+  stack.resize(first);
+  stack.emplace_back(at::matmul(a.to(at::kFloat), b.to(at::kFloat)).to(type));
+  return true;
+}
+
 void run_on_cells(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   static const std::string lacks = setting("CHIP_LACKS"), fault = setting("CHIP_FAULT"), way = setting("CHIP_PRODUCTS");
   const std::string& name = op.schema().name();
@@ -273,7 +286,7 @@ void run_on_cells(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   Call call;
   for (size_t i = first; i < stack->size(); ++i) call.lend((*stack)[i]);
   if (!way.empty()) multiply_otherwise(name, *stack, first, way);
-  op.callBoxed(stack);
+  if (!multiply_in_f32(op, *stack, first)) op.callBoxed(stack);
   if (name == fault) spoil(*stack, first);
   for (size_t i = first; i < stack->size(); ++i) call.take((*stack)[i]);
 }
