@@ -13,7 +13,7 @@ pub(super) fn fill(torch: &Torch, out: &Tensor, value: f64) -> Result<(), Words>
         Kind::F32 => torch.floats(out)?.fill(value),
         // The bits of whole zeros are those of zero.
         Kind::I32 | Kind::F64 if value == 0.0 => {
-            let (slot, first_bytes, bytes) = out.place();
+            let (slot, first_bytes, bytes) = torch.written(out).place();
             torch.with_slot(slot, |slot| slot.shaped(&[bytes as i64 / 4], first_bytes / 4))?.fill(0.0)
         }
         Kind::I32 => {

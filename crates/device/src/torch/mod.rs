@@ -16,6 +16,7 @@ mod dispatch;
 mod elementwise;
 mod embedding;
 mod grouped_matmul;
+mod known;
 mod library;
 mod matmul;
 mod norm_head;
@@ -36,6 +37,7 @@ use crate::op::Op;
 use crate::precision::Precision;
 use crate::tensor::{Kind, Tensor};
 use aten::{Aten, Dtype};
+use known::Known;
 use library::{Symbols, unsupported};
 use rope::RopeTable;
 use routes::Routes;
@@ -72,6 +74,7 @@ pub struct Torch {
 #[derive(Default)]
 struct State {
     memory: MemoryUse,
+    known: Known,
     rope: HashMap<(usize, u64), Arc<RopeTable>>,
     /// 0, 1, 2, ... as i64.
     counting: Option<(usize, Arc<Value>)>,
@@ -253,16 +256,28 @@ impl Torch {
         narrow.set(values)?;
         // Through a copy of the same bits: not every chip can give a view another type.
         let bits = self.aten().view_dtype(&narrow, Dtype(self.torch.dtypes.f32))?;
-        let (slot, first_bytes, _) = tensor.place();
+        let (slot, first_bytes, _) = self.written(tensor).place();
         self.with_slot(slot, |slot| slot.shaped(&sizes(tensor.shape()), first_bytes / 4))?.set(&bits)
     }
 
-    /// Whole numbers on the host. Waits for the device.
-    fn integers(&self, tensor: &Tensor) -> std::result::Result<Vec<i32>, Words> {
+    /// Whole numbers on the host. Waits for the device the first time.
+    fn integers(&self, tensor: &Tensor) -> std::result::Result<Arc<[i32]>, Words> {
+        if let Some(known) = self.state().known.get(tensor) {
+            return Ok(known);
+        }
         let (slot, first_bytes, bytes) = tensor.place();
         let mut numbers = vec![0; bytes];
         self.copy_out(slot, first_bytes, &mut numbers)?;
-        Ok(numbers.chunks_exact(4).map(|b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect())
+        let numbers: Arc<[i32]> =
+            numbers.chunks_exact(4).map(|b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect();
+        self.state().known.insert(tensor, numbers.clone());
+        Ok(numbers)
+    }
+
+    /// A tensor that is about to be written to: what the host knows of it is so no longer.
+    fn written<'a>(&self, tensor: &'a Tensor) -> &'a Tensor {
+        self.state().known.forget(tensor.place().0);
+        tensor
     }
 
     fn empty(&self, sizes: &[i64], dtype: i32) -> std::result::Result<Value, Words> {
@@ -378,7 +393,10 @@ impl Backend for Torch {
 
     fn release(&self, slot: Slot, bytes: usize) {
         self.prepare_thread();
-        self.state().memory.now_bytes -= bytes as u64;
+        let mut state = self.state();
+        state.memory.now_bytes -= bytes as u64;
+        state.known.forget(slot);
+        drop(state);
         drop(Value::from_number(self.torch, slot.0));
     }
 
@@ -388,6 +406,7 @@ impl Backend for Torch {
         if count == 0 {
             return Ok(());
         }
+        self.state().known.forget(slot);
         let data = from_host.as_ptr().cast_mut().cast();
         // SAFETY: only read, and the copy waits, so it is done before `from_host` can go.
         let host = unsafe { Value::on_host(self.torch, data, count, self.torch.dtypes.f32) };

@@ -49,7 +49,7 @@ fn table(
     rotary_width: usize,
     theta: f64,
 ) -> Result<Arc<RopeTable>, Words> {
-    let most = torch.integers(positions_t)?.into_iter().max().unwrap_or(0);
+    let most = torch.integers(positions_t)?.iter().copied().max().unwrap_or(0);
     let needed =
         usize::try_from(most).map_err(|_| format!("a position is {most}, but must be at least 0"))? + 1;
     let key = (rotary_width, theta.to_bits());

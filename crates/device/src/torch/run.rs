@@ -56,7 +56,7 @@ pub(super) fn run(torch: &Torch, op: Op<'_>) -> Result<(), Words> {
         Op::Moments { x, out_2 } => sums::moments(torch, x, out_2),
         Op::BalanceBias { loads_e, bias_e, rate } => balance_bias::step(torch, loads_e, bias_e, rate),
         Op::Add { x, out } => elementwise::add(torch, x, out),
-        Op::Copy { x, out } => torch.flat(out)?.set(&torch.flat(x)?),
+        Op::Copy { x, out } => torch.flat(torch.written(out))?.set(&torch.flat(x)?),
         Op::Fill { out, value } => elementwise::fill(torch, out, value),
     }
 }

@@ -52,3 +52,26 @@ fn torch_passes_the_suite_in_bf16() {
         assert_conforms(Options { precision: Precision::Bf16, composed_only, ..Options::default() });
     }
 }
+
+/// Where experts' rows end is read once and remembered, until it is written to.
+#[test]
+fn ends_that_change_are_read_again() {
+    let Some(device) = open(Options::default()) else { return };
+    let x = device.floats(&[1.0, 1.0], &[2, 1], Kind::F32).unwrap();
+    let w = device.floats(&[10.0, 20.0], &[2, 1, 1], Kind::F32).unwrap();
+    let ends = device.integers(&[1, 2], &[2]).unwrap();
+    let all_to = |first: i32| device.integers(&[first, 2], &[2]).unwrap();
+    let product = || ops::grouped_matmul(&x, &w, &ends, false).unwrap().to_floats().unwrap();
+    assert_eq!(product(), [10.0, 20.0]);
+    ends.write_integers(&[2, 2]).unwrap();
+    assert_eq!(product(), [10.0, 10.0]);
+    ops::copy(&ends, &all_to(0)).unwrap();
+    assert_eq!(product(), [20.0, 20.0]);
+    ops::fill(&ends, 2.0).unwrap();
+    assert_eq!(product(), [10.0, 10.0]);
+    ops::fill(&ends, 0.0).unwrap();
+    assert_eq!(product(), [0.0, 0.0]);
+    ends.write_integers(&[2, 1]).unwrap();
+    let refused = ops::grouped_matmul(&x, &w, &ends, false).unwrap_err().to_string();
+    assert!(refused.contains("`grouped_matmul`: ends are [2, 1]"), "{refused}");
+}
