@@ -1,13 +1,12 @@
 //! `lingot plan`: what a search for the cheapest fleet found, as a table with reasons and as a report to look at.
 
-mod answer;
 mod html;
 mod svg;
 mod text;
 
 use crate::failure::{Code, Failure, Result};
 use crate::json;
-use answer::{Answer, Plan};
+use lingot_plan::answer::{Answer, Plan};
 use std::fs;
 use std::path::{Path, PathBuf};
 

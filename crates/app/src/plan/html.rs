@@ -1,8 +1,8 @@
 //! The report of `lingot plan` as one HTML file that needs nothing else: no script, no font, no picture from elsewhere.
 
-use super::answer::{Answer, Memory, Plan, Share};
 use super::svg::{Axis, Point, bar, escape, plot};
 use crate::terminal::{amount, bytes, count};
+use lingot_plan::answer::{Answer, Memory, Plan, Share};
 
 const STYLE: &str = include_str!("report.css");
 
@@ -177,7 +177,7 @@ fn independence(answer: &Answer) -> String {
 }
 
 fn rejected(answer: &Answer) -> String {
-    let row = |row: &super::answer::Rejected| {
+    let row = |row: &lingot_plan::answer::Rejected| {
         vec![row.family.clone(), row.reason.clone(), row.found.clone(), row.limit.clone()]
     };
     let rows: Vec<Vec<String>> = answer.rejected.iter().map(row).collect();

@@ -1,9 +1,9 @@
 //! An answer for people: the best plan, why each other one lost, and what independence costs.
 
-use super::answer::{Answer, Plan};
 use super::html::time;
 use crate::ledger::table;
 use crate::terminal::{amount, bytes, count};
+use lingot_plan::answer::{Answer, Plan};
 
 pub fn text(answer: &Answer) -> String {
     let mut text = format!(

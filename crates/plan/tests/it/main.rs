@@ -1,5 +1,7 @@
 //! The planner from outside: its catalogue and its requests.
 
+mod search;
+
 use lingot_plan::{Catalogue, Request};
 
 #[test]

@@ -1,10 +1,11 @@
 //! What a search found, as it is printed, written as JSON and drawn: the object of `lingot plan --json`.
 
+use crate::money::Money;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The answer to a request. Every key is always there; `docs/json.md` is the reference.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Answer {
     pub model: String,
     pub parameters: u64,
@@ -27,20 +28,20 @@ pub struct Answer {
     pub assumptions: Vec<String>,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Binding {
     pub constraint: String,
     pub change: String,
 }
 
 /// One fleet with one layout.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Plan {
     pub name: String,
     pub fleet: Vec<Chips>,
     /// How the model lies on the fleet, in words.
     pub layout: String,
-    pub cost: Cost,
+    pub cost: Money,
     pub seconds: f64,
     pub tokens_per_s: f64,
     /// A sentence: why it is not the best; empty for the best.
@@ -51,27 +52,21 @@ pub struct Plan {
     pub memory: Vec<Memory>,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Chips {
     pub chip: String,
     pub vendor: String,
     pub count: u64,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Cost {
-    pub amount: f64,
-    pub currency: String,
-}
-
 /// A part of a whole, in seconds or bytes.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Share {
     pub part: String,
     pub amount: f64,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Memory {
     pub chip: String,
     pub has_bytes: f64,
@@ -79,7 +74,7 @@ pub struct Memory {
 }
 
 /// A family of plans that was ruled out, with both numbers in the reason.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Rejected {
     pub family: String,
     pub reason: String,
@@ -88,7 +83,7 @@ pub struct Rejected {
 }
 
 /// What it costs to do without a vendor.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Independence {
     pub vendor: String,
     /// The best plan of all.

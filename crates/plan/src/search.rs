@@ -1,0 +1,244 @@
+//! The best fleet: branch and bound over boxes of counts and windows of the step's time, best bound first.
+//!
+//! In a window, a fleet's step takes at least the window's start, and what it costs per second is at least what the
+//! cheapest fractional fleet costs that meets the window's end (`cover`). Windows are halved until they are narrow,
+//! then boxes are cut where the fractional fleet is no whole number. Rounding that fleet up gives the fleets to beat.
+
+use crate::cover::{Bounds, cover, steps_between};
+use crate::fleet::{Fleet, Question, ROUNDING};
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+/// What is made least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Least {
+    Money,
+    Seconds,
+}
+
+/// How much may be spent on a search.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Effort {
+    /// Boxes looked at.
+    pub boxes: usize,
+    /// A fleet this close to the best, as a share, is good enough.
+    pub gap: f64,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    pub best: Option<Fleet>,
+    /// No fleet is better by more than this share; 0 where the best is proven to be it.
+    pub gap: f64,
+    pub boxes: usize,
+    /// There is nothing better, or nothing at all, that was not looked at.
+    pub is_complete: bool,
+}
+
+impl Effort {
+    /// Until there is proof.
+    pub const PROOF: Effort = Effort { boxes: usize::MAX, gap: 0.0 };
+}
+
+/// Windows of time are halved until their ends differ by this share of what one replica changes, and no further than
+/// the second share.
+const NARROW: [f64; 2] = [0.25, 5e-4];
+
+/// The best fleet that keeps the constraints.
+pub fn search(question: &Question, least: Least, effort: Effort) -> Found {
+    Search { question, least, best: None, heap: BinaryHeap::new() }.run(effort)
+}
+
+struct Search<'a> {
+    question: &'a Question,
+    least: Least,
+    best: Option<Fleet>,
+    heap: BinaryHeap<Node>,
+}
+
+/// Fleets of one family within a box whose step takes between `from_s` and `to_s`, exchange left out.
+struct Node {
+    bound: f64,
+    family: usize,
+    bounds: Bounds,
+    from_s: f64,
+    to_s: f64,
+    /// The cheapest fractional fleet.
+    counts: Vec<f64>,
+}
+
+impl Search<'_> {
+    fn run(mut self, effort: Effort) -> Found {
+        for family in 0..self.question.families.len() {
+            let bounds = Bounds::all(self.question);
+            let slowest = |at: f64, way: &crate::fleet::Way| {
+                at.max(self.question.batch_tokens / way.tokens_s + way.fixed_s + way.least_s)
+            };
+            let to_s = self.question.ways.iter().fold(0.0, slowest);
+            self.look(family, bounds, 0.0, to_s);
+        }
+        let mut boxes = 0;
+        while let Some(node) = self.heap.pop() {
+            let best = self.best.as_ref().map_or(f64::INFINITY, |best| self.value(best));
+            if node.bound >= best * (1.0 - effort.gap.max(ROUNDING)) || boxes >= effort.boxes {
+                let gap = if node.bound >= best * (1.0 - ROUNDING) { 0.0 } else { 1.0 - node.bound / best };
+                let is_complete = self.best.is_some();
+                return Found { best: self.best, gap, boxes, is_complete };
+            }
+            boxes += 1;
+            self.divide(&node);
+        }
+        Found { best: self.best, gap: 0.0, boxes, is_complete: true }
+    }
+
+    fn value(&self, fleet: &Fleet) -> f64 {
+        match self.least {
+            Least::Money => fleet.money,
+            Least::Seconds => fleet.seconds,
+        }
+    }
+
+    /// Bounds what a box and a window can hold; keeps it if that may be better than the best.
+    fn look(&mut self, family: usize, mut bounds: Bounds, mut from_s: f64, mut to_s: f64) {
+        let question = self.question;
+        if !bounds.tighten(question) {
+            return;
+        }
+        if bounds.is_point() {
+            self.offer(family, &bounds.low);
+            return;
+        }
+        let agree = question.families[family];
+        let low = || question.ways.iter().zip(&bounds.low).filter(|(_, low)| **low > 0);
+        let greatest =
+            |of: &dyn Fn(&crate::fleet::Way) -> f64| low().map(|(way, _)| of(way)).fold(0.0, f64::max);
+        let is_alone = low().map(|(_, low)| *low).sum::<u32>() < 2;
+        let exchange_s =
+            if is_alone { 0.0 } else { greatest(&|way| way.exchange_s) / agree.steps_per_exchange };
+        let least_s = if agree.is_gated { greatest(&|way| way.least_s) } else { 0.0 };
+        let failures_s: f64 = low().map(|(way, low)| f64::from(*low) * way.failures_s).sum();
+        let longest_s = question.deadline_s.map_or(f64::INFINITY, |deadline_s| {
+            deadline_s / (question.steps * question.stretch(failures_s)) - exchange_s
+        });
+        let [shortest, longest] = steps_between(question, &bounds);
+        from_s = from_s.max(least_s).max(shortest);
+        to_s = to_s.min(longest_s).min(longest.max(if agree.is_gated { f64::INFINITY } else { 0.0 }));
+        if from_s > to_s * (1.0 + ROUNDING) {
+            return;
+        }
+        if agree.is_gated && !self.drop_slow(&mut bounds, to_s) {
+            return;
+        }
+        let Some(cheapest) = cover(question, &bounds, to_s, &|way| way.price_s) else { return };
+        let failures = cover(question, &bounds, to_s, &|way| way.failures_s).map_or(0.0, |cover| cover.sum);
+        let seconds = question.steps * question.stretch(failures) * (from_s + exchange_s);
+        let money = seconds * cheapest.sum;
+        if !self.may_hold(&bounds, seconds, money) {
+            return;
+        }
+        self.round(family, &bounds, &cheapest.counts);
+        let bound = if self.least == Least::Money { money } else { seconds };
+        if self.best.as_ref().is_none_or(|best| bound < self.value(best) * (1.0 - ROUNDING)) {
+            self.heap.push(Node { bound, family, bounds, from_s, to_s, counts: cheapest.counts });
+        }
+    }
+
+    /// Takes out replicas whose smallest share takes longer than the step; false where one of them has to be there.
+    fn drop_slow(&self, bounds: &mut Bounds, to_s: f64) -> bool {
+        for (at, way) in self.question.ways.iter().enumerate() {
+            if way.least_s > to_s * (1.0 + ROUNDING) {
+                bounds.high[at] = 0;
+            }
+        }
+        bounds.low.iter().zip(&bounds.high).all(|(low, high)| low <= high)
+    }
+
+    /// Whether a box of such bounds may hold a fleet that is allowed.
+    fn may_hold(&self, bounds: &Bounds, seconds: f64, money: f64) -> bool {
+        let question = self.question;
+        let above = 1.0 + ROUNDING;
+        question.deadline_s.is_none_or(|deadline_s| seconds <= deadline_s * above)
+            && question.budget.is_none_or(|budget| money <= budget * above)
+            && question.caps.iter().all(|cap| {
+                let mixed: Vec<u32> = question
+                    .ways
+                    .iter()
+                    .enumerate()
+                    .map(|(at, way)| if cap.counts[way.chip] { bounds.low[at] } else { bounds.high[at] })
+                    .collect();
+                let share = question.share(&mixed, cap);
+                share.is_nan() || share <= cap.share + 2.0 * ROUNDING
+            })
+    }
+
+    /// Whole fleets near a fractional one.
+    fn round(&mut self, family: usize, bounds: &Bounds, counts: &[f64]) {
+        let up: Vec<u32> = counts
+            .iter()
+            .zip(&bounds.high)
+            .map(|(count, high)| ((count - 1e-9).ceil() as u32).min(*high))
+            .collect();
+        self.offer(family, &up);
+    }
+
+    fn offer(&mut self, family: usize, counts: &[u32]) {
+        let Some(fleet) = self.question.evaluate(family, counts) else { return };
+        let key = |fleet: &Fleet| match self.least {
+            Least::Money => (fleet.money, fleet.seconds),
+            Least::Seconds => (fleet.seconds, fleet.money),
+        };
+        if self.question.allows(&fleet) && self.best.as_ref().is_none_or(|best| key(&fleet) < key(best)) {
+            self.best = Some(fleet);
+        }
+    }
+
+    fn divide(&mut self, node: &Node) {
+        let replica = NARROW[0] / (1.0 + node.counts.iter().sum::<f64>());
+        if node.to_s > node.from_s * (1.0 + replica.max(NARROW[1])) {
+            let middle = (node.from_s.max(node.to_s * 1e-9) * node.to_s).sqrt();
+            self.look(node.family, node.bounds.clone(), node.from_s, middle);
+            self.look(node.family, node.bounds.clone(), middle, node.to_s);
+            return;
+        }
+        let fraction = |count: f64| (count - count.round()).abs();
+        let broken = node.counts.iter().position(|&count| fraction(count) > 1e-6);
+        let (at, last) = broken.map_or_else(
+            || {
+                let width = |at: usize| {
+                    f64::from(node.bounds.high[at] - node.bounds.low[at]) * self.question.ways[at].tokens_s
+                };
+                let widest =
+                    (0..node.counts.len()).max_by(|&a, &b| width(a).total_cmp(&width(b))).unwrap_or(0);
+                (widest, node.bounds.low[widest] + (node.bounds.high[widest] - node.bounds.low[widest]) / 2)
+            },
+            |at| (at, node.counts[at].floor() as u32),
+        );
+        let (mut below, mut above) = (node.bounds.clone(), node.bounds.clone());
+        below.high[at] = last;
+        above.low[at] = last + 1;
+        self.look(node.family, below, node.from_s, node.to_s);
+        self.look(node.family, above, node.from_s, node.to_s);
+    }
+}
+
+/// The least bound comes first.
+impl Ord for Node {
+    fn cmp(&self, other: &Node) -> Ordering {
+        other.bound.total_cmp(&self.bound)
+    }
+}
+
+impl PartialOrd for Node {
+    fn partial_cmp(&self, other: &Node) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Node {
+    fn eq(&self, other: &Node) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Node {}
