@@ -2,6 +2,7 @@
 
 use crate::curve::CurveReport;
 use crate::modules::ModulesReport;
+use crate::picture;
 use lingot_device::conformance::Verdict;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
@@ -35,6 +36,9 @@ pub struct Certificate {
     pub reference: Side,
     pub candidate: Side,
     pub precision: String,
+    /// Where it is not the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference_precision: Option<String>,
     pub seed: u64,
     pub ops: Vec<OpReport>,
     pub modules: Vec<ModulesReport>,
@@ -95,6 +99,12 @@ impl Certificate {
         });
         let curve = self.curve.iter().chain(&self.moved).find(|curve| !curve.passed).map(|curve| {
             let at = curve.parted_at.map_or(String::new(), |step| format!(", from step {step} on"));
+            if let Some(held_out) = &curve.held_out {
+                return format!(
+                    "run {}: held-out losses differ by {:e}, bound {:e}, other seeds by {:e}",
+                    curve.model, held_out.difference, curve.bound, held_out.seed_noise
+                );
+            }
             format!(
                 "model {}: losses differ by {:e} in the mean, bound {:e}{at}",
                 curve.model, curve.mean, curve.bound
@@ -105,6 +115,12 @@ impl Certificate {
         self
     }
 
+    /// Of the device, and of the reference where it has another.
+    pub fn precisions(&self) -> String {
+        let reference = self.reference_precision.as_ref().filter(|other| **other != self.precision);
+        reference.map_or(self.precision.clone(), |other| format!("{} (reference {other})", self.precision))
+    }
+
     /// A page in Markdown, its plots in SVG files beside it: (file name, content) of each.
     pub fn page(&self) -> Vec<(String, String)> {
         let mut text = format!(
@@ -112,7 +128,7 @@ impl Certificate {
             self.candidate.device,
             self.reference.device,
             if self.passed { "Passed" } else { "Failed" },
-            self.precision,
+            self.precisions(),
             self.seed,
             self.lingot
         );
@@ -127,7 +143,7 @@ impl Certificate {
             for curve in curves {
                 let name = format!("{label}-{}.svg", curve.model);
                 let _ = writeln!(text, "![{label} of {}]({name})\n", curve.model);
-                files.push((name, svg(curve)));
+                files.push((name, picture::svg(curve)));
             }
         }
         files.push(("certificate.md".into(), text));
@@ -177,61 +193,41 @@ impl Certificate {
         }
         for (label, curves) in [("Curve", &self.curve), ("Move", &self.moved)] {
             if !curves.is_empty() {
-                let _ = writeln!(text, "{heading} {label}: relative difference of losses\n");
-                text += "| model | steps | mean     | signed    | max      | bound    | between seeds | verdict |\n";
-                text += "|-------|-------|----------|-----------|----------|----------|---------------|---------|\n";
-                for curve in curves {
-                    let _ = writeln!(
-                        text,
-                        "| {:<5} | {:>5} | {:>8.2e} | {:>9.2e} | {:>8.2e} | {:>8.0e} | {:>13.2e} | {:<7} |",
-                        curve.model,
-                        curve.steps,
-                        curve.mean,
-                        curve.signed_mean,
-                        curve.max,
-                        curve.bound,
-                        curve.seed_noise,
-                        verdict(curve.passed)
-                    );
-                }
-                text += "\n";
+                curve_table(&mut text, &format!("{heading} {label}"), curves);
             }
         }
         text
     }
 }
 
-fn verdict(passed: bool) -> &'static str {
-    if passed { "passed" } else { "FAILED" }
+fn curve_table(text: &mut String, heading: &str, curves: &[CurveReport]) {
+    let _ = writeln!(text, "{heading}: relative difference of losses\n");
+    *text += "| model | steps | mean     | signed    | max      | bound    | between seeds | verdict |\n";
+    *text += "|-------|-------|----------|-----------|----------|----------|---------------|---------|\n";
+    for curve in curves {
+        let _ = writeln!(
+            text,
+            "| {:<5} | {:>5} | {:>8.2e} | {:>9.2e} | {:>8.2e} | {:>8.0e} | {:>13.2e} | {:<7} |",
+            curve.model,
+            curve.steps,
+            curve.mean,
+            curve.signed_mean,
+            curve.max,
+            curve.bound,
+            curve.seed_noise,
+            verdict(curve.passed)
+        );
+    }
+    for held_out in curves.iter().filter_map(|curve| curve.held_out.as_ref()) {
+        let _ = writeln!(
+            text,
+            "\nHeld-out loss {:.4}, on the reference {:.4}: they differ by {:.2e}, other seeds by {:.2e}.",
+            held_out.candidate, held_out.reference, held_out.difference, held_out.seed_noise
+        );
+    }
+    *text += "\n";
 }
 
-/// The reference's loss as a broad grey line, the candidate's as a thin one on it.
-fn svg(curve: &CurveReport) -> String {
-    let all = || curve.reference.iter().chain(&curve.candidate).filter(|loss| loss.is_finite());
-    let low = all().copied().fold(f64::INFINITY, f64::min);
-    let high = all().copied().fold(f64::NEG_INFINITY, f64::max).max(low + 1e-9);
-    let line = |losses: &[f64], style: &str| {
-        let count = losses.len().max(2) - 1;
-        let points: Vec<String> = losses
-            .iter()
-            .enumerate()
-            .filter(|(_, loss)| loss.is_finite())
-            .map(|(step, loss)| {
-                let x = 40.0 + 580.0 * step as f64 / count as f64;
-                format!("{x:.1},{:.1}", 20.0 + 240.0 * (high - loss) / (high - low))
-            })
-            .collect();
-        format!("<polyline fill=\"none\" {style} points=\"{}\"/>\n", points.join(" "))
-    };
-    format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 640 290\" font-family=\"sans-serif\" font-size=\"11\">\n\
-         <rect width=\"640\" height=\"290\" fill=\"white\"/>\n{}{}\
-         <text x=\"4\" y=\"24\">{high:.2}</text><text x=\"4\" y=\"262\">{low:.2}</text>\n\
-         <text x=\"40\" y=\"280\">0</text><text x=\"560\" y=\"280\">{} steps</text>\n\
-         <text x=\"300\" y=\"14\">loss of {}: reference (grey), candidate (blue)</text>\n</svg>\n",
-        line(&curve.reference, "stroke=\"#bbb\" stroke-width=\"4\""),
-        line(&curve.candidate, "stroke=\"#06c\" stroke-width=\"1\""),
-        curve.steps,
-        curve.model
-    )
+fn verdict(passed: bool) -> &'static str {
+    if passed { "passed" } else { "FAILED" }
 }

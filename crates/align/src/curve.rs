@@ -16,6 +16,9 @@ pub fn bound(precision: Precision) -> f64 {
     }
 }
 
+/// Points that a report keeps of a curve.
+const POINTS: usize = 250;
+
 /// How one model's loss fared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CurveReport {
@@ -27,14 +30,33 @@ pub struct CurveReport {
     pub max_step: u64,
     /// The mean with its sign: a device that is wrong on one side has one.
     pub signed_mean: f64,
-    /// The same mean between two seeds of initial weights on the reference.
+    /// The same mean between each two seeds on the reference, and the mean of these.
+    pub seed_noises: Vec<f64>,
     pub seed_noise: f64,
     pub bound: f64,
     pub passed: bool,
     /// First step with a difference beyond the bound for its running mean over 50 steps.
     pub parted_at: Option<u64>,
+    /// Of a run: its held-out losses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<HeldOutReport>,
+    /// Every so many steps the losses are kept.
+    pub every: u64,
     pub reference: Vec<f64>,
     pub candidate: Vec<f64>,
+}
+
+/// The held-out losses at the end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeldOutReport {
+    pub reference: f64,
+    pub candidate: f64,
+    /// Of the same run with other seeds.
+    pub seeds: Vec<f64>,
+    /// `|candidate - reference| / reference`.
+    pub difference: f64,
+    /// The mean of that between each two seeds.
+    pub seed_noise: f64,
 }
 
 /// What to train and for how long.
@@ -46,8 +68,8 @@ pub struct CurvePlan {
     pub planted: Option<Planted>,
     /// Trained so far on the reference, then continued on the candidate.
     pub moved_at: Option<u64>,
-    /// Whether a second seed is trained, to see how much it differs.
-    pub with_noise: bool,
+    /// Seeds that are trained on the reference, to see how much they differ: 1 for none but its own.
+    pub seeds: u64,
 }
 
 /// Trains both models on both devices.
@@ -74,10 +96,10 @@ fn one(
     let CurvePlan { steps, seed, .. } = plan;
     let mut here = Trainer::new(spec, reference, seed, seed, Wiring(None))?;
     let mut there = Trainer::new(spec, candidate, seed, seed, Wiring(plan.planted))?;
-    let with_noise = plan.with_noise;
-    let other = with_noise.then(|| Trainer::new(spec, reference, seed + 1, seed, Wiring(None)));
-    let mut other = other.transpose()?;
-    let (mut losses, mut found, mut noise) = (vec![], vec![], 0.0);
+    let seeds = (1..plan.seeds).map(|other| Trainer::new(spec, reference, seed + other, seed, Wiring(None)));
+    let mut others = seeds.collect::<Result<Vec<_>>>()?;
+    let (mut losses, mut found) = (vec![], vec![]);
+    let mut noise = vec![vec![]; others.len()];
     let label = if plan.moved_at.is_some() { "move" } else { "curve" };
     for step in 0..steps {
         progress(&format!("{label} {name}"), step, steps);
@@ -88,39 +110,65 @@ fn one(
         let has_moved = plan.moved_at.is_none_or(|at| step >= at);
         losses.push(loss);
         found.push(if has_moved { there.step()? } else { loss });
-        if let Some(other) = &mut other {
-            noise += (other.step()? - loss).abs() / loss;
+        for (other, losses) in others.iter_mut().zip(&mut noise) {
+            losses.push(other.step()?);
         }
     }
-    Ok(report(name, losses, found, noise / steps as f64, bound(plan.precision)))
+    Ok(report(name, &losses, &found, &noise, bound(plan.precision)))
 }
 
-fn report(name: &str, reference: Vec<f64>, candidate: Vec<f64>, seed_noise: f64, bound: f64) -> CurveReport {
-    let relative: Vec<f64> = reference.iter().zip(&candidate).map(|(a, b)| (b - a) / a).collect();
-    let count = relative.len().max(1) as f64;
-    let mean = relative.iter().map(|x| x.abs()).sum::<f64>() / count;
-    let signed_mean = relative.iter().sum::<f64>() / count;
+/// Holds one curve against another, and against how far those of other seeds lie apart.
+pub(crate) fn report(
+    name: &str,
+    reference: &[f64],
+    candidate: &[f64],
+    others: &[Vec<f64>],
+    bound: f64,
+) -> CurveReport {
+    let relative = differences(reference, candidate);
     let (max_step, max) = relative
         .iter()
         .map(|x| x.abs())
         .enumerate()
         .fold((0, 0.0), |most, (step, x)| if x > most.1 { (step, x) } else { most });
-    let running = |window: &[f64]| window.iter().map(|x| x.abs()).sum::<f64>() / window.len() as f64;
+    let mean = mean_size(&relative);
     let parted_at =
-        relative.windows(50.min(relative.len().max(1))).position(|window| running(window) > bound);
+        relative.windows(50.min(relative.len().max(1))).position(|window| mean_size(window) > bound);
+    let seeds: Vec<&[f64]> = std::iter::once(reference).chain(others.iter().map(Vec::as_slice)).collect();
+    let seed_noises = between(&seeds, |a, b| mean_size(&differences(a, b)));
+    let every = reference.len().div_ceil(POINTS).max(1);
+    let kept = |losses: &[f64]| losses.iter().copied().step_by(every).collect();
     CurveReport {
         model: name.into(),
         steps: reference.len() as u64,
         mean,
         max,
         max_step: max_step as u64,
-        signed_mean,
-        seed_noise,
+        signed_mean: relative.iter().sum::<f64>() / relative.len().max(1) as f64,
+        seed_noise: mean_size(&seed_noises),
+        seed_noises,
         bound,
         // Not `>` negated: a loss that is not a number does not pass.
         passed: mean <= bound,
         parted_at: parted_at.map(|step| step as u64),
-        reference,
-        candidate,
+        held_out: None,
+        every: every as u64,
+        reference: kept(reference),
+        candidate: kept(candidate),
     }
+}
+
+/// Of each step, as a share of the first.
+fn differences(a: &[f64], b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| (b - a) / a).collect()
+}
+
+pub(crate) fn mean_size(values: &[f64]) -> f64 {
+    values.iter().map(|x| x.abs()).sum::<f64>() / values.len().max(1) as f64
+}
+
+/// `distance` of each two.
+pub(crate) fn between<T>(all: &[T], distance: impl Fn(&T, &T) -> f64) -> Vec<f64> {
+    let pairs = all.iter().enumerate().flat_map(|(i, a)| all[i + 1..].iter().map(move |b| (a, b)));
+    pairs.map(|(a, b)| distance(a, b)).collect()
 }

@@ -8,6 +8,8 @@ pub mod curve;
 pub mod faults;
 pub mod modules;
 mod operands;
+mod picture;
+pub mod run;
 pub mod self_test;
 pub mod task;
 pub mod trace;

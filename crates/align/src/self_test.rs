@@ -58,7 +58,7 @@ fn trial(device: &Device, precision: Precision, steps: u64, planted: Option<Plan
     let silent: Progress<'_> = &mut |_, _, _| ();
     let reports = modules::check(device, device, precision, 1, planted, silent)?;
     let fault = reports.into_iter().find_map(|report| report.fault);
-    let plan = CurvePlan { steps, seed: 1, precision, planted, moved_at: None, with_noise: false };
+    let plan = CurvePlan { steps, seed: 1, precision, planted, moved_at: None, seeds: 1 };
     let curves = curve::check(device, device, plan, silent)?;
     let curve = curves.iter().find(|curve| !curve.passed).map(|curve| curve.mean);
     let found =

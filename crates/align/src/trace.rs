@@ -19,7 +19,7 @@ pub struct Fault {
     pub op: String,
     /// The output or argument that differs.
     pub what: String,
-    /// A fingerprint of the op's inputs, as the reference saw them.
+    /// BLAKE3 of the op's inputs, as the reference saw them.
     pub inputs_hash: String,
     pub reference: String,
     pub candidate: String,
@@ -218,7 +218,7 @@ impl Entry {
             module: module.into(),
             op: self.op.into(),
             what: what.into(),
-            inputs_hash: format!("{:016x}", hash(&self.before)),
+            inputs_hash: hash(&self.before),
             reference: reference.into(),
             candidate: candidate.into(),
         }
@@ -306,8 +306,11 @@ fn worst(kind: Kind, found: &[u8], wanted: &[u8]) -> Worst {
     worst
 }
 
-/// FNV-1a over all bytes.
-fn hash(buffers: &[Vec<u8>]) -> u64 {
-    let step = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    buffers.iter().flatten().fold(0xcbf2_9ce4_8422_2325, step)
+/// BLAKE3 of all buffers, each after its length.
+fn hash(buffers: &[Vec<u8>]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for buffer in buffers {
+        hasher.update(&(buffer.len() as u64).to_le_bytes()).update(buffer);
+    }
+    hasher.finalize().to_hex().to_string()
 }

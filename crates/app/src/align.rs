@@ -6,6 +6,7 @@ use crate::plot;
 use crate::terminal::{Progress, Terminal};
 use lingot_align::certificate::{Certificate, Side, by_op};
 use lingot_align::curve::{self, CurvePlan, CurveReport};
+use lingot_align::run::{self as earlier, RunPlan};
 use lingot_align::{modules, self_test};
 use lingot_device::{Device, Precision, conformance};
 use lingot_spec::run::DeviceSpec;
@@ -26,9 +27,12 @@ pub struct Args {
     /// The device in question
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// What products round their operands to, on both
+    /// What products round their operands to
     #[arg(long, value_enum, default_value = "f32")]
     precision: Rounding,
+    /// The same of the reference device, where it is not the same
+    #[arg(long, value_enum)]
+    reference_precision: Option<Rounding>,
     #[arg(long, value_enum, default_value = "all")]
     level: Level,
     /// Steps of the curve and of the move
@@ -36,6 +40,12 @@ pub struct Args {
     steps: u64,
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Seeds whose curves show how much chance alone makes them differ, the first included
+    #[arg(long, default_value_t = 3)]
+    seeds: u64,
+    /// Train this run again on the device, and hold it against the run's log
+    #[arg(long, value_name = "FOLDER", conflicts_with = "self_test")]
+    run: Option<PathBuf>,
     /// CPU threads; 0 for all
     #[arg(long, default_value_t = 0)]
     threads: u32,
@@ -54,6 +64,8 @@ const EXAMPLES: &str = "\
 Examples:
   lingot align --level ops --device cpu
   lingot align --reference cpu --device torch:cpu --steps 2000 --out out/certificate
+  lingot align --reference-precision f32 --precision bf16 --level curve --steps 2000
+  lingot align --run out/quickstart --device torch:cuda:0 --precision bf16
   lingot align --self-test --json
 
 Exit codes: 0 aligned, 1 not aligned, 2 wrong input, 3 no device or no memory.";
@@ -89,18 +101,24 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<ExitCode> {
         return Err(Failure::input(problem, "a curve needs at least 2 steps, and 1000 to mean something"));
     }
     let progress = Progress::new(terminal);
-    let passed = if args.self_test { test_itself(args, &progress)? } else { certify(args, &progress)? };
+    let passed = match &args.run {
+        _ if args.self_test => test_itself(args, &progress)?,
+        Some(folder) => certify_run(args, folder, &progress)?,
+        None => certify(args, &progress)?,
+    };
     Ok(if passed { ExitCode::SUCCESS } else { Code::Failed.into() })
 }
 
-fn open(args: &Args, name: &str) -> Result<Device> {
-    let precision = args.precision.into();
+fn open(args: &Args, name: &str, rounding: Rounding) -> Result<Device> {
+    let precision = rounding.into();
     let spec = DeviceSpec { name: name.into(), threads: args.threads, precision, ..DeviceSpec::default() };
     Ok(devices::open(&spec)?)
 }
 
 fn certify(args: &Args, progress: &Progress) -> Result<bool> {
-    let (reference, device) = (open(args, &args.reference)?, open(args, &args.device)?);
+    let trusted = args.reference_precision.unwrap_or(args.precision);
+    let (reference, device) =
+        (open(args, &args.reference, trusted)?, open(args, &args.device, args.precision)?);
     let precision: Precision = args.precision.into();
     let tell =
         &mut |label: &str, done, total| progress.update(label, done, total, || format!("{done}/{total}"));
@@ -109,20 +127,7 @@ fn certify(args: &Args, progress: &Progress) -> Result<bool> {
         device: device.info().name.clone(),
         description: device.info().description.clone(),
     };
-    let mut certificate = Certificate {
-        format: 1,
-        lingot: env!("CARGO_PKG_VERSION").into(),
-        reference: side(&reference),
-        candidate: side(&device),
-        precision: precision.name().into(),
-        seed: args.seed,
-        ops: vec![],
-        modules: vec![],
-        curve: vec![],
-        moved: vec![],
-        passed: false,
-        fault: None,
-    };
+    let mut certificate = blank(args, side(&reference), side(&device));
     if has(Level::Ops) {
         let told = &mut |done, total| tell("ops", done as u64, total as u64);
         certificate.ops = by_op(&conformance::check_in(&device, precision, told)?);
@@ -131,7 +136,7 @@ fn certify(args: &Args, progress: &Progress) -> Result<bool> {
         certificate.modules = modules::check(&reference, &device, precision, args.seed, None, tell)?;
     }
     let (steps, seed) = (args.steps, args.seed);
-    let plan = CurvePlan { steps, seed, precision, planted: None, moved_at: None, with_noise: true };
+    let plan = CurvePlan { steps, seed, precision, planted: None, moved_at: None, seeds: args.seeds };
     if has(Level::Curve) {
         certificate.curve = curve::check(&reference, &device, plan, tell)?;
     }
@@ -139,8 +144,48 @@ fn certify(args: &Args, progress: &Progress) -> Result<bool> {
         let plan = CurvePlan { moved_at: Some(steps / 2), ..plan };
         certificate.moved = curve::check(&reference, &device, plan, tell)?;
     }
+    hand_over(args, certificate, args.out.as_deref())
+}
+
+/// The other trainings, the certificate and its page go into a folder of the run's, or into the one that is named.
+fn certify_run(args: &Args, folder: &Path, progress: &Progress) -> Result<bool> {
+    let out = args.out.clone().unwrap_or_else(|| folder.join("align"));
+    let plan = RunPlan {
+        folder: folder.into(),
+        out: out.clone(),
+        device: args.device.clone(),
+        precision: args.precision.into(),
+        threads: args.threads,
+        seeds: args.seeds,
+    };
+    let tell =
+        &mut |label: &str, done, total| progress.update(label, done, total, || format!("{done}/{total}"));
+    let (reference, candidate, curve) = earlier::check(&plan, tell)?;
+    hand_over(args, Certificate { curve: vec![curve], ..blank(args, reference, candidate) }, Some(&out))
+}
+
+fn blank(args: &Args, reference: Side, candidate: Side) -> Certificate {
+    let name = |rounding: Rounding| Precision::from(rounding).name().to_owned();
+    Certificate {
+        format: 1,
+        lingot: env!("CARGO_PKG_VERSION").into(),
+        reference,
+        candidate,
+        precision: name(args.precision),
+        reference_precision: args.reference_precision.map(name),
+        seed: args.seed,
+        ops: vec![],
+        modules: vec![],
+        curve: vec![],
+        moved: vec![],
+        passed: false,
+        fault: None,
+    }
+}
+
+fn hand_over(args: &Args, certificate: Certificate, folder: Option<&Path>) -> Result<bool> {
     let certificate = certificate.judge();
-    if let Some(folder) = &args.out {
+    if let Some(folder) = folder {
         write(folder, &certificate)?;
     }
     if args.json {
@@ -158,7 +203,7 @@ fn text(certificate: &Certificate) -> String {
     }
     let verdict = if certificate.passed { "aligned" } else { "NOT aligned" };
     let (a, b) = (&certificate.reference.device, &certificate.candidate.device);
-    text += &format!("{b} with {a} in {}: {verdict}\n", certificate.precision);
+    text += &format!("{b} with {a} in {}: {verdict}\n", certificate.precisions());
     if let Some(fault) = &certificate.fault {
         text += &format!("First at fault: {fault}\n");
     }
@@ -167,7 +212,8 @@ fn text(certificate: &Certificate) -> String {
 
 fn drawn(curve: &CurveReport) -> String {
     let points = |losses: &[f64], every: usize| -> Vec<(u64, f64)> {
-        losses.iter().enumerate().step_by(every).map(|(step, &loss)| (step as u64, loss)).collect()
+        let of_step = |(index, &loss): (usize, &f64)| (index as u64 * curve.every, loss);
+        losses.iter().enumerate().step_by(every).map(of_step).collect()
     };
     plot::losses(&points(&curve.reference, 1), &points(&curve.candidate, (curve.candidate.len() / 12).max(1)))
 }
@@ -185,7 +231,7 @@ fn write(folder: &Path, certificate: &Certificate) -> Result<()> {
 }
 
 fn test_itself(args: &Args, progress: &Progress) -> Result<bool> {
-    let device = open(args, &args.device)?;
+    let device = open(args, &args.device, args.precision)?;
     let tell =
         &mut |label: &str, done, total| progress.update(label, done, total, || format!("{done}/{total}"));
     let found = self_test::run(&device, args.precision.into(), args.steps.min(300), tell)?;

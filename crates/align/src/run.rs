@@ -1,0 +1,126 @@
+//! A run that there is already, trained again on another device or in another precision, from its own text.
+//!
+//! The reference is the run's log. A real run amplifies rounding: after some hundred steps two sound devices have other
+//! weights of the same quality. So its verdict is about that quality: the held-out losses must lie as close together as
+//! the bound asks, or closer than those of the same run with other seeds.
+
+use crate::Progress;
+use crate::certificate::Side;
+use crate::curve::{CurveReport, HeldOutReport, between, bound, mean_size, report};
+use lingot_device::Precision;
+use lingot_spec::event::Event;
+use lingot_train::{Error, Result, config, devices, log, step, worker};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What to train again, and on what.
+#[derive(Clone, Debug)]
+pub struct RunPlan {
+    /// The run's folder, with its `run.toml` and `run.jsonl`.
+    pub folder: PathBuf,
+    /// Where the other trainings go; they are resumed like any run.
+    pub out: PathBuf,
+    pub device: String,
+    pub precision: Precision,
+    pub threads: u32,
+    /// The run's own number, this one included; 1 for no noise.
+    pub seeds: u64,
+}
+
+/// The reference, the candidate, and how the curve fared.
+pub fn check(plan: &RunPlan, progress: Progress<'_>) -> Result<(Side, Side, CurveReport)> {
+    let logged = Logged::read(&plan.folder)?;
+    let path = plan.folder.join("run.toml");
+    let run = config::load(&path, &[])?.run;
+    let (precision, device) = (plan.precision.name(), &plan.device);
+    let same_text = worker::data_folder(&run);
+    let candidate = again(
+        &path,
+        &[
+            format!(
+                "folder={}",
+                plan.out.join(format!("{}-{precision}", device.replace(':', "-"))).display()
+            ),
+            format!("data.cache={}", same_text.display()),
+            format!("device.name={device}"),
+            format!("device.precision={precision}"),
+            format!("device.threads={}", plan.threads),
+        ],
+        &format!("{device} {precision}"),
+        progress,
+    )?;
+    let mut others = vec![];
+    for seed in (1..plan.seeds).map(|more| run.seed + more) {
+        let folder = plan.out.join(format!("seed-{seed}"));
+        let overrides = [format!("folder={}", folder.display()), format!("seed={seed}")];
+        others.push(again(&path, &overrides, &format!("seed {seed}"), progress)?.0);
+    }
+    let sides = [(&logged.device, &run.name), (&candidate.1, &plan.device)]
+        .map(|(description, device)| Side { device: device.clone(), description: description.clone() });
+    let [reference_side, candidate_side] = sides;
+    Ok((
+        reference_side,
+        candidate_side,
+        judged(&run.name, &logged, &candidate.0, &others, bound(plan.precision)),
+    ))
+}
+
+fn judged(name: &str, logged: &Logged, candidate: &Logged, others: &[Logged], bound: f64) -> CurveReport {
+    let noise: Vec<_> = others.iter().map(|other| other.losses.clone()).collect();
+    let mut found = report(name, &logged.losses, &candidate.losses, &noise, bound);
+    let (Some(reference), Some(candidate)) = (logged.held_out, candidate.held_out) else { return found };
+    let seeds: Vec<f64> = others.iter().filter_map(|other| other.held_out).collect();
+    let all: Vec<f64> = std::iter::once(reference).chain(seeds.iter().copied()).collect();
+    let difference = (candidate - reference).abs() / reference;
+    let seed_noise = mean_size(&between(&all, |a, b| (b - a) / a));
+    found.passed = difference <= bound || difference <= seed_noise;
+    found.held_out = Some(HeldOutReport { reference, candidate, seeds, difference, seed_noise });
+    found
+}
+
+/// What a log says of a run.
+struct Logged {
+    device: String,
+    /// Of each step: the cross-entropy of the next token.
+    losses: Vec<f64>,
+    held_out: Option<f64>,
+}
+
+impl Logged {
+    fn read(folder: &Path) -> Result<Logged> {
+        let events = log::read(folder)?;
+        let mut logged = Logged { device: String::new(), losses: vec![], held_out: None };
+        for event in events {
+            match event {
+                Event::Start(start) => logged.device = start.device,
+                Event::Step(step) => logged.losses.push(step.main_loss),
+                Event::Evaluation(scored) => logged.held_out = Some(scored.loss),
+                _ => {}
+            }
+        }
+        if logged.losses.len() < 2 {
+            return Err(Error::new(
+                format!("{} logs {} steps; a curve needs 2", folder.display(), logged.losses.len()),
+                "train it first: lingot train RUN.toml",
+            ));
+        }
+        Ok(logged)
+    }
+}
+
+/// Trains the run of `path` with other settings; what its log says, and its device.
+fn again(path: &Path, overrides: &[String], label: &str, progress: Progress<'_>) -> Result<(Logged, String)> {
+    let resolved = config::load(path, overrides)?;
+    let dataset = worker::prepare_data(&resolved.run, &|_| ())?;
+    let device = devices::open(&resolved.run.device)?;
+    let steps = resolved.run.stop.steps;
+    let mut listen = |event: &Event| {
+        if let Event::Step(step) = event {
+            progress(label, step.step, steps);
+        }
+    };
+    let interrupted = AtomicBool::new(false);
+    let summary = step::train(&resolved, &dataset, &device, &mut listen, &interrupted)?;
+    debug_assert!(!interrupted.load(Ordering::Relaxed) && !summary.interrupted);
+    Ok((Logged::read(Path::new(&resolved.run.folder))?, device.info().description.clone()))
+}
