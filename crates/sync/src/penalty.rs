@@ -113,6 +113,10 @@ impl Detector {
 
 /// The weight of each worker's change of one group, from all workers' norms: `softmax(-norm / temperature)` over those
 /// that are no anomaly. Without the penalty a plain mean. `detectors` has one entry per rank.
+///
+/// Unlike the released code, a norm is judged in proportion to the median of all workers' at this meeting. All norms
+/// follow the learning rate, so a worker's own past is a poor measure: one that read random tokens had norms only 3 to
+/// 32 % above the others', while everybody's fell to a tenth within the run.
 pub fn weigh(norms: &[f64], detectors: &mut [Detector], spec: &PenaltySpec) -> Weighing {
     if !spec.enabled {
         let weights = vec![1.0 / norms.len() as f32; norms.len()];
@@ -122,8 +126,9 @@ pub fn weigh(norms: &[f64], detectors: &mut [Detector], spec: &PenaltySpec) -> W
             all_anomalous: false,
         };
     }
+    let usual = median(norms).max(f64::MIN_POSITIVE);
     let verdicts: Vec<Verdict> =
-        norms.iter().zip(detectors).map(|(&norm, detector)| detector.judge(norm, spec)).collect();
+        norms.iter().zip(detectors).map(|(&norm, detector)| detector.judge(norm / usual, spec)).collect();
     let normal = |verdict: &Verdict| matches!(verdict, Verdict::Normal { .. });
     let kept = || norms.iter().zip(&verdicts).filter(|(_, verdict)| normal(verdict)).map(|(&norm, _)| norm);
     let least = kept().fold(f64::INFINITY, f64::min);
@@ -153,9 +158,19 @@ impl fmt::Display for Verdict {
             Verdict::Normal { z } => write!(f, "normal, z {z:.2}"),
             Verdict::NotFinite => write!(f, "its norm is not a finite number"),
             Verdict::Outlier { norm, z, limit } => {
-                write!(f, "norm {norm:.4} is an outlier: z {z:.2} is above {limit:.2}")
+                write!(f, "its norm, {norm:.4} of the median, is an outlier: z {z:.2} is above {limit:.2}")
             }
         }
+    }
+}
+
+/// Of the finite ones; of an even number the mean of the two in the middle; 0 of none.
+fn median(norms: &[f64]) -> f64 {
+    let mut norms: Vec<f64> = norms.iter().copied().filter(|norm| norm.is_finite()).collect();
+    norms.sort_by(f64::total_cmp);
+    match norms.len() {
+        0 => 0.0,
+        count => (norms[(count - 1) / 2] + norms[count / 2]) / 2.0,
     }
 }
 

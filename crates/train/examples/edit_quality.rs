@@ -7,7 +7,7 @@
 //!
 //! A case is `STRATEGY:WORKERS[:OPTION...]`; options are `seed=N`, `straggler=F` (the last worker computes at F of the
 //! others' speed), `corrupt` (from a quarter of the run on the last worker reads random tokens), `plain` (no penalty:
-//! changes are averaged), and any `key=value` of RUN.toml.
+//! changes are averaged), `norms` (write the norms of all changes to standard error), and any `key=value` of RUN.toml.
 
 use lingot_data::Batch;
 use lingot_device::Device;
@@ -93,11 +93,12 @@ fn train(text: &str, folder: &str, case: &str) -> Result<Value> {
         "device.threads=1".into(),
     ];
     overrides.push(format!("data.corpora=[{{ path = \"{text}\" }}]"));
-    let mut is_corrupt = false;
+    let (mut is_corrupt, mut shows_norms) = (false, false);
     for option in parts {
         match option.split_once('=') {
             Some(("straggler", factor)) => speeds[workers - 1] = share * factor.parse().unwrap_or(1.0),
             None if option == "corrupt" => is_corrupt = true,
+            None if option == "norms" => shows_norms = true,
             None if option == "plain" => overrides.push("sync.penalty.enabled=false".into()),
             _ => overrides.push(option.into()),
         }
@@ -121,6 +122,9 @@ fn train(text: &str, folder: &str, case: &str) -> Result<Value> {
     while lead.step < run.stop.steps {
         let round = local.advance(&mut lead, &tamper)?;
         sums.add(&round);
+        if shows_norms && !round.norms.is_empty() {
+            eprintln!("{}", json!({ "step": lead.step, "norms": round.norms }));
+        }
         if lead.step >= due {
             let loss = evaluate::held_out(&lead.model, &dataset, &run.evaluation, &run.batch)?.loss;
             curve.push(json!([lead.tokens, loss, sums.virtual_s]));

@@ -6,6 +6,7 @@
 mod it {
     mod checkpoint;
     mod config;
+    mod drills;
     mod fleet;
     mod golden;
     mod hugging_face;

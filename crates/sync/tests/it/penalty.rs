@@ -84,3 +84,20 @@ fn clipping_brings_a_norm_to_the_limit() {
     assert!((clip_factor(20.0, 10.0) - 0.5).abs() < 1e-6);
     assert_eq!(clip_factor(20.0, 0.0), 1.0);
 }
+
+#[test]
+fn a_norm_that_stands_out_among_the_workers_is_found_while_all_norms_fall() {
+    let mut detectors = vec![Detector::default(); 4];
+    let mut weights = Vec::new();
+    for meeting in 0..40 {
+        let usual = 10.0 * 0.9_f64.powi(meeting);
+        let noise = |worker: i32| 1.0 + 0.005 * f64::from((meeting * 7 + worker * 3) % 5 - 2);
+        let strange = if meeting >= 20 { 1.2 } else { 1.0 };
+        let norms: Vec<f64> =
+            (0..4).map(|worker| usual * noise(worker) * if worker == 3 { strange } else { 1.0 }).collect();
+        weights = weigh(&norms, &mut detectors, &PenaltySpec { newest: 0.1, warmup_meetings: 10, ..spec() })
+            .weights;
+    }
+    assert_eq!(weights[3], 0.0);
+    assert!(weights[..3].iter().all(|&weight| weight > 0.3), "{weights:?}");
+}

@@ -230,7 +230,9 @@ impl Fleet {
 
     /// A device that was not measured yet may take longer: its first micro-batch warms everything up.
     fn allowed_s(&self, speed: Option<f64>) -> f64 {
-        let least_s = self.run.sync.deadline_s;
+        let is_alone = self.membership.active().len() == 1;
+        // Nobody could do the work of the last one, so it is given up later.
+        let least_s = self.run.sync.deadline_s * if is_alone { PATIENCE } else { 1.0 };
         speed.map_or(PATIENCE * least_s, |speed| deadline_s(1.0 / speed, PATIENCE, least_s))
     }
 

@@ -40,6 +40,8 @@ pub(super) struct Minutes {
     pub(super) anomalies: Vec<(String, usize, Verdict)>,
     /// By rank, the mean over the groups.
     pub(super) weights: Vec<f64>,
+    /// By group, the norm of each rank's change.
+    pub(super) norms: Vec<(String, Vec<f64>)>,
 }
 
 impl Agreed {
@@ -65,8 +67,13 @@ impl Local {
         let own = self.everyones(lead)?;
         let spec = &lead.run.sync;
         let workers = own.len();
-        let mut minutes =
-            Minutes { bytes: 0, predicted_bytes: 0, anomalies: vec![], weights: vec![0.0; workers] };
+        let mut minutes = Minutes {
+            bytes: 0,
+            predicted_bytes: 0,
+            anomalies: vec![],
+            weights: vec![0.0; workers],
+            norms: vec![],
+        };
         let mut applied = [0_u64; 2];
         let Agreed { weights, state, velocity, groups } = &mut self.agreed;
         let count = groups.len() as u64;
@@ -76,6 +83,7 @@ impl Local {
                 own.iter().map(|(theta, _)| minus(&weights[range.clone()], &theta[range.clone()])).collect();
             let norms: Vec<f32> = deltas.iter().map(|delta| sum::norm(delta) as f32).collect();
             let norms: Vec<f64> = self.exchange.gather(&norms).into_iter().map(f64::from).collect();
+            minutes.norms.push((group.name.clone(), norms.clone()));
             let weighing = weigh(&norms, &mut group.detectors, &spec.penalty);
             for (rank, verdict) in
                 weighing.verdicts.iter().enumerate().filter(|(_, verdict)| verdict.is_anomaly())

@@ -32,6 +32,8 @@ pub struct Round {
     pub anomalies: Vec<(String, usize, Verdict)>,
     /// How much each worker's change counted, the mean over layers.
     pub weights: Vec<f64>,
+    /// By layer, the norm of each worker's change; none where they went in step.
+    pub norms: Vec<(String, Vec<f64>)>,
 }
 
 /// What adds up in a round.
@@ -101,6 +103,7 @@ impl Local {
             predicted_bytes: traffic::every_step_bytes(workers as u64, parameters),
             anomalies: Vec::new(),
             weights: vec![1.0 / workers as f64; workers],
+            norms: Vec::new(),
         })
     }
 
@@ -120,7 +123,7 @@ impl Local {
         if sums.finite == 0 {
             return Err(nothing_finite(begin, lead.run.optimizer.rate));
         }
-        let Minutes { bytes, predicted_bytes, anomalies, weights } = self.meet(lead)?;
+        let Minutes { bytes, predicted_bytes, anomalies, weights, norms } = self.meet(lead)?;
         lead.step = self.samples / u64::from(lead.run.batch.sequences);
         lead.tokens += sums.totals.tokens;
         let totals = sums.totals;
@@ -135,6 +138,7 @@ impl Local {
             predicted_bytes,
             anomalies,
             weights,
+            norms,
         })
     }
 

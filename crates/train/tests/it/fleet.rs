@@ -15,10 +15,10 @@ use std::sync::{Arc, Mutex};
 
 /// What holds the devices of a test: each entry is a name, opened as a throttled processor of one thread.
 #[derive(Clone, Default)]
-struct Lab(Arc<Mutex<BTreeMap<String, Controls>>>);
+pub(crate) struct Lab(Arc<Mutex<BTreeMap<String, Controls>>>);
 
 impl Lab {
-    fn opener(&self, throttle: impl Fn(&str) -> Throttle + Send + Sync + 'static) -> Opener {
+    pub(crate) fn opener(&self, throttle: impl Fn(&str) -> Throttle + Send + Sync + 'static) -> Opener {
         let lab = self.clone();
         Arc::new(move |name| {
             let (device, controls) = Throttled::new(Device::new(Cpu::new(1)), name, throttle(name));
@@ -27,12 +27,21 @@ impl Lab {
         })
     }
 
-    fn controls(&self, name: &str) -> Controls {
+    /// Whoever hangs may go on, so that its thread ends.
+    pub(crate) fn recover_all(&self) {
+        self.0.lock().unwrap().values().for_each(Controls::recover);
+    }
+
+    pub(crate) fn controls(&self, name: &str) -> Controls {
         self.0.lock().unwrap()[name].clone()
     }
 }
 
-fn train(resolved: &Resolved, open: Opener, listen: &mut dyn FnMut(&Event)) -> Result<step::Summary> {
+pub(crate) fn train(
+    resolved: &Resolved,
+    open: Opener,
+    listen: &mut dyn FnMut(&Event),
+) -> Result<step::Summary> {
     let dataset = worker::prepare_data(&resolved.run, &|_| ()).unwrap();
     step::train_fleet(resolved, &dataset, open, listen, &AtomicBool::new(false))
 }
@@ -48,12 +57,12 @@ fn with<'a>(more: &[&'a str]) -> Vec<&'a str> {
     [&SMALL, more].concat()
 }
 
-fn exchanges(folder: &Path) -> Vec<Exchange> {
+pub(crate) fn exchanges(folder: &Path) -> Vec<Exchange> {
     let keep = |event| if let Event::Exchange(exchange) = event { Some(exchange) } else { None };
     log::read(folder).unwrap().into_iter().filter_map(keep).collect()
 }
 
-fn anomalies(folder: &Path, kind: &str) -> Vec<String> {
+pub(crate) fn anomalies(folder: &Path, kind: &str) -> Vec<String> {
     let events = log::read(folder).unwrap().into_iter();
     let keep = |event| match event {
         Event::Anomaly(found) if found.kind == kind => Some(found.reason),
