@@ -5,12 +5,13 @@ use crate::json;
 use crate::profile;
 use crate::terminal::{bytes, count};
 use lingot_train::bench::{self, Case, Report, Request, RoutingReport};
+use lingot_train::fleet::entry;
 use std::time::Instant;
 
 /// Measure this machine.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  lingot bench train --model S\n  lingot bench train --model M --profile\n  lingot bench train --device torch:cpu\n  lingot bench ops\n  lingot bench predict"
+    after_help = "Examples:\n  lingot bench train --model S\n  lingot bench train --model M --profile\n  lingot bench fleet --device cpu@1,cpu@0.5,cpu@0.25\n  lingot bench train --device torch:cpu\n  lingot bench ops\n  lingot bench predict"
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -20,6 +21,7 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum What {
     Train(TrainArgs),
+    Fleet(FleetArgs),
     Ops(profile::OpsArgs),
     Predict(profile::PredictArgs),
 }
@@ -53,9 +55,60 @@ struct TrainArgs {
     json: bool,
 }
 
+/// Time a fleet against the sum of its devices.
+///
+/// Each device trains a small model alone, then all train together, in turns. An entry such as cpu@0.5 is a device at
+/// half the speed, emulated by sleeping; docs/fleet.md says what else an entry may be.
+#[derive(clap::Args)]
+struct FleetArgs {
+    /// The devices, separated by commas
+    #[arg(long, default_value = "cpu@1,cpu@0.5,cpu@0.25", value_name = "DEVICE,...")]
+    device: String,
+    /// CPU threads that are divided among the devices; 0 for all
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// Turns of each device and of the fleet
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Timed steps of a turn
+    #[arg(long, default_value_t = 20)]
+    steps: u64,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+fn fleet(args: &FleetArgs) -> Result<()> {
+    let request = bench::fleet::Request {
+        devices: entry::split(&args.device),
+        rounds: args.rounds.max(1),
+        steps: args.steps,
+        threads: args.threads,
+    };
+    let report = bench::fleet::measure(&request)?;
+    if args.json {
+        return json::print(&report);
+    }
+    let line = |name: &str, speed: &bench::Spread| {
+        format!("{name:<40} {:>9.0} ({:.0} to {:.0})\n", speed.median, speed.least, speed.most)
+    };
+    let mut text = "device                                    tokens/s (range)\n".to_owned();
+    text.extend(report.devices.iter().map(|alone| line(&alone.device, &alone.tokens_per_s)));
+    text += &line("all together", &report.fleet_tokens_per_s);
+    text += &format!(
+        "\n{:.1} % of the sum of the devices, {:.0} tokens/s; whole micro-batches allow {:.1} %\n",
+        100.0 * report.efficiency,
+        report.sum_tokens_per_s,
+        100.0 * report.predicted_efficiency
+    );
+    json::write(&text);
+    Ok(())
+}
+
 pub fn run(args: &Args, start: Instant) -> Result<()> {
     let args = match &args.what {
         What::Train(args) => args,
+        What::Fleet(args) => return fleet(args),
         What::Ops(args) => return profile::measure(args),
         What::Predict(args) => return profile::compare(args),
     };

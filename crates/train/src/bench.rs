@@ -5,6 +5,7 @@
 //! weights and tokens by the same formulas.
 
 mod case;
+pub mod fleet;
 pub mod grid;
 mod memory;
 pub mod ops;
