@@ -26,6 +26,7 @@ mod route;
 mod route_grad;
 mod routes;
 mod run;
+mod selection;
 mod sort_by_expert;
 mod sums;
 mod swiglu;
@@ -53,7 +54,7 @@ pub struct Options {
     pub precision: Precision,
     /// Threads that torch computes with on the CPU; 0 for its own choice.
     pub threads: usize,
-    /// Leave out the operators that not every chip has.
+    /// Leave out what not every chip has: fused operators, and f64.
     pub composed_only: bool,
 }
 
@@ -115,7 +116,7 @@ impl Torch {
         wake(torch.dtypes.f32).map_err(|words| {
             unsupported(name, format!("torch {}: {words}", torch.version()), "the words are torch's")
         })?;
-        opened.has_f64 = wake(torch.dtypes.f64).is_ok();
+        opened.has_f64 = !options.composed_only && wake(torch.dtypes.f64).is_ok();
         if !options.composed_only {
             opened.routes = Routes::of(&opened);
         }
@@ -445,5 +446,20 @@ impl Backend for Torch {
         let use_ = *memory;
         memory.peak_bytes = use_.now_bytes;
         use_
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes_refused;
+
+    #[test]
+    fn the_bytes_that_were_refused_are_read_from_torchs_words() {
+        let cpu = "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried to \
+                   allocate 4096 bytes. Error code 12 (Cannot allocate memory)";
+        let cuda = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 15.77 GiB";
+        assert_eq!(bytes_refused(cpu), Some(4096));
+        assert_eq!(bytes_refused(cuda), Some(5 << 29));
+        assert_eq!(bytes_refused("mat1 and mat2 shapes cannot be multiplied"), None);
     }
 }

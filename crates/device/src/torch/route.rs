@@ -1,5 +1,6 @@
 //! Routing: scores, the choice of experts, their weights and losses.
 
+use super::selection::Selection;
 use super::sums::log_sum_exp;
 use super::value::{Value, Words};
 use super::{Torch, sizes};
@@ -64,73 +65,16 @@ impl<'a> Router<'a> {
         }
     }
 
-    /// The K experts of the largest score + bias, best first, of the kept groups, [T, K]. Sums are taken in f64 where the
-    /// device has it, so that rounding them makes no ties; of ties the first wins.
+    /// The K experts of the largest score + bias, best first, of the kept groups, [T, K].
     fn choose(&self, scores: &Value, bias_e: Option<&Tensor>) -> Result<Value, Words> {
-        let torch = self.torch;
-        let dtype = if torch.has_f64 { torch.torch.dtypes.f64 } else { torch.torch.dtypes.f32 };
-        let mut selection = torch.converted(scores, &[self.tokens, self.experts], dtype)?;
-        if let Some(bias) = bias_e {
-            selection = selection.plus(&torch.converted(&torch.floats(bias)?, &[self.experts], dtype)?)?;
+        let (torch, RouteRule { choices, groups, groups_kept, .. }) = (self.torch, self.rule);
+        let bias = bias_e.map(|bias| torch.floats(bias)).transpose()?;
+        let mut selection = Selection::of(torch, [self.tokens, self.experts], scores, bias.as_ref())?;
+        if groups_kept < groups {
+            selection = selection.keep_groups(groups, groups_kept)?;
         }
-        selection = self.below_all_if_nan(&selection)?;
-        if self.rule.groups_kept < self.rule.groups {
-            selection = self.of_kept_groups(&selection)?;
-        }
-        let chosen = self.take_largest(&selection, self.rule.choices)?;
+        let chosen = selection.take_largest(choices)?;
         torch.aten().cat(&chosen.iter().collect::<Vec<_>>(), 1)
-    }
-
-    /// What is not a number, and minus infinity, become the lowest number: only what is excluded lies below it.
-    fn below_all_if_nan(&self, x: &Value) -> Result<Value, Words> {
-        let lowest = Some(self.lowest());
-        self.torch.aten().nan_to_num(x, lowest, None, lowest)
-    }
-
-    fn lowest(&self) -> f64 {
-        if self.torch.has_f64 { f64::MIN } else { f64::from(f32::MIN) }
-    }
-
-    fn excluded(&self) -> Result<Value, Words> {
-        if self.torch.has_f64 {
-            Value::f64(self.torch.torch, f64::NEG_INFINITY)
-        } else {
-            self.torch.scalar(f64::NEG_INFINITY)
-        }
-    }
-
-    /// The places of the `count` largest of each row, best first, the first of equals, each [rows, 1]. Their values
-    /// become minus infinity.
-    fn take_largest(&self, values: &Value, count: usize) -> Result<Vec<Value>, Words> {
-        let aten = self.torch.aten();
-        (0..count)
-            .map(|_| {
-                let (best, place) = aten.max(values, 1, true)?;
-                best.fill(f64::NEG_INFINITY)?;
-                aten.scatter_(values, 1, &place, &best)?;
-                Ok(place)
-            })
-            .collect()
-    }
-
-    /// The selection, minus infinity in all groups but those whose two best experts have the largest sums.
-    fn of_kept_groups(&self, selection: &Value) -> Result<Value, Words> {
-        let aten = self.torch.aten();
-        let (groups, size) = (self.rule.groups as i64, self.experts / self.rule.groups as i64);
-        let (best, place) = aten.max(&selection.shaped(&[self.tokens * groups, size], 0)?, 1, true)?;
-        let mut sums = best;
-        if size > 1 {
-            let rows = selection.shaped(&[self.tokens * groups, size], 0)?;
-            let none = aten.mul(&sums, &self.torch.scalar(0.0)?)?;
-            none.fill(f64::NEG_INFINITY)?;
-            let second = aten.amax(&aten.scatter(&rows, 1, &place, &none)?, &[1], true)?;
-            sums = self.below_all_if_nan(&sums.plus(&second)?)?;
-        }
-        let sums = sums.shaped(&[self.tokens, groups], 0)?;
-        self.take_largest(&sums, self.rule.groups_kept)?;
-        let kept = aten.eq(&sums, &self.excluded()?)?.shaped(&[self.tokens, groups, 1], 0)?;
-        let by_group = selection.shaped(&[self.tokens, groups, size], 0)?;
-        aten.where_(&kept, &by_group, &self.excluded()?)?.shaped(&[self.tokens, self.experts], 0)
     }
 
     /// The weights [T, K], their shares of the chosen scores [T, K], and what these were divided by [T, 1].

@@ -2,7 +2,7 @@
 
 use lingot_device::op::Flip;
 use lingot_device::torch::{Options, Torch};
-use lingot_device::{Device, Kind, Precision, conformance, ops};
+use lingot_device::{Device, Error, Kind, Precision, conformance, ops};
 
 /// The device, or a line that says why there is none.
 fn open(options: Options) -> Option<Device> {
@@ -42,7 +42,7 @@ fn torch_passes_the_suite_in_f32() {
 }
 
 #[test]
-fn torch_passes_the_suite_without_operators_that_only_some_chips_have() {
+fn torch_passes_the_suite_without_what_only_some_chips_have() {
     assert_conforms(Options { composed_only: true, ..Options::default() });
 }
 
@@ -74,4 +74,20 @@ fn ends_that_change_are_read_again() {
     ends.write_integers(&[2, 1]).unwrap();
     let refused = ops::grouped_matmul(&x, &w, &ends, false).unwrap_err().to_string();
     assert!(refused.contains("`grouped_matmul`: ends are [2, 1]"), "{refused}");
+}
+
+#[test]
+fn memory_is_counted_and_its_lack_told_with_both_numbers() {
+    let Some(device) = open(Options::default()) else { return };
+    let kept = device.zeros(&[256], Kind::F32).unwrap();
+    drop(device.zeros(&[1024], Kind::F32).unwrap());
+    let used = device.memory_in_use();
+    assert_eq!((used.now_bytes, used.peak_bytes), (1024, 1024 + 4096));
+    assert_eq!(device.memory_in_use().peak_bytes, 1024);
+    let found = device.empty(&[1 << 44], Kind::F32).err();
+    let has_bytes = device.info().memory_bytes - 1024;
+    let wanted = Error::OutOfMemory { device: "torch:cpu".into(), needs_bytes: 1 << 46, has_bytes };
+    assert_eq!(found, Some(wanted));
+    drop(kept);
+    assert_eq!(device.memory_in_use().now_bytes, 0);
 }
