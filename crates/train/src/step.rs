@@ -79,6 +79,10 @@ fn conduct(
     let mut worker = Worker::open(run, dataset, device, &history)?;
     let mut fleet = open.map(|open| Fleet::open(run, open, &history, worker.step)).transpose()?;
     let devices = fleet.as_ref().map_or_else(Vec::new, Fleet::devices);
+    if fleet.is_some() {
+        // A device that is lost is paid for until somebody takes it out of the run.
+        worker.per_hour = devices.iter().map(|(_, per_hour)| *per_hour).sum();
+    }
     let ledger = worker.open_ledger(&history, &devices);
     drop(history);
     let mut record = Record::open(resolved, &worker, ledger, listen)?;

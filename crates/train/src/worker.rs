@@ -43,6 +43,8 @@ pub struct Worker<'a> {
     pub(crate) optimizer: Optimizer,
     pub(crate) saver: Saver,
     pub(crate) clock: Clock,
+    /// Of all that computes, where the run has a price.
+    pub(crate) per_hour: Option<f64>,
     pub(crate) dataset: &'a Dataset,
     pub(crate) gradients: Gradients,
     /// What a strategy keeps between meetings, for checkpoints; names begin with `sync/`.
@@ -128,6 +130,7 @@ impl<'a> Worker<'a> {
             saver,
             sync_state: Vec::new(),
             clock: Clock { before_s: 0.0, since: Instant::now() },
+            per_hour: run.price.as_ref().map(|price| price.per_hour),
             skipped: 0,
         };
         if let Some((path, warnings)) = newest {
@@ -228,7 +231,7 @@ impl<'a> Worker<'a> {
 
     /// Money spent, where the run has a price.
     pub fn money(&self) -> Option<f64> {
-        self.run.price.as_ref().map(|price| price.per_hour * self.seconds() / 3600.0)
+        self.per_hour.map(|per_hour| per_hour * self.seconds() / 3600.0)
     }
 
     /// What decides whether the run goes on.

@@ -220,3 +220,41 @@ fn devices_that_cannot_work_are_refused_with_the_reason() {
         train(&tiny(folder.path(), &with(&[THREE])), Lab::default().opener(small), &mut |_| ()).unwrap_err();
     assert!(error.is_device && error.problem.contains("which has 1000"), "{error}");
 }
+
+#[test]
+fn every_device_has_an_account_that_adds_up_and_a_price_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let prices = ["price.per_hour=3600", "price.currency=EUR", "price.devices.b=7200"];
+    let summary = plain(&tiny(folder.path(), &[&with(&[THREE])[..], &prices].concat()));
+    let last = |event| if let Event::Ledger(ledger) = event { Some(ledger) } else { None };
+    let ledger = log::read(folder.path()).unwrap().into_iter().filter_map(last).next_back().unwrap();
+    let names: Vec<&str> = ledger.devices.iter().map(|device| device.device.as_str()).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    for device in &ledger.devices {
+        assert!((device.seconds() - ledger.seconds).abs() < 1e-9 && device.compute_s > 0.0, "{device:?}");
+        let per_s = if device.device == "b" { 2.0 } else { 1.0 };
+        assert!((device.money.unwrap() - per_s * device.seconds()).abs() < 1e-9, "{device:?}");
+    }
+    assert!((ledger.money.unwrap() - 4.0 * ledger.seconds).abs() < 1e-6);
+    assert!((summary.money.unwrap() / ledger.money.unwrap() - 1.0).abs() < 0.05);
+}
+
+#[test]
+fn lists_of_devices_that_make_no_sense_are_refused_where_they_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |more: &str| {
+        let text = format!(
+            "folder = {:?}\n{more}\n[data]\ncorpora = [{{ path = \"x\" }}]\n[model]\npreset = \"toy\"",
+            folder.path()
+        );
+        lingot_train::config::parse(&text, Path::new("run.toml"), &[]).unwrap_err()
+    };
+    for (list, words) in [
+        (r#"devices = ["cpu", "cpu:0"]"#, "names one accelerator twice"),
+        (r#"devices = ["cpu@1.5"]"#, "1.5 is not above 0"),
+        (r#"devices = [""]"#, "is no name of a device"),
+    ] {
+        let error = refused(list);
+        assert!(error.problem.contains(words) && !error.hint.is_empty(), "{error}");
+    }
+}
