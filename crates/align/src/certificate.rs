@@ -221,11 +221,18 @@ fn curve_table(text: &mut String, heading: &str, curves: &[CurveReport]) {
     for held_out in curves.iter().filter_map(|curve| curve.held_out.as_ref()) {
         let _ = writeln!(
             text,
-            "\nHeld-out loss {:.4}, on the reference {:.4}: they differ by {:.2e}, other seeds by {:.2e}.",
-            held_out.candidate, held_out.reference, held_out.difference, held_out.seed_noise
+            "\nHeld-out losses {}, on the reference {}: they differ by {:.2e} in the mean, other seeds by {:.2e}.",
+            listed(&held_out.candidate),
+            listed(&held_out.reference),
+            held_out.difference,
+            held_out.seed_noise
         );
     }
     *text += "\n";
+}
+
+fn listed(losses: &[f64]) -> String {
+    losses.iter().map(|loss| format!("{loss:.4}")).collect::<Vec<_>>().join(" ")
 }
 
 fn verdict(passed: bool) -> &'static str {

@@ -46,14 +46,14 @@ pub struct CurveReport {
     pub candidate: Vec<f64>,
 }
 
-/// The held-out losses at the end.
+/// The held-out losses, one by one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HeldOutReport {
-    pub reference: f64,
-    pub candidate: f64,
+    pub reference: Vec<f64>,
+    pub candidate: Vec<f64>,
     /// Of the same run with other seeds.
-    pub seeds: Vec<f64>,
-    /// `|candidate - reference| / reference`.
+    pub seeds: Vec<Vec<f64>>,
+    /// The mean of `|candidate - reference| / reference`.
     pub difference: f64,
     /// The mean of that between each two seeds.
     pub seed_noise: f64,
@@ -159,7 +159,7 @@ pub(crate) fn report(
 }
 
 /// Of each step, as a share of the first.
-fn differences(a: &[f64], b: &[f64]) -> Vec<f64> {
+pub(crate) fn differences(a: &[f64], b: &[f64]) -> Vec<f64> {
     a.iter().zip(b).map(|(a, b)| (b - a) / a).collect()
 }
 

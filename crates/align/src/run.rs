@@ -6,7 +6,7 @@
 
 use crate::Progress;
 use crate::certificate::Side;
-use crate::curve::{CurveReport, HeldOutReport, between, bound, mean_size, report};
+use crate::curve::{CurveReport, HeldOutReport, between, bound, differences, mean_size, report};
 use lingot_device::Precision;
 use lingot_spec::event::Event;
 use lingot_train::{Error, Result, config, devices, log, step, worker};
@@ -68,11 +68,14 @@ pub fn check(plan: &RunPlan, progress: Progress<'_>) -> Result<(Side, Side, Curv
 fn judged(name: &str, logged: &Logged, candidate: &Logged, others: &[Logged], bound: f64) -> CurveReport {
     let noise: Vec<_> = others.iter().map(|other| other.losses.clone()).collect();
     let mut found = report(name, &logged.losses, &candidate.losses, &noise, bound);
-    let (Some(reference), Some(candidate)) = (logged.held_out, candidate.held_out) else { return found };
-    let seeds: Vec<f64> = others.iter().filter_map(|other| other.held_out).collect();
-    let all: Vec<f64> = std::iter::once(reference).chain(seeds.iter().copied()).collect();
-    let difference = (candidate - reference).abs() / reference;
-    let seed_noise = mean_size(&between(&all, |a, b| (b - a) / a));
+    if logged.held_out.is_empty() {
+        return found;
+    }
+    let apart = |a: &Logged, b: &Logged| mean_size(&differences(&a.held_out, &b.held_out));
+    let all: Vec<&Logged> = std::iter::once(logged).chain(others).collect();
+    let (difference, seed_noise) = (apart(logged, candidate), mean_size(&between(&all, |a, b| apart(a, b))));
+    let seeds = others.iter().map(|other| other.held_out.clone()).collect();
+    let (reference, candidate) = (logged.held_out.clone(), candidate.held_out.clone());
     found.passed = difference <= bound || difference <= seed_noise;
     found.held_out = Some(HeldOutReport { reference, candidate, seeds, difference, seed_noise });
     found
@@ -83,18 +86,19 @@ struct Logged {
     device: String,
     /// Of each step: the cross-entropy of the next token.
     losses: Vec<f64>,
-    held_out: Option<f64>,
+    /// Held-out losses, from the first after a step on.
+    held_out: Vec<f64>,
 }
 
 impl Logged {
     fn read(folder: &Path) -> Result<Logged> {
         let events = log::read(folder)?;
-        let mut logged = Logged { device: String::new(), losses: vec![], held_out: None };
+        let mut logged = Logged { device: String::new(), losses: vec![], held_out: vec![] };
         for event in events {
             match event {
                 Event::Start(start) => logged.device = start.device,
                 Event::Step(step) => logged.losses.push(step.main_loss),
-                Event::Evaluation(scored) => logged.held_out = Some(scored.loss),
+                Event::Evaluation(scored) if scored.step > 0 => logged.held_out.push(scored.loss),
                 _ => {}
             }
         }
