@@ -1,6 +1,9 @@
 //! The levels on devices that are there everywhere: the CPU against itself, against the definition, with planted faults.
 
-use lingot_align::{modules, self_test};
+use lingot_align::certificate::Certificate;
+use lingot_align::faults::Wiring;
+use lingot_align::trainer::Trainer;
+use lingot_align::{modules, self_test, task};
 use lingot_device::cpu::Cpu;
 use lingot_device::reference::Reference;
 use lingot_device::{Device, Precision};
@@ -22,6 +25,46 @@ fn a_step_on_the_cpu_is_the_definitions_step_in_both_precisions() {
         let reports = modules::check(&reference, &cpu, precision, 1, None, &mut |_, _, _| ()).unwrap();
         for report in reports {
             assert!(report.passed, "{} in {precision:?}: {:?}", report.model, report.fault);
+        }
+    }
+}
+
+/// The certificate of `name` under `tests/golden/align`.
+fn golden(name: &str) -> Certificate {
+    let path = format!("{}/../../tests/golden/align/{name}/certificate.json", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn the_kept_certificates_say_what_their_figures_say() {
+    for (name, passed) in [
+        ("torch-cpu-f32", true),
+        ("torch-testchip-0-f32", true),
+        ("torch-cpu-bf16", false),
+        ("cpu-f32-bf16", false),
+    ] {
+        let kept = golden(name);
+        assert_eq!((kept.passed, kept.clone().judge().passed), (passed, passed), "{name}: {:?}", kept.fault);
+        for curve in kept.curve.iter().chain(&kept.moved) {
+            assert!(curve.steps >= 2000 && curve.seed_noises.len() == 3, "{name} {}", curve.model);
+            assert_eq!(curve.passed, curve.mean <= curve.bound, "{name} {}", curve.model);
+        }
+        assert!(
+            kept.ops.iter().all(|op| op.passed) && kept.modules.iter().all(|module| module.passed),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn the_cpu_still_trains_along_the_curve_that_was_certified() {
+    let kept = golden("torch-cpu-f32");
+    for ((name, spec), curve) in task::models().iter().zip(&kept.curve) {
+        let mut trainer =
+            Trainer::new(spec, &Device::new(Cpu::new(2)), kept.seed, kept.seed, Wiring::default()).unwrap();
+        let losses: Vec<f64> = (0..41).map(|_| trainer.step().unwrap()).collect();
+        for (loss, wanted) in losses.iter().step_by(curve.every as usize).zip(&curve.reference) {
+            assert!((loss - wanted).abs() < 1e-5 * wanted, "{name}: {loss}, certified {wanted}");
         }
     }
 }
