@@ -1,33 +1,61 @@
-//! `lingot plan`: what a search for the cheapest fleet found, as a table with reasons and as a report to look at.
+//! `lingot plan`: the cheapest fleet for a request, as a table with reasons, a report to look at and a run to start.
 
 mod html;
+mod run_toml;
 mod svg;
 mod text;
 
 use crate::failure::{Code, Failure, Result};
 use crate::json;
 use lingot_plan::answer::{Answer, Plan};
+use lingot_plan::profile::Profile;
+use lingot_plan::{Catalogue, Money, Objective, Request};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Show a plan's answer: the best fleet, why each other one lost, and a report
+/// Find the cheapest or fastest fleet, and say why each other one lost
 ///
-/// ANSWER.json holds the keys that docs/json.md lists under `plan`.
+/// REQUEST.toml names a model, tokens, chips and constraints; docs/planner.md lists its keys and the model of cost.
+/// An ANSWER.json of an earlier plan is shown again.
 /// That no fleet fits is an answer too: it exits with 0 and names what binds.
 #[derive(clap::Args)]
 #[command(
     verbatim_doc_comment,
     after_help = "\
 Examples:
-  lingot plan answer.json
-  lingot plan answer.json --out plans/mine
-  lingot plan answer.json --json"
+  lingot plan plans/ling-paper.toml
+  lingot plan plans/ling-paper.toml --without ling-a --deadline-hours 200
+  lingot plan plans/ling-paper.toml --out plans/mine        (report.html, answer.json, plan.toml)
+  lingot plan plans/ling-paper.toml --json
+  lingot plan plans/mine/answer.json"
 )]
 pub struct Args {
-    /// The answer of a search
-    #[arg(value_name = "ANSWER.json")]
-    answer: PathBuf,
-    /// Write report.html there
+    /// What to plan, or the answer of an earlier plan
+    #[arg(value_name = "REQUEST.toml|ANSWER.json")]
+    request: PathBuf,
+    /// Your own chips, prices and availability, laid over the built-in catalogue
+    #[arg(long, value_name = "CHIPS.toml")]
+    chips: Option<PathBuf>,
+    /// The measured profile of a chip, from `lingot bench ops`; may be repeated
+    #[arg(long, value_name = "CHIP=PROFILE.toml")]
+    profile: Vec<String>,
+    /// Do without this vendor; may be repeated
+    #[arg(long, value_name = "VENDOR")]
+    without: Vec<String>,
+    /// The greatest share of a vendor; may be repeated
+    #[arg(long, value_name = "VENDOR=SHARE")]
+    max_share: Vec<String>,
+    /// What is made least: money or time
+    #[arg(long, value_name = "money|time")]
+    objective: Option<String>,
+    /// The run has to end within so many hours
+    #[arg(long, value_name = "HOURS")]
+    deadline_hours: Option<f64>,
+    /// The run may cost so much, in the request's currency
+    #[arg(long, value_name = "AMOUNT")]
+    budget: Option<f64>,
+    /// Write report.html, answer.json and plan.toml there
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
     /// Print one JSON object
@@ -36,21 +64,104 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let answer = read(&args.answer)?;
-    let report = args.out.as_ref().map(|folder| write_report(folder, &answer)).transpose()?;
+    let is_answer = args.request.extension().is_some_and(|extension| extension == "json");
+    let (answer, request) =
+        if is_answer { (read(&args.request)?, None) } else { search(args).map(|(a, r)| (a, Some(r)))? };
+    let mut written = Vec::new();
+    if let Some(folder) = &args.out {
+        written.push(write(folder, "report.html", &html::page(&answer))?);
+        let text = serde_json::to_string_pretty(&answer).unwrap_or_default();
+        written.push(write(folder, "answer.json", &text)?);
+        if let Some((request, best)) = request.as_ref().zip(answer.best.as_ref()) {
+            written.push(write(folder, "plan.toml", &run_toml::text(request, best))?);
+        }
+    }
     if args.json {
         return json::print(&answer);
     }
     json::write(&text::text(&answer));
-    if let Some(report) = report {
-        json::write(&format!("\nreport         {}\n", report.display()));
+    for path in written {
+        json::write(&format!("\nwritten        {}", path.display()));
+    }
+    if args.out.is_some() {
+        json::write("\n");
     }
     Ok(())
 }
 
+/// Reads what was asked and answers it.
+fn search(args: &Args) -> Result<(Answer, Request)> {
+    let mut request = Request::parse(&read_text(&args.request)?).map_err(refused)?;
+    args.apply(&mut request)?;
+    let mut catalogue = Catalogue::built_in().map_err(refused)?;
+    if let Some(path) = &args.chips {
+        catalogue = catalogue.with_user_rows(&read_text(path)?).map_err(refused)?;
+    }
+    let mut profiles = BTreeMap::new();
+    for pair in &args.profile {
+        let (chip, path) = split(pair, "--profile")?;
+        let used =
+            request.chips.iter().find(|used| used.name.eq_ignore_ascii_case(chip)).ok_or_else(|| {
+                Failure::input(
+                    format!("--profile names the chip `{chip}`, which the request does not"),
+                    "add it to [[chips]]",
+                )
+            })?;
+        let profile = Profile::parse(&read_text(Path::new(path))?).map_err(|problem| {
+            Failure::input(format!("{path}: {problem}"), "`lingot bench ops` writes profiles")
+        })?;
+        profiles.insert(used.name.clone(), profile);
+    }
+    let answer = lingot_plan::plan(&request, &catalogue, &profiles).map_err(refused)?;
+    Ok((answer, request))
+}
+
+impl Args {
+    /// Lays the flags over the request.
+    fn apply(&self, request: &mut Request) -> Result<()> {
+        let limits = &mut request.constraints;
+        limits.without.extend(self.without.iter().cloned());
+        for pair in &self.max_share {
+            let (vendor, share) = split(pair, "--max-share")?;
+            let share = share.parse().map_err(|_| {
+                Failure::input(format!("the share of --max-share {pair} is no number"), "such as nvidia=0.5")
+            })?;
+            limits.max_share.insert(vendor.to_owned(), share);
+        }
+        limits.deadline_hours = self.deadline_hours.or(limits.deadline_hours);
+        if let Some(amount) = self.budget {
+            limits.budget = Some(Money { amount, currency: request.currency.clone() });
+        }
+        request.objective = match self.objective.as_deref() {
+            None => request.objective,
+            Some("money") => Objective::Money,
+            Some("time") => Objective::Time,
+            Some(other) => {
+                return Err(Failure::input(
+                    format!("there is no objective `{other}`"),
+                    "choose money or time",
+                ));
+            }
+        };
+        Ok(())
+    }
+}
+
+fn split<'a>(pair: &'a str, flag: &str) -> Result<(&'a str, &'a str)> {
+    pair.split_once('=')
+        .ok_or_else(|| Failure::input(format!("{flag} {pair} has no `=`"), "write NAME=VALUE"))
+}
+
+fn refused(error: lingot_plan::Error) -> Failure {
+    Failure::input(error.problem, error.hint)
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    fs::read_to_string(path).map_err(|error| Failure::io("read", path, &error).with(Code::Input))
+}
+
 fn read(path: &Path) -> Result<Answer> {
-    let text =
-        fs::read_to_string(path).map_err(|error| Failure::io("read", path, &error).with(Code::Input))?;
+    let text = read_text(path)?;
     let hint = "docs/json.md lists the keys, under `plan`";
     let answer: Answer = serde_json::from_str(&text).map_err(|error| {
         Failure::input(format!("{} is no answer of a plan: {error}", path.display()), hint)
@@ -88,11 +199,12 @@ fn check(answer: &Answer) -> std::result::Result<(), String> {
     Ok(())
 }
 
-fn write_report(folder: &Path, answer: &Answer) -> Result<PathBuf> {
-    let path = folder.join("report.html");
-    let partial = folder.join("report.html.partial");
+/// Whole or not at all.
+fn write(folder: &Path, name: &str, text: &str) -> Result<PathBuf> {
+    let path = folder.join(name);
+    let partial = folder.join(format!("{name}.partial"));
     fs::create_dir_all(folder)
-        .and_then(|()| fs::write(&partial, html::page(answer)))
+        .and_then(|()| fs::write(&partial, text))
         .and_then(|()| fs::rename(&partial, &path))
         .map_err(|error| Failure::io("write", &path, &error))?;
     Ok(path)

@@ -24,6 +24,9 @@ pub struct Answer {
     pub next_best: Vec<Plan>,
     pub rejected: Vec<Rejected>,
     pub independence: Vec<Independence>,
+    /// What the best plan costs when a price changes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sensitivity: Vec<Sensitivity>,
     /// Sentences: what the numbers rest on.
     pub assumptions: Vec<String>,
 }
@@ -90,6 +93,16 @@ pub struct Independence {
     pub with: Option<f64>,
     /// The best plan without any chip of this vendor; null where there is none.
     pub without: Option<f64>,
+}
+
+/// What one change does to the answer; a plan is searched anew.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Sensitivity {
+    pub change: String,
+    /// The best plan as it is.
+    pub with: f64,
+    /// The best plan after the change; null where there is none.
+    pub then: Option<f64>,
 }
 
 impl Plan {

@@ -89,7 +89,7 @@ impl Catalogue {
     pub fn with_user_rows(mut self, text: &str) -> Result<Catalogue> {
         let rows: UserRows = toml::from_str(text).map_err(unreadable)?;
         for chip in rows.chips {
-            self.chips.retain(|known| known.name != chip.name);
+            self.chips.retain(|known| !known.name.eq_ignore_ascii_case(&chip.name));
             self.chips.push(chip);
         }
         for change in rows.overrides {

@@ -1,14 +1,18 @@
 //! Which fleet and layout, at what speed and price, and why not the others.
 //!
 //! Text comes in and values go out: no clock, file, device or randomness. Reading order: `money`, `catalogue`,
-//! `request`; `profile` and `predict` price one device's step. The search over fleets is yet to come.
+//! `request`; `layout` prices a replica, `fleet` a fleet of them, `search` finds the best, `planner` and `explain` say it;
+//! `profile` and `predict` price one device's step as measured.
 
 pub mod answer;
 pub mod catalogue;
 mod cover;
 mod error;
+mod explain;
 pub mod fleet;
+pub mod layout;
 pub mod money;
+pub mod planner;
 pub mod predict;
 pub mod profile;
 pub mod request;
@@ -17,4 +21,5 @@ pub mod search;
 pub use catalogue::{Catalogue, Chip, Price};
 pub use error::{Error, Result};
 pub use money::{Money, Rate};
+pub use planner::plan;
 pub use request::{Assumptions, ChipUse, Constraints, ModelChoice, Objective, Request};

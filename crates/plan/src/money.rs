@@ -23,7 +23,7 @@ pub struct Rate {
 
 impl Money {
     /// The same value in another currency, by a direct rate or its inverse.
-    pub fn into(&self, currency: &str, rates: &[Rate]) -> Result<Money> {
+    pub fn exchanged(&self, currency: &str, rates: &[Rate]) -> Result<Money> {
         let amount = if self.currency == currency {
             self.amount
         } else if let Some(rate) = rates.iter().find(|rate| rate.from == self.currency && rate.to == currency)

@@ -19,6 +19,7 @@ pub fn page(answer: &Answer) -> String {
         answer.best.as_ref().map(breakdown).unwrap_or_default(),
         others(answer),
         independence(answer),
+        sensitivity(answer),
         rejected(answer),
         assumptions(answer),
     ];
@@ -174,6 +175,17 @@ fn independence(answer: &Answer) -> String {
         })
         .collect();
     section("The price of independence", &["vendor", "#with", "#without", "#price"], &rows)
+}
+
+fn sensitivity(answer: &Answer) -> String {
+    let currency = answer.best.as_ref().map(|best| best.cost.currency.clone()).unwrap_or_default();
+    let row = |row: &lingot_plan::answer::Sensitivity| {
+        let then = row.then.map_or_else(|| "no plan".into(), |then| format!("{} {currency}", amount(then)));
+        let change = row.then.map(|then| format!("{:+.1} %", (then / row.with - 1.0) * 100.0));
+        vec![row.change.clone(), then, change.unwrap_or_default()]
+    };
+    let rows: Vec<Vec<String>> = answer.sensitivity.iter().map(row).collect();
+    section("If prices change", &["change", "#best plan then", "#against now"], &rows)
 }
 
 fn rejected(answer: &Answer) -> String {

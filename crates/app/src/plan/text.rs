@@ -21,6 +21,7 @@ pub fn text(answer: &Answer) -> String {
         text += &best_plan(best);
         text += &others(answer, best);
         text += &independence(answer, best);
+        text += &sensitivity(answer, best);
     }
     if !answer.rejected.is_empty() {
         text += "\nruled out\n";
@@ -97,6 +98,23 @@ fn independence(answer: &Answer, best: &Plan) -> String {
         text += &format!("  without {}: {price}\n", row.vendor);
     }
     text
+}
+
+fn sensitivity(answer: &Answer, best: &Plan) -> String {
+    if answer.sensitivity.is_empty() {
+        return String::new();
+    }
+    let row = |row: &lingot_plan::answer::Sensitivity| match row.then {
+        Some(then) => format!(
+            "  {}: {} {} ({:+.1} %)\n",
+            row.change,
+            amount(then),
+            best.cost.currency,
+            (then / row.with - 1.0) * 100.0
+        ),
+        None => format!("  {}: no plan is left\n", row.change),
+    };
+    format!("\nif prices change\n{}", answer.sensitivity.iter().map(row).collect::<String>())
 }
 
 fn money(plan: &Plan) -> String {

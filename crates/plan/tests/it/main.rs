@@ -1,5 +1,9 @@
 //! The planner from outside: its catalogue and its requests.
 
+#![allow(clippy::unwrap_used)]
+
+mod paper;
+mod parsers;
 mod search;
 
 use lingot_plan::{Catalogue, Request};

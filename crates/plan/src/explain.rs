@@ -1,0 +1,298 @@
+//! Around the best plan: each chip alone, the front between money and time, what was ruled out and what would lift it.
+
+use crate::answer::{Answer, Binding, Independence, Plan, Rejected, Sensitivity};
+use crate::fleet::{Fleet, Question};
+use crate::planner::{MAIN, OTHER, Planner};
+use crate::request::ModelChoice;
+use crate::search::Least;
+use lingot_spec::run::Strategy;
+use std::collections::BTreeMap;
+
+/// Points between the cheapest and the fastest.
+const FRONT: i32 = 8;
+
+pub(crate) fn answer(planner: &Planner<'_>) -> Answer {
+    let request = planner.request;
+    let found = planner.search(&planner.question, planner.least(), MAIN);
+    let best = found.best.as_ref();
+    let name = match &request.model {
+        ModelChoice::Preset(name) => name.clone(),
+        ModelChoice::Spec(_) => "a model of its own".into(),
+    };
+    Answer {
+        model: name,
+        parameters: planner.model.parameters() + planner.model.mtp_parameters(),
+        tokens: request.tokens,
+        objective: objective(planner),
+        feasible: best.is_some(),
+        binding: best.is_none().then(|| binding(planner)),
+        best: best.map(|fleet| planner.describe(fleet, String::new())),
+        single_chip: single(planner, best),
+        pareto: best.map(|_| front(planner, best)).unwrap_or_default(),
+        next_best: best.map(|best| next(planner, best)).unwrap_or_default(),
+        rejected: rejected(planner),
+        independence: best.map(|best| independence(planner, best)).unwrap_or_default(),
+        sensitivity: best.map(|best| sensitivity(planner, best)).unwrap_or_default(),
+        assumptions: assumptions(planner, found.gap, found.boxes),
+    }
+}
+
+fn objective(planner: &Planner<'_>) -> String {
+    let limits = &planner.request.constraints;
+    let mut text = match planner.least() {
+        Least::Money => "the least money".to_owned(),
+        Least::Seconds => "the least time".to_owned(),
+    };
+    if let Some(hours) = limits.deadline_hours {
+        text += &format!(", within {hours} h");
+    }
+    if let Some(budget) = &limits.budget {
+        text += &format!(", for at most {} {}", budget.amount, budget.currency);
+    }
+    for vendor in &limits.without {
+        text += &format!(", without {vendor}");
+    }
+    for (vendor, share) in &limits.max_share {
+        text += &format!(", at most {:.0} % by {vendor}", share * 100.0);
+    }
+    text
+}
+
+/// The best fleet of each chip alone; a cap on a vendor's share means nothing there.
+fn single(planner: &Planner<'_>, best: Option<&Fleet>) -> BTreeMap<String, Plan> {
+    let alone = |at: usize| {
+        let mut question = Question { caps: Vec::new(), ..planner.question.clone() };
+        for (chip, cards) in question.cards.iter_mut().enumerate() {
+            *cards = if chip == at { *cards } else { 0 };
+        }
+        let fleet = planner.search(&question, planner.least(), OTHER).best?;
+        Some((planner.chips[at].name.clone(), planner.describe(&fleet, why(planner, &fleet, best))))
+    };
+    (0..planner.chips.len()).filter_map(alone).collect()
+}
+
+fn why(planner: &Planner<'_>, fleet: &Fleet, best: Option<&Fleet>) -> String {
+    let Some(best) = best else { return "the best would need a constraint lifted".into() };
+    let (name, ratio) = match planner.least() {
+        Least::Money => ("money", fleet.money / best.money),
+        Least::Seconds => ("time", fleet.seconds / best.seconds),
+    };
+    if ratio < 1.0 + 1e-9 {
+        return format!("takes as much {name} as the best");
+    }
+    format!("takes {:.1} % more {name} than the best", (ratio - 1.0) * 100.0)
+}
+
+/// No other plan is both cheaper and faster; all keep the constraints.
+fn front(planner: &Planner<'_>, best: Option<&Fleet>) -> Vec<Plan> {
+    let find = |question: &Question, least| planner.search(question, least, OTHER).best;
+    let cheapest = find(&planner.question, Least::Money);
+    let fastest = find(&planner.question, Least::Seconds);
+    let mut fleets: Vec<Fleet> =
+        [best.cloned(), cheapest.clone(), fastest.clone()].into_iter().flatten().collect();
+    if let Some((cheapest, fastest)) = cheapest.zip(fastest) {
+        for point in 1..FRONT {
+            let ratio = (cheapest.seconds / fastest.seconds).powf(f64::from(point) / f64::from(FRONT));
+            let deadline_s = Some(fastest.seconds * ratio);
+            fleets.extend(find(&Question { deadline_s, ..planner.question.clone() }, Least::Money));
+        }
+    }
+    fleets.sort_by(|a, b| a.money.total_cmp(&b.money).then(a.seconds.total_cmp(&b.seconds)));
+    let mut kept: Vec<Fleet> = Vec::new();
+    for fleet in fleets {
+        if kept.last().is_none_or(|last| fleet.seconds < last.seconds) {
+            kept.push(fleet);
+        }
+    }
+    kept.iter().map(|fleet| planner.describe(fleet, String::new())).collect()
+}
+
+/// The best of each other strategy.
+fn next(planner: &Planner<'_>, best: &Fleet) -> Vec<Plan> {
+    let others = planner.question.families.iter().enumerate().filter(|(at, _)| *at != best.family);
+    let other = |(_, family): (usize, &crate::fleet::Family)| {
+        let question = Question { families: vec![*family], ..planner.question.clone() };
+        let fleet = planner.search(&question, planner.least(), OTHER).best?;
+        let family = planner.question.families.iter().position(|known| known == family)?;
+        let fleet = Fleet { family, ..fleet };
+        let mut plan = planner.describe(&fleet, why(planner, &fleet, Some(best)));
+        plan.name = format!("{} ({})", plan.name, strategy_word(planner.question.families[family].strategy));
+        Some(plan)
+    };
+    others.filter_map(other).collect()
+}
+
+fn strategy_word(strategy: Strategy) -> &'static str {
+    match strategy {
+        Strategy::EveryStep => "every step",
+        Strategy::Edit => "EDiT",
+        Strategy::AEdit => "A-EDiT",
+    }
+}
+
+fn vendors(planner: &Planner<'_>) -> Vec<String> {
+    let mut vendors: Vec<String> = planner.chips.iter().map(|chip| chip.vendor.clone()).collect();
+    vendors.sort();
+    vendors.dedup();
+    vendors
+}
+
+fn independence(planner: &Planner<'_>, best: &Fleet) -> Vec<Independence> {
+    let row = |vendor: String| {
+        let without = planner.search(&planner.without(&vendor), planner.least(), OTHER).best;
+        Independence { without: without.map(|fleet| fleet.money), with: Some(best.money), vendor }
+    };
+    vendors(planner).into_iter().map(row).collect()
+}
+
+/// What the best plan costs when a chip of it becomes dearer.
+fn sensitivity(planner: &Planner<'_>, best: &Fleet) -> Vec<Sensitivity> {
+    let is_used = |at: usize| {
+        planner.question.ways.iter().zip(&best.counts).any(|(way, count)| way.chip == at && *count > 0)
+    };
+    let row = |at: usize| {
+        let mut question = planner.question.clone();
+        for way in question.ways.iter_mut().filter(|way| way.chip == at) {
+            way.price_s *= 1.1;
+        }
+        let dearer = planner.search(&question, planner.least(), OTHER).best;
+        Sensitivity {
+            change: format!("{} 10 % dearer", planner.chips[at].name),
+            with: best.money,
+            then: dearer.map(|fleet| fleet.money),
+        }
+    };
+    (0..planner.chips.len()).filter(|&at| is_used(at)).map(row).collect()
+}
+
+fn rejected(planner: &Planner<'_>) -> Vec<Rejected> {
+    let mut all: Vec<Rejected> = Vec::new();
+    for [family, reason, found, limit] in planner.unusable.clone() {
+        all.push(Rejected { family, reason, found, limit });
+    }
+    for (at, chip) in planner.chips.iter().enumerate() {
+        let mut question =
+            Question { deadline_s: None, budget: None, caps: Vec::new(), ..planner.question.clone() };
+        for (other, cards) in question.cards.iter_mut().enumerate() {
+            *cards = if other == at { *cards } else { 0 };
+        }
+        let find = |least| planner.search(&question, least, OTHER).best;
+        let family = format!("{} alone", chip.name);
+        if let Some((limit_s, fastest)) = planner.question.deadline_s.zip(find(Least::Seconds))
+            && fastest.seconds > limit_s
+        {
+            all.push(Rejected {
+                family,
+                reason: "even all of its cards are too slow".into(),
+                found: hours(fastest.seconds),
+                limit: hours(limit_s),
+            });
+        } else if let Some((limit, cheapest)) = planner.question.budget.zip(find(Least::Money))
+            && cheapest.money > limit
+        {
+            let [found, limit] = [cheapest.money, limit].map(|money| amount(planner, money));
+            all.push(Rejected { family, reason: "too dear".into(), found, limit });
+        }
+    }
+    all
+}
+
+fn hours(seconds: f64) -> String {
+    format!("{:.1} h", seconds / 3600.0)
+}
+
+fn amount(planner: &Planner<'_>, money: f64) -> String {
+    format!("{money:.2} {}", planner.request.currency)
+}
+
+/// The first constraint whose lifting makes a fleet possible, and the least it has to give.
+fn binding(planner: &Planner<'_>) -> Binding {
+    let asked = &planner.question;
+    let find = |question: &Question, least| planner.search(question, least, OTHER).best;
+    let no_deadline = Question { deadline_s: None, ..asked.clone() };
+    if let Some((limit_s, fastest)) = asked.deadline_s.zip(find(&no_deadline, Least::Seconds)) {
+        return Binding {
+            constraint: format!(
+                "the deadline is {}, the fastest fleet takes {}",
+                hours(limit_s),
+                hours(fastest.seconds)
+            ),
+            change: format!("allow {}", hours(fastest.seconds)),
+        };
+    }
+    let no_budget = Question { budget: None, ..asked.clone() };
+    if let Some((limit, cheapest)) = asked.budget.zip(find(&no_budget, Least::Money)) {
+        let [limit, least] = [limit, cheapest.money].map(|money| amount(planner, money));
+        return Binding {
+            constraint: format!("the budget is {limit}, the cheapest fleet costs {least}"),
+            change: format!("raise the budget to {least}"),
+        };
+    }
+    for (at, cap) in asked.caps.iter().enumerate() {
+        let mut free = asked.clone();
+        free.caps.remove(at);
+        if let Some(fleet) = find(&free, planner.least()) {
+            let share = 100.0 * asked.share(&fleet.counts, cap);
+            return Binding {
+                constraint: format!(
+                    "{} may do {:.1} % of the work, the best fleet without that cap gives it {share:.1} %",
+                    cap.vendor,
+                    100.0 * cap.share
+                ),
+                change: format!("allow {} up to {share:.1} %, or name more chips of others", cap.vendor),
+            };
+        }
+    }
+    no_cards(planner)
+}
+
+fn no_cards(planner: &Planner<'_>) -> Binding {
+    let least = planner.unusable.first();
+    let reason =
+        |[chip, reason, found, limit]: &[String; 4]| format!("{chip}: {reason} ({found} against {limit})");
+    let cards: u64 = planner.question.cards.iter().map(|&cards| u64::from(cards)).sum();
+    Binding {
+        constraint: least
+            .map_or_else(|| format!("{cards} cards may be used; several constraints bind at once"), reason),
+        change: "make more or larger cards available, or lift two constraints at once".into(),
+    }
+}
+
+fn assumptions(planner: &Planner<'_>, gap: f64, boxes: usize) -> Vec<String> {
+    let request = planner.request;
+    let assume = &request.assume;
+    let mut all = vec![format!(
+        "The search looked at {boxes} sets of fleets; no fleet of this model of cost is better by more than {:.3} %.",
+        gap * 100.0
+    )];
+    for (chip, used) in planner.chips.iter().zip(&request.chips) {
+        let price = chip.price.as_ref().map(|price| {
+            format!("{} {} an hour ({}, {})", price.per_hour, price.currency, price.source, price.date)
+        });
+        all.push(format!("{}: {}.", chip.name, price.unwrap_or_default()));
+        if let Some(share) = used.utilisation {
+            all.push(format!(
+                "{} reaches {:.1} % of its peak, as given, failures and exchange included, at any size of the fleet.",
+                chip.name,
+                share * 100.0
+            ));
+        }
+    }
+    if request.chips.iter().any(|used| used.utilisation.is_none()) {
+        all.push(format!(
+            "Where no profile is given, products reach {:.0} % of the peak and memory and links {:.0} % of their \
+             bandwidth; the busiest experts have {} times the mean load.",
+            assume.compute_efficiency * 100.0,
+            assume.bandwidth_efficiency * 100.0,
+            assume.skew
+        ));
+        all.push(format!(
+            "{:e} failures per card and hour, {} s for a checkpoint, {} s for a restart.",
+            assume.failures_per_device_hour, assume.checkpoint_s, assume.restart_s
+        ));
+    }
+    if request.strategies.iter().any(|strategy| *strategy != Strategy::EveryStep) {
+        all.push("EDiT and A-EDiT are taken to need no more tokens than agreeing every step.".into());
+    }
+    all
+}

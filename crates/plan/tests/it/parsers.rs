@@ -1,0 +1,131 @@
+//! Files that people write: broken ones are refused with words, never with a panic, and never become wrong plans.
+
+use lingot_plan::{Catalogue, Request, plan};
+use std::collections::BTreeMap;
+
+const REQUEST: &str = r#"
+model = "toy"
+tokens = 1e9
+sequence = 128
+batch_sequences = 64
+currency = "USD"
+[[chips]]
+name = "H100"
+available = 4
+[[chips]]
+name = "A100"
+available = 4
+"#;
+
+const CHIP: &str = r#"
+[[chip]]
+name = "h100"
+vendor = "mine"
+route = "none"
+peak_flops = { bf16 = 1e12 }
+memory_bytes = 8e9
+bandwidth_bytes_s = 1e10
+link_bytes_s = 1e9
+network_bytes_s = 1e9
+cards_per_machine = 2
+available = 7
+source = "made up"
+price = { per_hour = 0.5, currency = "USD", source = "made up", date = "2026-01" }
+"#;
+
+fn answer(request: &str) -> lingot_plan::Result<lingot_plan::answer::Answer> {
+    plan(&Request::parse(request)?, &Catalogue::built_in()?, &BTreeMap::new())
+}
+
+/// What is said of a request in which one piece of text is another.
+fn refused(from: &str, to: &str) -> String {
+    assert!(REQUEST.contains(from), "{from}");
+    answer(&REQUEST.replace(from, to)).unwrap_err().to_string()
+}
+
+#[test]
+fn a_mistake_in_a_request_is_answered_with_numbers_and_the_nearest_choice() {
+    assert!(answer(REQUEST).unwrap().feasible);
+    for (from, to, words) in [
+        ("\"H100\"", "\"H1000\"", ["H1000", "did you mean `H100`"]),
+        ("\"toy\"", "\"toi\"", ["toi", "did you mean `toy`"]),
+        ("\"H100\"", "\"H20\"", ["`H20` has no price", "[[override]]"]),
+        ("\"USD\"", "\"EUR\"", ["USD", "[[rates]]"]),
+        ("1e9", "nan", ["NaN", "above 0"]),
+        ("1e9", "-3", ["-3", "above 0"]),
+        ("1e9", "inf", ["inf", "finite"]),
+        ("currency", "constraints = { without = [\"nvida\"] }\ncurrency", ["nvida", "did you mean `nvidia`"]),
+        ("currency", "constraints = { max_share = { nvidia = 1.5 } }\ncurrency", ["1.5", "at most 1"]),
+    ] {
+        let said = refused(from, to);
+        assert!(words.iter().all(|word| said.contains(word)), "{to}: {said}");
+    }
+}
+
+#[test]
+fn what_no_fleet_can_do_names_what_binds_and_what_would_do() {
+    let with = |line: &str| answer(&REQUEST.replace("currency", &format!("{line}\ncurrency"))).unwrap();
+    for line in [
+        "constraints = { deadline_hours = 1e-6 }",
+        "constraints = { budget = { amount = 1e-6, currency = \"USD\" } }",
+        "constraints = { max_share = { nvidia = 0.5 } }",
+        "constraints = { without = [\"nvidia\"] }",
+    ] {
+        let answer = with(line);
+        let binding = answer.binding.expect(line);
+        assert!(!answer.feasible && answer.best.is_none());
+        assert!(binding.constraint.chars().any(|c| c.is_ascii_digit()), "{}", binding.constraint);
+    }
+    assert!(answer(&REQUEST.replace("available = 4", "available = 0")).unwrap().binding.is_some());
+    let said = with("constraints = { deadline_hours = 1e-6 }").binding.unwrap();
+    let hours: f64 = said.change.trim_start_matches("allow ").trim_end_matches(" h").parse().unwrap();
+    let enough = format!("constraints = {{ deadline_hours = {} }}", hours + 0.1);
+    assert!(with(&enough).feasible, "the change that is named is enough: {}", said.change);
+}
+
+#[test]
+fn a_chip_of_ones_own_replaces_the_known_one_whatever_its_case() {
+    let catalogue = Catalogue::built_in().unwrap();
+    let count = catalogue.chips.len();
+    let catalogue = catalogue.with_user_rows(CHIP).unwrap();
+    assert_eq!(catalogue.chips.len(), count);
+    assert_eq!(catalogue.chip("H100").unwrap().vendor, "mine");
+}
+
+#[test]
+fn a_damaged_file_is_read_or_refused_but_never_ends_the_program() {
+    let mut state = 7_u64;
+    let mut below = |limit: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % limit
+    };
+    let pieces = ["nan", "-1", "0", "1e308", "inf", "\"", "[[chip]]", "=", "{", "4294967295", "\n", "é", ""];
+    let (mut read, mut refused) = (0, 0);
+    for _ in 0..4000 {
+        let text = if below(2) == 0 { REQUEST } else { CHIP };
+        let mut damaged: Vec<char> = text.chars().collect();
+        for _ in 0..=below(3) {
+            let from = below(damaged.len());
+            let to = (from + below(6)).min(damaged.len());
+            damaged.splice(from..to, pieces[below(pieces.len())].chars());
+        }
+        let damaged: String = damaged.into_iter().collect();
+        let is_fine = match text == REQUEST {
+            true => match answer(&damaged) {
+                Ok(answer) => {
+                    let sound =
+                        |plan: &lingot_plan::answer::Plan| plan.seconds > 0.0 && plan.cost.amount > 0.0;
+                    assert!(answer.best.iter().all(sound), "{damaged}");
+                    true
+                }
+                Err(error) => {
+                    assert!(!error.problem.is_empty());
+                    false
+                }
+            },
+            false => Catalogue::built_in().unwrap().with_user_rows(&damaged).is_ok(),
+        };
+        if is_fine { read += 1 } else { refused += 1 }
+    }
+    assert!(read > 50 && refused > 500, "{read} read, {refused} refused");
+}
