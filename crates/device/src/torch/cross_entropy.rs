@@ -4,6 +4,7 @@ use super::Torch;
 use super::matmul::{Into, multiply, operand};
 use super::value::{Value, Words};
 use crate::op::Op;
+use crate::precision::Precision;
 use crate::tensor::Tensor;
 
 /// Most logits of a chunk: few enough for a processor's caches, and for the rows of a product.
@@ -110,13 +111,17 @@ impl<'a> Chunk<'a> {
         let p = aten.exp_(&self.logs)?;
         let minus_one = torch.full(&[rows, 1], torch.torch.dtypes.f32, -1.0)?;
         aten.scatter_add_(&p, 1, &self.targets, &minus_one)?;
+        // In bf16 the gradients by the logits are what is rounded, with their scale.
+        let is_rounded = torch.options.precision == Precision::Bf16;
+        let p = if is_rounded { aten.mul_(&p, &torch.scalar(scale)?)? } else { p };
+        let rest = if is_rounded { 1.0 } else { scale };
         let p = operand(torch, p, &[rows, vocabulary])?;
         let counts = torch.converted(&self.has_target, &[rows, 1], torch.torch.dtypes.f32)?;
         let d_x = torch.strided(d_x_td, &[rows, width], &[width, 1], self.first * width as usize)?;
         multiply(torch, &p, &self.head.w, &d_x, Into { add: false, times: 1.0 })?;
-        aten.mul_(&d_x, &aten.mul(&counts, &torch.scalar(scale)?)?)?;
+        aten.mul_(&d_x, &aten.mul(&counts, &torch.scalar(rest)?)?)?;
         let x = operand(torch, aten.mul(&self.x, &counts)?, &[rows, width])?;
         let flipped = p.strided(&[vocabulary, rows], &[1, vocabulary], 0)?;
-        multiply(torch, &flipped, &x, d_w, Into { add: true, times: scale })
+        multiply(torch, &flipped, &x, d_w, Into { add: true, times: rest })
     }
 }

@@ -24,7 +24,8 @@ impl Routes {
     pub(super) fn of(torch: &Torch) -> Routes {
         let works = |tried: Result<bool, Words>| tried.unwrap_or(false);
         Routes {
-            attention: torch.on_cpu() && works(attention(torch)),
+            // In bf16 the weights of attention are operands too, and the fused operator does not round them.
+            attention: torch.on_cpu() && torch.options.precision == Precision::F32 && works(attention(torch)),
             adamw: works(adamw::try_fused(torch)),
             sums_of_rows: works(sums_of_rows(torch)),
             f32_sums: torch.options.precision == Precision::Bf16 && !torch.on_cpu() && works(f32_sums(torch)),
