@@ -1,5 +1,7 @@
 //! The levels on devices that are there everywhere: the CPU against itself, against the definition, with planted faults.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use lingot_align::certificate::Certificate;
 use lingot_align::faults::Wiring;
 use lingot_align::trainer::Trainer;
