@@ -141,6 +141,27 @@ pub fn weigh(norms: &[f64], detectors: &mut [Detector], spec: &PenaltySpec) -> W
     Weighing { weights, all_anomalous: total == 0.0, verdicts }
 }
 
+/// A worker that is an anomaly in so many groups counts in none: what it read or computed is bad, not one layer.
+const GROUPS_OF_A_BAD_WORKER: usize = 2;
+
+/// Takes workers that are anomalies in several groups out of all of them. One weighing per group, of one meeting.
+pub fn leave_out(weighings: &mut [Weighing]) {
+    let workers = weighings.first().map_or(0, |weighing| weighing.weights.len());
+    let is_bad = |rank: &usize| {
+        let anomalies = weighings.iter().filter(|weighing| weighing.verdicts[*rank].is_anomaly()).count();
+        anomalies >= GROUPS_OF_A_BAD_WORKER
+    };
+    let bad: Vec<usize> = (0..workers).filter(is_bad).collect();
+    for weighing in weighings.iter_mut().filter(|_| !bad.is_empty()) {
+        bad.iter().for_each(|&rank| weighing.weights[rank] = 0.0);
+        let left: f32 = weighing.weights.iter().sum();
+        weighing.all_anomalous = left == 0.0;
+        if left > 0.0 {
+            weighing.weights.iter_mut().for_each(|weight| *weight /= left);
+        }
+    }
+}
+
 /// The factor that brings a mean change of this norm to at most `clip`: `min(1, clip / (norm + 1e-6))`; 1 without one.
 pub fn clip_factor(norm: f64, clip: f64) -> f32 {
     if clip > 0.0 { (clip / (norm + 1e-6)).min(1.0) as f32 } else { 1.0 }

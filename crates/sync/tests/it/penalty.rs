@@ -1,7 +1,7 @@
 //! Detection, weighing and clipping, against numbers worked out by hand.
 
 use lingot_spec::run::PenaltySpec;
-use lingot_sync::penalty::{Detector, Verdict, clip_factor, weigh};
+use lingot_sync::penalty::{Detector, Verdict, clip_factor, leave_out, weigh};
 
 fn spec() -> PenaltySpec {
     PenaltySpec { enabled: true, temperature: 1.0, threshold: 3.0, newest: 0.5, warmup_meetings: 2 }
@@ -100,4 +100,15 @@ fn a_norm_that_stands_out_among_the_workers_is_found_while_all_norms_fall() {
     }
     assert_eq!(weights[3], 0.0);
     assert!(weights[..3].iter().all(|&weight| weight > 0.3), "{weights:?}");
+}
+
+#[test]
+fn a_worker_that_is_bad_in_several_groups_counts_in_none_and_in_one_only_there() {
+    let group = |norms: &[f64]| weigh(norms, &mut vec![Detector::default(); norms.len()], &spec());
+    let mut weighings = [group(&[2.0, f64::NAN, 2.0]), group(&[2.0, f64::NAN, 2.0]), group(&[2.0; 3])];
+    leave_out(&mut weighings);
+    assert!(weighings.iter().all(|weighing| weighing.weights == [0.5, 0.0, 0.5]), "{weighings:?}");
+    let mut weighings = [group(&[2.0, f64::NAN]), group(&[2.0; 2])];
+    leave_out(&mut weighings);
+    assert_eq!(weighings[1].weights, [0.5, 0.5]);
 }

@@ -4,9 +4,9 @@ use super::{Local, Rank};
 use crate::error::Result;
 use crate::worker::Worker;
 use lingot_model::Model;
-use lingot_spec::run::SyncSpec;
+use lingot_spec::run::{PenaltySpec, SyncSpec};
 use lingot_spec::tensors::{TensorSpec, buffers, tensors};
-use lingot_sync::penalty::{Detector, Verdict, clip_factor, weigh};
+use lingot_sync::penalty::{Detector, Verdict, Weighing, clip_factor, leave_out, weigh};
 use lingot_sync::{outer, sum, traffic};
 use std::ops::Range;
 
@@ -75,21 +75,11 @@ impl Local {
             norms: vec![],
         };
         let mut applied = [0_u64; 2];
+        let weighings = self.weigh_all(&own, &spec.penalty, &mut minutes);
         let Agreed { weights, state, velocity, groups } = &mut self.agreed;
         let count = groups.len() as u64;
-        for group in groups {
+        for (group, weighing) in groups.iter().zip(&weighings) {
             let range = group.weights.clone();
-            let deltas: Vec<Vec<f32>> =
-                own.iter().map(|(theta, _)| minus(&weights[range.clone()], &theta[range.clone()])).collect();
-            let norms: Vec<f32> = deltas.iter().map(|delta| sum::norm(delta) as f32).collect();
-            let norms: Vec<f64> = self.exchange.gather(&norms).into_iter().map(f64::from).collect();
-            minutes.norms.push((group.name.clone(), norms.clone()));
-            let weighing = weigh(&norms, &mut group.detectors, &spec.penalty);
-            for (rank, verdict) in
-                weighing.verdicts.iter().enumerate().filter(|(_, verdict)| verdict.is_anomaly())
-            {
-                minutes.anomalies.push((group.name.clone(), rank, *verdict));
-            }
             if weighing.all_anomalous {
                 continue;
             }
@@ -99,6 +89,8 @@ impl Local {
                 .iter_mut()
                 .zip(shares)
                 .for_each(|(sum, &share)| *sum += f64::from(share) / count as f64);
+            let deltas: Vec<Vec<f32>> =
+                own.iter().map(|(theta, _)| minus(&weights[range.clone()], &theta[range.clone()])).collect();
             let parts: Vec<&[f32]> = deltas.iter().map(Vec::as_slice).collect();
             let mut mean = self.exchange.sum(&parts, shares);
             apply(&mut weights[range.clone()], &mut velocity[range.clone()], &mut mean, spec);
@@ -113,6 +105,29 @@ impl Local {
         minutes.predicted_bytes = traffic::meeting_bytes(workers as u64, applied[0], applied[1], count);
         self.part(lead)?;
         Ok(minutes)
+    }
+
+    /// How much each worker's change of each group counts, and what is to be said of it.
+    fn weigh_all(&mut self, own: &[Own], spec: &PenaltySpec, minutes: &mut Minutes) -> Vec<Weighing> {
+        let Agreed { weights, groups, .. } = &mut self.agreed;
+        let mut weighings = Vec::new();
+        for group in groups.iter_mut() {
+            let range = group.weights.clone();
+            let norm =
+                |(theta, _): &Own| sum::norm(&minus(&weights[range.clone()], &theta[range.clone()])) as f32;
+            let norms: Vec<f32> = own.iter().map(norm).collect();
+            let norms: Vec<f64> = self.exchange.gather(&norms).into_iter().map(f64::from).collect();
+            weighings.push(weigh(&norms, &mut group.detectors, spec));
+            minutes.norms.push((group.name.clone(), norms));
+        }
+        for (group, weighing) in groups.iter().zip(&weighings) {
+            let anomalies = weighing.verdicts.iter().enumerate().filter(|(_, verdict)| verdict.is_anomaly());
+            minutes.anomalies.extend(anomalies.map(|(rank, verdict)| (group.name.clone(), rank, *verdict)));
+        }
+        if spec.enabled {
+            leave_out(&mut weighings);
+        }
+        weighings
     }
 
     /// Every worker's weights and routers' state, by rank.
