@@ -225,7 +225,10 @@ fn checkpoints_are_merged_into_one_that_generates() {
 #[test]
 fn the_processor_is_listed() {
     let report = Place::new().json(&["devices"]);
-    has_keys(&report, expect!["devices [{ description, memory_bytes, name, routes, threads }], missing [{ name, reason }]"]);
+    has_keys(
+        &report,
+        expect!["devices [{ description, memory_bytes, name, routes, threads }], missing [{ name, reason }]"],
+    );
     assert_eq!(report["devices"][0]["name"], "cpu");
     assert!(report["devices"][0]["threads"].as_u64().unwrap() >= 1);
     let shown = Place::new().succeed(&["devices", "-v"]);
