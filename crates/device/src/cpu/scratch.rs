@@ -1,6 +1,7 @@
 //! Memory that kernels need while they run, kept by each thread so that no op asks the system for any.
 
 use super::micro::{DEPTH, PITCH};
+use crate::host::prefer_huge_pages;
 use std::cell::RefCell;
 
 /// What a thread keeps.
@@ -31,6 +32,8 @@ pub(super) fn with_scratch<R>(use_: impl FnOnce(&mut Scratch) -> R) -> R {
 /// `len` elements of `buffer`, of unspecified content.
 pub(super) fn take<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
     if buffer.len() < len {
+        buffer.reserve_exact(len - buffer.len());
+        prefer_huge_pages(buffer.as_mut_ptr().cast(), buffer.capacity() * size_of::<T>());
         buffer.resize(len, T::default());
     }
     &mut buffer[..len]
