@@ -72,8 +72,9 @@ pub fn run(args: &Args) -> Result<()> {
         written.push(write(folder, "report.html", &html::page(&answer))?);
         let text = serde_json::to_string_pretty(&answer).unwrap_or_default();
         written.push(write(folder, "answer.json", &text)?);
-        if let Some((request, best)) = request.as_ref().zip(answer.best.as_ref()) {
-            written.push(write(folder, "plan.toml", &run_toml::text(request, best))?);
+        let best = answer.best.as_ref().and_then(|best| Some((best, best.policy?)));
+        if let Some((request, (best, policy))) = request.as_ref().zip(best) {
+            written.push(write(folder, "plan.toml", &run_toml::text(request, best, policy))?);
         }
     }
     if args.json {

@@ -1,6 +1,7 @@
 //! What a search found, as it is printed, written as JSON and drawn: the object of `lingot plan --json`.
 
 use crate::money::Money;
+use lingot_spec::run::{Recompute, Strategy};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -44,6 +45,9 @@ pub struct Plan {
     pub fleet: Vec<Chips>,
     /// How the model lies on the fleet, in words.
     pub layout: String,
+    /// What of it a run can be told; none in answers of before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
     pub cost: Money,
     pub seconds: f64,
     pub tokens_per_s: f64,
@@ -53,6 +57,13 @@ pub struct Plan {
     pub time: Vec<Share>,
     /// Of the fullest device of each chip type.
     pub memory: Vec<Memory>,
+}
+
+/// The part of a layout that is the same on all devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Policy {
+    pub strategy: Strategy,
+    pub recompute: Recompute,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]

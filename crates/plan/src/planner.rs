@@ -1,6 +1,6 @@
 //! A request and a catalogue become an answer: ways to lay the model out, searches over fleets of them, and words.
 
-use crate::answer::{Answer, Chips, Memory, Plan, Share};
+use crate::answer::{Answer, Chips, Memory, Plan, Policy, Share};
 use crate::catalogue::{Catalogue, Chip};
 use crate::error::{Error, Result, nearest};
 use crate::explain;
@@ -11,7 +11,7 @@ use crate::profile::Profile;
 use crate::request::{Objective, Request};
 use crate::search::{Effort, Found, Least, search};
 use lingot_spec::ModelSpec;
-use lingot_spec::run::Strategy;
+use lingot_spec::run::{Recompute, Strategy};
 use std::collections::BTreeMap;
 
 /// Of the main search, and of each of those that explain it.
@@ -160,6 +160,7 @@ impl<'a> Planner<'a> {
             name: String::new(),
             fleet: counts.iter().filter(|(_, count)| **count > 0).map(fleet_of).collect(),
             layout: self.layout_words(fleet),
+            policy: Some(self.policy(fleet)),
             cost: Money { amount: fleet.money, currency: self.request.currency.clone() },
             seconds: fleet.seconds,
             tokens_per_s: self.request.tokens / fleet.seconds,
@@ -176,6 +177,17 @@ impl<'a> Planner<'a> {
         ways.filter(|(_, count)| **count > 0).map(|((way, layout), count)| (way, layout, *count))
     }
 
+    /// A run has one policy for all: the strongest that a part of the fleet needs.
+    fn policy(&self, fleet: &Fleet) -> Policy {
+        let recomputes: Vec<Recompute> = self.used(fleet).map(|(_, layout, _)| layout.recompute).collect();
+        let strongest =
+            [Recompute::Block, Recompute::Experts].into_iter().find(|one| recomputes.contains(one));
+        Policy {
+            strategy: self.question.families[fleet.family].strategy,
+            recompute: strongest.unwrap_or(Recompute::Nothing),
+        }
+    }
+
     fn layout_words(&self, fleet: &Fleet) -> String {
         let agree = match self.question.families[fleet.family].strategy {
             Strategy::EveryStep => "replicas agree every step",
@@ -188,7 +200,7 @@ impl<'a> Planner<'a> {
                 self.chips[way.chip].name,
                 layout.stages,
                 layout.expert_cards,
-                recompute_word(layout.recompute),
+                layout.recompute.name(),
                 100.0 * self.tokens_of(way, fleet) * f64::from(count) / self.question.batch_tokens
             )
         });
@@ -245,14 +257,6 @@ impl<'a> Planner<'a> {
                 .collect(),
         };
         self.used(fleet).map(of).collect()
-    }
-}
-
-pub(crate) fn recompute_word(recompute: lingot_spec::run::Recompute) -> &'static str {
-    match recompute {
-        lingot_spec::run::Recompute::Nothing => "nothing",
-        lingot_spec::run::Recompute::Experts => "experts",
-        lingot_spec::run::Recompute::Block => "block",
     }
 }
 

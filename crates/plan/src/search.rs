@@ -32,8 +32,6 @@ pub struct Found {
     /// No fleet is better by more than this share; 0 where the best is proven to be it.
     pub gap: f64,
     pub boxes: usize,
-    /// There is nothing better, or nothing at all, that was not looked at.
-    pub is_complete: bool,
 }
 
 impl Effort {
@@ -83,13 +81,12 @@ impl Search<'_> {
             let best = self.best.as_ref().map_or(f64::INFINITY, |best| self.value(best));
             if node.bound >= best * (1.0 - effort.gap.max(ROUNDING)) || boxes >= effort.boxes {
                 let gap = if node.bound >= best * (1.0 - ROUNDING) { 0.0 } else { 1.0 - node.bound / best };
-                let is_complete = self.best.is_some();
-                return Found { best: self.best, gap, boxes, is_complete };
+                return Found { best: self.best, gap, boxes };
             }
             boxes += 1;
             self.divide(&node);
         }
-        Found { best: self.best, gap: 0.0, boxes, is_complete: true }
+        Found { best: self.best, gap: 0.0, boxes }
     }
 
     fn value(&self, fleet: &Fleet) -> f64 {

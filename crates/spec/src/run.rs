@@ -213,6 +213,17 @@ pub enum Recompute {
     Block,
 }
 
+impl Recompute {
+    /// As in a run.
+    pub fn name(self) -> &'static str {
+        match self {
+            Recompute::Nothing => "nothing",
+            Recompute::Experts => "experts",
+            Recompute::Block => "block",
+        }
+    }
+}
+
 /// How several workers train one model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

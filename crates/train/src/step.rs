@@ -139,12 +139,7 @@ fn go(
         worker.update(&batch, &outcome)?; // update
         record.lap(Part::Compute);
         record.step(worker, &batch, &outcome)?; // record
-        if due(run.evaluation.every, worker.step) {
-            record.evaluation(worker)?;
-        }
-        if due(run.checkpoint.every, worker.step) {
-            record.checkpoint(worker, resolved)?;
-        }
+        do_what_is_due(resolved, worker, record)?;
     }
     Ok(None)
 }
@@ -177,14 +172,21 @@ fn go_together(
         worker.update(&batch, &outcome)?;
         record.gathered(fleet, gathered)?;
         record.step(worker, &batch, &outcome)?;
-        if due(run.evaluation.every, worker.step) {
-            record.evaluation(worker)?;
-        }
-        if due(run.checkpoint.every, worker.step) {
-            record.checkpoint(worker, resolved)?;
-        }
+        do_what_is_due(resolved, worker, record)?;
     }
     Ok(None)
+}
+
+/// After a step: the evaluation and the checkpoint that happen every so many of them.
+fn do_what_is_due(resolved: &Resolved, worker: &mut Worker<'_>, record: &mut Record<'_>) -> Result<()> {
+    let run = &resolved.run;
+    if due(run.evaluation.every, worker.step) {
+        record.evaluation(worker)?;
+    }
+    if due(run.checkpoint.every, worker.step) {
+        record.checkpoint(worker, resolved)?;
+    }
+    Ok(())
 }
 
 /// Meeting after meeting of emulated workers. What is due is done at the next meeting, where all hold the same.

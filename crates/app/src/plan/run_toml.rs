@@ -1,20 +1,13 @@
 //! A plan as a RUN.toml: what a run can already do of it, and in comments what it cannot.
 
-use lingot_plan::answer::Plan;
+use lingot_plan::answer::{Plan, Policy};
 use lingot_plan::{ModelChoice, Request};
 use lingot_spec::run::Strategy;
 
-pub fn text(request: &Request, best: &Plan) -> String {
+pub fn text(request: &Request, best: &Plan, policy: Policy) -> String {
     let steps = request.tokens / (f64::from(request.batch_sequences) * f64::from(request.sequence));
     let cards: u64 = best.fleet.iter().map(|chips| chips.count).sum();
-    let strategy = if best.layout.starts_with("EDiT") {
-        Strategy::Edit
-    } else if best.layout.starts_with("A-EDiT") {
-        Strategy::AEdit
-    } else {
-        Strategy::EveryStep
-    };
-    let strategy = match strategy {
+    let strategy = match policy.strategy {
         Strategy::EveryStep => "strategy = \"every_step\"".to_owned(),
         Strategy::Edit => format!("strategy = \"edit\"\nevery = {}", request.assume.local_steps),
         Strategy::AEdit => format!(
@@ -42,16 +35,8 @@ pub fn text(request: &Request, best: &Plan) -> String {
         sequences = request.batch_sequences,
         micro = request.micro_sequences,
         steps = steps.max(1.0).ceil(),
-        recompute = recompute(best),
+        recompute = policy.recompute.name(),
     )
-}
-
-/// Of the largest part of the fleet: a run has one policy for all.
-fn recompute(best: &Plan) -> &'static str {
-    ["block", "experts"]
-        .into_iter()
-        .find(|word| best.layout.contains(&format!("recompute {word}")))
-        .unwrap_or("nothing")
 }
 
 fn model(choice: &ModelChoice) -> String {

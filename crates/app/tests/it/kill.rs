@@ -1,5 +1,6 @@
 //! SIGKILL at any moment, saving included, loses nothing and changes no bit; neither does the number of threads.
 
+use super::program::write_small_run;
 use lingot_model::random::Stream;
 use lingot_train::checkpoint;
 use std::fs;
@@ -11,34 +12,8 @@ const KILLS: u32 = 50;
 
 /// A run of about a hundred short steps that spends much of its time saving.
 fn write_run(folder: &Path, threads: u32) -> PathBuf {
-    // A copy, so that whoever edits the sources meanwhile does not change the corpus.
-    let sources = folder.join("text.rs");
-    fs::write(&sources, include_str!("../../src/train.rs").repeat(2)).unwrap();
-    let sources = sources.display();
-    let text = format!(
-        r#"
-folder = "{0}/out-{threads}"
-seed = 5
-[model]
-preset = "toy"
-vocabulary = 400
-width = 32
-layers = 2
-heads = 2
-kv_heads = 1
-head_width = 16
-rotary_width = 8
-dense_width = 48
-experts = 4
-expert_width = 16
-router.warmup_steps = 20
-[data]
-corpora = [{{ path = "{sources}" }}]
-sequence = 32
-cache = "{0}/data"
-[batch]
-sequences = 4
-micro = 2
+    let schedule = format!(
+        "
 [stop]
 steps = 120
 [evaluation]
@@ -49,12 +24,11 @@ every = 3
 keep = 2
 [device]
 threads = {threads}
-"#,
-        folder.display()
+[model.router]
+warmup_steps = 20
+"
     );
-    let path = folder.join(format!("run-{threads}.toml"));
-    fs::write(&path, text).unwrap();
-    path
+    write_small_run(folder, &format!("out-{threads}"), &schedule)
 }
 
 fn start(run: &Path) -> Child {

@@ -163,3 +163,40 @@ sequences = 4
 [checkpoint]
 every = 4
 "#;
+
+/// A run of the smallest model there is, into `folder/name`; `rest` says how long, how often and on what.
+pub(crate) fn write_small_run(folder: &Path, name: &str, rest: &str) -> PathBuf {
+    // A copy, so that whoever edits the sources meanwhile does not change the corpus.
+    let sources = folder.join("text.rs");
+    fs::write(&sources, include_str!("../../src/train.rs").repeat(2)).unwrap();
+    let text = format!(
+        r#"
+folder = "{0}/{name}"
+seed = 5
+[model]
+preset = "toy"
+vocabulary = 400
+width = 32
+layers = 2
+heads = 2
+kv_heads = 1
+head_width = 16
+rotary_width = 8
+dense_width = 48
+experts = 4
+expert_width = 16
+[data]
+corpora = [{{ path = "{1}" }}]
+sequence = 32
+cache = "{0}/data"
+[batch]
+sequences = 4
+micro = 2
+{rest}"#,
+        folder.display(),
+        sources.display()
+    );
+    let path = folder.join(format!("{name}.toml"));
+    fs::write(&path, text).unwrap();
+    path
+}

@@ -1,38 +1,14 @@
 //! A run on the user's torch, where there is one: killed and resumed, it is the same run bit for bit.
 
+use super::program::write_small_run;
 use lingot_device::torch::Torch;
 use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-fn write_run(folder: &Path, name: &str) -> PathBuf {
-    let text = folder.join("text.rs");
-    fs::write(&text, include_str!("../../src/train.rs").repeat(2)).unwrap();
-    let run = format!(
-        r#"
-folder = "{0}/{name}"
-seed = 5
-[model]
-preset = "toy"
-vocabulary = 400
-width = 32
-layers = 2
-heads = 2
-kv_heads = 1
-head_width = 16
-rotary_width = 8
-dense_width = 48
-experts = 4
-expert_width = 16
-[data]
-corpora = [{{ path = "{1}" }}]
-sequence = 32
-cache = "{0}/data"
-[batch]
-sequences = 4
-micro = 2
+const SCHEDULE: &str = r#"
 [stop]
 steps = 40
 [evaluation]
@@ -43,14 +19,7 @@ every = 5
 [device]
 name = "torch:cpu"
 threads = 1
-"#,
-        folder.display(),
-        text.display()
-    );
-    let path = folder.join(format!("{name}.toml"));
-    fs::write(&path, run).unwrap();
-    path
-}
+"#;
 
 fn train(run: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lingot"));
@@ -64,7 +33,7 @@ fn a_run_on_torch_that_is_killed_and_resumed_ends_with_the_same_bits() {
         return println!("skipped: {error}");
     }
     let folder = tempfile::tempdir().unwrap();
-    let [whole, cut] = ["whole", "cut"].map(|name| write_run(folder.path(), name));
+    let [whole, cut] = ["whole", "cut"].map(|name| write_small_run(folder.path(), name, SCHEDULE));
     assert!(train(&whole).status().unwrap().success());
     let checkpoint = folder.path().join("cut/checkpoints/step-00000010");
     // A run that was over before the kill is no test, and begins anew.
@@ -124,7 +93,7 @@ fn a_run_on_a_chip_that_torch_does_not_know_ends_with_what_to_do() {
         return println!("skipped: {error}");
     }
     let folder = tempfile::tempdir().unwrap();
-    let run = write_run(folder.path(), "run");
+    let run = write_small_run(folder.path(), "run", SCHEDULE);
     let output =
         train(&run).args(["--set", "device.name=torch:npu:0"]).stderr(Stdio::piped()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
