@@ -3,6 +3,7 @@
 use lingot_plan::answer::{Plan, Policy};
 use lingot_plan::{ModelChoice, Request};
 use lingot_spec::run::Strategy;
+use std::collections::BTreeMap;
 
 pub fn text(request: &Request, best: &Plan, policy: Policy) -> String {
     let steps = request.tokens / (f64::from(request.batch_sequences) * f64::from(request.sequence));
@@ -42,26 +43,6 @@ pub fn text(request: &Request, best: &Plan, policy: Policy) -> String {
 fn model(choice: &ModelChoice) -> String {
     match choice {
         ModelChoice::Preset(name) => format!("[model]\npreset = \"{name}\"\n"),
-        ModelChoice::Spec(model) => {
-            let value = serde_json::to_value(model).unwrap_or_default();
-            format!("[model]\n{}", inline(&value))
-        }
-    }
-}
-
-/// `key = value` lines; a table within becomes an inline one.
-fn inline(value: &serde_json::Value) -> String {
-    let pairs = value.as_object().into_iter().flatten();
-    pairs.map(|(key, value)| format!("{key} = {}\n", plain(value))).collect()
-}
-
-fn plain(value: &serde_json::Value) -> String {
-    match value.as_object() {
-        Some(pairs) => {
-            let pairs: Vec<String> =
-                pairs.iter().map(|(key, value)| format!("{key} = {}", plain(value))).collect();
-            format!("{{ {} }}", pairs.join(", "))
-        }
-        None => value.to_string(),
+        ModelChoice::Spec(model) => toml::to_string(&BTreeMap::from([("model", model)])).unwrap_or_default(),
     }
 }
