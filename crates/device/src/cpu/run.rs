@@ -50,7 +50,7 @@ pub(super) fn run(team: &Team, room: &mut Room, op: Op<'_>) -> Result<()> {
         Op::Fill { out, value } => {
             match out.kind() {
                 Kind::F64 => elementwise::fill(team, view_mut::<f64>(out), value),
-                Kind::F32 => elementwise::fill(team, view_mut(out), value as f32),
+                Kind::F32 => elementwise::fill_floats(team, view_mut(out), value as f32),
                 Kind::I32 => elementwise::fill(team, view_mut(out), value as i32),
             }
             Ok(())
