@@ -1,6 +1,7 @@
 //! Around the best plan: each chip alone, the front between money and time, what was ruled out and what would lift it.
 
-use crate::answer::{Answer, Binding, Independence, Plan, Rejected, Sensitivity};
+use crate::answer::{Answer, Independence, Plan, Rejected, Sensitivity};
+use crate::binding::binding;
 use crate::fleet::{Fleet, Question};
 use crate::planner::{MAIN, OTHER, Planner};
 use crate::request::ModelChoice;
@@ -203,59 +204,6 @@ fn hours(seconds: f64) -> String {
 
 fn amount(planner: &Planner<'_>, money: f64) -> String {
     format!("{money:.2} {}", planner.request.currency)
-}
-
-/// The first constraint whose lifting makes a fleet possible, and the least it has to give.
-fn binding(planner: &Planner<'_>) -> Binding {
-    let asked = &planner.question;
-    let find = |question: &Question, least| planner.search(question, least, OTHER).best;
-    let no_deadline = Question { deadline_s: None, ..asked.clone() };
-    if let Some((limit_s, fastest)) = asked.deadline_s.zip(find(&no_deadline, Least::Seconds)) {
-        return Binding {
-            constraint: format!(
-                "the deadline is {}, the fastest fleet takes {}",
-                hours(limit_s),
-                hours(fastest.seconds)
-            ),
-            change: format!("allow {}", hours(fastest.seconds)),
-        };
-    }
-    let no_budget = Question { budget: None, ..asked.clone() };
-    if let Some((limit, cheapest)) = asked.budget.zip(find(&no_budget, Least::Money)) {
-        let [limit, least] = [limit, cheapest.money].map(|money| amount(planner, money));
-        return Binding {
-            constraint: format!("the budget is {limit}, the cheapest fleet costs {least}"),
-            change: format!("raise the budget to {least}"),
-        };
-    }
-    for (at, cap) in asked.caps.iter().enumerate() {
-        let mut free = asked.clone();
-        free.caps.remove(at);
-        if let Some(fleet) = find(&free, planner.least()) {
-            let share = 100.0 * asked.share(&fleet.counts, cap);
-            return Binding {
-                constraint: format!(
-                    "{} may do {:.1} % of the work, the best fleet without that cap gives it {share:.1} %",
-                    cap.vendor,
-                    100.0 * cap.share
-                ),
-                change: format!("allow {} up to {share:.1} %, or name more chips of others", cap.vendor),
-            };
-        }
-    }
-    no_cards(planner)
-}
-
-fn no_cards(planner: &Planner<'_>) -> Binding {
-    let least = planner.unusable.first();
-    let reason =
-        |[chip, reason, found, limit]: &[String; 4]| format!("{chip}: {reason} ({found} against {limit})");
-    let cards: u64 = planner.question.cards.iter().map(|&cards| u64::from(cards)).sum();
-    Binding {
-        constraint: least
-            .map_or_else(|| format!("{cards} cards may be used; several constraints bind at once"), reason),
-        change: "make more or larger cards available, or lift two constraints at once".into(),
-    }
 }
 
 fn assumptions(planner: &Planner<'_>, gap: f64, boxes: usize) -> Vec<String> {

@@ -1,10 +1,12 @@
 //! Which fleet and layout, at what speed and price, and why not the others.
 //!
 //! Text comes in and values go out: no clock, file, device or randomness. Reading order: `money`, `catalogue`,
-//! `request`; `layout` prices a replica, `fleet` a fleet of them, `search` finds the best, `planner` and `explain` say it;
+//! `request`; `layout` prices a replica, `fleet` a fleet of them, `search` finds the best, `planner`, `explain` and
+//! `binding` say it;
 //! `profile` and `predict` price one device's step as measured.
 
 pub mod answer;
+mod binding;
 pub mod catalogue;
 mod cover;
 mod error;

@@ -72,6 +72,11 @@ impl<'a> Planner<'a> {
         if self.request.objective == Objective::Money { Least::Money } else { Least::Seconds }
     }
 
+    /// Cards of a chip that can be had, whether or not its vendor is excluded.
+    pub(crate) fn available(&self, at: usize) -> u32 {
+        self.request.chips[at].available.unwrap_or(self.chips[at].available)
+    }
+
     /// The question without the chips of a vendor.
     pub fn without(&self, vendor: &str) -> Question {
         let mut question = self.question.clone();

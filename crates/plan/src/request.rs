@@ -4,6 +4,8 @@ use crate::error::{Error, Result, nearest, positive};
 use crate::money::{Money, Rate};
 use lingot_spec::run::Strategy;
 use lingot_spec::{ModelSpec, presets};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -36,11 +38,35 @@ pub struct Request {
 }
 
 /// A preset's name, or a whole model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum ModelChoice {
     Preset(String),
     Spec(Box<ModelSpec>),
+}
+
+/// By hand, since serde's own reader of such a choice forgets which key of the model it did not know.
+impl<'de> Deserialize<'de> for ModelChoice {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<ModelChoice, D::Error> {
+        struct Choice;
+        impl<'de> Visitor<'de> for Choice {
+            type Value = ModelChoice;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("the name of a preset, or a table with a whole model")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> std::result::Result<ModelChoice, E> {
+                Ok(ModelChoice::Preset(name.to_owned()))
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, map: M) -> std::result::Result<ModelChoice, M::Error> {
+                let model = ModelSpec::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(ModelChoice::Spec(Box::new(model)))
+            }
+        }
+        from.deserialize_any(Choice)
+    }
 }
 
 /// A chip that may be used.

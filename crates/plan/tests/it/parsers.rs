@@ -51,6 +51,8 @@ fn a_mistake_in_a_request_is_answered_with_numbers_and_the_nearest_choice() {
         ("\"toy\"", "\"toi\"", ["toi", "did you mean `toy`"]),
         ("\"H100\"", "\"H20\"", ["`H20` has no price", "[[override]]"]),
         ("\"USD\"", "\"EUR\"", ["USD", "[[rates]]"]),
+        ("\"toy\"", "{ layers = 2, widht = 64 }", ["widht", "width"]),
+        ("\"toy\"", "7", ["7", "the name of a preset"]),
         ("1e9", "nan", ["NaN", "above 0"]),
         ("1e9", "-3", ["-3", "above 0"]),
         ("1e9", "inf", ["inf", "finite"]),
@@ -76,11 +78,35 @@ fn what_no_fleet_can_do_names_what_binds_and_what_would_do() {
         assert!(!answer.feasible && answer.best.is_none());
         assert!(binding.constraint.chars().any(|c| c.is_ascii_digit()), "{}", binding.constraint);
     }
-    assert!(answer(&REQUEST.replace("available = 4", "available = 0")).unwrap().binding.is_some());
-    let said = with("constraints = { deadline_hours = 1e-6 }").binding.unwrap();
-    let hours: f64 = said.change.trim_start_matches("allow ").trim_end_matches(" h").parse().unwrap();
-    let enough = format!("constraints = {{ deadline_hours = {} }}", hours + 0.1);
-    assert!(with(&enough).feasible, "the change that is named is enough: {}", said.change);
+    let binding = answer(&REQUEST.replace("available = 4", "available = 0")).unwrap().binding.unwrap();
+    assert!(binding.constraint.contains('0') && binding.change.contains("available"), "{binding:?}");
+}
+
+#[test]
+fn the_change_that_is_named_is_enough_and_constraints_that_bind_together_are_named_together() {
+    let with = |limits: &str| {
+        let line = format!("constraints = {{ {limits} }}\ncurrency");
+        answer(&REQUEST.replace("currency", &line)).unwrap()
+    };
+    let number_of = |change: &str| -> f64 {
+        change.split(' ').find_map(|word| word.trim_end_matches(',').parse().ok()).expect(change)
+    };
+    let changed = |limits: &str| with(limits).binding.expect(limits).change;
+    let hours = number_of(&changed("deadline_hours = 1e-6"));
+    assert!(with(&format!("deadline_hours = {hours}")).feasible, "{hours} h");
+    let amount = number_of(&changed("budget = { amount = 1e-6, currency = \"USD\" }"));
+    assert!(with(&format!("budget = {{ amount = {amount}, currency = \"USD\" }}")).feasible, "{amount} USD");
+    assert!(changed("without = [\"nvidia\"]").contains("allow nvidia"));
+    // The fastest fleet is not the cheapest, so both limits bind though either alone could be kept.
+    let both = format!(
+        "deadline_hours = {}, budget = {{ amount = {}, currency = \"USD\" }}, max_share = {{ nvidia = 0.5 }}",
+        hours * 0.5,
+        amount * 0.5
+    );
+    let binding = with(&both).binding.unwrap();
+    for word in ["the deadline is", "the budget is", "nvidia may do"] {
+        assert!(binding.constraint.contains(word), "{}", binding.constraint);
+    }
 }
 
 #[test]

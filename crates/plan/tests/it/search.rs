@@ -158,6 +158,13 @@ fn a_looser_constraint_a_lower_price_and_another_card_never_make_the_answer_wors
         change(&|question| question.deadline_s = question.deadline_s.map(|deadline_s| deadline_s * 1.3));
         change(&|question| question.cards.iter_mut().for_each(|cards| *cards += 1));
         change(&|question| {
+            let added = question.cards.len();
+            question.cards.push(3);
+            question.caps.iter_mut().for_each(|cap| cap.counts.push(false));
+            let way = question.ways[0].clone();
+            question.ways.push(Way { chip: added, tokens_s: way.tokens_s * 1.3, ..way });
+        });
+        change(&|question| {
             let chip = question.ways[0].chip;
             question.ways.iter_mut().filter(|way| way.chip == chip).for_each(|way| way.price_s *= 0.9);
         });

@@ -1,0 +1,146 @@
+//! Why no fleet does what is asked: the fewest constraints whose lifting makes one possible, and how far to lift them.
+
+use crate::answer::Binding;
+use crate::fleet::{Fleet, Question};
+use crate::planner::{OTHER, Planner};
+use crate::search::Least;
+
+/// A constraint of a request that can be lifted.
+#[derive(Clone, Copy, PartialEq)]
+enum Limit<'a> {
+    Deadline,
+    Budget,
+    /// By its place among the question's.
+    Cap(usize),
+    Without(&'a str),
+}
+
+/// The fewest constraints that bind together; of as many, those that come first in a request.
+pub(crate) fn binding(planner: &Planner<'_>) -> Binding {
+    let limits = limits(planner);
+    let mut sets: Vec<Vec<Limit<'_>>> = (1_usize..1 << limits.len())
+        .map(|bits| {
+            limits.iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1).map(|(_, limit)| *limit).collect()
+        })
+        .collect();
+    sets.sort_by_key(Vec::len);
+    for set in sets {
+        let question = lifted(planner, &set);
+        let only = |limit| set == [limit];
+        let least = match planner.least() {
+            _ if only(Limit::Deadline) => Least::Seconds,
+            _ if only(Limit::Budget) => Least::Money,
+            least => least,
+        };
+        if let Some(fleet) = planner.search(&question, least, OTHER).best {
+            let (constraints, changes): (Vec<String>, Vec<String>) =
+                set.iter().map(|limit| words(planner, *limit, &fleet)).unzip();
+            return Binding { constraint: constraints.join("; and "), change: changes.join(", and ") };
+        }
+    }
+    no_cards(planner)
+}
+
+/// At most six, so that there are few sets of them: a request has a deadline, a budget, and few vendors.
+fn limits<'a>(planner: &'a Planner<'_>) -> Vec<Limit<'a>> {
+    let asked = &planner.question;
+    let deadline = asked.deadline_s.map(|_| Limit::Deadline);
+    let budget = asked.budget.map(|_| Limit::Budget);
+    let without = planner.request.constraints.without.iter().map(|vendor| Limit::Without(vendor));
+    let caps = (0..asked.caps.len()).map(Limit::Cap);
+    deadline.into_iter().chain(budget).chain(caps).chain(without).take(6).collect()
+}
+
+fn lifted(planner: &Planner<'_>, set: &[Limit<'_>]) -> Question {
+    let mut question = planner.question.clone();
+    for limit in set {
+        match limit {
+            Limit::Deadline => question.deadline_s = None,
+            Limit::Budget => question.budget = None,
+            // A share of all caps nothing, and the others keep their places.
+            Limit::Cap(at) => question.caps[*at].share = 1.0,
+            Limit::Without(vendor) => {
+                for (at, chip) in planner.chips.iter().enumerate() {
+                    if chip.vendor.eq_ignore_ascii_case(vendor) {
+                        question.cards[at] = planner.available(at);
+                    }
+                }
+            }
+        }
+    }
+    question
+}
+
+/// What the constraint says and what a fleet needs; then the change, rounded so that following it is enough.
+fn words(planner: &Planner<'_>, limit: Limit<'_>, fleet: &Fleet) -> (String, String) {
+    let asked = &planner.question;
+    let currency = &planner.request.currency;
+    match limit {
+        Limit::Deadline => {
+            let needed = rounded_up(fleet.seconds / 3600.0);
+            let limit = planner.request.constraints.deadline_hours.unwrap_or_default();
+            let constraint = format!("the deadline is {limit} h, the fastest fleet takes {needed} h");
+            (constraint, format!("allow {needed} h"))
+        }
+        Limit::Budget => {
+            let needed = rounded_up(fleet.money);
+            let limit = asked.budget.unwrap_or_default();
+            let constraint =
+                format!("the budget is {limit} {currency}, the cheapest fleet costs {needed} {currency}");
+            (constraint, format!("raise the budget to {needed} {currency}"))
+        }
+        Limit::Cap(at) => {
+            let cap = &asked.caps[at];
+            let needed = rounded_up(asked.share(&fleet.counts, cap)).min(1.0);
+            let vendor = &cap.vendor;
+            let constraint = format!(
+                "{vendor} may do a share of {} of the work, the best fleet without that cap gives it {needed}",
+                cap.share
+            );
+            (constraint, format!("allow {vendor} a share of {needed}, or name more chips of others"))
+        }
+        Limit::Without(vendor) => {
+            let cards: f64 = (asked.ways.iter().zip(&fleet.counts))
+                .filter(|(way, _)| planner.chips[way.chip].vendor.eq_ignore_ascii_case(vendor))
+                .map(|(way, count)| f64::from(way.cards) * f64::from(*count))
+                .sum();
+            let constraint =
+                format!("{vendor} is excluded, and the best fleet with it has {cards} of its cards");
+            (constraint, format!("allow {vendor}, or name more chips of others"))
+        }
+    }
+}
+
+/// Four digits, the last rounded up: a limit of this size is kept by what the value measures.
+fn rounded_up(value: f64) -> f64 {
+    let digits = 3 - value.abs().log10().floor().clamp(-300.0, 300.0) as i32;
+    let unit = 10_f64.powi(-digits);
+    let up = (value / unit).ceil() * unit;
+    // Through its digits, so that 0.30000000000000004 is not what people read.
+    format!("{up:.*}", digits.max(0) as usize).parse().unwrap_or(up)
+}
+
+fn no_cards(planner: &Planner<'_>) -> Binding {
+    let reason =
+        |[chip, reason, found, limit]: &[String; 4]| format!("{chip}: {reason} ({found} against {limit})");
+    let cards: u64 = planner.question.cards.iter().map(|&cards| u64::from(cards)).sum();
+    Binding {
+        constraint: planner.unusable.first().map_or_else(|| format!("{cards} cards may be used"), reason),
+        change: "make more or larger cards available".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rounded_up;
+
+    #[test]
+    fn a_limit_is_rounded_up_to_four_digits() {
+        for (value, wanted) in
+            [(1.00001, 1.001), (12345.6, 12350.0), (0.3, 0.3), (1e-7, 1e-7), (0.66667, 0.6667), (7.0, 7.0)]
+        {
+            let up = rounded_up(value);
+            assert!(up >= value * (1.0 - 1e-12) && (up - wanted).abs() <= 1e-12 * wanted, "{value}: {up}");
+        }
+    }
+}
