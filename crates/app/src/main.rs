@@ -22,6 +22,7 @@ mod model;
 mod plan;
 mod plot;
 mod profile;
+mod promise;
 mod report;
 mod terminal;
 mod train;

@@ -174,7 +174,8 @@ pub fn compare(args: &PredictArgs) -> Result<()> {
     Ok(())
 }
 
-fn read(path: &Path) -> Result<Profile> {
+/// The profile in a file.
+pub fn read(path: &Path) -> Result<Profile> {
     let hint = "`lingot bench ops` makes a profile";
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::input(format!("cannot read {}: {error}", path.display()), hint))?;

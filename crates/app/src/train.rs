@@ -4,7 +4,7 @@ use crate::failure::{Code, Failure, Result};
 use crate::report::{Report, Sample, State, program};
 use crate::terminal::{Progress, Terminal, bytes, count, show_stage};
 use crate::watch::Watch;
-use crate::{checkpoint, interrupt, json};
+use crate::{checkpoint, interrupt, json, promise};
 use lingot_data::{Batch, Dataset, Tokenizer};
 use lingot_device::Device;
 use lingot_spec::RunSpec;
@@ -30,6 +30,7 @@ Examples:
   lingot train runs/shakespeare.toml --set stop.steps=500 --set device.threads=2
   lingot train runs/quickstart.toml --device cpu,torch:cuda:0
   lingot train runs/quickstart.toml --device cpu,cpu@0.5      (emulated: at half the speed)
+  lingot train runs/quickstart.toml --profile profile.toml --price-as A100
   lingot train runs/quickstart.toml --json > result.json"
 )]
 pub struct Args {
@@ -42,6 +43,12 @@ pub struct Args {
     /// The devices that train, separated by commas: the same as `devices` in RUN.toml
     #[arg(long, value_name = "DEVICE,...")]
     device: Option<String>,
+    /// Predict time and money from this profile, of `lingot bench ops`, and hold them against what comes
+    #[arg(long, value_name = "PROFILE.toml")]
+    profile: Option<PathBuf>,
+    /// Price every second as this chip of the catalogue: sets `price` in RUN.toml
+    #[arg(long, value_name = "CHIP")]
+    price_as: Option<String>,
     /// Print the whole resolved RUN.toml before training
     #[arg(long)]
     verbose: bool,
@@ -57,9 +64,10 @@ const SAMPLE_TOKENS: usize = 80;
 /// Whether the run was interrupted.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<bool> {
     interrupt::listen()?;
-    let resolved =
-        config::load(&args.run, &args.overrides()).map_err(|error| Failure::from(error).with(Code::Input))?;
-    let run = &resolved.run;
+    let mut resolved = config::load(&args.run, &args.overrides()?)
+        .map_err(|error| Failure::from(error).with(Code::Input))?;
+    let run = resolved.run.clone();
+    let run = &run;
     if let Some(report) = finished(run)? {
         report_done(args, run, &report)?;
         return Ok(false);
@@ -68,6 +76,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<bool> {
     announce(&resolved, &device, args.verbose, terminal);
     check_memory(run, &device)?;
     let dataset = prepare(run, terminal)?;
+    resolved.prediction = promise::prediction(run, &dataset, args.profile.as_deref())?;
 
     let mut watch = Watch::new(run, terminal);
     interrupt::training_begins();
@@ -86,13 +95,14 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<bool> {
 }
 
 impl Args {
-    /// `--set`, and what `--device` sets.
-    fn overrides(&self) -> Vec<String> {
-        let mut all = self.set.clone();
+    /// `--set`, and what `--price-as` and `--device` set.
+    fn overrides(&self) -> Result<Vec<String>> {
+        let mut all = self.price_as.as_deref().map(promise::price_as).transpose()?.unwrap_or_default();
+        all.extend(self.set.iter().cloned());
         if let Some(list) = &self.device {
             all.push(format!("devices={:?}", entry::split(list)));
         }
-        all
+        Ok(all)
     }
 }
 
@@ -248,7 +258,7 @@ fn conclude(args: &Args, run: &RunSpec, dataset: &Dataset, device: &Device, summ
     let events = log::read(Path::new(&run.folder))?;
     let report = Report::new(run, state, &events, text);
     if summary.interrupted {
-        let set: String = args.overrides().iter().map(|set| format!(" --set '{set}'")).collect();
+        let set: String = args.overrides()?.iter().map(|set| format!(" --set '{set}'")).collect();
         eprintln!(
             "stopped after step {} of {}, saved in {}\nto go on: {} train {}{set}",
             summary.step,

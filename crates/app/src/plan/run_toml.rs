@@ -8,13 +8,15 @@ use std::collections::BTreeMap;
 pub fn text(request: &Request, best: &Plan, policy: Policy) -> String {
     let steps = request.tokens / (f64::from(request.batch_sequences) * f64::from(request.sequence));
     let cards: u64 = best.fleet.iter().map(|chips| chips.count).sum();
-    let strategy = match policy.strategy {
-        Strategy::EveryStep => "strategy = \"every_step\"".to_owned(),
-        Strategy::Edit => format!("strategy = \"edit\"\nevery = {}", request.assume.local_steps),
-        Strategy::AEdit => format!(
-            "strategy = \"a_edit\"\nperiod_s = {:.1}",
-            best.seconds / steps * f64::from(request.assume.local_steps)
-        ),
+    let every = request.assume.local_steps;
+    let apart = "# One device is alone; for several workers, take these lines in.\n# [sync]";
+    let sync = match policy.strategy {
+        Strategy::EveryStep => "[sync]\nstrategy = \"every_step\"".to_owned(),
+        Strategy::Edit => format!("{apart}\n# strategy = \"edit\"\n# every = {every}"),
+        Strategy::AEdit => {
+            let period_s = best.seconds / steps * f64::from(every);
+            format!("{apart}\n# strategy = \"a_edit\"\n# period_s = {period_s:.3e}")
+        }
     };
     let per_hour = best.cost.amount / (best.seconds / 3600.0) / cards.max(1) as f64;
     format!(
@@ -24,7 +26,7 @@ pub fn text(request: &Request, best: &Plan, policy: Policy) -> String {
          #     lingot train plan.toml --set data.corpora.0.path=corpus.txt\n\n\
          {model}\n[data]\ncorpora = [{{ path = \"corpus.txt\" }}]\nsequence = {sequence}\n\n\
          [batch]\nsequences = {sequences}\nmicro = {micro}\n\n\
-         [stop]\nsteps = {steps:.0}\n\n[device]\nrecompute = \"{recompute}\"\n\n[sync]\n{strategy}\n\n\
+         [stop]\nsteps = {steps:.0}\n\n[device]\nrecompute = \"{recompute}\"\n\n{sync}\n\n\
          # The fleet's mean card.\n[price]\nper_hour = {per_hour}\ncurrency = \"{currency}\"\n",
         fleet = best.fleet_words(),
         amount = best.cost.amount,
