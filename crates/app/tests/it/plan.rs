@@ -142,7 +142,8 @@ fn a_run_is_held_against_what_its_profile_and_its_shapes_promised() {
     assert!(shown.contains("predicted by profile.toml") && shown.contains("money"), "{shown}");
     let said = place.fail(2, &["train", "run.toml", "--price-as", "A1000"]);
     assert!(said.contains("did you mean `A100`"), "{said}");
-    assert!(place.fail(2, &["train", "run.toml", "--profile", "absent.toml"]).contains("absent.toml"));
+    let said = place.fail(2, &["train", "run.toml", "--set", "folder=out/third", "--profile", "absent.toml"]);
+    assert!(said.contains("absent.toml"), "{said}");
 }
 
 /// A small model that one card of either chip holds.
