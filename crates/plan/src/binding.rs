@@ -101,8 +101,9 @@ fn words(planner: &Planner<'_>, limit: Limit<'_>, fleet: &Fleet) -> (String, Str
         }
         Limit::Without(vendor) => {
             let cards: f64 = (asked.ways.iter().zip(&fleet.counts))
-                .filter(|(way, _)| planner.chips[way.chip].vendor.eq_ignore_ascii_case(vendor))
-                .map(|(way, count)| f64::from(way.cards) * f64::from(*count))
+                .flat_map(|(way, count)| way.uses().map(|(chip, cards)| (chip, cards * *count)))
+                .filter(|(chip, _)| planner.chips[*chip].vendor.eq_ignore_ascii_case(vendor))
+                .map(|(_, cards)| f64::from(cards))
                 .sum();
             let constraint =
                 format!("{vendor} is excluded, and the best fleet with it has {cards} of its cards");

@@ -2,7 +2,8 @@
 //!
 //! To finish a step in `t` seconds, replicas must cover the batch: `sum n_i (t r_i - r_i a_i) >= B`. All ways of one
 //! chip share its cards and a price per card, so the way that covers most per card is both the cheapest and the one
-//! that goes furthest; taking ways by price per covered token is then best within a chip and between chips.
+//! that goes furthest; taking ways by price per covered token is then best within a chip and between chips. Replicas
+//! over two chips share cards with nobody here, which makes the bound looser and keeps it a bound.
 
 use crate::fleet::{Question, Way};
 
@@ -21,7 +22,8 @@ pub(crate) struct Cover {
 
 impl Bounds {
     pub(crate) fn all(question: &Question) -> Bounds {
-        let high = question.ways.iter().map(|way| question.cards[way.chip] / way.cards).collect();
+        let most = |(chip, cards): (usize, u32)| question.cards[chip] / cards;
+        let high = question.ways.iter().map(|way| way.uses().map(most).min().unwrap_or(0)).collect();
         Bounds { low: vec![0; question.ways.len()], high }
     }
 
@@ -29,7 +31,7 @@ impl Bounds {
     pub(crate) fn tighten(&mut self, question: &Question) -> bool {
         let Some(left) = self.left(question) else { return false };
         for (at, way) in question.ways.iter().enumerate() {
-            let more = left[way.chip] / way.cards;
+            let more = way.uses().map(|(chip, cards)| left[chip] / cards).min().unwrap_or(0);
             self.high[at] = self.high[at].min(self.low[at].saturating_add(more));
         }
         self.low.iter().zip(&self.high).all(|(low, high)| low <= high)
@@ -43,7 +45,9 @@ impl Bounds {
     fn left(&self, question: &Question) -> Option<Vec<u32>> {
         let mut left = question.cards.clone();
         for (way, low) in question.ways.iter().zip(&self.low) {
-            left[way.chip] = left[way.chip].checked_sub(low.checked_mul(way.cards)?)?;
+            for (chip, cards) in way.uses() {
+                left[chip] = left[chip].checked_sub(low.checked_mul(cards)?)?;
+            }
         }
         Some(left)
     }
@@ -67,7 +71,7 @@ pub(crate) fn cover(
         missing -= counts[at] * covers(way);
         sum += counts[at] * weight(way);
         if bounds.high[at] > bounds.low[at] && covers(way) > 0.0 {
-            order.push((weight(way) / covers(way), f64::from(way.cards) / covers(way), at));
+            order.push((weight(way) / covers(way), f64::from(way.all_cards()) / covers(way), at));
         }
     }
     // Where nothing has a weight, the ways that need the fewest cards leave the most to the others.
@@ -78,10 +82,12 @@ pub(crate) fn cover(
         }
         let way = &question.ways[at];
         let cards = f64::from(way.cards);
-        let more = (f64::from(bounds.high[at]) - counts[at]).min(left[way.chip] / cards);
-        let more = more.min(missing / covers(way));
+        let room = if way.second.is_some() { f64::INFINITY } else { left[way.chip] / cards };
+        let more = (f64::from(bounds.high[at]) - counts[at]).min(room).min(missing / covers(way));
         counts[at] += more;
-        left[way.chip] -= more * cards;
+        if way.second.is_none() {
+            left[way.chip] -= more * cards;
+        }
         missing -= more * covers(way);
         sum += more * weight(way);
     }

@@ -149,13 +149,16 @@ fn independence(planner: &Planner<'_>, best: &Fleet) -> Vec<Independence> {
 /// What the best plan costs when a chip of it becomes dearer.
 fn sensitivity(planner: &Planner<'_>, best: &Fleet) -> Vec<Sensitivity> {
     let is_used = |at: usize| {
-        planner.question.ways.iter().zip(&best.counts).any(|(way, count)| way.chip == at && *count > 0)
+        planner
+            .question
+            .ways
+            .iter()
+            .zip(&best.counts)
+            .any(|(way, count)| way.uses().any(|(chip, _)| chip == at) && *count > 0)
     };
     let row = |at: usize| {
         let mut question = planner.question.clone();
-        for way in question.ways.iter_mut().filter(|way| way.chip == at) {
-            way.price_s *= 1.1;
-        }
+        question.ways.iter_mut().for_each(|way| way.reprice(at, 1.1));
         let dearer = planner.search(&question, planner.least(), OTHER).best;
         Sensitivity {
             change: format!("{} 10 % dearer", planner.chips[at].name),

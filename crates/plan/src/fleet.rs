@@ -12,8 +12,10 @@ use lingot_spec::run::Strategy;
 pub struct Way {
     /// Which chip, by its place in `Question::cards`.
     pub chip: usize,
-    /// Cards of one replica.
+    /// Cards of that chip in one replica.
     pub cards: u32,
+    /// Of another chip, where the replica lies on two.
+    pub second: Option<Second>,
     /// Speed once it computes.
     pub tokens_s: f64,
     /// Of each step, whatever the share of the batch: filling the pipeline, the update.
@@ -25,6 +27,17 @@ pub struct Way {
     /// Failures per second of one replica.
     pub failures_s: f64,
     /// Money per second of one replica.
+    pub price_s: f64,
+}
+
+/// The other chip of a replica that lies on two.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Second {
+    pub chip: usize,
+    pub cards: u32,
+    /// Of the replica's work, for caps on vendors.
+    pub share: f64,
+    /// Of the replica's price.
     pub price_s: f64,
 }
 
@@ -118,19 +131,54 @@ impl Question {
 
     /// Of the fleet's tokens per second.
     pub fn share(&self, counts: &[u32], cap: &Cap) -> f64 {
-        let speed = |is_in: &dyn Fn(&Way) -> bool| -> f64 {
-            let ways = self.ways.iter().zip(counts).filter(|(way, _)| is_in(way));
-            ways.map(|(way, count)| f64::from(*count) * way.tokens_s).sum()
+        let speed = |of: &dyn Fn(&Way) -> f64| -> f64 {
+            self.ways.iter().zip(counts).map(|(way, count)| f64::from(*count) * way.tokens_s * of(way)).sum()
         };
-        speed(&|way| cap.counts[way.chip]) / speed(&|_| true)
+        speed(&|way| cap.of(way)) / speed(&|_| 1.0)
     }
 
-    fn has_cards(&self, counts: &[u32]) -> bool {
+    pub(crate) fn has_cards(&self, counts: &[u32]) -> bool {
         let mut left: Vec<i64> = self.cards.iter().map(|&cards| i64::from(cards)).collect();
         for (way, &count) in self.ways.iter().zip(counts) {
-            left[way.chip] -= i64::from(way.cards) * i64::from(count);
+            for (chip, cards) in way.uses() {
+                left[chip] -= i64::from(cards) * i64::from(count);
+            }
         }
         left.iter().all(|&left| left >= 0)
+    }
+}
+
+impl Way {
+    /// The chips of a replica, and how many cards of each.
+    pub fn uses(&self) -> impl Iterator<Item = (usize, u32)> + use<> {
+        std::iter::once((self.chip, self.cards)).chain(self.second.map(|second| (second.chip, second.cards)))
+    }
+
+    /// All cards of a replica.
+    pub fn all_cards(&self) -> u32 {
+        self.uses().map(|(_, cards)| cards).sum()
+    }
+
+    /// At another price of one chip.
+    pub(crate) fn reprice(&mut self, chip: usize, times: f64) {
+        let others = self.second.map_or(0.0, |second| second.price_s);
+        if self.chip == chip {
+            self.price_s += (times - 1.0) * (self.price_s - others);
+        }
+        if let Some(second) = self.second.as_mut().filter(|second| second.chip == chip) {
+            self.price_s += (times - 1.0) * second.price_s;
+            second.price_s *= times;
+        }
+    }
+}
+
+impl Cap {
+    /// The share of a replica's work that counts.
+    pub(crate) fn of(&self, way: &Way) -> f64 {
+        let counts = |chip: usize| if self.counts[chip] { 1.0 } else { 0.0 };
+        let second = way.second.map_or(0.0, |second| second.share);
+        let other = way.second.map_or(0.0, |second| counts(second.chip));
+        (1.0 - second) * counts(way.chip) + second * other
     }
 }
 

@@ -130,6 +130,7 @@ impl<'a> Planner<'a> {
             return Way {
                 chip: at,
                 cards: layout.cards,
+                second: None,
                 tokens_s,
                 fixed_s: 0.0,
                 least_s: 0.0,
@@ -141,6 +142,7 @@ impl<'a> Planner<'a> {
         Way {
             chip: at,
             cards: layout.cards,
+            second: None,
             tokens_s: layout.tokens_s,
             fixed_s: layout.fixed_s(),
             least_s: layout.fixed_s() + layout.micro_s(),

@@ -5,7 +5,7 @@
 //! then boxes are cut where the fractional fleet is no whole number. Rounding that fleet up gives the fleets to beat.
 
 use crate::cover::{Bounds, cover, steps_between};
-use crate::fleet::{Fleet, Question, ROUNDING};
+use crate::fleet::{Cap, Fleet, Question, ROUNDING};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
@@ -158,13 +158,7 @@ impl Search<'_> {
         question.deadline_s.is_none_or(|deadline_s| seconds <= deadline_s * above)
             && question.budget.is_none_or(|budget| money <= budget * above)
             && question.caps.iter().all(|cap| {
-                let mixed: Vec<u32> = question
-                    .ways
-                    .iter()
-                    .enumerate()
-                    .map(|(at, way)| if cap.counts[way.chip] { bounds.low[at] } else { bounds.high[at] })
-                    .collect();
-                let share = question.share(&mixed, cap);
+                let share = least_share(question, bounds, cap);
                 share.is_nan() || share <= cap.share + 2.0 * ROUNDING
             })
     }
@@ -177,6 +171,17 @@ impl Search<'_> {
             .map(|(count, high)| ((count - 1e-9).ceil() as u32).min(*high))
             .collect();
         self.offer(family, &up);
+        if !self.question.has_cards(&up) {
+            let mut kept = bounds.low.clone();
+            for (at, &count) in up.iter().enumerate() {
+                let mut box_of = Bounds { low: kept.clone(), high: up.clone() };
+                if !box_of.tighten(self.question) {
+                    return;
+                }
+                kept[at] = count.min(box_of.high[at]);
+            }
+            self.offer(family, &kept);
+        }
     }
 
     fn offer(&mut self, family: usize, counts: &[u32]) {
@@ -217,6 +222,20 @@ impl Search<'_> {
         self.look(node.family, below, node.from_s, node.to_s);
         self.look(node.family, above, node.from_s, node.to_s);
     }
+}
+
+/// The least share that a cap can find in a box: what counts less than the mean brings the mean down.
+fn least_share(question: &Question, bounds: &Bounds, cap: &Cap) -> f64 {
+    let mut counts = bounds.low.clone();
+    let mut order: Vec<usize> = (0..counts.len()).collect();
+    order.sort_by(|&a, &b| cap.of(&question.ways[a]).total_cmp(&cap.of(&question.ways[b])));
+    for at in order {
+        let share = question.share(&counts, cap);
+        if share.is_nan() || cap.of(&question.ways[at]) < share {
+            counts[at] = bounds.high[at];
+        }
+    }
+    question.share(&counts, cap)
 }
 
 /// The least bound comes first.

@@ -1,6 +1,6 @@
 //! The search against looking at every fleet there is, on many small questions.
 
-use lingot_plan::fleet::{Cap, Family, Fleet, Question, Way};
+use lingot_plan::fleet::{Cap, Family, Fleet, Question, Second, Way};
 use lingot_plan::search::{Effort, Least, search};
 use lingot_spec::run::Strategy;
 
@@ -36,6 +36,7 @@ fn question(seed: u64) -> Question {
             ways.push(Way {
                 chip,
                 cards,
+                second: None,
                 tokens_s: f64::from(cards) * numbers.between(10.0, 90.0),
                 fixed_s: {
                     let value = numbers.between(0.0, 3.0);
@@ -53,6 +54,19 @@ fn question(seed: u64) -> Question {
                 price_s: per_card * f64::from(cards),
             });
         }
+    }
+    if chips > 1 && numbers.below(2) == 0 {
+        // A replica over two chips.
+        let (first, other) = (ways[0].clone(), ways[ways.len() - 1].clone());
+        let share = numbers.between(0.1, 0.9);
+        let second = Second { chip: other.chip, cards: other.cards, share, price_s: other.price_s };
+        ways.push(Way {
+            second: Some(second),
+            tokens_s: (first.tokens_s + other.tokens_s) * numbers.between(0.7, 1.1),
+            failures_s: first.failures_s + other.failures_s,
+            price_s: first.price_s + other.price_s,
+            ..first
+        });
     }
     let family = |strategy, steps_per_exchange, is_gated| Family { strategy, steps_per_exchange, is_gated };
     let mut families = vec![family(Strategy::EveryStep, 1.0, true)];
@@ -87,7 +101,8 @@ fn question(seed: u64) -> Question {
 
 /// All that are allowed.
 fn every_fleet(question: &Question) -> Vec<Fleet> {
-    let most: Vec<u32> = question.ways.iter().map(|way| question.cards[way.chip] / way.cards).collect();
+    let most = |way: &Way| way.uses().map(|(chip, cards)| question.cards[chip] / cards).min().unwrap();
+    let most: Vec<u32> = question.ways.iter().map(most).collect();
     let mut all = Vec::new();
     let mut counts = vec![0; most.len()];
     loop {
@@ -166,7 +181,12 @@ fn a_looser_constraint_a_lower_price_and_another_card_never_make_the_answer_wors
         });
         change(&|question| {
             let chip = question.ways[0].chip;
-            question.ways.iter_mut().filter(|way| way.chip == chip).for_each(|way| way.price_s *= 0.9);
+            for way in &mut question.ways {
+                let others = way.second.map_or(0.0, |second| second.price_s);
+                if way.chip == chip {
+                    way.price_s -= 0.1 * (way.price_s - others);
+                }
+            }
         });
         for least in [Least::Money, Least::Seconds] {
             let Some(before) = search(&question, least, Effort::PROOF).best else { continue };
