@@ -18,6 +18,7 @@ pub mod ops;
 pub mod precision;
 pub mod reference;
 pub mod tensor;
+mod thread_clock;
 pub mod throttled;
 pub mod timed;
 #[cfg(unix)]

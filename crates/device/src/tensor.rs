@@ -236,21 +236,18 @@ impl Tensor {
     /// Overwrites a float tensor.
     pub fn write_floats(&self, values: &[f32]) -> Result<()> {
         assert_eq!(values.len(), self.len(), "values for {:?}", self.shape());
-        let bytes: Vec<u8> = match self.kind {
-            Kind::F64 => values.iter().flat_map(|&value| f64::from(value).to_ne_bytes()).collect(),
-            Kind::F32 => values.iter().flat_map(|value| value.to_ne_bytes()).collect(),
+        match self.kind {
+            Kind::F64 => self.write_doubles(&values.iter().map(|&value| value.into()).collect::<Vec<f64>>()),
+            Kind::F32 => self.write_bytes(bytemuck::cast_slice(values)),
             Kind::I32 => panic!("floats written to a tensor of whole numbers"),
-        };
-        self.write_bytes(&bytes)
+        }
     }
 
     /// Overwrites a float tensor without rounding where it holds f64.
     pub fn write_doubles(&self, values: &[f64]) -> Result<()> {
         assert_eq!(values.len(), self.len(), "values for {:?}", self.shape());
         match self.kind {
-            Kind::F64 => {
-                self.write_bytes(&values.iter().flat_map(|value| value.to_ne_bytes()).collect::<Vec<u8>>())
-            }
+            Kind::F64 => self.write_bytes(bytemuck::cast_slice(values)),
             _ => self.write_floats(&values.iter().map(|&value| value as f32).collect::<Vec<f32>>()),
         }
     }
@@ -259,7 +256,7 @@ impl Tensor {
     pub fn write_integers(&self, values: &[i32]) -> Result<()> {
         assert_eq!(values.len(), self.len(), "values for {:?}", self.shape());
         assert_eq!(self.kind, Kind::I32, "whole numbers written to a tensor of floats");
-        self.write_bytes(&values.iter().flat_map(|value| value.to_ne_bytes()).collect::<Vec<u8>>())
+        self.write_bytes(bytemuck::cast_slice(values))
     }
 
     /// Waits for the device and reads a float tensor.
@@ -268,7 +265,7 @@ impl Tensor {
             return Ok(self.to_doubles()?.into_iter().map(|value| value as f32).collect());
         }
         assert_eq!(self.kind, Kind::F32, "floats read from whole numbers");
-        Ok(self.to_bytes()?.chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect())
+        self.read_all()
     }
 
     /// Waits for the device and reads a float tensor as f64.
@@ -277,27 +274,25 @@ impl Tensor {
             return Ok(self.to_floats()?.into_iter().map(f64::from).collect());
         }
         assert_eq!(self.kind, Kind::F64, "floats read from whole numbers");
-        let bytes = self.to_bytes()?;
-        Ok(bytes
-            .chunks_exact(8)
-            .map(|b| f64::from_ne_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]))
-            .collect())
+        self.read_all()
     }
 
     /// Waits for the device and reads a tensor of whole numbers.
     pub fn to_integers(&self) -> Result<Vec<i32>> {
         assert_eq!(self.kind, Kind::I32, "whole numbers read from floats");
-        Ok(self.to_bytes()?.chunks_exact(4).map(|b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect())
+        self.read_all()
     }
 
     fn write_bytes(&self, bytes: &[u8]) -> Result<()> {
         self.device().0.write(self.memory.slot, self.first * self.kind.bytes(), bytes)
     }
 
-    fn to_bytes(&self) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; self.len() * self.kind.bytes()];
-        self.device().0.read(self.memory.slot, self.first * self.kind.bytes(), &mut bytes)?;
-        Ok(bytes)
+    /// Whole, as one copy: gradients and weights travel this way in every step of a fleet.
+    fn read_all<T: bytemuck::Pod>(&self) -> Result<Vec<T>> {
+        let mut numbers = vec![T::zeroed(); self.len()];
+        let bytes = bytemuck::cast_slice_mut(&mut numbers);
+        self.device().0.read(self.memory.slot, self.first * self.kind.bytes(), bytes)?;
+        Ok(numbers)
     }
 }
 

@@ -6,12 +6,16 @@ use crate::backend::{Backend, DeviceInfo, MemoryUse, Slot};
 use crate::error::{Error, Result};
 use crate::op::Op;
 use crate::tensor::Device;
+use crate::thread_clock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// Sleeps shorter than this are saved up: the system's timer is too coarse for them.
 const SLEEP_LEAST_S: f64 = 0.5e-3;
+
+/// A device that had to wait for a core makes up for so much of it.
+const CREDIT_MOST_S: f64 = 0.05;
 
 /// How much weaker.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,6 +47,8 @@ pub enum Fault {
 pub struct Throttled {
     inner: Device,
     info: DeviceInfo,
+    /// On the thread that calls it: then waiting for a core is this machine's slowness and not the device's.
+    computes_here: bool,
     throttle: Throttle,
     used_bytes: AtomicU64,
     ops: AtomicU64,
@@ -70,6 +76,7 @@ impl Throttled {
     /// `inner`, weaker, under the name `name`.
     pub fn new(inner: Device, name: &str, throttle: Throttle) -> (Throttled, Controls) {
         let own = inner.info();
+        let own_name = own.name.clone();
         let info = DeviceInfo {
             name: name.into(),
             description: format!("{} at {} of its speed", own.description, throttle.speed),
@@ -79,6 +86,7 @@ impl Throttled {
         let controls =
             Controls(Arc::new((Mutex::new(State { speed: throttle.speed, fault: None }), Condvar::new())));
         let throttled = Throttled {
+            computes_here: matches!(own_name.as_str(), "cpu" | "reference"),
             inner,
             info,
             throttle,
@@ -99,16 +107,23 @@ impl Throttled {
         Ok(())
     }
 
-    /// Takes as much longer as a slower device would.
-    fn slow_down(&self, worked: Duration) {
-        let speed = self.controls.state().speed;
+    /// Does the work, and takes as much longer as a slower device would.
+    fn slowed(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        let (begin, core_before) = (Instant::now(), thread_clock::now());
+        work()?;
+        let wall = begin.elapsed();
+        let on_core = thread_clock::now().zip(core_before).map(|(now, before)| now - before);
+        let computing = on_core.filter(|_| self.computes_here).unwrap_or(wall);
+        let whole_s = computing.as_secs_f64() / self.controls.state().speed;
         let mut debt_s = self.debt_s.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        *debt_s += worked.as_secs_f64() * (1.0 / speed - 1.0) + self.throttle.latency.as_secs_f64();
+        *debt_s += whole_s + self.throttle.latency.as_secs_f64() - wall.as_secs_f64();
+        *debt_s = debt_s.max(-CREDIT_MOST_S);
         if *debt_s >= SLEEP_LEAST_S {
             let begin = Instant::now();
             std::thread::sleep(Duration::from_secs_f64(*debt_s));
             *debt_s -= begin.elapsed().as_secs_f64();
         }
+        Ok(())
     }
 }
 
@@ -186,18 +201,12 @@ impl Backend for Throttled {
             self.controls.set(fault);
         }
         self.check()?;
-        let begin = Instant::now();
-        self.inner.run(op)?;
-        self.slow_down(begin.elapsed());
-        Ok(())
+        self.slowed(|| self.inner.run(op))
     }
 
     fn finish(&self) -> Result<()> {
         self.check()?;
-        let begin = Instant::now();
-        self.inner.finish()?;
-        self.slow_down(begin.elapsed());
-        Ok(())
+        self.slowed(|| self.inner.finish())
     }
 
     fn memory_in_use(&self) -> MemoryUse {
