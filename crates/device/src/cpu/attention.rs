@@ -7,13 +7,16 @@
 
 use super::gemm::{Matrix, Product, Sizes, Target, small_product};
 use super::kernel::wide;
+use super::micro::PITCH;
 use super::scratch::{Scratch, take, with_scratch};
 use super::team::{Shares, Team};
 use super::vector::{exp, exp_in_place, max};
 use std::ops::Range;
 
 /// Keys of a tile.
-pub(super) const KEYS: usize = 64;
+pub(super) const KEYS: usize = 128;
+/// Distance between rows of scores; that of a packed operand, so that products read them where they are.
+pub(super) const SCORES_PITCH: usize = PITCH;
 /// Rows of a tile of queries, stacked heads included.
 const ROWS: usize = 128;
 
@@ -65,7 +68,12 @@ impl Attention<'_> {
         (t * self.heads + g * self.stacked()) * self.width
     }
 
-    /// Copies the rows of a tile of queries, times `scale`.
+    /// Distance between the rows of a tile of queries; that of a packed operand where a row is no longer.
+    pub(super) fn pitch(&self) -> usize {
+        self.width.max(PITCH)
+    }
+
+    /// Copies the rows of a tile of queries, times `scale`, to rows `pitch` apart.
     pub(super) fn stack(
         &self,
         from_thc: &[f32],
@@ -75,9 +83,11 @@ impl Attention<'_> {
         to: &mut [f32],
     ) {
         let token = self.stacked() * self.width;
-        for (t, to) in queries.zip(to.chunks_exact_mut(token)) {
-            let from = &from_thc[self.first_of_query(t, g)..][..token];
-            to.iter_mut().zip(from).for_each(|(to, from)| *to = scale * from);
+        for (t, to) in queries.zip(to.chunks_mut(self.stacked() * self.pitch())) {
+            let from = from_thc[self.first_of_query(t, g)..][..token].chunks_exact(self.width);
+            for (to, from) in to.chunks_mut(self.pitch()).zip(from) {
+                to.iter_mut().zip(from).for_each(|(to, from)| *to = scale * from);
+            }
         }
     }
 
@@ -133,7 +143,7 @@ fn attend<'a>(
     let Scratch { packed, tiles: [stacked, most, totals, sums, scores, ..], .. } = scratch;
     let c = given.width;
     let rows = queries.len() * given.stacked();
-    let (stacked, scores) = (take(stacked, rows * c), take(scores, rows * KEYS));
+    let (stacked, scores) = (take(stacked, rows * given.pitch()), take(scores, rows * SCORES_PITCH));
     let running = Running { most: take(most, rows), totals: take(totals, rows), sums: take(sums, rows * c) };
     running.most.fill(f32::NEG_INFINITY);
     running.totals.fill(0.0);
@@ -145,12 +155,12 @@ fn attend<'a>(
         let (k, pitch) = given.rows(given.k_sgc, first, g);
         let by_key = Product {
             sizes: Sizes { m: rows, n: keys.len(), k: c },
-            a: Matrix::rows(stacked, c),
+            a: Matrix::rows(stacked, given.pitch()),
             b: Matrix::transposed(k, pitch),
-            target: Target { first: 0, pitch: KEYS, add: false },
+            target: Target { first: 0, pitch: SCORES_PITCH, add: false },
         };
         small_product(team.kernel, packed, &by_key, scores);
-        for (row, scores) in scores.chunks_exact_mut(KEYS).enumerate() {
+        for (row, scores) in scores.chunks_exact_mut(SCORES_PITCH).enumerate() {
             let visible = within(given.seen(queries.start + row / given.stacked()), &keys);
             let sums = &mut running.sums[row * c..][..c];
             let (most, total) = (&mut running.most[row], &mut running.totals[row]);
@@ -159,7 +169,7 @@ fn attend<'a>(
         let (v, pitch) = given.rows(given.v_sgc, first, g);
         let by_value = Product {
             sizes: Sizes { m: rows, n: c, k: keys.len() },
-            a: Matrix::rows(scores, KEYS),
+            a: Matrix::rows(scores, SCORES_PITCH),
             b: Matrix::rows(v, pitch),
             target: Target { first: 0, pitch: c, add: true },
         };

@@ -6,7 +6,7 @@
 //! queries for `d_q` and once by keys for `d_k` and `d_v`. Which way depends on the documents, never on the threads.
 #![allow(unsafe_code)]
 
-use super::attention::{Attention, KEYS, within};
+use super::attention::{Attention, KEYS, SCORES_PITCH, within};
 use super::gemm::{Matrix, Product, Sizes, Target, block, small_product};
 use super::kernel::wide;
 use super::scratch::{Packed, Scratch, take, with_scratch};
@@ -141,11 +141,15 @@ impl Work<'_> {
                     continue;
                 }
                 let rows = queries.len() * given.stacked();
-                let (q, d_out) = (take(q, rows * c), take(d_out, rows * c));
+                let (q, d_out) = (take(q, rows * given.pitch()), take(d_out, rows * given.pitch()));
                 let (lse, along) = (take(lse, rows), take(along, rows));
                 self.load(team, queries.clone(), q, d_out, lse, along);
                 let tile = QueryTile { queries, q, d_out, lse, along };
-                let room = [take(weights, rows * KEYS), take(d_scores, rows * KEYS), take(d_q, rows * c)];
+                let room = [
+                    take(weights, rows * SCORES_PITCH),
+                    take(d_scores, rows * SCORES_PITCH),
+                    take(d_q, rows * c),
+                ];
                 // SAFETY: as promised by the caller.
                 unsafe {
                     self.meet(team, packed, &tile, keys.start + met.start..keys.start + met.end, wanted, room)
@@ -167,10 +171,10 @@ impl Work<'_> {
         let stacked = given.stacked();
         given.stack(given.q_thc, queries.clone(), self.g, given.scale, q);
         given.stack(self.saved.d_out_thc, queries.clone(), self.g, 1.0, d_out);
-        for (row, d_out) in d_out.chunks_exact(c).enumerate() {
+        for (row, d_out) in d_out.chunks_exact(given.pitch()).enumerate() {
             let (t, j) = (queries.start + row / stacked, row % stacked);
             let out = &self.saved.out_thc[given.first_of_query(t, self.g) + j * c..][..c];
-            along[row] = dot(team.kernel, d_out, out);
+            along[row] = dot(team.kernel, &d_out[..c], out);
             lse[row] = self.saved.lse_th[t * given.heads + self.g * stacked + j];
         }
     }
@@ -197,7 +201,7 @@ impl Work<'_> {
             if wanted != Wanted::Keys {
                 let by_query = Product {
                     sizes: Sizes { m: rows, n: c, k: part.len() },
-                    a: Matrix::rows(d_scores, KEYS),
+                    a: Matrix::rows(d_scores, SCORES_PITCH),
                     b: Matrix::rows(k, pitch),
                     target: Target { first: 0, pitch: c, add: first > keys.start },
                 };
@@ -208,13 +212,13 @@ impl Work<'_> {
                 let sizes = Sizes { m: part.len(), n: c, k: rows };
                 let by_key = Product {
                     sizes,
-                    a: Matrix::transposed(d_scores, KEYS),
-                    b: Matrix::rows(tile.q, c),
+                    a: Matrix::transposed(d_scores, SCORES_PITCH),
+                    b: Matrix::rows(tile.q, given.pitch()),
                     target,
                 };
                 let by_value = Product {
-                    a: Matrix::transposed(weights, KEYS),
-                    b: Matrix::rows(tile.d_out, c),
+                    a: Matrix::transposed(weights, SCORES_PITCH),
+                    b: Matrix::rows(tile.d_out, given.pitch()),
                     ..by_key
                 };
                 // SAFETY: the gradients of these keys are the caller's alone.
@@ -250,13 +254,13 @@ impl Work<'_> {
             let (stored, pitch) = given.rows(sgc, keys.start, self.g);
             let by_key = Product {
                 sizes: Sizes { m: tile.lse.len(), n: keys.len(), k: c },
-                a: Matrix::rows(rows, c),
+                a: Matrix::rows(rows, given.pitch()),
                 b: Matrix::transposed(stored, pitch),
-                target: Target { first: 0, pitch: KEYS, add: false },
+                target: Target { first: 0, pitch: SCORES_PITCH, add: false },
             };
             small_product(team.kernel, packed, &by_key, out);
         }
-        let rows = weights.chunks_exact_mut(KEYS).zip(d_scores.chunks_exact_mut(KEYS));
+        let rows = weights.chunks_exact_mut(SCORES_PITCH).zip(d_scores.chunks_exact_mut(SCORES_PITCH));
         for (row, (weights, d_scores)) in rows.enumerate() {
             let t = tile.queries.start + row / given.stacked();
             let visible = within(given.seen(t), &keys);

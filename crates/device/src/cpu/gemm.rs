@@ -41,6 +41,11 @@ impl<'a> Matrix<'a> {
         Matrix { values, row_pitch: 1, column_pitch: pitch }
     }
 
+    /// Whether an A lies in memory as it would be packed: then it is read where it is.
+    fn is_packed(self) -> bool {
+        self.column_pitch == 1 && self.row_pitch == PITCH
+    }
+
     /// The part that begins at (row, column).
     fn from(self, row: usize, column: usize) -> Matrix<'a> {
         let first = (row * self.row_pitch + column * self.column_pitch).min(self.values.len());
@@ -197,13 +202,20 @@ pub(super) unsafe fn block(kernel: Kernel, packed: &mut Packed, product: &Produc
         let depth = depth.min(k - from);
         let layout = Layout { micros, m, n, depth };
         pack_b(kernel, b.from(from, 0), layout, &mut packed.b);
-        pack_a(kernel, a.from(0, from), layout, &mut packed.a);
-        if kernel.1 == Precision::Bf16 {
-            round(kernel, packed, layout);
-        }
+        let a = a.from(0, from);
+        let rows = if a.is_packed() && kernel.1 == Precision::F32 {
+            a.corner(m, depth)
+        } else {
+            pack_a(kernel, a, layout, &mut packed.a);
+            if kernel.1 == Precision::Bf16 {
+                round(kernel, packed, layout);
+            }
+            packed.a.as_ptr()
+        };
+        let operands = Operands { a: rows, a_as_rows: layout.a_as_rows(a), b: packed.b.as_ptr() };
         let add = target.add || from > 0;
         // SAFETY: packed as the layout says, and `to` is the corner of the window checked above.
-        unsafe { sweep(layout, layout.a_as_rows(a), packed, to, target.pitch, add) };
+        unsafe { sweep(layout, operands, to, target.pitch, add) };
     }
 }
 
@@ -256,11 +268,18 @@ impl Layout {
     }
 }
 
+/// Blocks of A and B that are packed.
+struct Operands {
+    a: *const f32,
+    a_as_rows: bool,
+    b: *const f32,
+}
+
 /// # Safety
-/// `packed` holds A and B as `layout` says, `c` is the corner of an m x n window that is the caller's alone.
-unsafe fn sweep(layout: Layout, a_as_rows: bool, packed: &Packed, c: *mut f32, c_pitch: usize, add: bool) {
+/// A and B are packed as `layout` says, `c` is the corner of an m x n window that is the caller's alone.
+unsafe fn sweep(layout: Layout, operands: Operands, c: *mut f32, c_pitch: usize, add: bool) {
     let Layout { micros, depth, .. } = layout;
-    let (a, b) = (packed.a.as_ptr(), packed.b.as_ptr());
+    let Operands { a, a_as_rows, b } = operands;
     for (first_column, columns, vectors) in layout.panels() {
         for (first_row, rows) in layout.row_tiles() {
             let a_pitch = if a_as_rows { PITCH } else { depth };
