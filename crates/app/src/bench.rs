@@ -11,7 +11,7 @@ use std::time::Instant;
 /// Measure this machine.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  lingot bench train --model S\n  lingot bench train --model M --profile\n  lingot bench fleet --device cpu@1,cpu@0.5,cpu@0.25\n  lingot bench train --device torch:cpu\n  lingot bench ops\n  lingot bench predict"
+    after_help = "Examples:\n  lingot bench train --model S\n  lingot bench train --model M --profile\n  lingot bench fleet --device cpu@0.4,cpu@0.2,cpu@0.1\n  lingot bench train --device torch:cpu\n  lingot bench ops\n  lingot bench predict"
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -62,7 +62,7 @@ struct TrainArgs {
 #[derive(clap::Args)]
 struct FleetArgs {
     /// The devices, separated by commas
-    #[arg(long, default_value = "cpu@1,cpu@0.5,cpu@0.25", value_name = "DEVICE,...")]
+    #[arg(long, default_value = "cpu@0.4,cpu@0.2,cpu@0.1", value_name = "DEVICE,...")]
     device: String,
     /// CPU threads that are divided among the devices; 0 for all
     #[arg(long, default_value_t = 0)]
@@ -97,7 +97,7 @@ fn fleet(args: &FleetArgs) -> Result<()> {
     text += &line("all together", &report.fleet_tokens_per_s);
     text += &format!(
         "\n{:.1} % of the sum of the devices, {:.0} tokens/s; whole micro-batches allow {:.1} %\n",
-        100.0 * report.efficiency,
+        100.0 * report.efficiency.median,
         report.sum_tokens_per_s,
         100.0 * report.predicted_efficiency
     );

@@ -11,11 +11,14 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-/// Steps of a training that are not timed: speeds are not known yet.
+/// Steps of a fleet that are not timed: speeds are not known yet.
 const WARMUP_STEPS: u64 = 4;
 
+/// Steps of a device alone, of which the first is not timed. They are long, and the slowest device's are the longest.
+const ALONE_STEPS: u64 = 3;
+
 /// Micro-batches of a step: enough that whole ones can follow the speeds.
-const MICROS: u64 = 28;
+const MICROS: u64 = 112;
 
 const RUN: &str = "
 [model]
@@ -23,8 +26,8 @@ preset = \"toy\"
 [data]
 sequence = 128
 [batch]
-micro = 2
-sequences = 56
+micro = 1
+sequences = 112
 [checkpoint]
 every = 0
 [evaluation]
@@ -53,8 +56,8 @@ pub struct Report {
     pub fleet_tokens_per_s: Spread,
     /// The sum of the devices' medians.
     pub sum_tokens_per_s: f64,
-    /// The fleet's median over that sum.
-    pub efficiency: f64,
+    /// The fleet's speed over that sum, by turn; the median counts.
+    pub efficiency: Spread,
     /// What whole micro-batches, divided by these speeds, allow.
     pub predicted_efficiency: f64,
 }
@@ -81,7 +84,7 @@ fn measure_in(folder: &Path, request: &Request) -> Result<Report> {
     if entries.is_empty() {
         return Err(Error::new("there is no device to measure", "name some, such as --device cpu@1,cpu@0.5"));
     }
-    let resolved = resolve(folder, &text, &request.devices, request)?;
+    let resolved = resolve(folder, &text, &request.devices, request, 1)?;
     // One for all turns: a device alone has the cores that it has in the fleet.
     let open = entry::opener(&resolved.run, &entries);
     let mut alone: Vec<Vec<f64>> = vec![Vec::new(); entries.len()];
@@ -89,40 +92,41 @@ fn measure_in(folder: &Path, request: &Request) -> Result<Report> {
     for round in 0..request.rounds {
         for (index, device) in request.devices.iter().enumerate() {
             let folder = folder.join(format!("{round}-{index}"));
-            alone[index].push(tokens_per_s(&folder, &text, std::slice::from_ref(device), request, &open)?);
+            let resolved = resolve(&folder, &text, std::slice::from_ref(device), request, ALONE_STEPS)?;
+            alone[index].push(tokens_per_s(&resolved, 1, &open)?);
         }
         let folder = folder.join(format!("{round}-all"));
-        together.push(tokens_per_s(&folder, &text, &request.devices, request, &open)?);
+        let steps = WARMUP_STEPS + request.steps.max(1);
+        let resolved = resolve(&folder, &text, &request.devices, request, steps)?;
+        together.push(tokens_per_s(&resolved, WARMUP_STEPS, &open)?);
     }
     let devices: Vec<Alone> = request
         .devices
         .iter()
-        .zip(alone)
-        .map(|(device, speeds)| Alone { device: device.clone(), tokens_per_s: Spread::of(speeds) })
+        .zip(&alone)
+        .map(|(device, speeds)| Alone { device: device.clone(), tokens_per_s: Spread::of(speeds.clone()) })
         .collect();
     let capacity = |alone: &Alone| Capacity { speed: alone.tokens_per_s.median, most: None };
     let capacities: Vec<Capacity> = devices.iter().map(capacity).collect();
     let predicted = split(MICROS, &capacities).map_err(|error| Error::new(error.to_string(), "report it"))?;
     let sum_tokens_per_s: f64 = capacities.iter().map(|capacity| capacity.speed).sum();
+    let by_turn = together.iter().enumerate().map(|(round, fleet)| {
+        let sum: f64 = alone.iter().map(|speeds| speeds[round]).sum();
+        fleet / sum
+    });
+    let efficiency = Spread::of(by_turn.collect());
     let fleet_tokens_per_s = Spread::of(together);
     Ok(Report {
         devices,
-        efficiency: fleet_tokens_per_s.median / sum_tokens_per_s,
+        efficiency,
         fleet_tokens_per_s,
         sum_tokens_per_s,
         predicted_efficiency: predicted.efficiency(),
     })
 }
 
-/// One turn: the tokens of the timed steps over their time.
-fn tokens_per_s(
-    folder: &Path,
-    text: &Path,
-    devices: &[String],
-    request: &Request,
-    open: &Opener,
-) -> Result<f64> {
-    let resolved = resolve(folder, text, devices, request)?;
+/// One turn: the tokens of the steps after the first `warmup` over their time.
+fn tokens_per_s(resolved: &config::Resolved, warmup: u64, open: &Opener) -> Result<f64> {
     let dataset = worker::prepare_data(&resolved.run, &|_| ())?;
     let mut marks = Vec::new();
     let mut listen = |event: &Event| {
@@ -130,19 +134,25 @@ fn tokens_per_s(
             marks.push((step.tokens, step.seconds));
         }
     };
-    step::train_fleet(&resolved, &dataset, open.clone(), &mut listen, &AtomicBool::new(false))?;
-    let (first, last) = (marks[WARMUP_STEPS as usize - 1], marks[marks.len() - 1]);
+    step::train_fleet(resolved, &dataset, open.clone(), &mut listen, &AtomicBool::new(false))?;
+    let (first, last) = (marks[warmup as usize - 1], marks[marks.len() - 1]);
     Ok((last.0 - first.0) as f64 / (last.1 - first.1))
 }
 
-fn resolve(folder: &Path, text: &Path, devices: &[String], request: &Request) -> Result<config::Resolved> {
+fn resolve(
+    folder: &Path,
+    text: &Path,
+    devices: &[String],
+    request: &Request,
+    steps: u64,
+) -> Result<config::Resolved> {
     let overrides = [
         format!("folder={:?}", folder.display().to_string()),
         format!("data.corpora=[{{ path = {:?} }}]", text.display().to_string()),
         format!("data.cache={:?}", text.with_file_name("data").display().to_string()),
         format!("devices={devices:?}"),
         format!("device.threads={}", request.threads),
-        format!("stop.steps={}", WARMUP_STEPS + request.steps.max(1)),
+        format!("stop.steps={steps}"),
     ];
     config::parse(RUN, Path::new("bench.toml"), &overrides)
 }
