@@ -223,8 +223,8 @@ impl Work<'_> {
                 };
                 // SAFETY: the gradients of these keys are the caller's alone.
                 unsafe {
-                    block(team.kernel, packed, &by_key, self.gradients.d_k_sgc);
-                    block(team.kernel, packed, &by_value, self.gradients.d_v_sgc);
+                    block(team.kernel, packed, &by_key, None, self.gradients.d_k_sgc);
+                    block(team.kernel, packed, &by_value, None, self.gradients.d_v_sgc);
                 }
             }
         }

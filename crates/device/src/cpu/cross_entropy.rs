@@ -7,7 +7,7 @@ use super::team::{Chunks, Team};
 use super::vector::{exp_in_place, max};
 
 /// Logits that exist at a time, for a vocabulary that is not huge: 16 MiB.
-const MOST_LOGITS: usize = 1 << 21;
+const MOST_LOGITS: usize = 1 << 22;
 /// Tokens at a time, between these.
 const TOKENS: std::ops::RangeInclusive<usize> = 64..=512;
 

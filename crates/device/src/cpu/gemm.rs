@@ -1,24 +1,25 @@
 //! Matrix products, after the way of BLIS: blocks of A and B are packed to lie as the micro-kernel reads them.
 //!
-//! C is cut into tiles by shape alone. One task computes one tile over the whole of k, packing what it needs into
-//! scratch memory of its thread; a value of C is always the sum over the same pieces of k in the same order, so
-//! neither tiles nor threads change a bit of it.
+//! C is cut into tiles that suit its shape, the caches and the threads. One task computes one tile over the whole of k,
+//! packing what it needs into scratch memory of its thread; a value of C is always the sum over the same pieces of k in
+//! the same order, so neither tiles nor threads change a bit of it.
 #![allow(unsafe_code)]
 
 use super::kernel::Kernel;
 use super::micro::{DEPTH, Micros, PITCH, Tile};
 use super::pack::{pack_a, pack_b};
+use super::prefetch::{Ahead, Stretches};
 use super::scratch::{Packed, with_scratch};
 use super::team::{Shares, Team};
 use super::vector::dot;
 use crate::precision::{Precision, to_bf16};
 
-/// Most rows and columns of a tile of C: packed A and B of a tile fit the second-level cache together.
-const TILE: usize = 256;
+/// Most rows and columns of a tile of C anywhere: packed A and B take half of a second-level cache of 2 MiB.
+pub(super) const TILE: usize = 512;
 /// Fewest, where a product is cut finer to give every thread something.
 const SMALL_TILE: usize = 64;
-/// Tiles that a product should have, so that work divides evenly.
-const TILES_WANTED: usize = 8;
+/// Multiply-adds that take as long as packing one value, about: packing waits for memory.
+const PACKING: usize = 40;
 /// Up to so many rows of A, packing B costs more than it saves.
 const FEW_ROWS: usize = 3;
 
@@ -50,6 +51,16 @@ impl<'a> Matrix<'a> {
     fn from(self, row: usize, column: usize) -> Matrix<'a> {
         let first = (row * self.row_pitch + column * self.column_pitch).min(self.values.len());
         Matrix { values: &self.values[first..], ..self }
+    }
+
+    /// What is read of its first `rows` x `columns`.
+    fn stretches(self, rows: usize, columns: usize) -> Stretches {
+        let first = self.values.as_ptr();
+        if self.column_pitch == 1 {
+            Stretches { first, count: rows, pitch: self.row_pitch, len: columns }
+        } else {
+            Stretches { first, count: columns, pitch: self.column_pitch, len: rows }
+        }
     }
 
     /// A pointer to (0, 0), checked to be the corner of `rows` x `columns`.
@@ -89,10 +100,13 @@ pub(super) struct Product<'a> {
 
 /// Runs one product on the whole team.
 pub(super) fn product(team: &Team, product: Product<'_>, c: &mut [f32]) {
-    let grid = Grid::new(product.sizes, TILES_WANTED);
+    let grid = Grid::new(product.sizes, team.tile, team.threads());
     let shares = Shares::of(c);
     // SAFETY: each task has a tile of its own.
-    team.each(grid.tiles(), |index| unsafe { tile(team.kernel, &product, grid, index, shares) });
+    team.each(grid.tiles(), |index| unsafe {
+        let next = part(&product, grid, index + team.threads());
+        tile(team.kernel, &part(&product, grid, index), &next, shares);
+    });
 }
 
 /// Runs products `0..count` as one parallel loop. `tiles_before` is scratch memory.
@@ -105,8 +119,8 @@ pub(super) fn products<'a>(
     tiles_before: &mut Vec<usize>,
     c: &mut [f32],
 ) {
-    let wanted = TILES_WANTED.div_ceil(count.max(1));
-    let grid_of = |product: &Product<'_>| Grid::new(product.sizes, wanted);
+    let threads = team.threads().div_ceil(count.max(1));
+    let grid_of = |product: &Product<'_>| Grid::new(product.sizes, team.tile, threads);
     tiles_before.clear();
     let mut tiles = 0;
     for index in 0..count {
@@ -114,12 +128,24 @@ pub(super) fn products<'a>(
         tiles += grid_of(&product_of(index)).tiles();
     }
     let shares = Shares::of(c);
-    team.each(tiles, |index| {
+    let part_of = |index: usize| {
         let which = tiles_before.partition_point(|&before| before <= index) - 1;
         let product = product_of(which);
+        part(&product, grid_of(&product), index - tiles_before[which])
+    };
+    team.each(tiles, |index| {
+        let next = part_of(index + team.threads());
         // SAFETY: each task has a tile of its own, and the products' targets are disjoint.
-        unsafe { tile(team.kernel, &product, grid_of(&product), index - tiles_before[which], shares) };
+        unsafe { tile(team.kernel, &part_of(index), &next, shares) };
     });
+}
+
+/// The most rows and columns of a tile, for a second-level cache of so many bytes.
+pub(super) fn tile_for(second_level_bytes: Option<usize>) -> usize {
+    match second_level_bytes {
+        Some(bytes) if bytes >= 2 << 20 => TILE,
+        _ => TILE / 2,
+    }
 }
 
 /// How C is cut into tiles.
@@ -132,17 +158,20 @@ struct Grid {
 }
 
 impl Grid {
-    /// Of the grids with enough tiles the one that packs least: A is packed once for each tile across, B for each
-    /// down, and B at about twice the price.
-    fn new(Sizes { m, n, .. }: Sizes, wanted: usize) -> Grid {
-        let sides = [TILE, TILE / 2, SMALL_TILE];
+    /// The grid that so many threads end first, one tile each at a time: a tile costs its area and, to pack A and B, its
+    /// sides.
+    fn new(Sizes { m, n, .. }: Sizes, tile: usize, threads: usize) -> Grid {
+        let sides = [tile, tile / 2, tile / 4, SMALL_TILE];
         let grid = |rows: usize, columns: usize| {
             let (down, across) = (m.div_ceil(rows), n.div_ceil(columns));
             Grid { rows: m.div_ceil(down.max(1)), columns, down, across }
         };
         let grids = sides.into_iter().flat_map(|rows| sides.map(|columns| grid(rows, columns)));
-        let cost = |grid: &Grid| (wanted.saturating_sub(grid.tiles()), m * grid.across + 2 * n * grid.down);
-        grids.min_by_key(cost).unwrap_or_else(|| grid(TILE, TILE))
+        let cost = |grid: &Grid| {
+            let (rows, columns) = (grid.rows, grid.columns.min(n));
+            grid.tiles().div_ceil(threads) * (rows * columns + PACKING * (rows + columns))
+        };
+        grids.min_by_key(cost).unwrap_or_else(|| grid(tile, tile))
     }
 
     fn tiles(self) -> usize {
@@ -150,31 +179,45 @@ impl Grid {
     }
 }
 
+/// One tile of a product; past the last it is empty.
+fn part<'a>(product: &Product<'a>, grid: Grid, index: usize) -> Product<'a> {
+    let Product { sizes: Sizes { m, n, k }, a, b, target } = *product;
+    let (down, column) = (grid.down.max(1), index / grid.down.max(1) * grid.columns);
+    // Of nearly equal height, so that only a low product has low tiles, and is computed as such.
+    let [row, end] = [0, 1].map(|more| (index % down + more) * m / down);
+    let sizes = Sizes { m: end - row, n: grid.columns.min(n.saturating_sub(column)), k };
+    let target = Target { first: target.first + row * target.pitch + column, ..target };
+    Product { sizes, a: a.from(row, 0), b: b.from(0, column), target }
+}
+
+/// Computes one tile; `next` is the one that this thread probably computes next.
+///
 /// # Safety
 /// No other task may be given the same tile, nor one of a product with an overlapping target.
-unsafe fn tile(kernel: Kernel, product: &Product<'_>, grid: Grid, index: usize, c: Shares<'_>) {
-    let Product { sizes: Sizes { m, n, k }, a, b, target } = *product;
-    let (row, column) = (index % grid.down * grid.rows, index / grid.down * grid.columns);
-    let sizes = Sizes { m: grid.rows.min(m - row), n: grid.columns.min(n - column), k };
-    let target = Target { first: target.first + row * target.pitch + column, ..target };
-    let part = Product { sizes, a: a.from(row, 0), b: b.from(0, column), target };
+unsafe fn tile(kernel: Kernel, part: &Product<'_>, next: &Product<'_>, c: Shares<'_>) {
     with_scratch(|scratch| {
         // SAFETY: as promised by the caller.
-        unsafe { block(kernel, &mut scratch.packed, &part, c) };
+        unsafe { block(kernel, &mut scratch.packed, part, Some(next), c) };
     });
 }
 
 /// One product of at most `TILE` rows and columns, on this thread alone.
 pub(super) fn small_product(kernel: Kernel, packed: &mut Packed, product: &Product<'_>, c: &mut [f32]) {
     // SAFETY: C is borrowed by this call alone.
-    unsafe { block(kernel, packed, product, Shares::of(c)) };
+    unsafe { block(kernel, packed, product, None, Shares::of(c)) };
 }
 
 /// As `small_product`, into memory that other threads may write to elsewhere.
 ///
 /// # Safety
 /// Nobody else may touch the product's target.
-pub(super) unsafe fn block(kernel: Kernel, packed: &mut Packed, product: &Product<'_>, c: Shares<'_>) {
+pub(super) unsafe fn block(
+    kernel: Kernel,
+    packed: &mut Packed,
+    product: &Product<'_>,
+    next: Option<&Product<'_>>,
+    c: Shares<'_>,
+) {
     let Product { sizes: Sizes { m, n, k }, a, b, target } = *product;
     if m == 0 || n == 0 {
         return;
@@ -214,9 +257,24 @@ pub(super) unsafe fn block(kernel: Kernel, packed: &mut Packed, product: &Produc
         };
         let operands = Operands { a: rows, a_as_rows: layout.a_as_rows(a), b: packed.b.as_ptr() };
         let add = target.add || from > 0;
+        let mut ahead = match next {
+            _ if from + depth < k => ahead(product, from + depth, depth),
+            Some(next) => ahead(next, 0, DEPTH),
+            None => Ahead::default(),
+        };
         // SAFETY: packed as the layout says, and `to` is the corner of the window checked above.
-        unsafe { sweep(layout, operands, to, target.pitch, add) };
+        unsafe { sweep(layout, operands, to, target.pitch, add, &mut ahead) };
     }
+}
+
+/// What will be packed of a product's next values of k.
+fn ahead(product: &Product<'_>, from: usize, depth: usize) -> Ahead {
+    let Sizes { m, n, k } = product.sizes;
+    if m == 0 || n == 0 {
+        return Ahead::default();
+    }
+    let depth = depth.min(k - from);
+    Ahead::of([product.b.from(from, 0).stretches(depth, n), product.a.from(0, from).stretches(m, depth)])
 }
 
 /// Rounds both packed blocks to bf16, what lies between their rows included.
@@ -277,7 +335,14 @@ struct Operands {
 
 /// # Safety
 /// A and B are packed as `layout` says, `c` is the corner of an m x n window that is the caller's alone.
-unsafe fn sweep(layout: Layout, operands: Operands, c: *mut f32, c_pitch: usize, add: bool) {
+unsafe fn sweep(
+    layout: Layout,
+    operands: Operands,
+    c: *mut f32,
+    c_pitch: usize,
+    add: bool,
+    ahead: &mut Ahead,
+) {
     let Layout { micros, depth, .. } = layout;
     let Operands { a, a_as_rows, b } = operands;
     for (first_column, columns, vectors) in layout.panels() {
@@ -294,7 +359,7 @@ unsafe fn sweep(layout: Layout, operands: Operands, c: *mut f32, c_pitch: usize,
                     columns,
                     add,
                 };
-                micros.run(a_as_rows, vectors == micros.vectors, rows, &tile);
+                micros.run(a_as_rows, vectors == micros.vectors, rows, &tile, ahead);
             }
         }
     }

@@ -51,6 +51,8 @@ mod tests {
             (65, 129, 257),
             (130, 16, 64),
             (270, 300, 520),
+            (515, 66, 5),
+            (4097, 5, 3),
         ];
         for kernel in Kernel::all() {
             let teams = [1, 3].map(|threads| Team::new(threads, kernel));

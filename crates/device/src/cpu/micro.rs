@@ -5,13 +5,16 @@
 #![allow(unsafe_code)]
 
 use super::kernel::{Kernel, Set};
-use super::prefetch::prefetch;
+use super::prefetch::{Ahead, prefetch};
 
 /// The most values of k that are summed before C is touched.
 pub(super) const DEPTH: usize = 256;
 
 /// Distance between the rows of a packed A; not a power of two, so that rows do not fight for cache sets.
 pub(super) const PITCH: usize = DEPTH + 16;
+
+/// Values of k between two lines that are asked for.
+const PACE: usize = 4;
 
 /// One tile of C: `c[i, j] = or += sum over p of a[i, p] b[p, j]`, for `columns` columns.
 pub(super) struct Tile {
@@ -24,7 +27,7 @@ pub(super) struct Tile {
     pub(super) add: bool,
 }
 
-type Micro = unsafe fn(&Tile);
+type Micro = unsafe fn(&Tile, &mut Ahead);
 
 /// The micro-kernels of an instruction set and the sizes they work in.
 pub(super) struct Micros {
@@ -55,34 +58,48 @@ impl Micros {
     /// The processor has the instruction set; `a` and `b` are packed for `rows` rows, this panel and this layout;
     /// `c` may be read and written.
     #[inline(always)]
-    pub(super) unsafe fn run(&self, a_as_rows: bool, whole_panel: bool, rows: usize, tile: &Tile) {
+    pub(super) unsafe fn run(
+        &self,
+        a_as_rows: bool,
+        whole_panel: bool,
+        rows: usize,
+        tile: &Tile,
+        ahead: &mut Ahead,
+    ) {
         let micro = self.table[usize::from(a_as_rows)][usize::from(whole_panel)][rows - 1];
         // SAFETY: as promised by the caller.
-        unsafe { micro(tile) }
+        unsafe { micro(tile, ahead) }
     }
 }
 
 macro_rules! micro_kernel {
     ($name:ident, $(#[$feature:meta])?, $lanes:literal, $zero:expr, $load:expr, $splat:expr, $fma:expr, $plus:expr, $store:expr) => {
         $(#[$feature])?
-        unsafe fn $name<const M: usize, const V: usize, const ROWS: bool>(tile: &Tile) {
+        unsafe fn $name<const M: usize, const V: usize, const ROWS: bool>(tile: &Tile, ahead: &mut Ahead) {
             let Tile { depth, a, b, c, c_pitch, columns, add } = *tile;
             // SAFETY: A, B and C have the sizes that `Micros::run` was promised.
             unsafe {
-                for i in 0..M {
-                    prefetch(c.wrapping_add(i * c_pitch));
-                    prefetch(c.wrapping_add(i * c_pitch + V * $lanes - 1));
-                }
                 let mut sums = [[$zero; V]; M];
-                for p in 0..depth {
-                    let mut line = [$zero; V];
-                    for v in 0..V {
-                        line[v] = $load(b.add((p * V + v) * $lanes));
+                // C, and what is packed next, are asked for line by line while sums are taken: all at once would keep
+                // A and B waiting.
+                let mut asked = 0;
+                for from in (0..depth).step_by(PACE) {
+                    if asked < 2 * M {
+                        prefetch(c.wrapping_add(asked / 2 * c_pitch + asked % 2 * (V * $lanes - 1)));
+                        asked += 1;
+                    } else {
+                        ahead.ask();
                     }
-                    for i in 0..M {
-                        let x = $splat(*a.add(if ROWS { i * PITCH + p } else { p * M + i }));
+                    for p in from..depth.min(from + PACE) {
+                        let mut line = [$zero; V];
                         for v in 0..V {
-                            sums[i][v] = $fma(x, line[v], sums[i][v]);
+                            line[v] = $load(b.add((p * V + v) * $lanes));
+                        }
+                        for i in 0..M {
+                            let x = $splat(*a.add(if ROWS { i * PITCH + p } else { p * M + i }));
+                            for v in 0..V {
+                                sums[i][v] = $fma(x, line[v], sums[i][v]);
+                            }
                         }
                     }
                 }

@@ -15,3 +15,60 @@ pub(super) fn prefetch(line: *const f32) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = line;
 }
+
+/// As `prefetch`, into the second-level cache only.
+#[inline(always)]
+fn prefetch_second_level(line: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has SSE, and prefetching never faults.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(line.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}
+
+/// Stretches of memory that will be needed, asked for a line at a time: the caller computes meanwhile.
+#[derive(Default)]
+pub(super) struct Ahead {
+    now: Stretches,
+    then: Stretches,
+    /// Floats of the stretch that were asked for.
+    done: usize,
+}
+
+/// So many stretches of memory, `pitch` floats apart, `len` floats each.
+#[derive(Clone, Copy)]
+pub(super) struct Stretches {
+    pub(super) first: *const f32,
+    pub(super) count: usize,
+    pub(super) pitch: usize,
+    pub(super) len: usize,
+}
+
+impl Default for Stretches {
+    fn default() -> Stretches {
+        Stretches { first: std::ptr::null(), count: 0, pitch: 0, len: 0 }
+    }
+}
+
+impl Ahead {
+    pub(super) fn of([now, then]: [Stretches; 2]) -> Ahead {
+        Ahead { now, then, done: 0 }
+    }
+
+    #[inline(always)]
+    pub(super) fn ask(&mut self) {
+        if self.now.count == 0 {
+            self.now = std::mem::take(&mut self.then);
+            return;
+        }
+        prefetch_second_level(self.now.first.wrapping_add(self.done));
+        self.done += LINE;
+        if self.done >= self.now.len {
+            self.done = 0;
+            self.now.first = self.now.first.wrapping_add(self.now.pitch);
+            self.now.count -= 1;
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! Memory that kernels need while they run, kept by each thread so that no op asks the system for any.
 
+use super::gemm::TILE;
 use super::micro::{DEPTH, PITCH};
 use crate::host::prefer_huge_pages;
 use std::cell::RefCell;
@@ -39,8 +40,8 @@ pub(super) fn take<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [
     &mut buffer[..len]
 }
 
-/// The most floats a packed block has: 256 rows `PITCH` apart, or 256 columns of depth `DEPTH` in whole panels.
-const PACKED_LEN: usize = 256 * PITCH + 64 * DEPTH;
+/// The most floats a packed block has: `TILE` rows `PITCH` apart, or as many columns of depth `DEPTH` in whole panels.
+const PACKED_LEN: usize = TILE * PITCH + 64 * DEPTH;
 
 /// A buffer for one packed block, its first element on a cache line.
 pub(super) struct Aligned {

@@ -19,15 +19,18 @@ wide! {
         for (row, (both, out)) in gate_up.chunks_exact(2 * f).zip(out_rf.chunks_exact_mut(f)).enumerate() {
             let weight = weights_r.map_or(1.0, |weights| weights[row]);
             let (gate, up) = both.split_at(f);
-            for from in (0..f).step_by(LANES) {
-                let mut lines = [[0.0; LANES]; 3];
-                let [gates, ups, outs] = &mut lines;
-                load(gate, from, gates);
-                load(up, from, ups);
+            let parts = [gate, up].map(|part| part.as_chunks::<LANES>());
+            let (outs, out_rest) = out.as_chunks_mut::<LANES>();
+            let one = |gate: f32, up: f32| gate * sigmoid(gate) * up * weight;
+            for (line, out) in outs.iter_mut().enumerate() {
+                let [gate, up] = parts.map(|(lines, _)| &lines[line]);
                 for i in 0..LANES {
-                    outs[i] = gates[i] * sigmoid(gates[i]) * ups[i] * weight;
+                    out[i] = one(gate[i], up[i]);
                 }
-                store(outs, from, out);
+            }
+            let [gate, up] = parts.map(|(_, rest)| rest);
+            for (i, out) in out_rest.iter_mut().enumerate() {
+                *out = one(gate[i], up[i]);
             }
         }
     }
@@ -72,46 +75,34 @@ wide! {
             let weight = weights_r.map_or(1.0, |weights| weights[row]);
             let (gate, up) = both.split_at(f);
             let (d_gate, d_up) = d_both.split_at_mut(f);
+            let parts = [gate, up, d_out].map(|part| part.as_chunks::<LANES>());
+            let [(d_gates, d_gate_rest), (d_ups, d_up_rest)] = [d_gate, d_up].map(|part| part.as_chunks_mut::<LANES>());
             let mut sums = [0.0; LANES];
-            for from in (0..f).step_by(LANES) {
-                let mut lines = [[0.0; LANES]; 5];
-                let [gates, ups, d_outs, d_gates, d_ups] = &mut lines;
-                load(gate, from, gates);
-                load(up, from, ups);
-                load(d_out, from, d_outs);
+            // The gradients of gate and up, and what the weight's gradient grows by.
+            let one = |gate: f32, up: f32, d_out: f32| {
+                let s = sigmoid(gate);
+                let silu = gate * s;
+                let d = d_out * weight;
+                [d * up * (s + silu * (1.0 - s)), d * silu, d_out * (silu * up)]
+            };
+            for (line, (d_gate, d_up)) in d_gates.iter_mut().zip(d_ups).enumerate() {
+                let [gate, up, d_out] = parts.map(|(lines, _)| &lines[line]);
                 for i in 0..LANES {
-                    let s = sigmoid(gates[i]);
-                    let silu = gates[i] * s;
-                    let d = d_outs[i] * weight;
-                    d_ups[i] = d * silu;
-                    d_gates[i] = d * ups[i] * (s + silu * (1.0 - s));
-                    sums[i] += d_outs[i] * (silu * ups[i]);
+                    let [for_gate, for_up, for_weight] = one(gate[i], up[i], d_out[i]);
+                    d_gate[i] = for_gate;
+                    d_up[i] = for_up;
+                    sums[i] += for_weight;
                 }
-                store(d_gates, from, d_gate);
-                store(d_ups, from, d_up);
+            }
+            let [gate, up, d_out] = parts.map(|(_, rest)| rest);
+            for (i, (d_gate, d_up)) in d_gate_rest.iter_mut().zip(d_up_rest).enumerate() {
+                let for_weight;
+                [*d_gate, *d_up, for_weight] = one(gate[i], up[i], d_out[i]);
+                sums[i] += for_weight;
             }
             if let Some(d_weights) = d_weights_r.as_deref_mut() {
                 d_weights[row] = fold(sums);
             }
         }
-    }
-}
-
-/// Reads a line of a row; the last may be short, and its rest stays as it is.
-#[inline(always)]
-fn load(row: &[f32], from: usize, line: &mut [f32; LANES]) {
-    match row[from..].first_chunk() {
-        Some(whole) => *line = *whole,
-        None => line[..row.len() - from].copy_from_slice(&row[from..]),
-    }
-}
-
-/// Writes a line of a row, or the first of it.
-#[inline(always)]
-fn store(line: &[f32; LANES], from: usize, row: &mut [f32]) {
-    let row = &mut row[from..];
-    match row.first_chunk_mut() {
-        Some(whole) => *whole = *line,
-        None => row.copy_from_slice(&line[..row.len()]),
     }
 }

@@ -1,9 +1,11 @@
 //! The threads of the CPU backend, and how one output is divided among the tasks of a parallel loop.
 //!
-//! Work is divided by shape alone, never by the number of threads; threads only take the next task from a counter.
-//! So which thread computes a task changes nothing, and results are the same bits for any number of threads.
+//! No number depends on how work is divided: sums are divided by shape alone, and products may be cut to suit the threads
+//! since each element is summed in the same order wherever it lies. Threads take the next task from a counter, so which
+//! thread computes a task changes nothing either, and results are the same bits for any number of threads.
 #![allow(unsafe_code)]
 
+use super::gemm::tile_for;
 use super::kernel::Kernel;
 use std::any::Any;
 use std::marker::PhantomData;
@@ -18,6 +20,8 @@ const SPINS: usize = 2_000;
 /// A caller's thread and its helpers, all of which run the same kernels.
 pub(super) struct Team {
     pub(super) kernel: Kernel,
+    /// The most rows and columns of a product's tile.
+    pub(super) tile: usize,
     shared: Arc<Shared>,
     helpers: Vec<JoinHandle<()>>,
 }
@@ -33,7 +37,12 @@ impl Team {
                 builder.spawn(move || shared.help()).ok()
             })
             .collect();
-        Team { kernel, shared, helpers }
+        Team { kernel, tile: tile_for(second_level_cache_bytes()), shared, helpers }
+    }
+
+    /// The caller's included.
+    pub(super) fn threads(&self) -> usize {
+        self.helpers.len() + 1
     }
 
     /// Calls `task` once for each index below `tasks`, in any order, on all threads. Not to be called from a task.
@@ -61,6 +70,12 @@ impl Team {
         // SAFETY: `each` gives each index to exactly one call.
         self.each(outputs.pieces(), |index| task(index, unsafe { outputs.piece(index) }));
     }
+}
+
+/// Of one core, where the system tells. Speed depends on it, and no result.
+fn second_level_cache_bytes() -> Option<usize> {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/cache/index2/size").ok()?;
+    Some(text.trim().strip_suffix('K')?.parse::<usize>().ok()? << 10)
 }
 
 impl Drop for Team {
