@@ -42,7 +42,7 @@ impl Bounds {
     }
 
     /// Cards that the low counts leave, by chip.
-    fn left(&self, question: &Question) -> Option<Vec<u32>> {
+    pub(crate) fn left(&self, question: &Question) -> Option<Vec<u32>> {
         let mut left = question.cards.clone();
         for (way, low) in question.ways.iter().zip(&self.low) {
             for (chip, cards) in way.uses() {

@@ -232,7 +232,7 @@ fn assumptions(planner: &Planner<'_>, gap: f64, boxes: usize) -> Vec<String> {
     if request.chips.iter().any(|used| used.utilisation.is_none()) {
         all.push(format!(
             "Where no profile is given, products reach {:.0} % of the peak and memory and links {:.0} % of their \
-             bandwidth; the busiest experts have {} times the mean load.",
+             bandwidth; the busiest expert has {:.3} times the mean load.",
             assume.compute_efficiency * 100.0,
             assume.bandwidth_efficiency * 100.0,
             assume.skew

@@ -1,9 +1,9 @@
 //! Which fleet and layout, at what speed and price, and why not the others.
 //!
 //! Text comes in and values go out: no clock, file, device or randomness. Reading order: `money`, `catalogue`,
-//! `request`; `layout` prices a replica, `fleet` a fleet of them, `search` finds the best, `planner`, `explain` and
-//! `binding` say it;
-//! `profile` and `predict` price one device's step as measured, `together` the step of several on one machine.
+//! `request`; `layout` prices a replica on one chip type and `pair` on two, `fleet` a fleet of them, `search` finds the
+//! best, `planner`, `explain` and `binding` say it; `profile` and `predict` price one device's step as measured,
+//! `together` the step of several on one machine.
 
 pub mod answer;
 mod binding;
@@ -14,6 +14,7 @@ mod explain;
 pub mod fleet;
 pub mod layout;
 pub mod money;
+mod pair;
 pub mod planner;
 pub mod predict;
 pub mod profile;

@@ -171,14 +171,15 @@ impl Search<'_> {
             .map(|(count, high)| ((count - 1e-9).ceil() as u32).min(*high))
             .collect();
         self.offer(family, &up);
-        if !self.question.has_cards(&up) {
+        if !self.question.has_cards(&up)
+            && let Some(mut left) = bounds.left(self.question)
+        {
             let mut kept = bounds.low.clone();
-            for (at, &count) in up.iter().enumerate() {
-                let mut box_of = Bounds { low: kept.clone(), high: up.clone() };
-                if !box_of.tighten(self.question) {
-                    return;
-                }
-                kept[at] = count.min(box_of.high[at]);
+            for (at, way) in self.question.ways.iter().enumerate() {
+                let room = way.uses().map(|(chip, cards)| left[chip] / cards).min().unwrap_or(0);
+                let more = (up[at] - kept[at]).min(room);
+                way.uses().for_each(|(chip, cards)| left[chip] -= cards * more);
+                kept[at] += more;
             }
             self.offer(family, &kept);
         }
