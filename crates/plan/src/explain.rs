@@ -78,6 +78,10 @@ fn why(planner: &Planner<'_>, fleet: &Fleet, best: Option<&Fleet>) -> String {
         Least::Money => ("money", fleet.money / best.money),
         Least::Seconds => ("time", fleet.seconds / best.seconds),
     };
+    if ratio < 1.0 - 1e-9 {
+        let less = (1.0 - ratio) * 100.0;
+        return format!("takes {less:.1} % less {name}, and breaks a cap on a vendor's share");
+    }
     if ratio < 1.0 + 1e-9 {
         return format!("takes as much {name} as the best");
     }

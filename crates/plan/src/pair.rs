@@ -34,7 +34,8 @@ struct Sides<'a> {
 
 type Parts = Vec<(&'static str, f64)>;
 
-/// Two chip types of a request, the first of which holds the first layers.
+/// Two chip types of a request. The first holds the first layers, whose stages keep the most micro-batches: it is best
+/// the one with more memory.
 pub(crate) struct Pair<'a> {
     pub drawers: [&'a Drawer<'a>; 2],
     pub pieces: [&'a [Spread]; 2],
@@ -61,8 +62,9 @@ pub(crate) fn spreads(drawer: &Drawer<'_>) -> Vec<Spread> {
 
 impl Pair<'_> {
     /// Those worth having, whatever the prices: for each scale the one that wastes the least of its peaks, where it
-    /// wastes less than replicas on each type alone (`own`) would; and those of the fewest cards.
-    pub(crate) fn best(&self, own: [&[Layout]; 2]) -> Vec<Layout> {
+    /// wastes less than replicas on each type alone (`own`) would; and where cards are scarce, for each proportion of the
+    /// types that of the fewest cards.
+    pub(crate) fn best(&self, own: [&[Layout]; 2], are_scarce: bool) -> Vec<Layout> {
         let all = self.all();
         let cards = |layout: &Layout| [layout.cards, layout.second.as_ref().map_or(0, |other| other.cards)];
         let total = |layout: &Layout| cards(layout).iter().sum::<u32>();
@@ -84,13 +86,16 @@ impl Pair<'_> {
             let best = small.max_by(|a, b| self.per_peak(a, speed(a)).total_cmp(&self.per_peak(b, speed(b))));
             keep(best.filter(|best| gain(best) > 1.0));
         }
-        let slow = |layout: &Layout| 1.0 / layout.tokens_s;
-        let fewest = |of: &dyn Fn(&Layout) -> [u32; 2]| {
-            let key = |a: &&Layout, b: &&Layout| of(a).cmp(&of(b)).then(slow(a).total_cmp(&slow(b)));
-            all.iter().min_by(key)
+        // By how many cards of the first come on one of the second, so that whatever cards there are, some can be used.
+        let ratio = |layout: &Layout| {
+            let [a, b] = cards(layout).map(f64::from);
+            (a / b).log2().round().clamp(-2.0, 2.0)
         };
-        keep(fewest(&|layout| [total(layout), cards(layout)[0]]));
-        keep(fewest(&|layout| [cards(layout)[0].max(cards(layout)[1]), total(layout)]));
+        let proportions = if are_scarce { [-2.0, -1.0, 0.0, 1.0, 2.0].as_slice() } else { &[] };
+        for wanted in proportions {
+            let alike = all.iter().filter(|layout| ratio(layout) == *wanted);
+            keep(alike.min_by(|a, b| total(a).cmp(&total(b)).then(b.tokens_s.total_cmp(&a.tokens_s))));
+        }
         kept
     }
 

@@ -19,6 +19,12 @@ use std::collections::BTreeMap;
 pub(crate) const MAIN: Effort = Effort { boxes: 20_000, gap: 1e-4 };
 pub(crate) const OTHER: Effort = Effort { boxes: 2_000, gap: 1e-3 };
 
+/// A box takes time in proportion to the ways; with more than so many, fewer boxes are looked at.
+const WAYS: usize = 20;
+
+/// Cards of a chip are scarce where they make fewer replicas than this.
+const SCARCE: u32 = 4;
+
 /// A request in numbers: what there is to search.
 pub struct Planner<'a> {
     pub request: &'a Request,
@@ -67,7 +73,8 @@ impl<'a> Planner<'a> {
     }
 
     pub fn search(&self, question: &Question, least: Least, effort: Effort) -> Found {
-        search(question, least, effort)
+        let boxes = effort.boxes * WAYS / question.ways.len().max(WAYS);
+        search(question, least, Effort { boxes, ..effort })
     }
 
     pub fn least(&self) -> Least {
@@ -141,13 +148,21 @@ impl<'a> Planner<'a> {
             ways.filter(|(way, _)| way.chip == chip).map(|(_, layout)| layout.clone()).collect()
         };
         let own: Vec<Vec<Layout>> = (0..chips.len()).map(alone).collect();
-        for (first, a) in &pieces {
-            for (other, b) in pieces.iter().filter(|(other, _)| other != first) {
-                let (first, other) = (*first, *other);
-                let drawers = [&drawer(first), &drawer(other)];
+        // With more of them, replicas over two types to use up what is left over gain little.
+        let is_scarce = |chip: usize| {
+            let least = own[chip].iter().map(|layout| layout.cards).min();
+            least.is_none_or(|cards| self.available(chip) / cards < SCARCE)
+        };
+        let is_scarce: Vec<bool> = (0..chips.len()).map(is_scarce).collect();
+        for (at, one) in pieces.iter().enumerate() {
+            for another in &pieces[at + 1..] {
+                let is_larger = chips[one.0].memory_bytes >= chips[another.0].memory_bytes;
+                let [(first, a), (other, b)] = if is_larger { [one, another] } else { [another, one] };
+                let drawers = [&drawer(*first), &drawer(*other)];
                 let pair = Pair { drawers, pieces: [a.as_slice(), b.as_slice()] };
-                for layout in pair.best([&own[first], &own[other]]) {
-                    let way = self.paired([first, other], &layout)?;
+                for layout in pair.best([&own[*first], &own[*other]], is_scarce[*first] || is_scarce[*other])
+                {
+                    let way = self.paired([*first, *other], &layout)?;
                     self.question.ways.push(way);
                     self.layouts.push(layout);
                 }
