@@ -155,3 +155,28 @@ impl Growth {
         svg
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plot_has_a_line_for_each_number_of_types_and_stays_in_its_frame() {
+        let sizes = (1..=TYPES.len()).flat_map(|types| CARDS.map(|cards| (types, cards)));
+        let plan = |(types, cards_per_type): (usize, u32)| Timed {
+            types,
+            cards_per_type,
+            feasible: true,
+            seconds: Spread::of(vec![1e-5 * f64::from(cards_per_type) * types as f64]),
+        };
+        let plot = Growth { model: "toy".into(), plans: sizes.map(plan).collect() }.plot();
+        let lines = plot.lines().filter_map(|line| line.strip_prefix("<polyline points=\""));
+        let lines: Vec<&str> = lines.filter_map(|line| line.split('"').next()).collect();
+        assert_eq!(lines.len(), TYPES.len());
+        for point in lines.iter().flat_map(|line| line.split(' ')) {
+            let (x, y) = point.split_once(',').unwrap();
+            let [x, y] = [x, y].map(|number| number.parse::<f64>().unwrap());
+            assert!((60.0..=511.0).contains(&x) && (0.0..=350.0).contains(&y), "{point}");
+        }
+    }
+}
