@@ -70,7 +70,8 @@ fn tiles(best: &Plan) -> String {
         tile(best.fleet_words(), "fleet"),
         tile(format!("{}/s", count(best.tokens_per_s)), "tokens"),
     ];
-    format!("<div class=\"tiles\">\n{}</div>\n<p>{}</p>\n", tiles.concat(), escape(&best.layout))
+    let layout: String = best.layout.split("; ").map(|part| format!("<li>{}</li>\n", escape(part))).collect();
+    format!("<div class=\"tiles\">\n{}</div>\n<ul>\n{layout}</ul>\n", tiles.concat())
 }
 
 fn pareto(answer: &Answer) -> String {
