@@ -1,6 +1,8 @@
-//! `lingot bench`: `train` says how fast this machine trains and what takes the time; `profile.rs` has the rest.
+//! `lingot bench`: `train` says how fast this machine trains and what takes the time, `fleet` how fast a fleet does;
+//! `profile.rs` and `growth.rs` have the rest.
 
 use crate::failure::{Failure, Result};
+use crate::growth;
 use crate::json;
 use crate::profile;
 use crate::terminal::{bytes, count};
@@ -11,7 +13,7 @@ use std::time::Instant;
 /// Measure this machine.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  lingot bench train --model S\n  lingot bench train --model M --profile\n  lingot bench fleet --device cpu@0.4,cpu@0.2,cpu@0.1\n  lingot bench train --device torch:cpu\n  lingot bench ops\n  lingot bench predict"
+    after_help = "Examples:\n  lingot bench train --model S\n  lingot bench train --model M --profile\n  lingot bench fleet --device cpu@0.4,cpu@0.2,cpu@0.1\n  lingot bench train --device torch:cpu\n  lingot bench ops\n  lingot bench predict\n  lingot bench plan"
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -24,6 +26,7 @@ enum What {
     Fleet(FleetArgs),
     Ops(profile::OpsArgs),
     Predict(profile::PredictArgs),
+    Plan(growth::Args),
 }
 
 /// Time whole training steps on made-up tokens.
@@ -111,6 +114,7 @@ pub fn run(args: &Args, start: Instant) -> Result<()> {
         What::Fleet(args) => return fleet(args),
         What::Ops(args) => return profile::measure(args),
         What::Predict(args) => return profile::compare(args),
+        What::Plan(args) => return growth::run(args),
     };
     let case = Case::named(&args.model).ok_or_else(|| {
         Failure::input(format!("no benchmark model is called `{}`", args.model), "there are S, M and L")

@@ -13,6 +13,7 @@ mod eval;
 mod export;
 mod failure;
 mod generate;
+mod growth;
 mod import;
 mod interrupt;
 mod json;

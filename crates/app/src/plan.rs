@@ -9,7 +9,8 @@ use crate::failure::{Code, Failure, Result};
 use crate::json;
 use lingot_plan::answer::{Answer, Plan};
 use lingot_plan::profile::Profile;
-use lingot_plan::{Catalogue, Money, Objective, Request};
+use lingot_plan::{Assumptions, Catalogue, Money, Objective, Request};
+use lingot_train::log;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ Examples:
   lingot plan plans/ling-paper.toml
   lingot plan plans/ling-paper.toml --without ling-a --deadline-hours 200
   lingot plan plans/ling-paper.toml --out plans/mine        (report.html, answer.json, plan.toml)
+  lingot plan plans/five-types.toml --skew-of out/quickstart --profile A100=profile.toml
   lingot plan plans/ling-paper.toml --json
   lingot plan plans/mine/answer.json"
 )]
@@ -40,6 +42,9 @@ pub struct Args {
     /// The measured profile of a chip, from `lingot bench ops`; may be repeated
     #[arg(long, value_name = "CHIP=PROFILE.toml")]
     profile: Vec<String>,
+    /// A run whose experts' loads are taken for this model's: its folder or its run.jsonl
+    #[arg(long, value_name = "RUN")]
+    skew_of: Option<PathBuf>,
     /// Do without this vendor; may be repeated
     #[arg(long, value_name = "VENDOR")]
     without: Vec<String>,
@@ -120,6 +125,9 @@ fn search(args: &Args) -> Result<(Answer, Request)> {
 impl Args {
     /// Lays the flags over the request.
     fn apply(&self, request: &mut Request) -> Result<()> {
+        if let Some(path) = &self.skew_of {
+            request.assume.skew = skew_of(path)?;
+        }
         let limits = &mut request.constraints;
         limits.without.extend(self.without.iter().cloned());
         for pair in &self.max_share {
@@ -146,6 +154,17 @@ impl Args {
         };
         Ok(())
     }
+}
+
+fn skew_of(path: &Path) -> Result<f64> {
+    let events = log::read(path).map_err(|error| Failure::from(error).with(Code::Input))?;
+    Assumptions::skew_of(&events).ok_or_else(|| {
+        let lines = events.len();
+        Failure::input(
+            format!("none of the {lines} lines of {} says how busy the experts were", path.display()),
+            "runs of a model with experts do; or give `assume.skew` in the request",
+        )
+    })
 }
 
 fn split<'a>(pair: &'a str, flag: &str) -> Result<(&'a str, &'a str)> {

@@ -78,6 +78,10 @@ fn why(planner: &Planner<'_>, fleet: &Fleet, best: Option<&Fleet>) -> String {
         Least::Money => ("money", fleet.money / best.money),
         Least::Seconds => ("time", fleet.seconds / best.seconds),
     };
+    if ratio < 1.0 - 1e-9 {
+        let less = (1.0 - ratio) * 100.0;
+        return format!("takes {less:.1} % less {name}, and breaks a cap on a vendor's share");
+    }
     if ratio < 1.0 + 1e-9 {
         return format!("takes as much {name} as the best");
     }
@@ -232,7 +236,7 @@ fn assumptions(planner: &Planner<'_>, gap: f64, boxes: usize) -> Vec<String> {
     if request.chips.iter().any(|used| used.utilisation.is_none()) {
         all.push(format!(
             "Where no profile is given, products reach {:.0} % of the peak and memory and links {:.0} % of their \
-             bandwidth; the busiest experts have {} times the mean load.",
+             bandwidth; the busiest expert has {:.3} times the mean load.",
             assume.compute_efficiency * 100.0,
             assume.bandwidth_efficiency * 100.0,
             assume.skew

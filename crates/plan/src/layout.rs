@@ -4,6 +4,7 @@
 //! computes its own micro-batches and holds all else of the stage. Costs are those of `spec::step`'s ops.
 
 use crate::catalogue::Chip;
+use crate::pair::Other;
 use crate::profile::Profile;
 use crate::request::{Assumptions, Request};
 use lingot_spec::run::Recompute;
@@ -28,13 +29,15 @@ pub struct Layout {
     pub exchange_s: f64,
     /// Bytes of the fullest card, by part.
     pub memory: Vec<(&'static str, f64)>,
+    /// The other chip's side, where the replica lies on two; `cards` and `memory` are then of the first.
+    pub second: Option<Other>,
 }
 
 /// The share of a card's memory that a model may fill; the rest is the runtime's.
 pub const USABLE_MEMORY: f64 = 0.95;
 
 /// Bytes of a float.
-const WIDTH: f64 = 4.0;
+pub(crate) const WIDTH: f64 = 4.0;
 
 /// Fleets of so many cards, for which the best layouts are kept.
 const SCALES: [u32; 15] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384];
@@ -47,8 +50,21 @@ pub(crate) struct Drawer<'a> {
     pub profile: Option<&'a Profile>,
 }
 
+/// What a card holds: bytes by part, numbers trained there, and those of them that are no expert's.
+pub(crate) struct Held {
+    pub bytes: Vec<(&'static str, f64)>,
+    pub numbers: f64,
+    pub shared: f64,
+}
+
+impl Held {
+    fn tuple(self) -> (Vec<(&'static str, f64)>, f64, f64) {
+        (self.bytes, self.numbers, self.shared)
+    }
+}
+
 /// Prices of a stage's pieces, of one micro-batch, and their memory.
-struct Pieces {
+pub(crate) struct Pieces {
     ends: BTreeMap<&'static str, f64>,
     dense: BTreeMap<&'static str, f64>,
     moe: BTreeMap<&'static str, f64>,
@@ -56,7 +72,7 @@ struct Pieces {
     dense_kept_bytes: f64,
     moe_kept_bytes: f64,
     scratch_bytes: f64,
-    update_s: f64,
+    pub update_s: f64,
     /// The whole model on one card, exactly.
     whole: StepMemory,
 }
@@ -100,19 +116,11 @@ impl Drawer<'_> {
 
     /// Those worth having: for each scale the one that takes the least of its cards' time; prices do not matter here.
     pub(crate) fn best(&self, all: &[Layout]) -> Vec<Layout> {
-        let batch_tokens = f64::from(self.request.batch_sequences) * f64::from(self.request.sequence);
-        let micro_tokens = f64::from(self.request.micro_sequences) * f64::from(self.request.sequence);
         let mut kept: Vec<Layout> = Vec::new();
         for scale in SCALES {
-            let card_s = |layout: &&Layout| {
-                let tokens = batch_tokens * f64::from(layout.cards) / f64::from(scale);
-                let smallest = micro_tokens * f64::from(layout.expert_cards);
-                let tokens = tokens.max(smallest);
-                let own_s = layout.fixed_s() + tokens / layout.tokens_s;
-                f64::from(layout.cards) * (own_s + layout.exchange_s) / tokens
-            };
+            let speed = |layout: &Layout| self.card_speed(layout, layout.cards, scale);
             let fitting = all.iter().filter(|layout| layout.cards <= scale && self.fits(layout));
-            if let Some(best) = fitting.min_by(|a, b| card_s(a).total_cmp(&card_s(b)))
+            if let Some(best) = fitting.max_by(|a, b| speed(a).total_cmp(&speed(b)))
                 && !kept.contains(best)
             {
                 kept.push(best.clone());
@@ -126,7 +134,17 @@ impl Drawer<'_> {
         kept
     }
 
-    fn pieces(&self, spread: u32, recompute: Recompute) -> Pieces {
+    /// Tokens per second of each card of a replica in a fleet of so many cards that share a step.
+    pub(crate) fn card_speed(&self, layout: &Layout, cards: u32, fleet: u32) -> f64 {
+        let request = self.request;
+        let (cards, sequence) = (f64::from(cards), f64::from(request.sequence));
+        let share = f64::from(request.batch_sequences) * cards / f64::from(fleet);
+        let smallest = f64::from(request.micro_sequences * layout.expert_cards);
+        let tokens = sequence * share.max(smallest);
+        tokens / (layout.fixed_s() + tokens / layout.tokens_s + layout.exchange_s) / cards
+    }
+
+    pub(crate) fn pieces(&self, spread: u32, recompute: Recompute) -> Pieces {
         let policy = [recompute];
         let batch = Batch {
             micro: self.request.micro_sequences as usize,
@@ -165,7 +183,7 @@ impl Drawer<'_> {
         let mut parts = BTreeMap::new();
         for op in ops.iter().filter(|op| !is_update(op.name)) {
             let (part, times) = match op.name {
-                name if name.starts_with("grouped") => ("experts", self.request.assume.skew),
+                name if name.starts_with("grouped") => ("experts", self.skew(spread)),
                 name if name.starts_with("attention") => ("attention", 1.0),
                 name if name.starts_with("cross_entropy") => ("head", 1.0),
                 "matmul" => ("other products", 1.0),
@@ -174,6 +192,13 @@ impl Drawer<'_> {
             *parts.entry(part).or_insert(0.0) += times * self.seconds(&spread_experts(op, spread));
         }
         parts
+    }
+
+    /// Load over the mean of the busiest of so many cards that share the experts. A card with several experts is nearer to
+    /// the mean than a single expert, as a sum of independent loads is; one with all of them has the mean.
+    fn skew(&self, cards: u32) -> f64 {
+        let experts = f64::from(self.model.experts.max(1)) / f64::from(cards);
+        if cards == 1 { 1.0 } else { 1.0 + (self.request.assume.skew - 1.0) / experts.max(1.0).sqrt() }
     }
 
     /// As measured, else the slower of the chip's arithmetic and its memory.
@@ -212,11 +237,12 @@ impl Drawer<'_> {
             exchange_s: 2.0 * WIDTH * numbers
                 / (self.chip.network_bytes_s * self.request.assume.bandwidth_efficiency),
             memory,
+            second: None,
         }
     }
 
     /// Layers of each stage but the last, so that the slowest stage is fastest; and that stage's micro-batch.
-    fn balanced(
+    pub(crate) fn balanced(
         &self,
         pieces: &Pieces,
         stages: u32,
@@ -245,7 +271,7 @@ impl Drawer<'_> {
     }
 
     /// One micro-batch of the layers from the first to before the second, by part.
-    fn stage(
+    pub(crate) fn stage(
         &self,
         pieces: &Pieces,
         [from, to]: [u32; 2],
@@ -262,7 +288,6 @@ impl Drawer<'_> {
                 *parts.entry(part).or_insert(0.0) += times * seconds;
             }
         }
-        let assume = &self.request.assume;
         let tokens = f64::from(self.request.micro_sequences) * f64::from(self.request.sequence);
         let row = WIDTH * f64::from(self.model.width);
         let lanes = f64::from(spread);
@@ -270,14 +295,14 @@ impl Drawer<'_> {
         let ways = if recompute == Recompute::Block { 6.0 } else { 4.0 };
         let sent = tokens * f64::from(self.model.choices) * row * (lanes - 1.0) / lanes;
         let routed = moe + ends * f64::from(self.model.mtp_layers);
-        parts.insert("all-to-all", ways * routed * sent * assume.skew / self.link(spread));
+        parts.insert("all-to-all", ways * routed * sent * self.skew(spread) / self.link(spread));
         let between = if stages == 1 { 0.0 } else { 2.0 * tokens * row / self.link(stages * spread) };
         parts.insert("between stages", between);
         parts.into_iter().filter(|(_, seconds)| *seconds > 0.0).collect()
     }
 
     /// Of a card in a group of that size: inside the machine, or the network.
-    fn link(&self, cards: u32) -> f64 {
+    pub(crate) fn link(&self, cards: u32) -> f64 {
         let is_inside = cards <= self.chip.cards_per_machine;
         let bytes_s = if is_inside { self.chip.link_bytes_s } else { self.chip.network_bytes_s };
         bytes_s * self.request.assume.bandwidth_efficiency
@@ -296,41 +321,58 @@ impl Drawer<'_> {
             let numbers = (model.parameters() + model.mtp_parameters()) as f64;
             return (parts(&pieces.whole), numbers, numbers);
         }
-        let table = f64::from(model.vocabulary) * f64::from(model.width);
-        let experts = 3.0 * f64::from(model.experts) * f64::from(model.width) * f64::from(model.expert_width);
-        let of = |layers: u32, dense: u32| {
-            let cut = ModelSpec { layers, dense_layers: dense, tied: true, mtp_layers: 0, ..model.clone() };
-            cut.parameters() as f64 - table
-        };
+        let share = 1.0 / f64::from(spread);
         let stage = |layers: u32, dense: u32, tables: f64, in_flight: f64, has_mtp: bool| {
-            let mtp = if has_mtp { model.mtp_parameters() as f64 } else { 0.0 };
-            let routed = f64::from(layers - dense) + if mtp > 0.0 { 1.0 } else { 0.0 };
-            let shared = of(layers, dense) + table * tables + mtp - routed * experts;
-            let numbers = shared + routed * experts / f64::from(spread);
-            let kept = f64::from(dense) * pieces.dense_kept_bytes
-                + f64::from(layers - dense) * pieces.moe_kept_bytes
-                + pieces.inputs_bytes;
-            let bytes = vec![
-                ("weights", WIDTH * numbers),
-                ("gradients", WIDTH * numbers),
-                ("moments", 2.0 * WIDTH * numbers),
-                ("kept for backward", in_flight * kept),
-                ("scratch", pieces.scratch_bytes),
-            ];
-            (bytes, numbers, shared)
+            self.held(pieces, [layers, dense], tables, in_flight, has_mtp, share)
         };
         let tables = if model.tied { 1.0 } else { 2.0 };
         if stages == 1 {
-            return stage(first, model.dense_layers.min(first), tables, 1.0, true);
+            return stage(first, model.dense_layers.min(first), tables, 1.0, true).tuple();
         }
         let ends = [
             stage(first, model.dense_layers.min(first), 1.0, f64::from(stages), false),
             stage(last, 0, 1.0, 1.0, true),
         ];
-        let sum = |of: &[(&'static str, f64)]| -> f64 { of.iter().map(|(_, bytes)| bytes).sum() };
         let [a, b] = ends;
-        if sum(&a.0) >= sum(&b.0) { a } else { b }
+        if total(&a.bytes) >= total(&b.bytes) { a.tuple() } else { b.tuple() }
     }
+
+    /// What a card of a stage holds, with this share of each layer's experts.
+    pub(crate) fn held(
+        &self,
+        pieces: &Pieces,
+        [layers, dense]: [u32; 2],
+        tables: f64,
+        in_flight: f64,
+        has_mtp: bool,
+        share: f64,
+    ) -> Held {
+        let model = self.model;
+        let table = f64::from(model.vocabulary) * f64::from(model.width);
+        let experts = 3.0 * f64::from(model.experts) * f64::from(model.width) * f64::from(model.expert_width);
+        let cut = ModelSpec { layers, dense_layers: dense, tied: true, mtp_layers: 0, ..model.clone() };
+        let own = cut.parameters() as f64 - table;
+        let mtp = if has_mtp { model.mtp_parameters() as f64 } else { 0.0 };
+        let routed = f64::from(layers - dense) + if mtp > 0.0 { 1.0 } else { 0.0 };
+        let shared = own + table * tables + mtp - routed * experts;
+        let numbers = shared + routed * experts * share;
+        let kept = f64::from(dense) * pieces.dense_kept_bytes
+            + f64::from(layers - dense) * pieces.moe_kept_bytes
+            + pieces.inputs_bytes;
+        let bytes = vec![
+            ("weights", WIDTH * numbers),
+            ("gradients", WIDTH * numbers),
+            ("moments", 2.0 * WIDTH * numbers),
+            ("kept for backward", in_flight * kept),
+            ("scratch", pieces.scratch_bytes),
+        ];
+        Held { bytes, numbers, shared }
+    }
+}
+
+/// The sum of parts.
+pub(crate) fn total(parts: &[(&'static str, f64)]) -> f64 {
+    parts.iter().map(|(_, amount)| amount).sum()
 }
 
 /// The layout of the fewest cards that fits, the one that recomputes least first.

@@ -1,9 +1,9 @@
 //! Which fleet and layout, at what speed and price, and why not the others.
 //!
 //! Text comes in and values go out: no clock, file, device or randomness. Reading order: `money`, `catalogue`,
-//! `request`; `layout` prices a replica, `fleet` a fleet of them, `search` finds the best, `planner`, `explain` and
-//! `binding` say it;
-//! `profile` and `predict` price one device's step as measured.
+//! `request`; `layout` prices a replica on one chip type and `pair` on two, `fleet` a fleet of them, `search` finds the
+//! best, `planner`, `explain` and `binding` say it; `profile` and `predict` price one device's step as measured,
+//! `together` the step of several on one machine.
 
 pub mod answer;
 mod binding;
@@ -14,11 +14,14 @@ mod explain;
 pub mod fleet;
 pub mod layout;
 pub mod money;
+mod pair;
 pub mod planner;
 pub mod predict;
 pub mod profile;
 pub mod request;
 pub mod search;
+pub mod together;
+pub mod uneven;
 
 pub use catalogue::{Catalogue, Chip, Price};
 pub use error::{Error, Result};

@@ -4,9 +4,10 @@ use crate::answer::{Answer, Chips, Memory, Plan, Policy, Share};
 use crate::catalogue::{Catalogue, Chip};
 use crate::error::{Error, Result, nearest};
 use crate::explain;
-use crate::fleet::{Cap, Family, Fleet, Question, Way};
+use crate::fleet::{Cap, Family, Fleet, Question, Second, Way};
 use crate::layout::{Drawer, Layout, USABLE_MEMORY, fewest_cards};
 use crate::money::Money;
+use crate::pair::{Pair, Spread, spreads};
 use crate::profile::Profile;
 use crate::request::{Objective, Request};
 use crate::search::{Effort, Found, Least, search};
@@ -17,6 +18,12 @@ use std::collections::BTreeMap;
 /// Of the main search, and of each of those that explain it.
 pub(crate) const MAIN: Effort = Effort { boxes: 20_000, gap: 1e-4 };
 pub(crate) const OTHER: Effort = Effort { boxes: 2_000, gap: 1e-3 };
+
+/// A box takes time in proportion to the ways; with more than so many, fewer boxes are looked at.
+const WAYS: usize = 20;
+
+/// Cards of a chip are scarce where they make fewer replicas than this.
+const SCARCE: u32 = 4;
 
 /// A request in numbers: what there is to search.
 pub struct Planner<'a> {
@@ -61,11 +68,13 @@ impl<'a> Planner<'a> {
         for at in 0..planner.chips.len() {
             planner.add_chip(at, profiles)?;
         }
+        planner.add_pairs(profiles)?;
         Ok(planner)
     }
 
     pub fn search(&self, question: &Question, least: Least, effort: Effort) -> Found {
-        search(question, least, effort)
+        let boxes = effort.boxes * WAYS / question.ways.len().max(WAYS);
+        search(question, least, Effort { boxes, ..effort })
     }
 
     pub fn least(&self) -> Least {
@@ -98,7 +107,7 @@ impl<'a> Planner<'a> {
         let Some(least) = least else {
             let least = all.iter().map(Layout::memory_bytes).fold(f64::INFINITY, f64::min);
             self.unusable.push([
-                chip.name.clone(),
+                format!("{} alone", chip.name),
                 format!("no layout fits into {:.0} % of a card's memory", 100.0 * USABLE_MEMORY),
                 format!("{:.1} GB", least / 1e9),
                 format!("{:.1} GB", chip.memory_bytes * USABLE_MEMORY / 1e9),
@@ -107,7 +116,7 @@ impl<'a> Planner<'a> {
         };
         if least.cards > self.question.cards[at] {
             self.unusable.push([
-                chip.name.clone(),
+                format!("{} alone", chip.name),
                 "one replica needs more cards than there are".into(),
                 format!("{} cards", least.cards),
                 format!("{} cards", self.question.cards[at]),
@@ -119,6 +128,62 @@ impl<'a> Planner<'a> {
             self.layouts.push(layout);
         }
         Ok(())
+    }
+
+    /// Replicas over two chip types, where neither's speed is given as measured.
+    fn add_pairs(&mut self, profiles: &BTreeMap<String, Profile>) -> Result<()> {
+        let (request, model) = (self.request, self.model.clone());
+        let chips = self.chips.clone();
+        let drawer = |at: usize| {
+            let profile = profiles.get(&request.chips[at].name);
+            Drawer { request, model: &model, chip: chips[at], profile }
+        };
+        let is_modelled = |at: &usize| request.chips[*at].utilisation.is_none();
+        let modelled: Vec<usize> = (0..chips.len()).filter(is_modelled).collect();
+        let is_alone = modelled.len() < 2;
+        let pieces = |&at: &usize| (at, if is_alone { Vec::new() } else { spreads(&drawer(at)) });
+        let pieces: Vec<(usize, Vec<Spread>)> = modelled.iter().map(pieces).collect();
+        let alone = |chip: usize| -> Vec<Layout> {
+            let ways = self.question.ways.iter().zip(&self.layouts);
+            ways.filter(|(way, _)| way.chip == chip).map(|(_, layout)| layout.clone()).collect()
+        };
+        let own: Vec<Vec<Layout>> = (0..chips.len()).map(alone).collect();
+        // With more of them, replicas over two types to use up what is left over gain little.
+        let is_scarce = |chip: usize| {
+            let least = own[chip].iter().map(|layout| layout.cards).min();
+            least.is_none_or(|cards| self.available(chip) / cards < SCARCE)
+        };
+        let is_scarce: Vec<bool> = (0..chips.len()).map(is_scarce).collect();
+        for (at, one) in pieces.iter().enumerate() {
+            for another in &pieces[at + 1..] {
+                let is_larger = chips[one.0].memory_bytes >= chips[another.0].memory_bytes;
+                let [(first, a), (other, b)] = if is_larger { [one, another] } else { [another, one] };
+                let drawers = [&drawer(*first), &drawer(*other)];
+                let pair = Pair { drawers, pieces: [a.as_slice(), b.as_slice()] };
+                for layout in pair.best([&own[*first], &own[*other]], is_scarce[*first] || is_scarce[*other])
+                {
+                    let way = self.paired([*first, *other], &layout)?;
+                    self.question.ways.push(way);
+                    self.layouts.push(layout);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn paired(&self, [first, other]: [usize; 2], layout: &Layout) -> Result<Way> {
+        let alone = self.way(first, layout, price(self.chips[first], self.request)?);
+        let Some(side) = &layout.second else { return Ok(alone) };
+        let cards = f64::from(side.cards);
+        let price_s = cards * price(self.chips[other], self.request)? / 3600.0;
+        let failures_s = cards * self.request.assume.failures_per_device_hour / 3600.0;
+        let second = Second { chip: other, cards: side.cards, share: side.share, price_s };
+        Ok(Way {
+            second: Some(second),
+            price_s: alone.price_s + price_s,
+            failures_s: alone.failures_s + failures_s,
+            ..alone
+        })
     }
 
     fn way(&self, at: usize, layout: &Layout, per_hour: f64) -> Way {
@@ -156,7 +221,9 @@ impl<'a> Planner<'a> {
     pub fn describe(&self, fleet: &Fleet, why: String) -> Plan {
         let mut counts: BTreeMap<usize, u64> = BTreeMap::new();
         for (way, &count) in self.question.ways.iter().zip(&fleet.counts) {
-            *counts.entry(way.chip).or_default() += u64::from(count) * u64::from(way.cards);
+            for (chip, cards) in way.uses() {
+                *counts.entry(chip).or_default() += u64::from(count) * u64::from(cards);
+            }
         }
         let fleet_of = |(&at, &count): (&usize, &u64)| Chips {
             chip: self.chips[at].name.clone(),
@@ -202,13 +269,22 @@ impl<'a> Planner<'a> {
             Strategy::AEdit => "A-EDiT",
         };
         let words = self.used(fleet).map(|(way, layout, count)| {
+            let batch = 100.0 * self.tokens_of(way, fleet) * f64::from(count) / self.question.batch_tokens;
+            if let Some((second, other)) = way.second.zip(layout.second.as_ref()) {
+                return format!(
+                    "{} with {}: {count} replicas of {}, recompute {}, {batch:.1} % of the batch",
+                    self.chips[way.chip].name,
+                    self.chips[second.chip].name,
+                    other.words,
+                    layout.recompute.name()
+                );
+            }
             format!(
-                "{}: {count} replicas of {} stages x {} expert cards, recompute {}, {:.1} % of the batch",
+                "{}: {count} replicas of {} stages x {} expert cards, recompute {}, {batch:.1} % of the batch",
                 self.chips[way.chip].name,
                 layout.stages,
                 layout.expert_cards,
-                layout.recompute.name(),
-                100.0 * self.tokens_of(way, fleet) * f64::from(count) / self.question.batch_tokens
+                layout.recompute.name()
             )
         });
         format!("{agree}; {}", words.collect::<Vec<_>>().join("; "))
@@ -225,10 +301,10 @@ impl<'a> Planner<'a> {
 
     /// Of a step, the mean over cards, by part; exchange, checkpoints and failures included.
     fn time(&self, fleet: &Fleet) -> Vec<Share> {
-        let cards: f64 = self.used(fleet).map(|(way, _, count)| f64::from(count * way.cards)).sum();
+        let cards: f64 = self.used(fleet).map(|(way, _, count)| f64::from(count * way.all_cards())).sum();
         let mut parts: BTreeMap<&str, f64> = BTreeMap::new();
         for (way, layout, count) in self.used(fleet) {
-            let weight = f64::from(count * way.cards) / cards;
+            let weight = f64::from(count * way.all_cards()) / cards;
             if self.request.chips[way.chip].utilisation.is_some() {
                 *parts.entry("all, as measured").or_default() += weight * fleet.compute_s;
                 continue;
@@ -254,16 +330,20 @@ impl<'a> Planner<'a> {
     }
 
     fn memory(&self, fleet: &Fleet) -> Vec<Memory> {
-        let of = |(way, layout, _): (&Way, &Layout, u32)| Memory {
-            chip: self.chips[way.chip].name.clone(),
-            has_bytes: self.chips[way.chip].memory_bytes,
-            parts: layout
-                .memory
+        let of = |chip: usize, parts: &[(&'static str, f64)]| Memory {
+            chip: self.chips[chip].name.clone(),
+            has_bytes: self.chips[chip].memory_bytes,
+            parts: parts
                 .iter()
                 .map(|(part, bytes)| Share { part: (*part).to_owned(), amount: *bytes })
                 .collect(),
         };
-        self.used(fleet).map(of).collect()
+        let both = |(way, layout, _): (&'_ Way, &'_ Layout, u32)| {
+            let second = way.second.zip(layout.second.as_ref());
+            let second = second.map(|(second, other)| of(second.chip, &other.memory));
+            std::iter::once(of(way.chip, &layout.memory)).chain(second).collect::<Vec<_>>()
+        };
+        self.used(fleet).flat_map(both).collect()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result, nearest, positive};
 use crate::money::{Money, Rate};
+use lingot_spec::event::{Event, ExpertLoad};
 use lingot_spec::run::Strategy;
 use lingot_spec::{ModelSpec, presets};
 use serde::de::value::MapAccessDeserializer;
@@ -114,7 +115,7 @@ pub struct Assumptions {
     pub compute_efficiency: f64,
     /// Share of the memory's and the links' bandwidth that is reached.
     pub bandwidth_efficiency: f64,
-    /// Load of the busiest group of experts over the mean.
+    /// Load of the busiest expert over the mean; `skew_of` measures it.
     pub skew: f64,
     pub failures_per_device_hour: f64,
     pub checkpoint_s: f64,
@@ -128,12 +129,27 @@ impl Default for Assumptions {
         Assumptions {
             compute_efficiency: 0.5,
             bandwidth_efficiency: 0.7,
-            skew: 1.1,
+            skew: 1.4,
             failures_per_device_hour: 2e-5,
             checkpoint_s: 60.0,
             restart_s: 600.0,
             local_steps: 128,
         }
+    }
+}
+
+impl Assumptions {
+    /// The skew that a run's log shows: the mean over layers of the later half of its `experts` lines, since routing
+    /// settles in the beginning. None without such lines.
+    pub fn skew_of(events: &[Event]) -> Option<f64> {
+        let loads: Vec<&Vec<ExpertLoad>> = (events.iter())
+            .filter_map(
+                |event| if let Event::Experts(experts) = event { Some(&experts.layers) } else { None },
+            )
+            .collect();
+        let later: Vec<f64> =
+            loads[loads.len() / 2..].iter().copied().flatten().map(|load| load.max_over_mean).collect();
+        (!later.is_empty()).then(|| later.iter().sum::<f64>() / later.len() as f64)
     }
 }
 

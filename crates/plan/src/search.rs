@@ -4,7 +4,7 @@
 //! cheapest fractional fleet costs that meets the window's end (`cover`). Windows are halved until they are narrow,
 //! then boxes are cut where the fractional fleet is no whole number. Rounding that fleet up gives the fleets to beat.
 
-use crate::cover::{Bounds, cover, steps_between};
+use crate::cover::{Bounds, cheapest, cover, steps_between};
 use crate::fleet::{Cap, Fleet, Question, ROUNDING};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -80,6 +80,8 @@ impl Search<'_> {
         while let Some(node) = self.heap.pop() {
             let best = self.best.as_ref().map_or(f64::INFINITY, |best| self.value(best));
             if node.bound >= best * (1.0 - effort.gap.max(ROUNDING)) || boxes >= effort.boxes {
+                self.polish();
+                let best = self.best.as_ref().map_or(f64::INFINITY, |best| self.value(best));
                 let gap = if node.bound >= best * (1.0 - ROUNDING) { 0.0 } else { 1.0 - node.bound / best };
                 return Found { best: self.best, gap, boxes };
             }
@@ -127,7 +129,7 @@ impl Search<'_> {
         if agree.is_gated && !self.drop_slow(&mut bounds, to_s) {
             return;
         }
-        let Some(cheapest) = cover(question, &bounds, to_s, &|way| way.price_s) else { return };
+        let Some(cheapest) = cheapest(question, &bounds, to_s) else { return };
         let failures = cover(question, &bounds, to_s, &|way| way.failures_s).map_or(0.0, |cover| cover.sum);
         let seconds = question.steps * question.stretch(failures) * (from_s + exchange_s);
         let money = seconds * cheapest.sum;
@@ -171,14 +173,15 @@ impl Search<'_> {
             .map(|(count, high)| ((count - 1e-9).ceil() as u32).min(*high))
             .collect();
         self.offer(family, &up);
-        if !self.question.has_cards(&up) {
+        if !self.question.has_cards(&up)
+            && let Some(mut left) = bounds.left(self.question)
+        {
             let mut kept = bounds.low.clone();
-            for (at, &count) in up.iter().enumerate() {
-                let mut box_of = Bounds { low: kept.clone(), high: up.clone() };
-                if !box_of.tighten(self.question) {
-                    return;
-                }
-                kept[at] = count.min(box_of.high[at]);
+            for (at, way) in self.question.ways.iter().enumerate() {
+                let room = way.uses().map(|(chip, cards)| left[chip] / cards).min().unwrap_or(0);
+                let more = (up[at] - kept[at]).min(room);
+                way.uses().for_each(|(chip, cards)| left[chip] -= cards * more);
+                kept[at] += more;
             }
             self.offer(family, &kept);
         }
@@ -192,6 +195,25 @@ impl Search<'_> {
         };
         if self.question.allows(&fleet) && self.best.as_ref().is_none_or(|best| key(&fleet) < key(best)) {
             self.best = Some(fleet);
+        }
+    }
+
+    /// Tries one replica more, one less, or one for another, for as long as that is better.
+    fn polish(&mut self) {
+        while let Some(best) = self.best.clone() {
+            let ways = best.counts.len();
+            for (less, more) in (0..=ways).flat_map(|less| (0..=ways).map(move |more| (less, more))) {
+                let mut counts = best.counts.clone();
+                if less < ways && counts[less] == 0 {
+                    continue;
+                }
+                counts.iter_mut().skip(less).take(1).for_each(|count| *count -= 1);
+                counts.iter_mut().skip(more).take(1).for_each(|count| *count += 1);
+                (0..self.question.families.len()).for_each(|family| self.offer(family, &counts));
+            }
+            if self.best.as_ref() == Some(&best) {
+                return;
+            }
         }
     }
 
@@ -226,16 +248,22 @@ impl Search<'_> {
 
 /// The least share that a cap can find in a box: what counts less than the mean brings the mean down.
 fn least_share(question: &Question, bounds: &Bounds, cap: &Cap) -> f64 {
-    let mut counts = bounds.low.clone();
-    let mut order: Vec<usize> = (0..counts.len()).collect();
-    order.sort_by(|&a, &b| cap.of(&question.ways[a]).total_cmp(&cap.of(&question.ways[b])));
-    for at in order {
-        let share = question.share(&counts, cap);
-        if share.is_nan() || cap.of(&question.ways[at]) < share {
-            counts[at] = bounds.high[at];
+    let ways = || question.ways.iter().zip(bounds.low.iter().zip(&bounds.high));
+    let (mut counted, mut speed) = (0.0, 0.0);
+    for (way, (&low, _)) in ways() {
+        counted += f64::from(low) * way.tokens_s * cap.of(way);
+        speed += f64::from(low) * way.tokens_s;
+    }
+    let mut order: Vec<(f64, f64)> =
+        ways().map(|(way, (low, high))| (cap.of(way), f64::from(high - low) * way.tokens_s)).collect();
+    order.sort_by(|a, b| a.0.total_cmp(&b.0));
+    for (of, more) in order {
+        if speed <= 0.0 || of * speed < counted {
+            counted += of * more;
+            speed += more;
         }
     }
-    question.share(&counts, cap)
+    counted / speed
 }
 
 /// The least bound comes first.

@@ -70,7 +70,8 @@ fn tiles(best: &Plan) -> String {
         tile(best.fleet_words(), "fleet"),
         tile(format!("{}/s", count(best.tokens_per_s)), "tokens"),
     ];
-    format!("<div class=\"tiles\">\n{}</div>\n<p>{}</p>\n", tiles.concat(), escape(&best.layout))
+    let layout: String = best.layout.split("; ").map(|part| format!("<li>{}</li>\n", escape(part))).collect();
+    format!("<div class=\"tiles\">\n{}</div>\n<ul>\n{layout}</ul>\n", tiles.concat())
 }
 
 fn pareto(answer: &Answer) -> String {
@@ -105,7 +106,7 @@ fn breakdown(best: &Plan) -> String {
     let whole: f64 = best.time.iter().map(|share| share.amount).sum();
     let mut html = format!(
         "<h2>Where a step's time goes</h2>\n<div class=\"card\">\n{}</div>\n",
-        stack(&best.time, whole, "Time of a step by part", &time)
+        stack(&with_few_parts(&best.time, whole), whole, "Time of a step by part", &time)
     );
     html += "<h2>What fills the memory</h2>\n<div class=\"card\">\n";
     for Memory { chip, has_bytes, parts } in &best.memory {
@@ -140,6 +141,17 @@ fn stack(parts: &[Share], whole: f64, title: &str, show: &dyn Fn(f64) -> String)
         })
         .collect();
     format!("{}<ul class=\"key\">\n{key}</ul>\n", bar(&coloured, whole, title))
+}
+
+/// Those below a hundredth of the whole as one: a key of many tiny parts hides the large ones.
+fn with_few_parts(parts: &[Share], whole: f64) -> Vec<Share> {
+    let (mut kept, tiny): (Vec<Share>, Vec<Share>) =
+        parts.iter().cloned().partition(|share| share.amount >= 0.01 * whole);
+    let amount: f64 = tiny.iter().map(|share| share.amount).sum();
+    if amount > 0.0 {
+        kept.push(Share { part: "all else".into(), amount });
+    }
+    kept
 }
 
 fn others(answer: &Answer) -> String {

@@ -38,7 +38,9 @@ pub fn plot(points: &[Point], x: &Axis<'_>, y: &Axis<'_>, title: &str) -> String
     }
     svg += &front(points, &across, &up);
     let mut placed: Vec<[f64; 4]> = Vec::new();
-    for point in points {
+    // The best is drawn last, so that no other at the same place hides it.
+    let (best, others): (Vec<&Point>, Vec<&Point>) = points.iter().partition(|point| point.class == "best");
+    for point in others.into_iter().chain(best) {
         let (px, py) = (across.at(point.x), up.at(point.y));
         let radius = if point.class == "best" { 5.5 } else { 4.0 };
         let tip = format!("{}: {}, {}", point.label, (y.show)(point.y), (x.show)(point.x));

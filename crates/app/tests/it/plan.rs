@@ -201,6 +201,18 @@ fn a_request_is_answered_in_words_in_json_and_as_a_run_that_trains() {
 }
 
 #[test]
+fn the_skew_of_the_experts_is_taken_from_a_run() {
+    let place = planned();
+    let said = place.fail(2, &[PLAN.as_slice(), &["--skew-of", "absent"]].concat());
+    assert!(said.contains("absent"), "{said}");
+    place.succeed(&["train", "run.toml"]);
+    let shown = place.succeed(&[PLAN.as_slice(), &["--skew-of", "out/run"]].concat());
+    let load = shown.split("the busiest expert has ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    let load: f64 = load.parse().unwrap();
+    assert!(load > 1.0 && load != 1.4, "measured, not assumed: {load}");
+}
+
+#[test]
 fn flags_of_a_plan_override_its_request_and_no_vendor_is_used_against_its_exclusion() {
     let place = planned();
     let json = |args: &[&str]| place.json(&[PLAN.as_slice(), args].concat());

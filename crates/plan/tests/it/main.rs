@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod pairs;
 mod paper;
 mod parsers;
 mod search;
+mod whole;
 
 use lingot_plan::{Catalogue, Request};
 

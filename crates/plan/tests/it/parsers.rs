@@ -1,6 +1,7 @@
 //! Files that people write: broken ones are refused with words, never with a panic, and never become wrong plans.
 
-use lingot_plan::{Catalogue, Request, plan};
+use lingot_plan::{Assumptions, Catalogue, Request, plan};
+use lingot_spec::event::{Event, ExpertLoad, Experts};
 use std::collections::BTreeMap;
 
 const REQUEST: &str = r#"
@@ -107,6 +108,37 @@ fn the_change_that_is_named_is_enough_and_constraints_that_bind_together_are_nam
     for word in ["the deadline is", "the budget is", "nvidia may do"] {
         assert!(binding.constraint.contains(word), "{}", binding.constraint);
     }
+}
+
+#[test]
+fn the_skew_of_a_run_is_the_mean_of_its_later_half() {
+    let experts = |step: u64, loads: &[f64]| {
+        let layer = |(layer, &max_over_mean): (usize, &f64)| ExpertLoad {
+            layer: layer as u32,
+            max_over_mean,
+            min_over_mean: 0.0,
+            idle_share: 0.0,
+            entropy: 1.0,
+        };
+        Event::Experts(Experts { step, layers: loads.iter().enumerate().map(layer).collect() })
+    };
+    let events = [
+        experts(10, &[9.0, 9.0]),
+        experts(20, &[9.0, 9.0]),
+        experts(30, &[2.0, 1.0]),
+        experts(40, &[1.5, 1.5]),
+    ];
+    assert_eq!(Assumptions::skew_of(&events), Some(1.5));
+    assert_eq!(Assumptions::skew_of(&events[..1]), Some(9.0));
+    assert_eq!(Assumptions::skew_of(&[]), None);
+    // Where cards share experts, a busier expert makes the plan dearer; where each has all, it does not.
+    let cost = |skew: f64, cards: u32| {
+        let line = format!("assume = {{ skew = {skew} }}\ncurrency");
+        let request =
+            REQUEST.replace("currency", &line).replace("available = 4", &format!("available = {cards}"));
+        answer(&request).unwrap().best.unwrap().cost.amount
+    };
+    assert_eq!(cost(1.0, 1), cost(3.0, 1));
 }
 
 #[test]

@@ -22,6 +22,20 @@ impl Numbers {
     }
 }
 
+/// Sometimes, a replica over the first and the last chip.
+fn over_two(ways: &[Way], numbers: &mut Numbers) -> Option<Way> {
+    let (first, other) = (ways.first()?.clone(), ways.last()?);
+    let share = numbers.between(0.1, 0.9);
+    let second = Second { chip: other.chip, cards: other.cards, share, price_s: other.price_s };
+    (first.chip != other.chip && numbers.below(2) == 0).then(|| Way {
+        second: Some(second),
+        tokens_s: (first.tokens_s + other.tokens_s) * numbers.between(0.7, 1.1),
+        failures_s: first.failures_s + other.failures_s,
+        price_s: first.price_s + other.price_s,
+        ..first
+    })
+}
+
 /// One to three chips in up to two ways each, some with constraints.
 fn question(seed: u64) -> Question {
     let mut numbers = Numbers(seed);
@@ -55,19 +69,7 @@ fn question(seed: u64) -> Question {
             });
         }
     }
-    if chips > 1 && numbers.below(2) == 0 {
-        // A replica over two chips.
-        let (first, other) = (ways[0].clone(), ways[ways.len() - 1].clone());
-        let share = numbers.between(0.1, 0.9);
-        let second = Second { chip: other.chip, cards: other.cards, share, price_s: other.price_s };
-        ways.push(Way {
-            second: Some(second),
-            tokens_s: (first.tokens_s + other.tokens_s) * numbers.between(0.7, 1.1),
-            failures_s: first.failures_s + other.failures_s,
-            price_s: first.price_s + other.price_s,
-            ..first
-        });
-    }
+    ways.extend(over_two(&ways, &mut numbers));
     let family = |strategy, steps_per_exchange, is_gated| Family { strategy, steps_per_exchange, is_gated };
     let mut families = vec![family(Strategy::EveryStep, 1.0, true)];
     if numbers.below(2) == 0 {
