@@ -73,6 +73,9 @@ struct FleetArgs {
     /// Timed steps of a turn
     #[arg(long, default_value_t = 20)]
     steps: u64,
+    /// Also slow the first device down threefold midway, and say how soon the shares follow
+    #[arg(long)]
+    slows: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -84,25 +87,48 @@ fn fleet(args: &FleetArgs) -> Result<()> {
         rounds: args.rounds.max(1),
         steps: args.steps,
         threads: args.threads,
+        slows: args.slows,
     };
     let report = bench::fleet::measure(&request)?;
     if args.json {
         return json::print(&report);
     }
+    json::write(&fleet_text(&report));
+    Ok(())
+}
+
+fn fleet_text(report: &bench::fleet::Report) -> String {
     let line = |name: &str, speed: &bench::Spread| {
         format!("{name:<40} {:>9.0} ({:.0} to {:.0})\n", speed.median, speed.least, speed.most)
     };
     let mut text = "device                                    tokens/s (range)\n".to_owned();
     text.extend(report.devices.iter().map(|alone| line(&alone.device, &alone.tokens_per_s)));
     text += &line("all together", &report.fleet_tokens_per_s);
+    let percent = |spread: &bench::Spread| {
+        let [median, least, most] = [spread.median, spread.least, spread.most].map(|share| 100.0 * share);
+        format!("{median:.1} % ({least:.1} to {most:.1})")
+    };
     text += &format!(
-        "\n{:.1} % of the sum of the devices, {:.0} tokens/s; whole micro-batches allow {:.1} %\n",
-        100.0 * report.efficiency.median,
+        "\n{} of the sum of the devices, {:.0} tokens/s\nlost to computing slower side by side {}, \
+         to whole micro-batches {}, to what is not computing {}\n",
+        percent(&report.efficiency),
         report.sum_tokens_per_s,
-        100.0 * report.predicted_efficiency
+        percent(&report.losses.slower_together),
+        percent(&report.losses.division),
+        percent(&report.losses.not_computing)
     );
-    json::write(&text);
-    Ok(())
+    if let Some(slowdown) = &report.slowdown {
+        text += &format!(
+            "{} slowed down threefold: its share of the batch went from {:.1} % to {:.1} %, {} steps were divided \
+             for its old speed; {:.1} % of the micro-batches were computed\n",
+            slowdown.device,
+            100.0 * slowdown.share_before,
+            100.0 * slowdown.share_after,
+            slowdown.steps_to_recover,
+            100.0 * slowdown.computed_share
+        );
+    }
+    text
 }
 
 pub fn run(args: &Args, start: Instant) -> Result<()> {

@@ -147,6 +147,7 @@ impl<'a> Record<'a> {
         let share = |rank: usize| WorkerShare {
             own_steps: round.own_steps[rank],
             busy_s: round.busy_s[rank],
+            exchange_s: 0.0,
             waiting_s: round.waiting_s[rank],
             weight: round.weights[rank],
         };

@@ -7,6 +7,7 @@ use lingot_device::{Device, Kind};
 use lingot_model::{Counts, Gradients, Model};
 use lingot_spec::RunSpec;
 use lingot_spec::step;
+use lingot_sync::sum;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -27,6 +28,8 @@ pub(super) struct Order {
     pub(super) step: u64,
     pub(super) batch: Arc<StepBatch>,
     pub(super) range: Range<usize>,
+    /// Where the gradients may be put: memory that an earlier answer has left.
+    pub(super) room: Vec<f32>,
 }
 
 /// What a device says.
@@ -49,7 +52,10 @@ pub(super) struct Computed {
     pub(super) number: u64,
     pub(super) range: Range<usize>,
     pub(super) gradients: Vec<f32>,
+    pub(super) is_finite: bool,
     pub(super) counts: Counts,
+    /// From the order to the answer.
+    pub(super) whole: Duration,
     /// Moving numbers between host and device, and how many bytes.
     pub(super) exchange: Duration,
     pub(super) bytes: u64,
@@ -109,6 +115,7 @@ fn live(
     while let Ok(order) = orders.recv() {
         let computed = member.compute(order, tell)?;
         tell(News::Piece(computed));
+        member.gradients.clear()?; // While the host takes the step.
     }
     Ok(())
 }
@@ -148,10 +155,10 @@ struct Member<'a> {
 
 impl Member<'_> {
     fn compute(&mut self, order: Order, tell: &dyn Fn(News)) -> Result<Computed> {
-        let Order { weights, step, batch, range } = order;
-        let mut computed = self.take(&weights, range.clone())?;
+        let whole = Instant::now();
+        let Order { weights, step, batch, range, room } = order;
+        let mut computed = self.take(&weights, range.clone(), room)?;
         let mut sample: u64 = batch.micros[..range.start].iter().map(|micro| micro.sequences as u64).sum();
-        self.gradients.clear()?;
         for micro in &batch.micros[range] {
             let begin = Instant::now();
             worker::differentiate(self.run, step, &self.model, &self.gradients, micro, sample, batch.totals)?;
@@ -160,16 +167,18 @@ impl Member<'_> {
             sample += micro.sequences as u64;
         }
         let begin = Instant::now();
-        computed.gradients = self.gradients.bundle.flat.to_floats()?;
+        self.gradients.bundle.flat.read_floats(&mut computed.gradients)?;
+        computed.is_finite = sum::is_finite(&computed.gradients);
         computed.counts = self.gradients.tally.counts()?;
         computed.bytes += 4 * (computed.gradients.len() + computed.counts.len()) as u64;
         computed.exchange += begin.elapsed();
         computed.peak_memory_bytes = self.model.device.memory_in_use().peak_bytes;
+        computed.whole = whole.elapsed();
         Ok(computed)
     }
 
     /// The device takes the weights, unless it holds them.
-    fn take(&mut self, weights: &Weights, range: Range<usize>) -> Result<Computed> {
+    fn take(&mut self, weights: &Weights, range: Range<usize>, room: Vec<f32>) -> Result<Computed> {
         let begin = Instant::now();
         let mut bytes = 0;
         if self.holds != Some(weights.number) {
@@ -183,8 +192,10 @@ impl Member<'_> {
         Ok(Computed {
             number: weights.number,
             range,
-            gradients: Vec::new(),
+            gradients: room,
+            is_finite: true,
             counts: Counts::default(),
+            whole: Duration::ZERO,
             exchange: begin.elapsed(),
             bytes,
             peak_memory_bytes: 0,

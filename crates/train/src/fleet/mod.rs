@@ -17,7 +17,7 @@ use lingot_spec::RunSpec;
 use lingot_spec::event::{Event, Piece};
 use lingot_sync::membership::{AllLost, Change, Leave, Membership, Standing};
 use lingot_sync::shares::{Shares, Speed};
-use member::{Answer, News, Order};
+use member::{Answer, News, Order, Weights};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -41,6 +41,9 @@ pub struct Fleet {
     /// Threads begun, and sets of weights given out: so that late answers are known as such.
     lives: u64,
     weights: u64,
+    /// Memory that is used again: large vectors are dear to make.
+    weights_before: Option<Arc<Weights>>,
+    spare: Vec<Vec<f32>>,
     /// The division now, and among whom.
     shares: Option<(Vec<usize>, Shares)>,
     /// How steps were divided that a killed process took: they are divided so again.
@@ -77,6 +80,8 @@ struct Seat {
 struct Lap {
     compute: Duration,
     exchange: Duration,
+    /// From orders to answers.
+    whole: Duration,
     micros: u64,
 }
 
@@ -94,6 +99,8 @@ impl Fleet {
             teller,
             lives: 0,
             weights: 0,
+            weights_before: None,
+            spare: Vec::new(),
             shares: None,
             recorded: recorded(history, step),
             changes: Vec::new(),
