@@ -226,6 +226,9 @@ pub struct Ledger {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DeviceSeconds {
     pub device: String,
+    /// Trained on by this device; 0 where nobody counted them by device.
+    #[serde(default)]
+    pub tokens: u64,
     /// Waiting: for data, for the log, for other devices.
     pub idle_s: f64,
     pub compute_s: f64,

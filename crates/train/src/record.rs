@@ -2,7 +2,7 @@
 
 use crate::config::Resolved;
 use crate::error::Result;
-use crate::fleet::{Fleet, Gathered, Happening};
+use crate::fleet::{Attendance, Fleet, Gathered, Happening};
 use crate::ledger::{Ledger, Part};
 use crate::local::Round;
 use crate::log::Log;
@@ -122,10 +122,20 @@ impl<'a> Record<'a> {
     }
 
     /// Devices came or went in the step that was begun.
-    pub(crate) fn changes(&mut self, worker: &Worker<'_>, fleet: &mut Fleet) -> Result<()> {
-        for Happening { kind, reason } in fleet.take_changes() {
+    pub(crate) fn changes(&mut self, worker: &mut Worker<'_>, fleet: &mut Fleet) -> Result<()> {
+        let changes = fleet.take_changes();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        for Happening { kind, reason } in changes {
             self.write(Event::Anomaly(Anomaly { step: worker.step, kind: kind.into(), reason }))?;
         }
+        let attendance = fleet.attendance();
+        for (seat, Attendance { name, per_hour, is_here }) in attendance.iter().enumerate() {
+            self.ledger.attend(seat, name, *per_hour, *is_here);
+        }
+        let present = attendance.iter().filter(|device| device.is_here);
+        worker.reprice(present.map(|device| device.per_hour).sum(), true);
         Ok(())
     }
 

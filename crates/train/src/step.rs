@@ -2,7 +2,7 @@
 
 use crate::config::Resolved;
 use crate::error::{Error, Result};
-use crate::fleet::{Fleet, Opener};
+use crate::fleet::{Fleet, Opener, Roster};
 use crate::ledger::Part;
 use crate::local::{self, Local};
 use crate::record::Record;
@@ -78,10 +78,9 @@ fn conduct(
     let history = log::read(folder).unwrap_or_default();
     let mut worker = Worker::open(run, dataset, device, &history)?;
     let mut fleet = open.map(|open| Fleet::open(run, open, &history, worker.step)).transpose()?;
-    let devices = fleet.as_ref().map_or_else(Vec::new, Fleet::devices);
+    let devices = fleet.as_ref().map_or_else(Vec::new, Fleet::attendance);
     if fleet.is_some() {
-        // A device that is lost is paid for until somebody takes it out of the run.
-        worker.per_hour = devices.iter().map(|(_, per_hour)| *per_hour).sum();
+        worker.reprice(devices.iter().map(|device| device.per_hour).sum(), false);
     }
     let ledger = worker.open_ledger(&history, &devices);
     drop(history);
@@ -103,6 +102,7 @@ fn conduct(
     }
     let checkpoint = worker.saver.finish()?;
     let reason = stopped.map_or_else(|| "interrupted".into(), |reason| reason.to_string());
+    let (seconds, money) = (worker.seconds(), worker.money());
     record.end(&worker, &reason)?;
     Ok(Summary {
         reason,
@@ -111,8 +111,8 @@ fn conduct(
         held_out_loss: worker.held_out,
         first_held_out_loss,
         tokens: worker.tokens,
-        seconds: worker.seconds(),
-        money: worker.money(),
+        seconds,
+        money,
         checkpoint,
         parameters: run.model.parameters() + run.model.mtp_parameters(),
     })
@@ -153,11 +153,17 @@ fn go_together(
     interrupted: &AtomicBool,
 ) -> Result<Option<StopReason>> {
     let run = &resolved.run;
+    let mut roster = Roster::new(resolved);
     while !interrupted.load(Ordering::Relaxed) {
         if let Some(reason) = why_stop(&run.stop, &worker.progress()) {
             return Ok(Some(reason));
         }
         let batch = Arc::new(worker.fetch()?);
+        match roster.changed() {
+            Some(Ok(now)) => fleet.revise(&now, worker.step)?,
+            Some(Err(error)) => fleet.refuse(&error),
+            None => {}
+        }
         record.lap(Part::Idle);
         let gathered = fleet.differentiate(worker, &batch);
         record.changes(worker, fleet)?;

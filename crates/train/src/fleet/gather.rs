@@ -80,7 +80,11 @@ impl Fleet {
         self.spare.push(sum.gradients);
         self.weights_before = Some(job.weights);
         let reason = self.shares.as_ref().map_or_else(String::new, |(_, shares)| shares.to_string());
-        let (workers, busy) = self.close_lap(begin.elapsed());
+        let (workers, mut busy) = self.close_lap(begin.elapsed());
+        let tokens_per_micro = u64::from(self.run.batch.micro) * u64::from(self.run.data.sequence);
+        for piece in &pieces {
+            busy[piece.worker].tokens += piece.micros as u64 * tokens_per_micro;
+        }
         let exchange = Exchange { step: lead.step + 1, reason, bytes, predicted_bytes, workers, pieces };
         Ok(Gathered { exchange, busy })
     }
@@ -278,7 +282,7 @@ impl Fleet {
                 waiting_s: wall.saturating_sub(compute + exchange).as_secs_f64(),
                 weight: own as f64 / micros.max(1) as f64,
             });
-            busy.push(Busy { compute, exchange });
+            busy.push(Busy { compute, exchange, tokens: 0 });
         }
         (shares, busy)
     }

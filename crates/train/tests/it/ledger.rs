@@ -60,6 +60,7 @@ fn a_fleet_is_idle_where_it_neither_computes_nor_exchanges() {
     let busy = |compute_ms: u64, exchange_ms: u64| Busy {
         compute: Duration::from_nanos(compute_ms * MS),
         exchange: Duration::from_nanos(exchange_ms * MS),
+        tokens: 7,
     };
     // The second claims more than there was; of the third nothing is known.
     ledger.lap_fleet(&[busy(6, 1), busy(9, 8)], at(begin, 10 * MS));
@@ -169,4 +170,23 @@ fn a_held_out_loss_is_dated_by_the_ledger_line_after_it() {
     let marks = lingot_train::ledger::marks(&events, u64::MAX);
     assert_eq!(marks.len(), 1);
     assert!((marks[0].seconds - 0.07).abs() < 1e-12 && marks[0].money == ledger.money());
+}
+
+#[test]
+fn a_device_is_paid_for_from_when_it_comes_until_it_is_taken_out() {
+    let begin = Instant::now();
+    let mut ledger = one(begin);
+    ledger.lap(Part::Compute, at(begin, 10 * MS));
+    ledger.attend(1, "late", Some(7200.0), true);
+    let busy = |tokens| Busy { compute: Duration::from_nanos(4 * MS), exchange: Duration::ZERO, tokens };
+    ledger.lap_fleet(&[busy(100), busy(200)], at(begin, 20 * MS));
+    ledger.attend(0, "cpu", Some(3600.0), false);
+    ledger.lap_fleet(&[busy(100), busy(200)], at(begin, 30 * MS));
+    let line = ledger.line(2, 600, None);
+    let tokens: Vec<u64> = line.devices.iter().map(|device| device.tokens).collect();
+    assert_eq!(tokens, [100, 400]);
+    let seconds: Vec<f64> = line.devices.iter().map(|device| device.seconds()).collect();
+    assert!((seconds[0] - 0.02).abs() < 1e-12 && (seconds[1] - 0.02).abs() < 1e-12, "{seconds:?}");
+    let money: Vec<f64> = line.devices.iter().map(|device| device.money.unwrap()).collect();
+    assert!((money[0] - 0.02).abs() < 1e-12 && (money[1] - 0.04).abs() < 1e-12, "{money:?}");
 }
