@@ -3,7 +3,7 @@
 use crate::config::Resolved;
 use crate::error::Result;
 use crate::fleet::{Attendance, Fleet, Gathered, Happening};
-use crate::ledger::{Ledger, Part};
+use crate::ledger::{Busy, Ledger, Part};
 use crate::local::Round;
 use crate::log::Log;
 use crate::tfevents::EventFile;
@@ -148,6 +148,21 @@ impl<'a> Record<'a> {
         self.write(Event::Exchange(gathered.exchange))
     }
 
+    /// A fleet's devices met: the time since the last lap was spent on it.
+    pub(crate) fn met(
+        &mut self,
+        worker: &Worker<'_>,
+        fleet: &Fleet,
+        round: &Round,
+        busy: &[Busy],
+    ) -> Result<()> {
+        self.ledger.lap_fleet(busy, Instant::now());
+        for (seat, peak_bytes) in fleet.peaks().enumerate() {
+            self.ledger.peak_memory(seat, peak_bytes);
+        }
+        self.exchange(worker, round)
+    }
+
     /// Workers met.
     pub(crate) fn exchange(&mut self, worker: &Worker<'_>, round: &Round) -> Result<()> {
         for (layer, rank, verdict) in &round.anomalies {
@@ -157,7 +172,7 @@ impl<'a> Record<'a> {
         let share = |rank: usize| WorkerShare {
             own_steps: round.own_steps[rank],
             busy_s: round.busy_s[rank],
-            exchange_s: 0.0,
+            exchange_s: round.exchange_s[rank],
             waiting_s: round.waiting_s[rank],
             weight: round.weights[rank],
         };

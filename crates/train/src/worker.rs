@@ -276,6 +276,27 @@ pub(crate) fn differentiate(
     Ok(model.differentiate(&inputs, totals, warmth, &recompute(run), gradients)?)
 }
 
+/// One step of a model alone, after the warm-up of routing: gradients, which were cleared before, and the update. A step
+/// without a finite loss or gradient is not applied.
+pub(crate) fn step_alone(
+    run: &RunSpec,
+    (step, rate): (u64, f64),
+    model: &Model,
+    optimizer: &Optimizer,
+    gradients: &Gradients,
+    batch: &StepBatch,
+) -> Result<Outcome> {
+    for micro in &batch.micros {
+        differentiate(run, step, model, gradients, micro, 0, batch.totals)?;
+    }
+    let outcome = Outcome::read(run, gradients, optimizer, batch.totals)?;
+    if outcome.is_finite() {
+        optimizer.update(model, gradients, &run.optimizer, rate, step + 1)?;
+        model.balance(&gradients.tally)?;
+    }
+    Ok(outcome)
+}
+
 /// The noise of stochastic routing warmup: depends on seed, step, layer and sample, on nothing else.
 fn noise(run: &RunSpec, step: u64, layer: usize, first_sample: u64, micro: &Batch) -> Vec<f32> {
     let experts = run.model.experts as usize;

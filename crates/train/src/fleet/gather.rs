@@ -1,6 +1,6 @@
 //! One step of a fleet: divide the batch, wait for the pieces, redo what is lost, add up.
 
-use super::member::{Answer, Computed, News, Order, Weights};
+use super::member::{Answer, Computed, News, Order, Part, Weights};
 use super::{Fleet, Lap, PATIENCE};
 use crate::error::{Error, Result};
 use crate::ledger::Busy;
@@ -166,13 +166,13 @@ impl Fleet {
         if range.is_empty() {
             return;
         }
-        let order = Order {
+        let order = Order::Differentiate(Part {
             weights: job.weights.clone(),
             step: job.step,
             batch: job.batch.clone(),
             range: range.clone(),
             room: self.spare.pop().unwrap_or_default(),
-        };
+        });
         let seat = &mut self.seats[worker];
         if seat.owes.is_empty() {
             seat.heard = Instant::now();
@@ -237,7 +237,7 @@ impl Fleet {
             News::Failed(error) | News::Absent(error) => {
                 Consequence::Lost(worker, Leave::Failed { step, reason: error.problem })
             }
-            News::Piece(_) | News::Ready => Consequence::Nothing,
+            _ => Consequence::Nothing,
         }
     }
 
@@ -250,7 +250,7 @@ impl Fleet {
     }
 
     /// A device that was not measured yet may take longer: its first micro-batch warms everything up.
-    fn allowed_s(&self, speed: Option<f64>) -> f64 {
+    pub(super) fn allowed_s(&self, speed: Option<f64>) -> f64 {
         let is_alone = self.membership.active().len() == 1;
         // Nobody could do the work of the last one, so it is given up later.
         let least_s = self.run.sync.deadline_s * if is_alone { PATIENCE } else { 1.0 };

@@ -3,13 +3,16 @@
 //! The agreed weights, the optimizer and its moments live on the host, in the main loop's `Worker`; so no device is
 //! needed to go on, and all devices hold the same bits whatever they are made by. In every step each device takes the
 //! weights, differentiates its share of the micro-batches, and gives the gradients back; the host adds them up in the
-//! order of the batch. Reading order: here, `gather`, `member`, `entry`.
+//! order of the batch. Or each trains alone between meetings (`apart`). Reading order: here, `gather`, `apart`, `member`,
+//! `entry`.
 
+mod apart;
 pub mod entry;
 mod gather;
 mod member;
 mod roster;
 
+pub(crate) use apart::Apart;
 pub use entry::Opener;
 pub(crate) use gather::Gathered;
 pub(crate) use roster::Roster;
@@ -292,12 +295,12 @@ impl Fleet {
         let is_gone = matches!(standing, Some(Standing::Gone(_)));
         let is_removed = matches!(standing, Some(Standing::Gone(Leave::Removed { .. })));
         match answer.news {
-            News::Ready | News::Piece(_) if !is_removed => {
-                self.membership.announce(answer.worker);
-            }
             News::Failed(error) | News::Absent(error) if !is_gone => {
                 self.leave(answer.worker, Leave::Failed { step, reason: error.problem })?;
             }
+            News::Failed(_) | News::Absent(_) | News::Micro(_) => {}
+            // It is ready, or has woken up and done what it was asked for.
+            _ if !is_removed => drop(self.membership.announce(answer.worker)),
             _ => {}
         }
         Ok(())
