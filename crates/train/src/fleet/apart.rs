@@ -387,10 +387,15 @@ impl Fleet {
         leave: Leave,
     ) -> Result<()> {
         apart.holders.remove(&worker);
-        if let Some(place) = turns.places.remove(&worker) {
-            apart.samples.give_back(place.taken.into_iter().chain(place.kept));
+        let Some(place) = turns.places.remove(&worker) else { return Ok(()) };
+        let steps = place.taken.len();
+        apart.samples.give_back(place.taken.into_iter().chain(place.kept));
+        let left = self.leave(worker, leave);
+        if let Some(change) = self.changes.last_mut() {
+            let seconds = place.busy.compute.as_secs_f64();
+            change.reason += &format!("; {steps} steps that it took alone, {seconds:.3} s, are taken again");
         }
-        self.leave(worker, leave).map(drop)
+        left.map(drop)
     }
 
     /// All who are left bring their weights.

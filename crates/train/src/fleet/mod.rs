@@ -309,7 +309,11 @@ impl Fleet {
     /// A device takes part no more. Returns what it owed.
     fn leave(&mut self, worker: usize, leave: Leave) -> Result<Vec<Range<usize>>> {
         let (step, seat) = (step_of(&leave), &mut self.seats[worker]);
-        let reason = format!("{} {leave}", seat.name);
+        let owed: usize = seat.owes.iter().map(Range::len).sum();
+        let mut reason = format!("{} {leave}", seat.name);
+        if owed > 0 {
+            reason += &format!("; others compute the {owed} micro-batches that it owes");
+        }
         let kind = if matches!(leave, Leave::Removed { .. }) { "device_left" } else { "device_lost" };
         let left = self.membership.leave(worker, leave).map_err(|lost| all_lost(&lost, &self.seats, step));
         if !matches!(left, Ok(None)) {
