@@ -16,6 +16,7 @@ mod generate;
 mod import;
 mod interrupt;
 mod json;
+mod keep;
 mod ledger;
 mod merge;
 mod model;

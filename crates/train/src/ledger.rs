@@ -295,6 +295,22 @@ impl Account {
     }
 }
 
+/// What a fleet's money per million tokens would be without one of its devices: the others have its tokens to train on as
+/// well, at the speed that each had while it computed; what no device computes in takes as long as before. None where
+/// there is no price, or nobody else.
+pub fn money_without(ledger: &event::Ledger, device: usize) -> Option<f64> {
+    let speed = |found: &DeviceSeconds| {
+        if found.compute_s > 0.0 { found.tokens as f64 / found.compute_s } else { 0.0 }
+    };
+    let tokens: u64 = ledger.devices.iter().map(|found| found.tokens).sum();
+    let others = || ledger.devices.iter().enumerate().filter(|(index, _)| *index != device).map(|(_, it)| it);
+    let (whole, left) = (ledger.devices.iter().map(speed).sum::<f64>(), others().map(speed).sum::<f64>());
+    let per_hour: f64 = others().map(|found| found.per_hour).sum::<Option<f64>>()?;
+    let not_computing_s = (ledger.seconds - tokens as f64 / whole).max(0.0);
+    let seconds = not_computing_s + tokens as f64 / left;
+    (tokens > 0 && left > 0.0).then(|| per_hour * seconds / 3600.0 / (tokens as f64 / 1e6))
+}
+
 /// What a target loss took, or will take: the later half of the held-out losses as a line over the logarithm of the
 /// tokens, and money and time in proportion to tokens. Nothing while the loss does not fall.
 pub fn to_target(marks: &[Mark], now: Mark, loss: f64) -> Option<Target> {
