@@ -3,7 +3,7 @@
 //! Text comes in and values go out: no clock, file, device or randomness. Reading order: `money`, `catalogue`,
 //! `request`; `layout` prices a replica, `fleet` a fleet of them, `search` finds the best, `planner`, `explain` and
 //! `binding` say it;
-//! `profile` and `predict` price one device's step as measured.
+//! `profile` and `predict` price one device's step as measured, `together` the step of several on one machine.
 
 pub mod answer;
 mod binding;
@@ -19,6 +19,8 @@ pub mod predict;
 pub mod profile;
 pub mod request;
 pub mod search;
+pub mod together;
+pub mod uneven;
 
 pub use catalogue::{Catalogue, Chip, Price};
 pub use error::{Error, Result};
