@@ -4,6 +4,7 @@ use crate::failure::{Failure, Result};
 use crate::json;
 use crate::profile;
 use crate::terminal::{bytes, count};
+use lingot_plan::together;
 use lingot_train::bench::{self, Case, Report, Request, RoutingReport};
 use lingot_train::fleet::entry;
 use std::time::Instant;
@@ -57,7 +58,7 @@ struct TrainArgs {
 
 /// Time a fleet against the sum of its devices.
 ///
-/// Each device trains a small model alone, then all train together, in turns. An entry such as cpu@0.5 is a device at
+/// Each device trains a small model alone, then all train together, in turns; beside it stands what the planner says. An entry such as cpu@0.5 is a device at
 /// half the speed, emulated by sleeping; docs/fleet.md says what else an entry may be.
 #[derive(clap::Args)]
 struct FleetArgs {
@@ -73,6 +74,9 @@ struct FleetArgs {
     /// Timed steps of a turn
     #[arg(long, default_value_t = 20)]
     steps: u64,
+    /// Micro-batches of a step, each of one sequence of 128 tokens
+    #[arg(long, default_value_t = 112)]
+    micros: u64,
     /// Also slow the first device down threefold midway, and say how soon the shares follow
     #[arg(long)]
     slows: bool,
@@ -87,9 +91,11 @@ fn fleet(args: &FleetArgs) -> Result<()> {
         rounds: args.rounds.max(1),
         steps: args.steps,
         threads: args.threads,
+        micros: args.micros.max(1),
         slows: args.slows,
     };
-    let report = bench::fleet::measure(&request)?;
+    let measured = bench::fleet::measure(&request)?;
+    let report = FleetReport { planned: plan(&measured), measured };
     if args.json {
         return json::print(&report);
     }
@@ -97,7 +103,46 @@ fn fleet(args: &FleetArgs) -> Result<()> {
     Ok(())
 }
 
-fn fleet_text(report: &bench::fleet::Report) -> String {
+/// What was measured, and beside it what the planner says of these devices.
+#[derive(serde::Serialize)]
+struct FleetReport {
+    #[serde(flatten)]
+    measured: bench::fleet::Report,
+    /// None where the measured times make no sense.
+    planned: Option<Planned>,
+}
+
+#[derive(serde::Serialize)]
+struct Planned {
+    tokens_per_s: f64,
+    efficiency: f64,
+    /// Micro-batches by device.
+    micros: Vec<u32>,
+    /// Predicted over measured tokens/s, less one.
+    error: f64,
+}
+
+/// The planner knows each device alone: what a micro-batch takes, and the rest of its step.
+fn plan(report: &bench::fleet::Report) -> Option<Planned> {
+    let micros = u32::try_from(report.micros_per_step).ok()?;
+    let device = |alone: &bench::fleet::Alone| {
+        let micro_s = alone.micro_s.median;
+        let fixed_s = (alone.step_s.median - micro_s * f64::from(micros)).max(0.0);
+        together::Device { micro_s, fixed_s, most: u32::MAX }
+    };
+    let devices: Vec<together::Device> = report.devices.iter().map(device).collect();
+    let found = together::together(micros, &devices, 0.0)?;
+    let tokens_per_micro = f64::from(bench::fleet::TOKENS_PER_MICRO);
+    let tokens_per_s = tokens_per_micro * found.micros_per_s;
+    Some(Planned {
+        tokens_per_s,
+        efficiency: found.efficiency,
+        micros: found.counts,
+        error: tokens_per_s / report.fleet_tokens_per_s.median - 1.0,
+    })
+}
+
+fn fleet_text(FleetReport { measured: report, planned }: &FleetReport) -> String {
     let line = |name: &str, speed: &bench::Spread| {
         format!("{name:<40} {:>9.0} ({:.0} to {:.0})\n", speed.median, speed.least, speed.most)
     };
@@ -117,6 +162,14 @@ fn fleet_text(report: &bench::fleet::Report) -> String {
         percent(&report.losses.division),
         percent(&report.losses.not_computing)
     );
+    if let Some(planned) = planned {
+        text += &format!(
+            "the planner says {:.0} tokens/s, {:+.1} % off; {:.1} % of the sum\n",
+            planned.tokens_per_s,
+            100.0 * planned.error,
+            100.0 * planned.efficiency
+        );
+    }
     if let Some(slowdown) = &report.slowdown {
         text += &format!(
             "{} slowed down threefold: its share of the batch went from {:.1} % to {:.1} %, {} steps were divided \

@@ -167,13 +167,13 @@ fn devices_that_cannot_be_a_fleet_are_refused_with_the_reason() {
             assert!(said.contains(word), "{devices}: `{word}` is not in: {said}");
         }
         assert!(said.contains("hint:"), "{devices}: {said}");
-        assert!(!place.path("out").join("checkpoints").exists(), "something was trained");
+        assert!(!place.path("out/run/checkpoints").exists(), "something was trained");
     };
     fails(3, "cpu,abacus", &["abacus"]);
     fails(2, "cpu,cpu:0", &["names one accelerator twice", "entry 1", "entry 2"]);
     fails(2, "cpu,cpu@1.5", &["1.5 is not above 0"]);
     let small = "throttled(cpu, memory=64KiB)";
-    fails(3, &format!("{small},{small}"), &["too few", "65536", "throttled(cpu, memory=64KiB)#2"]);
+    fails(3, &format!("{small},{small}"), &["too few", "65536", "which has"]);
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn when_all_devices_are_lost_the_exit_code_says_so_and_the_same_command_goes_on(
     let said = place.fail(3, &args);
     assert!(said.contains("all devices are lost") && said.contains("run the same command again"), "{said}");
     let kept = || {
-        let folders = fs::read_dir(place.path("out/checkpoints")).unwrap();
+        let folders = fs::read_dir(place.path("out/run/checkpoints")).unwrap();
         folders.map(|found| found.unwrap().file_name().into_string().unwrap()).max().unwrap()
     };
     let first = kept();

@@ -21,17 +21,15 @@ const ALONE_STEPS: u64 = 3;
 /// The step after which a device is slowed down, and all steps of that run.
 const SLOWDOWN_STEPS: (u64, u64) = (8, 20);
 
-/// Micro-batches of a step: enough that whole ones can follow the speeds.
-const MICROS: u64 = 112;
+/// Of one micro-batch: one sequence.
+pub const TOKENS_PER_MICRO: u32 = 128;
 
 const RUN: &str = "
 [model]
 preset = \"toy\"
 [data]
-sequence = 128
 [batch]
 micro = 1
-sequences = 112
 [checkpoint]
 every = 0
 [evaluation]
@@ -50,6 +48,8 @@ pub struct Request {
     pub steps: u64,
     /// CPU threads that are divided among the devices; 0 for all.
     pub threads: usize,
+    /// Micro-batches of a step. The more, the better whole ones can follow the speeds.
+    pub micros: u64,
     /// Also slow the first device down midway.
     pub slows: bool,
 }
@@ -142,7 +142,7 @@ fn measure_in(folder: &Path, request: &Request) -> Result<Report> {
             turn(&resolve(&folder, &text, &request.devices, request, steps)?, WARMUP_STEPS, &open)?;
         turns.push((alone, together));
     }
-    let mut report = report(&request.devices, &turns);
+    let mut report = report(request, &turns);
     if request.slows {
         let resolved = resolve(&folder.join("slows"), &text, &request.devices, request, SLOWDOWN_STEPS.1)?;
         report.slowdown = Some(slowdown::measure(&resolved, SLOWDOWN_STEPS.0, &open)?);
@@ -151,8 +151,9 @@ fn measure_in(folder: &Path, request: &Request) -> Result<Report> {
 }
 
 /// The devices alone and all together, turn by turn.
-fn report(names: &[String], turns: &[(Vec<Turn>, Turn)]) -> Report {
-    let spread = |of: &dyn Fn(&(Vec<Turn>, Turn)) -> f64| Spread::of(turns.iter().map(of).collect());
+fn report(request: &Request, turns: &[Pair]) -> Report {
+    let Request { devices: names, micros, .. } = request;
+    let spread = |of: &dyn Fn(&Pair) -> f64| Spread::of(turns.iter().map(of).collect());
     let device = |(index, name): (usize, &String)| Alone {
         device: name.clone(),
         tokens_per_s: spread(&|(alone, _)| alone[index].tokens_per_s),
@@ -168,12 +169,12 @@ fn report(names: &[String], turns: &[(Vec<Turn>, Turn)]) -> Report {
             1.0 - speed(&|index| fleet.micro_s[index]) / speed(&|index| alone[index].micro_s[0])
         }),
         division: spread(&|(_, fleet)| {
-            (fleet.busiest_s - MICROS as f64 / speed(&|index| fleet.micro_s[index])) / fleet.step_s
+            (fleet.busiest_s - *micros as f64 / speed(&|index| fleet.micro_s[index])) / fleet.step_s
         }),
         not_computing: spread(&|(_, fleet)| 1.0 - fleet.busiest_s / fleet.step_s),
     };
     Report {
-        micros_per_step: MICROS,
+        micros_per_step: *micros,
         fleet_tokens_per_s: spread(&|(_, fleet)| fleet.tokens_per_s),
         sum_tokens_per_s: devices.iter().map(|alone| alone.tokens_per_s.median).sum(),
         efficiency: spread(&|(alone, fleet)| {
@@ -184,6 +185,9 @@ fn report(names: &[String], turns: &[(Vec<Turn>, Turn)]) -> Report {
         slowdown: None,
     }
 }
+
+/// Each device alone, and all together after them.
+type Pair = (Vec<Turn>, Turn);
 
 /// What the timed steps of one run were.
 struct Turn {
@@ -243,6 +247,8 @@ fn resolve(
         format!("data.cache={:?}", text.with_file_name("data").display().to_string()),
         format!("devices={devices:?}"),
         format!("device.threads={}", request.threads),
+        format!("batch.sequences={}", request.micros),
+        format!("data.sequence={TOKENS_PER_MICRO}"),
         format!("stop.steps={steps}"),
     ];
     config::parse(RUN, Path::new("bench.toml"), &overrides)

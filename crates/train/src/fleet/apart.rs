@@ -5,14 +5,17 @@
 //! that it took are given out again, and nothing that was agreed on is lost. Who decides when to meet, and what counts,
 //! is `sync`, as for emulated workers.
 
+mod kept;
+
 use super::Fleet;
 use super::member::{Answer, Moments, News, Order, Weights};
 use crate::error::Result;
 use crate::ledger::Busy;
-use crate::local::{Agreed, Kept, Own, Round, Sums, nothing_finite, number, tensor};
+use crate::local::{Agreed, Own, Round, Sums, nothing_finite};
 use crate::schedule;
 use crate::worker::{StepBatch, Worker, totals};
-use lingot_spec::run::{RunSpec, Strategy};
+use kept::Samples;
+use lingot_spec::run::Strategy;
 use lingot_sync::exchange::Exchange;
 use lingot_sync::membership::{Leave, Standing};
 use lingot_sync::shares::Speed;
@@ -37,16 +40,6 @@ pub(crate) struct Apart {
     /// The moments that were seen last, by worker: of a checkpoint, or of the steps in step.
     moments: BTreeMap<usize, Arc<Moments>>,
     speeds: BTreeMap<usize, Speed>,
-}
-
-/// Which samples come next, in portions of one step of one device.
-struct Samples {
-    next: u64,
-    /// Portions that were given to devices that were lost.
-    holes: VecDeque<u64>,
-    share: u64,
-    /// Of the whole run.
-    end: u64,
 }
 
 /// A device between two meetings.
@@ -76,124 +69,6 @@ struct Turns<'a, 'b> {
     places: BTreeMap<usize, Place>,
     prolonged: u64,
     reason: String,
-}
-
-impl Apart {
-    /// For a run whose devices train alone for a part of it, as its checkpoint left them.
-    pub(crate) fn open(lead: &mut Worker<'_>) -> Result<Option<Apart>> {
-        let run = lead.run;
-        if run.sync.strategy == Strategy::EveryStep {
-            return Ok(None);
-        }
-        let workers = run.devices.len();
-        let share = run.batch.sequences / workers as u32;
-        let mut apart = Apart {
-            agreed: Agreed::new(&lead.model, workers)?,
-            exchange: Exchange::default(),
-            samples: Samples {
-                next: 0,
-                holes: VecDeque::new(),
-                share: share.into(),
-                end: run.stop.steps * u64::from(run.batch.sequences),
-            },
-            share,
-            is_begun: false,
-            holders: BTreeMap::new(),
-            moments: BTreeMap::new(),
-            speeds: BTreeMap::new(),
-        };
-        apart.restore(lead)?;
-        Ok(Some(apart))
-    }
-
-    /// Whether the step after so many is taken alone.
-    pub(crate) fn is_due(&self, run: &RunSpec, step: u64) -> bool {
-        !matches!(strategy::next(&run.sync, &Progress { step, ..Progress::default() }), Decision::InStep(_))
-    }
-
-    /// The steps in step are over: all begin from what the host has.
-    fn begin(&mut self, lead: &Worker<'_>) -> Result<()> {
-        self.samples.next = schedule::first_sample(&lead.run.batch, lead.step);
-        self.agreed.take(&lead.model)?;
-        let [first, second] = lead.optimizer.flats();
-        self.moments = BTreeMap::from([(0, Arc::new([first.to_floats()?, second.to_floats()?]))]);
-        self.is_begun = true;
-        Ok(())
-    }
-
-    /// A worker's moments as they were seen last; those of the first that is known for one that is new.
-    fn moments_for(&self, worker: usize) -> Option<Arc<Moments>> {
-        self.moments.get(&worker).or_else(|| self.moments.values().next()).cloned()
-    }
-
-    /// What belongs into a checkpoint.
-    pub(crate) fn keep(&mut self, fleet: &mut Fleet, lead: &mut Worker<'_>) -> Result<()> {
-        lead.sync_state.clear();
-        if !self.is_begun {
-            return Ok(());
-        }
-        let collected = fleet.collect_moments(self, lead.step);
-        self.store(lead);
-        collected
-    }
-
-    /// As `keep`, with the moments that were seen last: nobody can be asked any more.
-    pub(crate) fn store(&self, lead: &mut Worker<'_>) {
-        if !self.is_begun {
-            return;
-        }
-        let state = &mut lead.sync_state;
-        state.clear();
-        state.push(number("sync/samples", &[self.samples.next]));
-        if !self.samples.holes.is_empty() {
-            state.push(number("sync/holes", &self.samples.holes.iter().copied().collect::<Vec<u64>>()));
-        }
-        for (worker, moments) in &self.moments {
-            for (name, values) in ["first", "second"].iter().zip(moments.iter()) {
-                state.push(tensor(format!("sync/{worker}/{name}"), values.clone()));
-            }
-        }
-        self.agreed.keep(state);
-    }
-
-    fn restore(&mut self, lead: &mut Worker<'_>) -> Result<()> {
-        let kept = Kept(std::mem::take(&mut lead.sync_state));
-        let [next] = kept.numbers("sync/samples")[..] else { return Ok(()) };
-        self.begin(lead)?;
-        (self.samples.next, self.samples.holes) = (next, kept.numbers("sync/holes").into());
-        self.agreed.restore(&kept)?;
-        let length = self.agreed.weights.len();
-        for worker in 0..lead.run.devices.len() {
-            if let Some(moments) = kept.moments(worker, length)? {
-                self.moments.insert(worker, Arc::new(moments));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Samples {
-    /// The first sample of the next portion; none when the run has no more.
-    fn take(&mut self) -> Option<u64> {
-        if let Some(hole) = self.holes.pop_front() {
-            return Some(hole);
-        }
-        let first = self.next;
-        (first + self.share <= self.end).then(|| {
-            self.next += self.share;
-            first
-        })
-    }
-
-    fn give_back(&mut self, portions: impl IntoIterator<Item = u64>) {
-        self.holes.extend(portions);
-        self.holes.make_contiguous().sort_unstable();
-    }
-
-    /// Sequences that were trained on.
-    fn trained(&self) -> u64 {
-        self.next - self.holes.len() as u64 * self.share
-    }
 }
 
 impl Fleet {
@@ -523,8 +398,6 @@ impl Turns<'_, '_> {
 
     /// Nobody can take another step.
     fn is_over(&self, apart: &Apart) -> bool {
-        let has_more =
-            apart.samples.next + apart.samples.share <= apart.samples.end || !apart.samples.holes.is_empty();
-        self.interrupted.load(Ordering::Relaxed) || !has_more || self.places.is_empty()
+        self.interrupted.load(Ordering::Relaxed) || !apart.samples.has_more() || self.places.is_empty()
     }
 }

@@ -124,7 +124,9 @@ impl Fleet {
             None => split(micros as u64, &capacities),
         };
         let shares = divided.map_err(|error| Error::new(error.to_string(), "this is a bug; report it"))?;
-        let counts: Vec<usize> = shares.counts.iter().map(|&count| count as usize).collect();
+        let unsure: Vec<bool> = active.iter().map(|&worker| self.seats[worker].is_unsure()).collect();
+        let counts = shares::with_probes(&shares.counts, &unsure).into_iter().map(|count| count as usize);
+        let counts: Vec<usize> = counts.collect();
         self.shares = Some((active.clone(), shares));
         Ok(ranges(0, active.into_iter().zip(counts)))
     }
@@ -275,6 +277,7 @@ impl Fleet {
         for seat in &mut self.seats {
             let Lap { compute, exchange, whole, micros: own } = std::mem::take(&mut seat.lap);
             seat.speed.observe(own, whole.as_secs_f64());
+            seat.unmeasured_steps = if own > 0 { 0 } else { seat.unmeasured_steps + 1 };
             shares.push(WorkerShare {
                 own_steps: u64::from(own > 0),
                 busy_s: compute.as_secs_f64(),

@@ -33,6 +33,9 @@ use std::time::{Duration, Instant};
 /// A device that failed is tried again after so many steps, then after twice as many, and so on.
 const RETRY_STEPS: u64 = 10;
 
+/// A device whose share is nothing computes one micro-batch after so many steps: it may have become faster.
+const PROBE_STEPS: u64 = 50;
+
 /// How many times longer than a micro-batch should take a device may be silent.
 const PATIENCE: f64 = 10.0;
 
@@ -81,6 +84,8 @@ struct Seat {
     orders: Sender<Order>,
     life: u64,
     speed: Speed,
+    /// Since it computed anything.
+    unmeasured_steps: u64,
     /// When it last said something.
     heard: Instant,
     /// The micro-batches that it owes, piece by piece.
@@ -206,6 +211,7 @@ impl Fleet {
             orders,
             life: self.lives,
             speed: Speed::default(),
+            unmeasured_steps: 0,
             heard: Instant::now(),
             owes: Vec::new(),
             lap: Lap::default(),
@@ -228,7 +234,7 @@ impl Fleet {
         for _ in 0..self.seats.len() {
             let Some(answer) = self.next_answer(begin) else { break };
             if let News::Absent(error) = answer.news {
-                return Err(error);
+                return Err(Error { is_device: true, ..error });
             }
             self.hear_between(answer, step)?;
         }
@@ -323,6 +329,13 @@ impl Fleet {
         let seat = &mut self.seats[worker];
         seat.retry_step = seat.retry_step.max(step + RETRY_STEPS);
         Ok(std::mem::take(&mut seat.owes))
+    }
+}
+
+impl Seat {
+    /// Its speed is not known well enough to leave it out.
+    fn is_unsure(&self) -> bool {
+        !self.speed.is_sure() || self.unmeasured_steps >= PROBE_STEPS
     }
 }
 

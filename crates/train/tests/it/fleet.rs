@@ -209,6 +209,35 @@ fn a_slower_device_gets_a_smaller_share() {
 }
 
 #[test]
+fn when_a_device_slows_down_the_shares_follow_within_ten_steps_and_nothing_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    // So slow that both sleep most of the time, whatever else the machine does.
+    let throttle = |_: &str| Throttle { speed: 0.1, ..Throttle::default() };
+    let resolved = tiny(folder.path(), &with(&[r#"devices=["a", "b"]"#, "stop.steps=24"]));
+    let lab = Lab::default();
+    let mut listen = |event: &Event| {
+        if let Event::Step(step) = event
+            && step.step == 12
+        {
+            lab.controls("a").set(Fault::Slows(0.1 / 3.0));
+        }
+    };
+    let summary = train(&resolved, lab.opener(throttle), &mut listen).unwrap();
+    assert_eq!((summary.step, summary.tokens), (24, 24 * 8 * 32));
+    let found = exchanges(folder.path());
+    let of_a = |exchange: &Exchange| -> usize {
+        exchange.pieces.iter().filter(|piece| piece.worker == 0).map(|piece| piece.micros).sum()
+    };
+    // Of eight micro-batches two, where equal devices have four.
+    assert!(
+        of_a(&found[11]) >= 3 && of_a(&found[22]) <= 3 && of_a(&found[22]) < of_a(&found[11]),
+        "{found:?}"
+    );
+    assert!(found.iter().all(|step| step.pieces.iter().map(|piece| piece.micros).sum::<usize>() == 8));
+    assert!(anomalies(folder.path(), "device_lost").is_empty());
+}
+
+#[test]
 fn devices_that_cannot_work_are_refused_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let absent: Opener =

@@ -1,6 +1,6 @@
 //! What follows when a device slows down midway: how many steps it takes until the shares follow.
 
-use super::{MICROS, Slowdown, micros, train};
+use super::{Slowdown, micros, train};
 use crate::config::Resolved;
 use crate::error::Result;
 use crate::fleet::Opener;
@@ -40,10 +40,10 @@ pub(super) fn measure(resolved: &Resolved, at: u64, open: &Opener) -> Result<Slo
         _ => {}
     };
     train(resolved, &opener, &mut listen)?;
-    Ok(report(first, &exchanges, at as usize))
+    Ok(report(first, &exchanges, at as usize, u64::from(resolved.run.batch.sequences)))
 }
 
-fn report(device: String, exchanges: &[Exchange], at: usize) -> Slowdown {
+fn report(device: String, exchanges: &[Exchange], at: usize, whole: u64) -> Slowdown {
     let (before, after) = exchanges.split_at(at);
     // The later half of the steps: the speeds as they are by then.
     let settled = &after[after.len() / 2..];
@@ -55,7 +55,7 @@ fn report(device: String, exchanges: &[Exchange], at: usize) -> Slowdown {
     let micro_s: Vec<f64> = (0..workers).map(micro_s).collect();
     let capacities: Vec<Capacity> =
         micro_s.iter().map(|micro_s| Capacity { speed: 1.0 / micro_s, most: None }).collect();
-    let best_s = split(MICROS, &capacities).map_or(f64::NAN, |shares: Shares| shares.finish_s);
+    let best_s = split(whole, &capacities).map_or(f64::NAN, |shares: Shares| shares.finish_s);
     let over_best = |exchange: &Exchange| {
         let step = std::slice::from_ref(exchange);
         let finish_s = (0..workers).map(|worker| micros(step, worker) as f64 * micro_s[worker]);
@@ -63,7 +63,7 @@ fn report(device: String, exchanges: &[Exchange], at: usize) -> Slowdown {
     };
     let over_best: Vec<f64> = after.iter().map(over_best).collect();
     let all: usize = (0..workers).map(|worker| micros(exchanges, worker)).sum();
-    let share = |step: &Exchange| micros(std::slice::from_ref(step), 0) as f64 / MICROS as f64;
+    let share = |step: &Exchange| micros(std::slice::from_ref(step), 0) as f64 / whole as f64;
     Slowdown {
         device,
         steps_to_recover: over_best
@@ -73,6 +73,6 @@ fn report(device: String, exchanges: &[Exchange], at: usize) -> Slowdown {
         share_before: before.last().map_or(f64::NAN, share),
         share_after: after.last().map_or(f64::NAN, share),
         over_best,
-        computed_share: all as f64 / (MICROS as usize * exchanges.len()) as f64,
+        computed_share: all as f64 / (whole as usize * exchanges.len()) as f64,
     }
 }
