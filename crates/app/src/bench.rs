@@ -6,6 +6,7 @@ use crate::growth;
 use crate::json;
 use crate::profile;
 use crate::terminal::{bytes, count};
+use lingot_plan::together;
 use lingot_train::bench::{self, Case, Report, Request, RoutingReport};
 use lingot_train::fleet::entry;
 use std::time::Instant;
@@ -60,7 +61,7 @@ struct TrainArgs {
 
 /// Time a fleet against the sum of its devices.
 ///
-/// Each device trains a small model alone, then all train together, in turns. An entry such as cpu@0.5 is a device at
+/// Each device trains a small model alone, then all train together, in turns; beside it stands what the planner says. An entry such as cpu@0.5 is a device at
 /// half the speed, emulated by sleeping; docs/fleet.md says what else an entry may be.
 #[derive(clap::Args)]
 struct FleetArgs {
@@ -76,6 +77,12 @@ struct FleetArgs {
     /// Timed steps of a turn
     #[arg(long, default_value_t = 20)]
     steps: u64,
+    /// Micro-batches of a step, each of one sequence of 128 tokens
+    #[arg(long, default_value_t = 112)]
+    micros: u64,
+    /// Also slow the first device down threefold midway, and say how soon the shares follow
+    #[arg(long)]
+    slows: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -87,25 +94,97 @@ fn fleet(args: &FleetArgs) -> Result<()> {
         rounds: args.rounds.max(1),
         steps: args.steps,
         threads: args.threads,
+        micros: args.micros.max(1),
+        slows: args.slows,
     };
-    let report = bench::fleet::measure(&request)?;
+    let measured = bench::fleet::measure(&request)?;
+    let report = FleetReport { planned: plan(&measured), measured };
     if args.json {
         return json::print(&report);
     }
+    json::write(&fleet_text(&report));
+    Ok(())
+}
+
+/// What was measured, and beside it what the planner says of these devices.
+#[derive(serde::Serialize)]
+struct FleetReport {
+    #[serde(flatten)]
+    measured: bench::fleet::Report,
+    /// None where the measured times make no sense.
+    planned: Option<Planned>,
+}
+
+#[derive(serde::Serialize)]
+struct Planned {
+    tokens_per_s: f64,
+    efficiency: f64,
+    /// Micro-batches by device.
+    micros: Vec<u32>,
+    /// Predicted over measured tokens/s, less one.
+    error: f64,
+}
+
+/// The planner knows each device alone: what a micro-batch takes, and the rest of its step.
+fn plan(report: &bench::fleet::Report) -> Option<Planned> {
+    let micros = u32::try_from(report.micros_per_step).ok()?;
+    let device = |alone: &bench::fleet::Alone| {
+        let micro_s = alone.micro_s.median;
+        let fixed_s = (alone.step_s.median - micro_s * f64::from(micros)).max(0.0);
+        together::Device { micro_s, fixed_s, most: u32::MAX }
+    };
+    let devices: Vec<together::Device> = report.devices.iter().map(device).collect();
+    let found = together::together(micros, &devices, 0.0)?;
+    let tokens_per_micro = f64::from(bench::fleet::TOKENS_PER_MICRO);
+    let tokens_per_s = tokens_per_micro * found.micros_per_s;
+    Some(Planned {
+        tokens_per_s,
+        efficiency: found.efficiency,
+        micros: found.counts,
+        error: tokens_per_s / report.fleet_tokens_per_s.median - 1.0,
+    })
+}
+
+fn fleet_text(FleetReport { measured: report, planned }: &FleetReport) -> String {
     let line = |name: &str, speed: &bench::Spread| {
         format!("{name:<40} {:>9.0} ({:.0} to {:.0})\n", speed.median, speed.least, speed.most)
     };
     let mut text = "device                                    tokens/s (range)\n".to_owned();
     text.extend(report.devices.iter().map(|alone| line(&alone.device, &alone.tokens_per_s)));
     text += &line("all together", &report.fleet_tokens_per_s);
+    let percent = |spread: &bench::Spread| {
+        let [median, least, most] = [spread.median, spread.least, spread.most].map(|share| 100.0 * share);
+        format!("{median:.1} % ({least:.1} to {most:.1})")
+    };
     text += &format!(
-        "\n{:.1} % of the sum of the devices, {:.0} tokens/s; whole micro-batches allow {:.1} %\n",
-        100.0 * report.efficiency.median,
+        "\n{} of the sum of the devices, {:.0} tokens/s\nlost to computing slower side by side {}, \
+         to whole micro-batches {}, to what is not computing {}\n",
+        percent(&report.efficiency),
         report.sum_tokens_per_s,
-        100.0 * report.predicted_efficiency
+        percent(&report.losses.slower_together),
+        percent(&report.losses.division),
+        percent(&report.losses.not_computing)
     );
-    json::write(&text);
-    Ok(())
+    if let Some(planned) = planned {
+        text += &format!(
+            "the planner says {:.0} tokens/s, {:+.1} % off; {:.1} % of the sum\n",
+            planned.tokens_per_s,
+            100.0 * planned.error,
+            100.0 * planned.efficiency
+        );
+    }
+    if let Some(slowdown) = &report.slowdown {
+        text += &format!(
+            "{} slowed down threefold: its share of the batch went from {:.1} % to {:.1} %, {} steps were divided \
+             for its old speed; {:.1} % of the micro-batches were computed\n",
+            slowdown.device,
+            100.0 * slowdown.share_before,
+            100.0 * slowdown.share_after,
+            slowdown.steps_to_recover,
+            100.0 * slowdown.computed_share
+        );
+    }
+    text
 }
 
 pub fn run(args: &Args, start: Instant) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use crate::failure::{Code, Failure, Result};
 use crate::json;
+use crate::keep::{self, Keep};
 use crate::terminal::{amount, bytes, count, duration};
 use lingot_spec::event::{Event, Ledger, Prediction, Target};
 use lingot_train::ledger::{Mark, marks};
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 ///
 /// Every second of every device is idle, compute, exchange, checkpoint, evaluation, or
 /// lost: done before a kill and done again after it. Seconds are kept without a price too.
+/// Of a fleet, each device is shown with its tokens, its waiting, and whether it earns its keep.
 #[derive(clap::Args)]
 #[command(
     verbatim_doc_comment,
@@ -59,6 +61,8 @@ struct Row {
     money_per_million_tokens: Option<f64>,
     to_common_loss: Option<Target>,
     prediction: Option<Versus>,
+    /// Device by device, of a fleet.
+    fleet: Vec<Keep>,
 }
 
 #[derive(Default, Serialize)]
@@ -211,6 +215,7 @@ impl Row {
             money_per_million_tokens: ledger.money_per_million_tokens,
             to_common_loss: common_loss.and_then(target),
             prediction: versus(events),
+            fleet: keep::keeps(&ledger),
         }
     }
 
@@ -280,6 +285,9 @@ impl Report {
             columns.push(std::iter::once(row.run.clone()).chain(cells).collect());
         }
         let mut text = table(&columns);
+        for row in self.runs.iter().filter(|row| !row.fleet.is_empty()) {
+            text += &format!("\n{}\n{}", row.run, keep::text(&row.fleet, row.currency.as_deref()));
+        }
         for row in &self.runs {
             let versus = row.prediction.as_ref().map(|versus| versus.text(row.currency.as_deref()));
             text.extend(versus.map(|versus| format!("\n{}: {versus}", row.run)));

@@ -17,6 +17,7 @@ mod growth;
 mod import;
 mod interrupt;
 mod json;
+mod keep;
 mod ledger;
 mod merge;
 mod model;

@@ -13,7 +13,7 @@ use lingot_train::config::{self, Resolved};
 use lingot_train::fleet::entry;
 use lingot_train::sample::{Bounds, Sampling, sample};
 use lingot_train::step::{self, Summary};
-use lingot_train::{checkpoints, evaluate, log, manifest_file, stop, worker};
+use lingot_train::{checkpoints, devices, evaluate, log, manifest_file, stop, worker};
 use std::path::{Path, PathBuf};
 
 /// Train a model as RUN.toml says, or go on where it stopped
@@ -40,7 +40,7 @@ pub struct Args {
     /// Override a key of RUN.toml; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// The devices that train, separated by commas: the same as `devices` in RUN.toml
+    /// The devices that train, separated by commas, or `all`: the same as `devices` in RUN.toml
     #[arg(long, value_name = "DEVICE,...")]
     device: Option<String>,
     /// Predict time and money from this profile, of `lingot bench ops`, and hold them against what comes
@@ -64,8 +64,7 @@ const SAMPLE_TOKENS: usize = 80;
 /// Whether the run was interrupted.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<bool> {
     interrupt::listen()?;
-    let mut resolved = config::load(&args.run, &args.overrides()?)
-        .map_err(|error| Failure::from(error).with(Code::Input))?;
+    let mut resolved = args.resolve()?;
     let run = resolved.run.clone();
     let run = &run;
     if let Some(report) = finished(run)? {
@@ -95,6 +94,20 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<bool> {
 }
 
 impl Args {
+    /// The run; `all` devices are those that are found here.
+    fn resolve(&self) -> Result<Resolved> {
+        let load = |overrides: &[String]| {
+            config::load(&self.run, overrides).map_err(|error| Failure::from(error).with(Code::Input))
+        };
+        let mut overrides = self.overrides()?;
+        let resolved = load(&overrides)?;
+        if resolved.run.devices != ["all"] {
+            return Ok(resolved);
+        }
+        overrides.push(format!("devices={:?}", devices::all()));
+        load(&overrides)
+    }
+
     /// `--set`, and what `--price-as` and `--device` set.
     fn overrides(&self) -> Result<Vec<String>> {
         let mut all = self.price_as.as_deref().map(promise::price_as).transpose()?.unwrap_or_default();

@@ -59,7 +59,8 @@ impl<'a> Watch<'a> {
             | Event::Checkpoint(_)
             | Event::Prediction(_)
             | Event::Exchange(_)
-            | Event::End(_) => {}
+            | Event::End(_)
+            | Event::Unknown => {}
         }
     }
 

@@ -268,6 +268,16 @@ impl Tensor {
         self.read_all()
     }
 
+    /// As `to_floats`, into a vector that may be there already: a large one is dear to make.
+    pub fn read_floats(&self, floats: &mut Vec<f32>) -> Result<()> {
+        if self.kind != Kind::F32 {
+            *floats = self.to_floats()?;
+            return Ok(());
+        }
+        floats.resize(self.len(), 0.0);
+        self.read_into(bytemuck::cast_slice_mut(floats))
+    }
+
     /// Waits for the device and reads a float tensor as f64.
     pub fn to_doubles(&self) -> Result<Vec<f64>> {
         if self.kind == Kind::F32 {
@@ -290,9 +300,12 @@ impl Tensor {
     /// Whole, as one copy: gradients and weights travel this way in every step of a fleet.
     fn read_all<T: bytemuck::Pod>(&self) -> Result<Vec<T>> {
         let mut numbers = vec![T::zeroed(); self.len()];
-        let bytes = bytemuck::cast_slice_mut(&mut numbers);
-        self.device().0.read(self.memory.slot, self.first * self.kind.bytes(), bytes)?;
+        self.read_into(bytemuck::cast_slice_mut(&mut numbers))?;
         Ok(numbers)
+    }
+
+    fn read_into(&self, bytes: &mut [u8]) -> Result<()> {
+        self.device().0.read(self.memory.slot, self.first * self.kind.bytes(), bytes)
     }
 }
 

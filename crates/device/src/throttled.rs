@@ -26,7 +26,7 @@ pub struct Throttle {
     pub memory_bytes: Option<u64>,
     /// What every op takes longer.
     pub latency: Duration,
-    /// What happens to it after so many ops.
+    /// What happens to it after so many ops and copies.
     pub fault: Option<(u64, Fault)>,
 }
 
@@ -96,6 +96,15 @@ impl Throttled {
             controls: controls.clone(),
         };
         (throttled, controls)
+    }
+
+    /// One more op or copy: what was to happen then happens.
+    fn count(&self) -> Result<()> {
+        let before = self.ops.fetch_add(1, Ordering::Relaxed);
+        if let Some((_, fault)) = self.throttle.fault.filter(|(ops, _)| *ops == before) {
+            self.controls.set(fault);
+        }
+        self.check()
     }
 
     /// Waits while it hangs; an error when it is dead.
@@ -182,12 +191,12 @@ impl Backend for Throttled {
     }
 
     fn write(&self, slot: Slot, offset_bytes: usize, from_host: &[u8]) -> Result<()> {
-        self.check()?;
+        self.count()?;
         self.inner.write(slot, offset_bytes, from_host)
     }
 
     fn read(&self, slot: Slot, offset_bytes: usize, to_host: &mut [u8]) -> Result<()> {
-        self.check()?;
+        self.count()?;
         self.inner.read(slot, offset_bytes, to_host)?;
         if self.controls.state().fault == Some(Fault::Corrupts) {
             to_host.fill(0xff);
@@ -196,11 +205,7 @@ impl Backend for Throttled {
     }
 
     fn run(&self, op: Op<'_>) -> Result<()> {
-        let before = self.ops.fetch_add(1, Ordering::Relaxed);
-        if let Some((_, fault)) = self.throttle.fault.filter(|(ops, _)| *ops == before) {
-            self.controls.set(fault);
-        }
-        self.check()?;
+        self.count()?;
         self.slowed(|| self.inner.run(op))
     }
 

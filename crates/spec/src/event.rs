@@ -20,6 +20,9 @@ pub enum Event {
     Prediction(Prediction),
     Ledger(Ledger),
     End(End),
+    /// Of a newer program: readers pass over it.
+    #[serde(other)]
+    Unknown,
 }
 
 /// The run begins: the first line of the file.
@@ -169,6 +172,9 @@ pub struct WorkerShare {
     /// Steps since the meeting before.
     pub own_steps: u64,
     pub busy_s: f64,
+    /// Taking and bringing numbers.
+    #[serde(default)]
+    pub exchange_s: f64,
     /// For the last of the others.
     pub waiting_s: f64,
     /// How much its change counted, the mean over layers.
@@ -220,6 +226,9 @@ pub struct Ledger {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DeviceSeconds {
     pub device: String,
+    /// Trained on by this device; 0 where nobody counted them by device.
+    #[serde(default)]
+    pub tokens: u64,
     /// Waiting: for data, for the log, for other devices.
     pub idle_s: f64,
     pub compute_s: f64,
@@ -269,7 +278,7 @@ impl Event {
     /// The step after which the event happened; 0 for the start.
     pub fn step(&self) -> u64 {
         match self {
-            Event::Start(_) => 0,
+            Event::Start(_) | Event::Unknown => 0,
             Event::Step(event) => event.step,
             Event::Experts(event) => event.step,
             Event::Evaluation(event) => event.step,

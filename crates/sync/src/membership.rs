@@ -5,6 +5,8 @@ use std::fmt;
 /// Where a worker stands.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Standing {
+    /// Is known by name and has not said yet that it is ready.
+    Expected,
     /// Takes part.
     Active,
     /// Will take part from the next boundary on.
@@ -77,17 +79,23 @@ impl Membership {
         Err(AllLost { reasons: self.standings.iter().enumerate().map(reason).collect() })
     }
 
-    /// A new worker asks to join; its number.
-    pub fn announce_new(&mut self) -> (usize, Change) {
-        self.standings.push(Standing::Joining);
-        let worker = self.standings.len() - 1;
-        (worker, Change::Announced { worker })
+    /// A new worker, which will ask to join; its number.
+    pub fn expect_new(&mut self) -> usize {
+        self.standings.push(Standing::Expected);
+        self.standings.len() - 1
     }
 
-    /// A worker that left has recovered and asks to join again.
+    /// One that left is wanted again, and will ask to join.
+    pub fn expect(&mut self, worker: usize) {
+        if let Some(standing @ Standing::Gone(_)) = self.standings.get_mut(worker) {
+            *standing = Standing::Expected;
+        }
+    }
+
+    /// A worker that is new, or that left and has recovered, asks to join.
     pub fn announce(&mut self, worker: usize) -> Option<Change> {
         match self.standings.get_mut(worker) {
-            Some(standing @ Standing::Gone(_)) => {
+            Some(standing @ (Standing::Gone(_) | Standing::Expected)) => {
                 *standing = Standing::Joining;
                 Some(Change::Announced { worker })
             }

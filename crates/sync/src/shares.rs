@@ -84,6 +84,20 @@ pub fn revise(present: &Shares, workers: &[Capacity], gain: f64) -> Result<Share
     Ok(if best.finish_s < kept.finish_s * (1.0 - gain) { best } else { kept })
 }
 
+/// Micro-batches by worker, where each of those that are `unsure` has one at least: whoever computes nothing is never
+/// measured, and so would stay out for ever when a first measurement was bad. The busiest give them up.
+pub fn with_probes(counts: &[u64], unsure: &[bool]) -> Vec<u64> {
+    let mut counts = counts.to_vec();
+    for rank in (0..counts.len()).filter(|&rank| unsure[rank]) {
+        let busiest = (0..counts.len()).rev().max_by_key(|&other| counts[other]);
+        if let Some(busiest) = busiest.filter(|&busiest| counts[rank] == 0 && counts[busiest] > 1) {
+            counts[busiest] -= 1;
+            counts[rank] = 1;
+        }
+    }
+    counts
+}
+
 /// A speed that follows its measurements.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Speed {
@@ -106,6 +120,11 @@ impl Speed {
         let newest = if self.measured < 2 { 1.0 } else { Self::NEWEST };
         self.micro_s += newest * (micro_s - self.micro_s);
         self.measured += 1;
+    }
+
+    /// The first measurement may have been of a device that was still warming up.
+    pub fn is_sure(&self) -> bool {
+        self.measured > 1
     }
 
     /// Micro-batches per second, once measured.

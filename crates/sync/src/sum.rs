@@ -16,6 +16,13 @@ pub fn add(sum: &mut [f32], part: &[f32]) {
     sum.iter_mut().zip(part).for_each(|(sum, &x)| *sum += x);
 }
 
+/// Whether every number is finite. Looks at whole stretches, so that a processor takes many numbers at a time.
+pub fn is_finite(numbers: &[f32]) -> bool {
+    const EXPONENT: u32 = 0x7f80_0000;
+    let is_odd = |number: &f32| u32::from(number.to_bits() & EXPONENT == EXPONENT);
+    numbers.chunks(4096).all(|stretch| stretch.iter().map(is_odd).fold(0, |any, odd| any | odd) == 0)
+}
+
 /// The parts from `from` on, as many numbers as `sum` has.
 pub(crate) fn add_weighted(sum: &mut [f32], parts: &[&[f32]], weights: &[f32], from: usize) {
     for (rank, (part, &weight)) in parts.iter().zip(weights).enumerate() {

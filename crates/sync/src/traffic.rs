@@ -30,3 +30,9 @@ pub fn meeting_bytes(workers: u64, parameters: u64, state: u64, groups: u64) -> 
 pub fn hub_bytes([devices, pieces]: [usize; 2], [parameters, state, counts]: [usize; 3]) -> u64 {
     NUMBER_BYTES * (devices * (parameters + state) + pieces * (parameters + counts)) as u64
 }
+
+/// Bytes of a meeting on the host: each of `devices` brings its `numbers`, parameters and routers' state, and takes what
+/// was agreed.
+pub fn hub_meeting_bytes(devices: usize, numbers: usize) -> u64 {
+    NUMBER_BYTES * 2 * (devices * numbers) as u64
+}

@@ -8,7 +8,7 @@ use lingot_spec::event::Prediction;
 use lingot_spec::presets;
 use lingot_spec::run::RunSpec;
 use source::Source;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 /// A run as it will be, and the text that says so.
@@ -19,6 +19,8 @@ pub struct Resolved {
     pub toml: String,
     /// What a plan or a profile promises of it; whoever has one puts it here, and it is written to the log.
     pub prediction: Option<Prediction>,
+    /// The file that it was read from and what overrides it, so that a change of the file can be seen; none of a text.
+    pub file: Option<(PathBuf, Vec<String>)>,
 }
 
 /// Reads a RUN.toml; `overrides` are `key.path=value`, applied in their order before anything is resolved.
@@ -31,7 +33,8 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<Resolved> {
             "RUN.toml is a text file; save it as UTF-8",
         )
     })?;
-    parse(&text, path, overrides)
+    let file = Some((path.to_owned(), overrides.to_vec()));
+    Ok(Resolved { file, ..parse(&text, path, overrides)? })
 }
 
 /// As `load`, for a text that has been read; `path` names it in errors and gives the run its name.
@@ -49,7 +52,7 @@ pub fn parse(text: &str, path: &Path, overrides: &[String]) -> Result<Resolved> 
             "an integer of TOML is at most 2^63 - 1",
         )
     })?;
-    Ok(Resolved { run, toml, prediction: None })
+    Ok(Resolved { run, toml, prediction: None, file: None })
 }
 
 /// Fills in what the file leaves to Lingot: the preset's model, the run's name, folder and seed, whole sections.

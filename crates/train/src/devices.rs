@@ -43,6 +43,15 @@ pub fn survey() -> Vec<(String, Result<Found>)> {
     built_in.into_iter().chain(survey_torch()).collect()
 }
 
+/// The devices that were found here and that compute for themselves: not the slow definition, nor torch's view of the
+/// processor that `cpu` is.
+pub fn all() -> Vec<String> {
+    let is_own = |(name, found): &(String, Result<Found>)| {
+        found.is_ok() && !["reference", "torch:cpu"].contains(&name.as_str())
+    };
+    survey().into_iter().filter(is_own).map(|(name, _)| name).collect()
+}
+
 /// torch's own name for the one chip that its maker adds; it answers to the maker's name too.
 #[cfg(unix)]
 const ADDED: &str = "torch:privateuseone:0";

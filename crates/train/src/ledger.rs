@@ -4,6 +4,7 @@
 //! of a device sum to the wall clock by construction, in whole nanoseconds. After a kill, the seconds between the
 //! checkpoint and the last line of the old log are `lost`.
 
+use crate::fleet::Attendance;
 use crate::worker::Worker;
 use lingot_spec::event::{self, DeviceSeconds, Event, Target};
 use std::time::{Duration, Instant};
@@ -25,6 +26,8 @@ pub enum Part {
 pub struct Busy {
     pub compute: Duration,
     pub exchange: Duration,
+    /// Trained on in the lap.
+    pub tokens: u64,
 }
 
 /// A held-out loss and what had been spent when it was found.
@@ -44,8 +47,11 @@ struct Account {
     per_hour: Option<f64>,
     /// Spent by earlier processes, at the prices of their time, and the seconds that it paid for.
     before: (Option<f64>, Duration),
-    /// It takes part in this process.
+    /// Its number in this process; none of a device of an earlier one.
+    seat: Option<usize>,
+    /// It takes part now, and is paid for.
     is_here: bool,
+    tokens: u64,
     peak_memory_bytes: u64,
 }
 
@@ -64,15 +70,11 @@ pub struct Ledger {
 impl Ledger {
     /// For the devices of this process, each with its price per hour where it has one. Time counts from `begin`.
     pub fn new(devices: &[(String, Option<f64>)], begin: Instant) -> Ledger {
-        let account = |(device, per_hour): &(String, Option<f64>)| Account {
-            device: device.clone(),
-            parts: [Duration::ZERO; 6],
-            per_hour: *per_hour,
-            before: (Some(0.0), Duration::ZERO),
-            is_here: true,
-            peak_memory_bytes: 0,
-        };
-        let accounts = devices.iter().map(account).collect();
+        let accounts = devices
+            .iter()
+            .enumerate()
+            .map(|(seat, (device, per_hour))| Account::new(device, *per_hour, seat))
+            .collect();
         Ledger { accounts, before: Duration::ZERO, begin, last: begin, marks: Vec::new() }
     }
 
@@ -93,6 +95,14 @@ impl Ledger {
         self.marks = marks(events, step);
     }
 
+    /// Who is here from now on, by seat: newcomers get an account, those that left are paid no more.
+    pub fn attend(&mut self, seat: usize, device: &str, per_hour: Option<f64>, is_here: bool) {
+        match self.accounts.iter_mut().find(|account| account.seat == Some(seat)) {
+            Some(account) => account.is_here = is_here,
+            None => self.accounts.push(Account { is_here, ..Account::new(device, per_hour, seat) }),
+        }
+    }
+
     /// The time since the last lap went to one part, on every device.
     pub fn lap(&mut self, part: Part, now: Instant) {
         let lap = now.saturating_duration_since(self.last);
@@ -102,13 +112,13 @@ impl Ledger {
         }
     }
 
-    /// The time since the last lap was a fleet's step: what a device, in the order of `new`, did not compute or
-    /// exchange it was idle. A device that claims more than the lap is cut to it, exchange first.
+    /// The time since the last lap was a fleet's step: what a device, by seat, did not compute or exchange it was idle. A device that claims more than the lap is cut to it, exchange first.
     pub fn lap_fleet(&mut self, busy: &[Busy], now: Instant) {
         let lap = now.saturating_duration_since(self.last);
         self.last += lap;
-        for (index, account) in self.accounts.iter_mut().filter(|account| account.is_here).enumerate() {
-            let busy = busy.get(index).copied().unwrap_or_default();
+        for account in self.accounts.iter_mut().filter(|account| account.is_here) {
+            let busy = account.seat.and_then(|seat| busy.get(seat)).copied().unwrap_or_default();
+            account.tokens += busy.tokens;
             let compute = busy.compute.min(lap);
             let exchange = busy.exchange.min(lap - compute);
             account.parts[Part::Compute as usize] += compute;
@@ -132,9 +142,9 @@ impl Ledger {
         self.accounts.get(device).map(|account| account.parts)
     }
 
-    /// The peak of a device of this process, in the order of `new`.
-    pub fn peak_memory(&mut self, device: usize, bytes: u64) {
-        if let Some(account) = self.accounts.iter_mut().filter(|account| account.is_here).nth(device) {
+    /// The peak of a device of this process, by seat.
+    pub fn peak_memory(&mut self, seat: usize, bytes: u64) {
+        if let Some(account) = self.accounts.iter_mut().find(|account| account.seat == Some(seat)) {
             account.peak_memory_bytes = account.peak_memory_bytes.max(bytes);
         }
     }
@@ -210,6 +220,7 @@ impl Ledger {
                 } else {
                     before
                 };
+                account.tokens = found.tokens;
                 account.peak_memory_bytes = found.peak_memory_bytes;
             }
             None => self.accounts.push(Account {
@@ -217,7 +228,9 @@ impl Ledger {
                 parts,
                 per_hour: found.per_hour,
                 before,
+                seat: None,
                 is_here: false,
+                tokens: found.tokens,
                 peak_memory_bytes: found.peak_memory_bytes,
             }),
         }
@@ -227,15 +240,16 @@ impl Ledger {
 impl Worker<'_> {
     /// The ledger of the run so far, with lost time; the worker's own clock goes on from it. `devices` are those of a
     /// fleet, with their prices; none: the worker's own. `history` is the log before it is cut back to its step.
-    pub(crate) fn open_ledger(&mut self, history: &[Event], devices: &[(String, Option<f64>)]) -> Ledger {
+    pub(crate) fn open_ledger(&mut self, history: &[Event], devices: &[Attendance]) -> Ledger {
         let is_saved = |event: &Event| matches!(event, Event::Checkpoint(_) | Event::End(_));
         // Not killed before its first checkpoint: the user began another run here.
         let is_another = self.step == 0 && history.iter().any(is_saved);
         let history = if is_another { &[] } else { history };
         let per_hour = self.run.price.as_ref().map(|price| price.per_hour);
         let device = self.model.device.info().name.clone();
+        let fleet: Vec<_> = devices.iter().map(|device| (device.name.clone(), device.per_hour)).collect();
         let own = [(device, per_hour)];
-        let mut ledger = Ledger::new(if devices.is_empty() { &own } else { devices }, self.clock.since);
+        let mut ledger = Ledger::new(if fleet.is_empty() { &own } else { &fleet }, self.clock.since);
         ledger.resume(history, self.step, self.clock.before_s);
         self.clock.before_s = ledger.before().as_secs_f64();
         ledger
@@ -243,6 +257,19 @@ impl Worker<'_> {
 }
 
 impl Account {
+    fn new(device: &str, per_hour: Option<f64>, seat: usize) -> Account {
+        Account {
+            device: device.into(),
+            parts: [Duration::ZERO; 6],
+            per_hour,
+            before: (Some(0.0), Duration::ZERO),
+            seat: Some(seat),
+            is_here: true,
+            tokens: 0,
+            peak_memory_bytes: 0,
+        }
+    }
+
     fn money(&self) -> Option<f64> {
         let (before, paid) = self.before;
         let rest = self.parts.iter().sum::<Duration>().saturating_sub(paid);
@@ -254,6 +281,7 @@ impl Account {
             self.parts.map(|part| part.as_secs_f64());
         DeviceSeconds {
             device: self.device.clone(),
+            tokens: self.tokens,
             idle_s,
             compute_s,
             exchange_s,
@@ -265,6 +293,22 @@ impl Account {
             money: self.money(),
         }
     }
+}
+
+/// What a fleet's money per million tokens would be without one of its devices: the others have its tokens to train on as
+/// well, at the speed that each had while it computed; what no device computes in takes as long as before. None where
+/// there is no price, or nobody else.
+pub fn money_without(ledger: &event::Ledger, device: usize) -> Option<f64> {
+    let speed = |found: &DeviceSeconds| {
+        if found.compute_s > 0.0 { found.tokens as f64 / found.compute_s } else { 0.0 }
+    };
+    let tokens: u64 = ledger.devices.iter().map(|found| found.tokens).sum();
+    let others = || ledger.devices.iter().enumerate().filter(|(index, _)| *index != device).map(|(_, it)| it);
+    let (whole, left) = (ledger.devices.iter().map(speed).sum::<f64>(), others().map(speed).sum::<f64>());
+    let per_hour: f64 = others().map(|found| found.per_hour).sum::<Option<f64>>()?;
+    let not_computing_s = (ledger.seconds - tokens as f64 / whole).max(0.0);
+    let seconds = not_computing_s + tokens as f64 / left;
+    (tokens > 0 && left > 0.0).then(|| per_hour * seconds / 3600.0 / (tokens as f64 / 1e6))
 }
 
 /// What a target loss took, or will take: the later half of the held-out losses as a line over the logarithm of the

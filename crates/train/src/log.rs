@@ -52,7 +52,8 @@ pub fn last_held_out(events: &[Event], step: u64) -> Option<(f64, u64)> {
     })
 }
 
-/// All events of a log: the path of a run's folder or of the file. A torn last line is left out.
+/// All events of a log: the path of a run's folder or of the file. A torn last line is left out, and so are events that
+/// this program does not know.
 pub fn read(path: &Path) -> Result<Vec<Event>> {
     let path = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
     let bytes = fs::read(&path).map_err(|error| Error::io("read", &path, &error))?;
@@ -61,7 +62,9 @@ pub fn read(path: &Path) -> Result<Vec<Event>> {
         let event: Event =
             serde_json::from_slice(line).map_err(|error| not_an_event(&path, index, &error))?;
         check_schema(&path, &event)?;
-        events.push(event);
+        if event != Event::Unknown {
+            events.push(event);
+        }
     }
     Ok(events)
 }

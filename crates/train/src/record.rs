@@ -2,8 +2,8 @@
 
 use crate::config::Resolved;
 use crate::error::Result;
-use crate::fleet::{Fleet, Gathered, Happening};
-use crate::ledger::{Ledger, Part};
+use crate::fleet::{Attendance, Fleet, Gathered, Happening};
+use crate::ledger::{Busy, Ledger, Part};
 use crate::local::Round;
 use crate::log::Log;
 use crate::tfevents::EventFile;
@@ -122,10 +122,20 @@ impl<'a> Record<'a> {
     }
 
     /// Devices came or went in the step that was begun.
-    pub(crate) fn changes(&mut self, worker: &Worker<'_>, fleet: &mut Fleet) -> Result<()> {
-        for Happening { kind, reason } in fleet.take_changes() {
+    pub(crate) fn changes(&mut self, worker: &mut Worker<'_>, fleet: &mut Fleet) -> Result<()> {
+        let changes = fleet.take_changes();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        for Happening { kind, reason } in changes {
             self.write(Event::Anomaly(Anomaly { step: worker.step, kind: kind.into(), reason }))?;
         }
+        let attendance = fleet.attendance();
+        for (seat, Attendance { name, per_hour, is_here }) in attendance.iter().enumerate() {
+            self.ledger.attend(seat, name, *per_hour, *is_here);
+        }
+        let present = attendance.iter().filter(|device| device.is_here);
+        worker.reprice(present.map(|device| device.per_hour).sum(), true);
         Ok(())
     }
 
@@ -138,6 +148,21 @@ impl<'a> Record<'a> {
         self.write(Event::Exchange(gathered.exchange))
     }
 
+    /// A fleet's devices met: the time since the last lap was spent on it.
+    pub(crate) fn met(
+        &mut self,
+        worker: &Worker<'_>,
+        fleet: &Fleet,
+        round: &Round,
+        busy: &[Busy],
+    ) -> Result<()> {
+        self.ledger.lap_fleet(busy, Instant::now());
+        for (seat, peak_bytes) in fleet.peaks().enumerate() {
+            self.ledger.peak_memory(seat, peak_bytes);
+        }
+        self.exchange(worker, round)
+    }
+
     /// Workers met.
     pub(crate) fn exchange(&mut self, worker: &Worker<'_>, round: &Round) -> Result<()> {
         for (layer, rank, verdict) in &round.anomalies {
@@ -147,6 +172,7 @@ impl<'a> Record<'a> {
         let share = |rank: usize| WorkerShare {
             own_steps: round.own_steps[rank],
             busy_s: round.busy_s[rank],
+            exchange_s: round.exchange_s[rank],
             waiting_s: round.waiting_s[rank],
             weight: round.weights[rank],
         };

@@ -2,7 +2,7 @@
 
 use crate::config::Resolved;
 use crate::error::{Error, Result};
-use crate::fleet::{Fleet, Opener};
+use crate::fleet::{Apart, Fleet, Opener, Roster};
 use crate::ledger::Part;
 use crate::local::{self, Local};
 use crate::record::Record;
@@ -12,6 +12,7 @@ use crate::{checkpoints, lock, log};
 use lingot_data::Dataset;
 use lingot_device::Device;
 use lingot_device::cpu::Cpu;
+use lingot_spec::RunSpec;
 use lingot_spec::event::Event;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -78,10 +79,9 @@ fn conduct(
     let history = log::read(folder).unwrap_or_default();
     let mut worker = Worker::open(run, dataset, device, &history)?;
     let mut fleet = open.map(|open| Fleet::open(run, open, &history, worker.step)).transpose()?;
-    let devices = fleet.as_ref().map_or_else(Vec::new, Fleet::devices);
+    let devices = fleet.as_ref().map_or_else(Vec::new, Fleet::attendance);
     if fleet.is_some() {
-        // A device that is lost is paid for until somebody takes it out of the run.
-        worker.per_hour = devices.iter().map(|(_, per_hour)| *per_hour).sum();
+        worker.reprice(devices.iter().map(|device| device.per_hour).sum(), false);
     }
     let ledger = worker.open_ledger(&history, &devices);
     drop(history);
@@ -103,6 +103,7 @@ fn conduct(
     }
     let checkpoint = worker.saver.finish()?;
     let reason = stopped.map_or_else(|| "interrupted".into(), |reason| reason.to_string());
+    let (seconds, money) = (worker.seconds(), worker.money());
     record.end(&worker, &reason)?;
     Ok(Summary {
         reason,
@@ -111,8 +112,8 @@ fn conduct(
         held_out_loss: worker.held_out,
         first_held_out_loss,
         tokens: worker.tokens,
-        seconds: worker.seconds(),
-        money: worker.money(),
+        seconds,
+        money,
         checkpoint,
         parameters: run.model.parameters() + run.model.mtp_parameters(),
     })
@@ -144,7 +145,8 @@ fn go(
     Ok(None)
 }
 
-/// Step after step of several devices. When all are lost, what was committed is saved before the run gives up.
+/// Step after step of several devices, or meeting after meeting. When all are lost, what was committed is saved before
+/// the run gives up.
 fn go_together(
     resolved: &Resolved,
     fleet: &mut Fleet,
@@ -153,40 +155,103 @@ fn go_together(
     interrupted: &AtomicBool,
 ) -> Result<Option<StopReason>> {
     let run = &resolved.run;
-    while !interrupted.load(Ordering::Relaxed) {
-        if let Some(reason) = why_stop(&run.stop, &worker.progress()) {
-            return Ok(Some(reason));
-        }
-        let batch = Arc::new(worker.fetch()?);
-        record.lap(Part::Idle);
-        let gathered = fleet.differentiate(worker, &batch);
-        record.changes(worker, fleet)?;
-        let gathered = match gathered {
-            Ok(gathered) => gathered,
-            Err(error) => {
+    let mut roster = Roster::new(resolved);
+    let mut apart = Apart::open(worker)?;
+    loop {
+        let stop = why_stop(&run.stop, &worker.progress());
+        if stop.is_some() || interrupted.load(Ordering::Relaxed) {
+            if let Err(error) = keep(&mut apart, fleet, worker, record) {
                 record.checkpoint(worker, resolved)?;
                 return Err(error);
             }
+            return Ok(stop);
+        }
+        match roster.changed() {
+            Some(Ok(now)) => fleet.revise(&now, worker.step)?,
+            Some(Err(error)) => fleet.refuse(&error),
+            None => {}
+        }
+        let before = worker.step;
+        let done = match apart.as_mut().filter(|apart| apart.is_due(run, before)) {
+            None => step_together(fleet, worker, record),
+            Some(apart) => round_apart(fleet, apart, worker, record, interrupted),
         };
-        let outcome = worker.outcome(batch.totals())?;
-        worker.update(&batch, &outcome)?;
-        record.gathered(fleet, gathered)?;
-        record.step(worker, &batch, &outcome)?;
-        do_what_is_due(resolved, worker, record)?;
+        record.changes(worker, fleet)?;
+        if let Err(error) = done {
+            if let Some(apart) = &apart {
+                apart.store(worker);
+            }
+            record.checkpoint(worker, resolved)?;
+            return Err(error);
+        }
+        let (evaluates, saves) = passed(run, before, worker.step);
+        if evaluates {
+            record.evaluation(worker)?;
+        }
+        if saves {
+            let kept = keep(&mut apart, fleet, worker, record);
+            record.checkpoint(worker, resolved)?;
+            kept?;
+        }
     }
-    Ok(None)
+}
+
+/// What devices that train alone have, for the checkpoint that comes next. An error where all are lost on the way; what
+/// was agreed on is there all the same.
+fn keep(
+    apart: &mut Option<Apart>,
+    fleet: &mut Fleet,
+    worker: &mut Worker<'_>,
+    record: &mut Record<'_>,
+) -> Result<()> {
+    let kept = apart.as_mut().map_or(Ok(()), |apart| apart.keep(fleet, worker));
+    record.changes(worker, fleet)?;
+    kept
+}
+
+/// One step whose gradients are summed.
+fn step_together(fleet: &mut Fleet, worker: &mut Worker<'_>, record: &mut Record<'_>) -> Result<()> {
+    let batch = Arc::new(worker.fetch()?);
+    record.lap(Part::Idle);
+    let gathered = fleet.differentiate(worker, &batch)?;
+    let outcome = worker.outcome(batch.totals())?;
+    worker.update(&batch, &outcome)?;
+    record.changes(worker, fleet)?;
+    record.gathered(fleet, gathered)?;
+    record.step(worker, &batch, &outcome)
+}
+
+/// The steps of each device up to a meeting.
+fn round_apart(
+    fleet: &mut Fleet,
+    apart: &mut Apart,
+    worker: &mut Worker<'_>,
+    record: &mut Record<'_>,
+    interrupted: &AtomicBool,
+) -> Result<()> {
+    record.lap(Part::Idle);
+    let Some((round, busy)) = fleet.round(apart, worker, interrupted)? else { return Ok(()) };
+    record.changes(worker, fleet)?;
+    record.met(worker, fleet, &round, &busy)?;
+    record.step(worker, &round.batch, &round.outcome)
 }
 
 /// After a step: the evaluation and the checkpoint that happen every so many of them.
 fn do_what_is_due(resolved: &Resolved, worker: &mut Worker<'_>, record: &mut Record<'_>) -> Result<()> {
-    let run = &resolved.run;
-    if due(run.evaluation.every, worker.step) {
+    let (evaluates, saves) = passed(&resolved.run, worker.step - 1, worker.step);
+    if evaluates {
         record.evaluation(worker)?;
     }
-    if due(run.checkpoint.every, worker.step) {
+    if saves {
         record.checkpoint(worker, resolved)?;
     }
     Ok(())
+}
+
+/// Whether the evaluation and the checkpoint that happen every so many steps fell due between two steps.
+fn passed(run: &RunSpec, before: u64, now: u64) -> (bool, bool) {
+    let has_passed = |every: u64| every > 0 && now / every > before / every;
+    (has_passed(run.evaluation.every), has_passed(run.checkpoint.every))
 }
 
 /// Meeting after meeting of emulated workers. What is due is done at the next meeting, where all hold the same.
@@ -209,8 +274,7 @@ fn go_apart(
         record.lap(Part::Compute);
         record.exchange(worker, &round)?;
         record.step(worker, &round.batch, &round.outcome)?;
-        let has_passed = |every: u64| every > 0 && worker.step / every > before / every;
-        let (evaluates, saves) = (has_passed(run.evaluation.every), has_passed(run.checkpoint.every));
+        let (evaluates, saves) = passed(run, before, worker.step);
         if evaluates {
             record.evaluation(worker)?;
         }
@@ -219,11 +283,6 @@ fn go_apart(
             record.checkpoint(worker, resolved)?;
         }
     }
-}
-
-/// Whether something that happens every `every` steps happens after step `step`.
-fn due(every: u64, step: u64) -> bool {
-    every > 0 && step.is_multiple_of(every)
 }
 
 /// Keeps the resolved run beside what it produces.

@@ -44,7 +44,9 @@ pub struct Worker<'a> {
     pub(crate) saver: Saver,
     pub(crate) clock: Clock,
     /// Of all that computes, where the run has a price.
-    pub(crate) per_hour: Option<f64>,
+    per_hour: Option<f64>,
+    /// Money spent before the price was the present one, and the seconds that it paid for.
+    paid: (f64, f64),
     pub(crate) dataset: &'a Dataset,
     pub(crate) gradients: Gradients,
     /// What a strategy keeps between meetings, for checkpoints; names begin with `sync/`.
@@ -131,6 +133,7 @@ impl<'a> Worker<'a> {
             sync_state: Vec::new(),
             clock: Clock { before_s: 0.0, since: Instant::now() },
             per_hour: run.price.as_ref().map(|price| price.per_hour),
+            paid: (0.0, 0.0),
             skipped: 0,
         };
         if let Some((path, warnings)) = newest {
@@ -231,7 +234,16 @@ impl<'a> Worker<'a> {
 
     /// Money spent, where the run has a price.
     pub fn money(&self) -> Option<f64> {
-        self.per_hour.map(|per_hour| per_hour * self.seconds() / 3600.0)
+        let (money, seconds) = self.paid;
+        self.per_hour.map(|per_hour| money + per_hour * (self.seconds() - seconds) / 3600.0)
+    }
+
+    /// From now on all that computes costs so much. Before the first second, it is the price of the whole run.
+    pub(crate) fn reprice(&mut self, per_hour: Option<f64>, is_begun: bool) {
+        if let Some(money) = self.money().filter(|_| is_begun) {
+            self.paid = (money, self.seconds());
+        }
+        self.per_hour = per_hour;
     }
 
     /// What decides whether the run goes on.
@@ -262,6 +274,27 @@ pub(crate) fn differentiate(
     let noise = |layer: usize| noise(run, step, layer, sample, micro);
     let warmth = (step < warmup).then(|| Warmth { keep: step as f64 / warmup as f64, noise: &noise });
     Ok(model.differentiate(&inputs, totals, warmth, &recompute(run), gradients)?)
+}
+
+/// One step of a model alone, after the warm-up of routing: gradients, which were cleared before, and the update. A step
+/// without a finite loss or gradient is not applied.
+pub(crate) fn step_alone(
+    run: &RunSpec,
+    (step, rate): (u64, f64),
+    model: &Model,
+    optimizer: &Optimizer,
+    gradients: &Gradients,
+    batch: &StepBatch,
+) -> Result<Outcome> {
+    for micro in &batch.micros {
+        differentiate(run, step, model, gradients, micro, 0, batch.totals)?;
+    }
+    let outcome = Outcome::read(run, gradients, optimizer, batch.totals)?;
+    if outcome.is_finite() {
+        optimizer.update(model, gradients, &run.optimizer, rate, step + 1)?;
+        model.balance(&gradients.tally)?;
+    }
+    Ok(outcome)
 }
 
 /// The noise of stochastic routing warmup: depends on seed, step, layer and sample, on nothing else.

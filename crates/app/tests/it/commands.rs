@@ -236,3 +236,14 @@ fn the_processor_is_listed() {
     let missing = shown.split_once("not found:").unwrap().1;
     assert!(missing.lines().any(|line| line.starts_with("torch:npu:0 ") && line.len() > 40), "{shown}");
 }
+
+#[test]
+fn all_devices_are_those_that_were_found() {
+    let place = Place::new();
+    let run = ["train", "run.toml", "--device", "all", "--set", "batch.micro=1", "--set", "stop.steps=2"];
+    let mut command = place.command(&run);
+    // No torch, so that it is the processor alone everywhere.
+    let ended = command.env("LINGOT_TORCH", place.path("")).output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.success() && said.contains("devices   cpu\n"), "{said}");
+}

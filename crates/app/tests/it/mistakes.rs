@@ -157,3 +157,38 @@ fn a_checkpoint_of_a_newer_format_is_refused_and_kept() {
     }
     assert!(before == contents(&place.path("out/run/checkpoints")));
 }
+
+#[test]
+fn devices_that_cannot_be_a_fleet_are_refused_with_the_reason() {
+    let place = Place::new();
+    let fails = |code: i32, devices: &str, words: &[&str]| {
+        let said = place.fail(code, &["train", "run.toml", "--device", devices, "--set", "batch.micro=1"]);
+        for word in words {
+            assert!(said.contains(word), "{devices}: `{word}` is not in: {said}");
+        }
+        assert!(said.contains("hint:"), "{devices}: {said}");
+        assert!(!place.path("out/run/checkpoints").exists(), "something was trained");
+    };
+    fails(3, "cpu,abacus", &["abacus"]);
+    fails(2, "cpu,cpu:0", &["names one accelerator twice", "entry 1", "entry 2"]);
+    fails(2, "cpu,cpu@1.5", &["1.5 is not above 0"]);
+    let small = "throttled(cpu, memory=64KiB)";
+    fails(3, &format!("{small},{small}"), &["too few", "65536", "which has"]);
+}
+
+#[test]
+fn when_all_devices_are_lost_the_exit_code_says_so_and_the_same_command_goes_on() {
+    let place = Place::new();
+    let frail = "throttled(cpu, dies=4000),throttled(cpu, dies=4000)";
+    let args = ["train", "run.toml", "--device", frail, "--set", "batch.micro=1", "--set", "stop.steps=200"];
+    let said = place.fail(3, &args);
+    assert!(said.contains("all devices are lost") && said.contains("run the same command again"), "{said}");
+    let kept = || {
+        let folders = fs::read_dir(place.path("out/run/checkpoints")).unwrap();
+        folders.map(|found| found.unwrap().file_name().into_string().unwrap()).max().unwrap()
+    };
+    let first = kept();
+    assert!(first.as_str() > "step-00000000", "{first}");
+    place.fail(3, &args);
+    assert!(kept() > first, "{} after {first}", kept());
+}

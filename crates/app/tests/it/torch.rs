@@ -4,7 +4,7 @@ use super::program::write_small_run;
 use lingot_device::torch::Torch;
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -100,3 +100,76 @@ fn a_run_on_a_chip_that_torch_does_not_know_ends_with_what_to_do() {
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains("knows no device `npu:0`") && said.contains("LINGOT_TORCH_EXTENSION"), "{said}");
 }
+
+/// The losses of a run's steps, and who computed how many of its micro-batches.
+fn curve(folder: &Path) -> (Vec<f64>, [u64; 2]) {
+    let (mut losses, mut micros) = (Vec::new(), [0; 2]);
+    for line in fs::read_to_string(folder.join("run.jsonl")).unwrap().lines() {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        match event["event"].as_str().unwrap() {
+            "step" => losses.push(event["loss"].as_f64().unwrap()),
+            "exchange" => event["pieces"].as_array().unwrap().iter().for_each(|piece| {
+                micros[piece["worker"].as_u64().unwrap() as usize] += piece["micros"].as_u64().unwrap();
+            }),
+            _ => {}
+        }
+    }
+    (losses, micros)
+}
+
+/// The test chip as a library, where there is a compiler and torch has its headers.
+fn chip(folder: &Path) -> Option<PathBuf> {
+    let (libtorch, _) = Torch::found().ok()?;
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../device/tests/chip");
+    let chip = folder.join("testchip.so");
+    let torch = libtorch.parent()?.parent()?;
+    let built = Command::new(sources.join("build.sh")).arg(torch).arg(&chip).output().ok()?;
+    built.status.success().then_some(chip)
+}
+
+#[test]
+fn a_mixed_fleet_has_the_losses_of_one_device_with_both_routers() {
+    if let Err(error) = Torch::found() {
+        return println!("skipped: {error}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let chip = chip(folder.path());
+    let schedule = "[stop]\nsteps = 40\n[evaluation]\nevery = 0\nsequences = 4\n[device]\nthreads = 1\n";
+    for (router, set) in [("v1", V1), ("v2", &[][..])] {
+        let run = |name: &str, devices: &str| {
+            let path = write_small_run(folder.path(), name, schedule);
+            let mut command = train(&path);
+            command.args(["--device", devices, "--set", "batch.micro=1"]);
+            for set in set {
+                command.args(["--set", set]);
+            }
+            if let Some(chip) = &chip {
+                command.env("LINGOT_TORCH_EXTENSION", chip);
+            }
+            assert!(command.status().unwrap().success(), "{router}: {devices}");
+            curve(&folder.path().join(name))
+        };
+        let (alone, _) = run(&format!("{router}-alone"), "cpu");
+        // On a model this small torch is so much slower that a whole processor would leave it nothing to do.
+        let mut fleets = vec!["cpu@0.1,torch:cpu"];
+        match &chip {
+            Some(_) => fleets.push("cpu@0.05,torch:testchip:1"),
+            None => println!("skipped: the test chip cannot be built"),
+        }
+        for devices in fleets {
+            let (losses, micros) = run(&format!("{router}-{}", devices.len()), devices);
+            assert!(micros.iter().all(|&micros| micros >= 2), "{devices}: {micros:?}");
+            assert_eq!(alone.len(), losses.len());
+            let worst = alone.iter().zip(&losses).map(|(a, b)| (b / a - 1.0).abs()).fold(0.0, f64::max);
+            assert!(worst < 1e-3, "{router}, {devices}: {worst}");
+        }
+    }
+}
+
+/// What makes the small run's router the first kind.
+const V1: &[&str] = &[
+    "model.router.score=softmax",
+    "model.router.selection_bias=false",
+    "model.router.balance_loss=0.015",
+    "model.router.z_loss=1e-4",
+];

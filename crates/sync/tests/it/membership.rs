@@ -15,12 +15,17 @@ fn a_worker_leaves_at_once_and_joins_at_the_boundary() {
     assert_eq!(members.leave(1, failed(8)), Ok(None));
     assert_eq!(members.announce(1), Some(Change::Announced { worker: 1 }));
     assert_eq!(members.active(), [0, 2]);
-    let (new, _) = members.announce_new();
-    assert_eq!(new, 3);
+    assert_eq!(members.expect_new(), 3);
+    assert_eq!(members.expect_new(), 4);
+    assert_eq!(members.announce(3), Some(Change::Announced { worker: 3 }));
     let joined = [1, 3].map(|worker| Change::Joined { worker, step: 9 });
     assert_eq!(members.boundary(9), joined);
     assert_eq!(members.active(), [0, 1, 2, 3]);
     assert_eq!(members.announce(2), None, "it takes part already");
+    assert_eq!(members.standing(4), Some(&Standing::Expected), "it has not asked yet");
+    members.leave(2, Leave::Removed { step: 9 }).unwrap();
+    members.expect(2);
+    assert_eq!(members.active(), [0, 1, 3]);
 }
 
 #[test]
@@ -39,8 +44,9 @@ fn losing_all_says_why_each_was_lost() {
 #[test]
 fn one_that_joins_keeps_the_run_alive() {
     let mut members = Membership::new(1);
-    members.announce_new();
+    members.expect_new();
     assert!(members.leave(0, failed(1)).is_ok());
+    members.announce(1);
     members.boundary(1);
     assert_eq!(members.active(), [1]);
     assert!(matches!(members.standing(0), Some(Standing::Gone(_))));

@@ -88,3 +88,12 @@ fn a_speed_that_falls_to_a_third_is_followed_within_ten_steps() {
     speed.observe(1, f64::NAN);
     assert_eq!(speed.per_s(), Some(per_s));
 }
+
+#[test]
+fn whoever_is_not_known_well_gets_one_micro_batch_to_be_measured_by() {
+    use lingot_sync::shares::with_probes;
+    assert_eq!(with_probes(&[8, 0, 0], &[false, true, false]), [7, 1, 0]);
+    assert_eq!(with_probes(&[5, 3, 0], &[true, true, true]), [4, 3, 1]);
+    assert_eq!(with_probes(&[1, 0], &[false, true]), [1, 0], "nobody has one to spare");
+    assert_eq!(with_probes(&[4, 4], &[false, false]), [4, 4]);
+}

@@ -1,12 +1,13 @@
 //! A fleet against the sum of its devices: each trains alone, then all together, in turns.
 
+mod slowdown;
+
 use super::Spread;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::fleet::{Opener, entry};
 use crate::{step, worker};
-use lingot_spec::event::Event;
-use lingot_sync::shares::{Capacity, split};
+use lingot_spec::event::{Event, Exchange};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -17,17 +18,18 @@ const WARMUP_STEPS: u64 = 4;
 /// Steps of a device alone, of which the first is not timed. They are long, and the slowest device's are the longest.
 const ALONE_STEPS: u64 = 3;
 
-/// Micro-batches of a step: enough that whole ones can follow the speeds.
-const MICROS: u64 = 112;
+/// The step after which a device is slowed down, and all steps of that run.
+const SLOWDOWN_STEPS: (u64, u64) = (8, 20);
+
+/// Of one micro-batch: one sequence.
+pub const TOKENS_PER_MICRO: u32 = 128;
 
 const RUN: &str = "
 [model]
 preset = \"toy\"
 [data]
-sequence = 128
 [batch]
 micro = 1
-sequences = 112
 [checkpoint]
 every = 0
 [evaluation]
@@ -46,11 +48,16 @@ pub struct Request {
     pub steps: u64,
     /// CPU threads that are divided among the devices; 0 for all.
     pub threads: usize,
+    /// Micro-batches of a step. The more, the better whole ones can follow the speeds.
+    pub micros: u64,
+    /// Also slow the first device down midway.
+    pub slows: bool,
 }
 
-/// What was measured. The object of `lingot bench fleet --json`.
+/// What was measured. The object of `lingot bench fleet --json`, to which the program adds what the planner says.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
+    pub micros_per_step: u64,
     pub devices: Vec<Alone>,
     /// Tokens per second of all together, by turn.
     pub fleet_tokens_per_s: Spread,
@@ -58,8 +65,10 @@ pub struct Report {
     pub sum_tokens_per_s: f64,
     /// The fleet's speed over that sum, by turn; the median counts.
     pub efficiency: Spread,
-    /// What whole micro-batches, divided by these speeds, allow.
-    pub predicted_efficiency: f64,
+    pub losses: Losses,
+    /// Where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slowdown: Option<Slowdown>,
 }
 
 /// One device.
@@ -67,6 +76,38 @@ pub struct Report {
 pub struct Alone {
     pub device: String,
     pub tokens_per_s: Spread,
+    /// Of a whole step, and of computing one of its micro-batches.
+    pub step_s: Spread,
+    pub micro_s: Spread,
+    /// Computing a micro-batch while the others compute beside it.
+    pub micro_together_s: Spread,
+}
+
+/// Where a fleet's time goes, by turn, as shares of its step. Together with the efficiency they are about 1: a device
+/// alone has exchange and the host's part as well, but on a longer step.
+#[derive(Clone, Debug, Serialize)]
+pub struct Losses {
+    /// Devices compute slower beside each other than alone: they share caches and cores.
+    pub slower_together: Spread,
+    /// Whole micro-batches cannot follow the speeds exactly, and speeds vary from step to step.
+    pub division: Spread,
+    /// The busiest device did not compute: weights, gradients, the host's step.
+    pub not_computing: Spread,
+}
+
+/// What follows when the first device computes at a third of its speed from some step on.
+#[derive(Clone, Debug, Serialize)]
+pub struct Slowdown {
+    pub device: String,
+    /// Steps that were divided for the old speeds: until no other division would have been more than 5 % faster.
+    pub steps_to_recover: u64,
+    /// Of the batch on the first device.
+    pub share_before: f64,
+    pub share_after: f64,
+    /// The slowest device's time over the best division's at the new speeds, step by step from the slowdown on.
+    pub over_best: Vec<f64>,
+    /// Micro-batches that were computed in all steps, over those that the steps had: 1 where nothing is lost.
+    pub computed_share: f64,
 }
 
 /// Measures.
@@ -87,56 +128,110 @@ fn measure_in(folder: &Path, request: &Request) -> Result<Report> {
     let resolved = resolve(folder, &text, &request.devices, request, 1)?;
     // One for all turns: a device alone has the cores that it has in the fleet.
     let open = entry::opener(&resolved.run, &entries);
-    let mut alone: Vec<Vec<f64>> = vec![Vec::new(); entries.len()];
-    let mut together = Vec::new();
+    let mut turns = Vec::new();
     for round in 0..request.rounds {
+        let mut alone = Vec::new();
         for (index, device) in request.devices.iter().enumerate() {
             let folder = folder.join(format!("{round}-{index}"));
             let resolved = resolve(&folder, &text, std::slice::from_ref(device), request, ALONE_STEPS)?;
-            alone[index].push(tokens_per_s(&resolved, 1, &open)?);
+            alone.push(turn(&resolved, 1, &open)?);
         }
-        let folder = folder.join(format!("{round}-all"));
         let steps = WARMUP_STEPS + request.steps.max(1);
-        let resolved = resolve(&folder, &text, &request.devices, request, steps)?;
-        together.push(tokens_per_s(&resolved, WARMUP_STEPS, &open)?);
+        let folder = folder.join(format!("{round}-all"));
+        let together =
+            turn(&resolve(&folder, &text, &request.devices, request, steps)?, WARMUP_STEPS, &open)?;
+        turns.push((alone, together));
     }
-    let devices: Vec<Alone> = request
-        .devices
-        .iter()
-        .zip(&alone)
-        .map(|(device, speeds)| Alone { device: device.clone(), tokens_per_s: Spread::of(speeds.clone()) })
-        .collect();
-    let capacity = |alone: &Alone| Capacity { speed: alone.tokens_per_s.median, most: None };
-    let capacities: Vec<Capacity> = devices.iter().map(capacity).collect();
-    let predicted = split(MICROS, &capacities).map_err(|error| Error::new(error.to_string(), "report it"))?;
-    let sum_tokens_per_s: f64 = capacities.iter().map(|capacity| capacity.speed).sum();
-    let by_turn = together.iter().enumerate().map(|(round, fleet)| {
-        let sum: f64 = alone.iter().map(|speeds| speeds[round]).sum();
-        fleet / sum
-    });
-    let efficiency = Spread::of(by_turn.collect());
-    let fleet_tokens_per_s = Spread::of(together);
-    Ok(Report {
+    let mut report = report(request, &turns);
+    if request.slows {
+        let resolved = resolve(&folder.join("slows"), &text, &request.devices, request, SLOWDOWN_STEPS.1)?;
+        report.slowdown = Some(slowdown::measure(&resolved, SLOWDOWN_STEPS.0, &open)?);
+    }
+    Ok(report)
+}
+
+/// The devices alone and all together, turn by turn.
+fn report(request: &Request, turns: &[Pair]) -> Report {
+    let Request { devices: names, micros, .. } = request;
+    let spread = |of: &dyn Fn(&Pair) -> f64| Spread::of(turns.iter().map(of).collect());
+    let device = |(index, name): (usize, &String)| Alone {
+        device: name.clone(),
+        tokens_per_s: spread(&|(alone, _)| alone[index].tokens_per_s),
+        step_s: spread(&|(alone, _)| alone[index].step_s),
+        micro_s: spread(&|(alone, _)| alone[index].micro_s[0]),
+        micro_together_s: spread(&|(_, fleet)| fleet.micro_s[index]),
+    };
+    let devices: Vec<Alone> = names.iter().enumerate().map(device).collect();
+    let speed =
+        |micro_s: &dyn Fn(usize) -> f64| (0..names.len()).map(|index| 1.0 / micro_s(index)).sum::<f64>();
+    let losses = Losses {
+        slower_together: spread(&|(alone, fleet)| {
+            1.0 - speed(&|index| fleet.micro_s[index]) / speed(&|index| alone[index].micro_s[0])
+        }),
+        division: spread(&|(_, fleet)| {
+            (fleet.busiest_s - *micros as f64 / speed(&|index| fleet.micro_s[index])) / fleet.step_s
+        }),
+        not_computing: spread(&|(_, fleet)| 1.0 - fleet.busiest_s / fleet.step_s),
+    };
+    Report {
+        micros_per_step: *micros,
+        fleet_tokens_per_s: spread(&|(_, fleet)| fleet.tokens_per_s),
+        sum_tokens_per_s: devices.iter().map(|alone| alone.tokens_per_s.median).sum(),
+        efficiency: spread(&|(alone, fleet)| {
+            fleet.tokens_per_s / alone.iter().map(|alone| alone.tokens_per_s).sum::<f64>()
+        }),
         devices,
-        efficiency,
-        fleet_tokens_per_s,
-        sum_tokens_per_s,
-        predicted_efficiency: predicted.efficiency(),
+        losses,
+        slowdown: None,
+    }
+}
+
+/// Each device alone, and all together after them.
+type Pair = (Vec<Turn>, Turn);
+
+/// What the timed steps of one run were.
+struct Turn {
+    tokens_per_s: f64,
+    step_s: f64,
+    /// Computing a micro-batch, by device.
+    micro_s: Vec<f64>,
+    /// Computing of the device that computed longest, in the mean step.
+    busiest_s: f64,
+}
+
+/// One turn: the steps after the first `warmup`.
+fn turn(resolved: &config::Resolved, warmup: u64, open: &Opener) -> Result<Turn> {
+    let (mut marks, mut exchanges) = (Vec::new(), Vec::new());
+    let mut listen = |event: &Event| match event {
+        Event::Step(step) => marks.push((step.tokens, step.seconds)),
+        Event::Exchange(exchange) => exchanges.push(exchange.clone()),
+        _ => {}
+    };
+    train(resolved, open, &mut listen)?;
+    let (first, last) = (marks[warmup as usize - 1], marks[marks.len() - 1]);
+    let timed = &exchanges[warmup as usize..];
+    let steps = timed.len() as f64;
+    let busy_s = |worker: usize| timed.iter().map(|exchange| exchange.workers[worker].busy_s).sum::<f64>();
+    let workers = timed.first().map_or(0, |exchange| exchange.workers.len());
+    let busiest = |exchange: &Exchange| exchange.workers.iter().map(|share| share.busy_s).fold(0.0, f64::max);
+    Ok(Turn {
+        tokens_per_s: (last.0 - first.0) as f64 / (last.1 - first.1),
+        step_s: (last.1 - first.1) / steps,
+        micro_s: (0..workers).map(|worker| busy_s(worker) / micros(timed, worker) as f64).collect(),
+        busiest_s: timed.iter().map(busiest).sum::<f64>() / steps,
     })
 }
 
-/// One turn: the tokens of the steps after the first `warmup` over their time.
-fn tokens_per_s(resolved: &config::Resolved, warmup: u64, open: &Opener) -> Result<f64> {
+/// Micro-batches that a worker computed.
+fn micros(exchanges: &[Exchange], worker: usize) -> usize {
+    let pieces = exchanges.iter().flat_map(|exchange| &exchange.pieces);
+    pieces.filter(|piece| piece.worker == worker).map(|piece| piece.micros).sum()
+}
+
+fn train(resolved: &config::Resolved, open: &Opener, listen: &mut dyn FnMut(&Event)) -> Result<()> {
     let dataset = worker::prepare_data(&resolved.run, &|_| ())?;
-    let mut marks = Vec::new();
-    let mut listen = |event: &Event| {
-        if let Event::Step(step) = event {
-            marks.push((step.tokens, step.seconds));
-        }
-    };
-    step::train_fleet(resolved, &dataset, open.clone(), &mut listen, &AtomicBool::new(false))?;
-    let (first, last) = (marks[warmup as usize - 1], marks[marks.len() - 1]);
-    Ok((last.0 - first.0) as f64 / (last.1 - first.1))
+    step::train_fleet(resolved, &dataset, open.clone(), listen, &AtomicBool::new(false))?;
+    Ok(())
 }
 
 fn resolve(
@@ -152,6 +247,8 @@ fn resolve(
         format!("data.cache={:?}", text.with_file_name("data").display().to_string()),
         format!("devices={devices:?}"),
         format!("device.threads={}", request.threads),
+        format!("batch.sequences={}", request.micros),
+        format!("data.sequence={TOKENS_PER_MICRO}"),
         format!("stop.steps={steps}"),
     ];
     config::parse(RUN, Path::new("bench.toml"), &overrides)

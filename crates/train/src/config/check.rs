@@ -194,14 +194,17 @@ fn check_sync(source: &Source, run: &RunSpec) -> Result<()> {
     check_workers(source, run)
 }
 
-/// Emulated workers divide every batch equally, and routing warms up while they are in step.
+/// Workers that train alone divide every batch equally, and routing warms up while they are in step.
 fn check_workers(source: &Source, run: &RunSpec) -> Result<()> {
     let (sync, batch) = (&run.sync, &run.batch);
-    let workers = sync.virtual_speeds.len() as u32;
+    let emulated = sync.virtual_speeds.len() as u32;
+    let is_apart = sync.strategy != Strategy::EveryStep;
+    let workers = if is_apart { emulated.max(run.devices.len() as u32) } else { emulated };
     if workers == 0 {
-        if sync.strategy != Strategy::EveryStep {
+        if is_apart {
             let problem = "sync.strategy lets workers train alone, but there is one worker";
-            let hint = "name emulated workers, such as virtual_speeds = [1, 1, 1, 0.5]";
+            let hint =
+                "name devices = [...], or emulated workers such as sync.virtual_speeds = [1, 1, 1, 0.5]";
             return Err(source.error("sync.strategy", problem, hint));
         }
         return Ok(());
@@ -214,9 +217,10 @@ fn check_workers(source: &Source, run: &RunSpec) -> Result<()> {
             if batch.from > 0 { " that grows" } else { "" }
         );
         let hint = "batch.sequences must be a multiple of workers times batch.micro, and batch.from 0";
-        return Err(source.error("sync.virtual_speeds", problem, hint));
+        let key = if emulated > 0 { "sync.virtual_speeds" } else { "devices" };
+        return Err(source.error(key, problem, hint));
     }
-    if sync.strategy != Strategy::EveryStep && sync.warmup_steps < run.model.router.warmup_steps {
+    if is_apart && sync.warmup_steps < run.model.router.warmup_steps {
         let problem = format!(
             "sync.warmup_steps ({}) is less than model.router.warmup_steps ({})",
             sync.warmup_steps, run.model.router.warmup_steps

@@ -1,6 +1,6 @@
 //! One step of a fleet: divide the batch, wait for the pieces, redo what is lost, add up.
 
-use super::member::{Answer, Computed, News, Order, Weights};
+use super::member::{Answer, Computed, News, Order, Part, Weights};
 use super::{Fleet, Lap, PATIENCE};
 use crate::error::{Error, Result};
 use crate::ledger::Busy;
@@ -10,13 +10,14 @@ use lingot_spec::event::{Exchange, Piece, WorkerShare};
 use lingot_sync::membership::{Leave, Standing, deadline_s, overdue};
 use lingot_sync::shares::{self, Capacity, split};
 use lingot_sync::{sum, traffic};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 /// Shares are moved when that makes a step shorter by more than this share of it.
-const GAIN: f64 = 0.03;
+const GAIN: f64 = 0.01;
 
 /// What is to be done with some micro-batches.
 struct Job {
@@ -35,9 +36,24 @@ pub(crate) struct Gathered {
 /// Results as they come in.
 #[derive(Default)]
 struct Results {
-    done: Vec<(usize, Computed)>,
+    /// Not yet added up, by the first micro-batch: those before them are missing.
+    waiting: BTreeMap<usize, Computed>,
+    sum: Sum,
+    /// Who computed what, in the order of the batch.
+    pieces: BTreeMap<usize, Piece>,
+    bytes: u64,
     /// Who gave gradients that are not finite, and where: another device is asked.
     doubted: Vec<(usize, Range<usize>)>,
+}
+
+/// The pieces that were added up: always those from the beginning of the batch on, so that the order of the sum is the
+/// order of the batch, whoever is done first.
+#[derive(Default)]
+struct Sum {
+    /// Micro-batches.
+    until: usize,
+    gradients: Vec<f32>,
+    counts: Counts,
 }
 
 /// What follows from an answer.
@@ -55,30 +71,30 @@ impl Fleet {
         let begin = Instant::now();
         let weights = self.give_out(&lead.model)?;
         let pieces = self.divide(lead.step, batch.micros.len())?;
-        let job = Job { weights: weights.clone(), step: lead.step, batch: batch.clone() };
-        let done = self.carry_out(&job, pieces)?;
-        let Some(counts) = done.first().map(|(_, first)| first.counts.len()) else {
-            return Err(Error::new("a step has no micro-batch", "this is a bug; report it"));
-        };
-        let mut takers: Vec<usize> = done.iter().map(|(worker, _)| *worker).collect();
-        takers.sort_unstable();
-        takers.dedup();
-        let state = weights.state.iter().map(Vec::len).sum::<usize>();
-        let predicted_bytes =
-            traffic::hub_bytes([takers.len(), done.len()], [weights.parameters.len(), state, counts]);
-        let pieces =
-            done.iter().map(|(worker, piece)| Piece { worker: *worker, micros: piece.range.len() }).collect();
-        let bytes = done.iter().map(|(_, piece)| piece.bytes).sum();
-        add_up(lead, done)?;
+        let job = Job { weights, step: lead.step, batch: batch.clone() };
+        let Results { sum, pieces, bytes, .. } = self.carry_out(&job, pieces)?;
+        lead.gradients.bundle.flat.write_floats(&sum.gradients)?;
+        lead.gradients.tally.set_counts(&sum.counts)?;
+        let pieces: Vec<Piece> = pieces.into_values().collect();
+        let predicted_bytes = predicted_bytes(&job.weights, &pieces, sum.counts.len());
+        self.spare.push(sum.gradients);
+        self.weights_before = Some(job.weights);
         let reason = self.shares.as_ref().map_or_else(String::new, |(_, shares)| shares.to_string());
-        let (workers, busy) = self.close_lap(begin.elapsed());
+        let (workers, mut busy) = self.close_lap(begin.elapsed());
+        let tokens_per_micro = u64::from(self.run.batch.micro) * u64::from(self.run.data.sequence);
+        for piece in &pieces {
+            busy[piece.worker].tokens += piece.micros as u64 * tokens_per_micro;
+        }
         let exchange = Exchange { step: lead.step + 1, reason, bytes, predicted_bytes, workers, pieces };
         Ok(Gathered { exchange, busy })
     }
 
     fn give_out(&mut self, model: &Model) -> Result<Arc<Weights>> {
         self.weights += 1;
-        let parameters = model.parameters.flat.to_floats()?;
+        // Nobody holds those of the step before any more, but for a device that hangs.
+        let before = self.weights_before.take().and_then(Arc::into_inner);
+        let mut parameters = before.map_or_else(Vec::new, |weights| weights.parameters);
+        model.parameters.flat.read_floats(&mut parameters)?;
         Ok(Arc::new(Weights { number: self.weights, parameters, state: model.buffer_values()? }))
     }
 
@@ -108,7 +124,9 @@ impl Fleet {
             None => split(micros as u64, &capacities),
         };
         let shares = divided.map_err(|error| Error::new(error.to_string(), "this is a bug; report it"))?;
-        let counts: Vec<usize> = shares.counts.iter().map(|&count| count as usize).collect();
+        let unsure: Vec<bool> = active.iter().map(|&worker| self.seats[worker].is_unsure()).collect();
+        let counts = shares::with_probes(&shares.counts, &unsure).into_iter().map(|count| count as usize);
+        let counts: Vec<usize> = counts.collect();
         self.shares = Some((active.clone(), shares));
         Ok(ranges(0, active.into_iter().zip(counts)))
     }
@@ -122,8 +140,8 @@ impl Fleet {
         speeds.into_iter().map(|speed| Capacity { speed: speed.unwrap_or(mean), most: None }).collect()
     }
 
-    /// Sends the pieces out and waits for all of them, whoever computes them in the end. In the order of the batch.
-    fn carry_out(&mut self, job: &Job, pieces: Vec<(usize, Range<usize>)>) -> Result<Vec<(usize, Computed)>> {
+    /// Sends the pieces out and waits for all of them, whoever computes them in the end.
+    fn carry_out(&mut self, job: &Job, pieces: Vec<(usize, Range<usize>)>) -> Result<Results> {
         let mut results = Results::default();
         for (worker, range) in pieces {
             self.order(worker, job, range);
@@ -143,20 +161,20 @@ impl Fleet {
                 }
             }
         }
-        results.done.sort_by_key(|(_, piece)| piece.range.start);
-        Ok(results.done)
+        Ok(results)
     }
 
     fn order(&mut self, worker: usize, job: &Job, range: Range<usize>) {
         if range.is_empty() {
             return;
         }
-        let order = Order {
+        let order = Order::Differentiate(Part {
             weights: job.weights.clone(),
             step: job.step,
             batch: job.batch.clone(),
             range: range.clone(),
-        };
+            room: self.spare.pop().unwrap_or_default(),
+        });
         let seat = &mut self.seats[worker];
         if seat.owes.is_empty() {
             seat.heard = Instant::now();
@@ -201,12 +219,17 @@ impl Fleet {
             }
             News::Piece(piece) if piece.number == job.weights.number => {
                 seat.lap.exchange += piece.exchange;
+                seat.lap.whole += piece.whole;
                 seat.peak_memory_bytes = seat.peak_memory_bytes.max(piece.peak_memory_bytes);
                 seat.owes.retain(|range| *range != piece.range);
                 match results.add(worker, piece, is_alone) {
-                    Verdict::Counts => Consequence::Nothing,
+                    Verdict::Counts => {
+                        self.spare.extend(results.add_up());
+                        Consequence::Nothing
+                    }
                     Verdict::Doubted(range) => Consequence::Again(range, worker),
                     Verdict::Refutes(liar) => {
+                        self.spare.extend(results.add_up());
                         let name = &self.seats[worker].name;
                         let reason = format!("its gradients are not finite, {name}'s of the same text are");
                         Consequence::Lost(liar, Leave::Failed { step, reason })
@@ -216,7 +239,7 @@ impl Fleet {
             News::Failed(error) | News::Absent(error) => {
                 Consequence::Lost(worker, Leave::Failed { step, reason: error.problem })
             }
-            News::Piece(_) | News::Ready => Consequence::Nothing,
+            _ => Consequence::Nothing,
         }
     }
 
@@ -229,7 +252,7 @@ impl Fleet {
     }
 
     /// A device that was not measured yet may take longer: its first micro-batch warms everything up.
-    fn allowed_s(&self, speed: Option<f64>) -> f64 {
+    pub(super) fn allowed_s(&self, speed: Option<f64>) -> f64 {
         let is_alone = self.membership.active().len() == 1;
         // Nobody could do the work of the last one, so it is given up later.
         let least_s = self.run.sync.deadline_s * if is_alone { PATIENCE } else { 1.0 };
@@ -252,15 +275,17 @@ impl Fleet {
         let mut busy = Vec::new();
         let micros: u64 = self.seats.iter().map(|seat| seat.lap.micros).sum();
         for seat in &mut self.seats {
-            let Lap { compute, exchange, micros: own } = std::mem::take(&mut seat.lap);
-            seat.speed.observe(own, compute.as_secs_f64());
+            let Lap { compute, exchange, whole, micros: own } = std::mem::take(&mut seat.lap);
+            seat.speed.observe(own, whole.as_secs_f64());
+            seat.unmeasured_steps = if own > 0 { 0 } else { seat.unmeasured_steps + 1 };
             shares.push(WorkerShare {
                 own_steps: u64::from(own > 0),
                 busy_s: compute.as_secs_f64(),
+                exchange_s: exchange.as_secs_f64(),
                 waiting_s: wall.saturating_sub(compute + exchange).as_secs_f64(),
                 weight: own as f64 / micros.max(1) as f64,
             });
-            busy.push(Busy { compute, exchange });
+            busy.push(Busy { compute, exchange, tokens: 0 });
         }
         (shares, busy)
     }
@@ -282,7 +307,7 @@ impl Results {
             doubted.start <= piece.range.start && piece.range.end <= doubted.end
         };
         let doubt = self.doubted.iter().position(within);
-        let is_finite = piece.gradients.iter().all(|number| number.is_finite());
+        let is_finite = piece.is_finite;
         let verdict = match doubt {
             None if !is_finite && !is_alone => {
                 self.doubted.push((worker, piece.range.clone()));
@@ -293,9 +318,35 @@ impl Results {
             }
             _ => Verdict::Counts,
         };
-        self.done.push((worker, piece));
+        self.bytes += piece.bytes;
+        self.pieces.insert(piece.range.start, Piece { worker, micros: piece.range.len() });
+        self.waiting.insert(piece.range.start, piece);
         verdict
     }
+
+    /// Adds up what follows on what was added up already, while other devices still compute. Memory that is left over.
+    fn add_up(&mut self) -> Vec<Vec<f32>> {
+        let mut left = Vec::new();
+        while let Some(piece) = self.waiting.remove(&self.sum.until) {
+            let is_first = self.sum.until == 0;
+            self.sum.until = piece.range.end;
+            if is_first {
+                (self.sum.gradients, self.sum.counts) = (piece.gradients, piece.counts);
+            } else {
+                sum::add(&mut self.sum.gradients, &piece.gradients);
+                self.sum.counts.add(&piece.counts);
+                left.push(piece.gradients);
+            }
+        }
+        left
+    }
+}
+
+/// What a step moves, by the cost model: each device takes the weights once, each piece brings gradients and counts.
+fn predicted_bytes(weights: &Weights, pieces: &[Piece], counts: usize) -> u64 {
+    let takers: BTreeSet<usize> = pieces.iter().map(|piece| piece.worker).collect();
+    let state = weights.state.iter().map(Vec::len).sum::<usize>();
+    traffic::hub_bytes([takers.len(), pieces.len()], [weights.parameters.len(), state, counts])
 }
 
 /// The ranges of pieces of so many micro-batches each, from `first` on.
@@ -307,16 +358,4 @@ fn ranges(first: usize, counts: impl Iterator<Item = (usize, usize)>) -> Vec<(us
         (worker, range)
     };
     counts.map(range).filter(|(_, range)| !range.is_empty()).collect()
-}
-
-/// Gradients and tallies of all pieces, in their order, become the lead's.
-fn add_up(lead: &Worker<'_>, done: Vec<(usize, Computed)>) -> Result<()> {
-    let mut pieces = done.into_iter().map(|(_, piece)| piece);
-    let Some(Computed { mut gradients, mut counts, .. }) = pieces.next() else { return Ok(()) };
-    for piece in pieces {
-        sum::add(&mut gradients, &piece.gradients);
-        Counts::add(&mut counts, &piece.counts);
-    }
-    lead.gradients.bundle.flat.write_floats(&gradients)?;
-    Ok(lead.gradients.tally.set_counts(&counts)?)
 }

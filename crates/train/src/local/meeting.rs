@@ -6,46 +6,48 @@ use crate::worker::Worker;
 use lingot_model::Model;
 use lingot_spec::run::{PenaltySpec, SyncSpec};
 use lingot_spec::tensors::{TensorSpec, buffers, tensors};
+use lingot_sync::exchange::Exchange;
 use lingot_sync::penalty::{Detector, Verdict, Weighing, clip_factor, leave_out, weigh};
 use lingot_sync::{outer, sum, traffic};
 use std::ops::Range;
 
 /// What all workers hold after a meeting, and what they keep for the next.
-pub(super) struct Agreed {
-    pub(super) weights: Vec<f32>,
+pub(crate) struct Agreed {
+    pub(crate) weights: Vec<f32>,
     /// The routers' state, by buffer.
-    pub(super) state: Vec<Vec<f32>>,
+    pub(crate) state: Vec<Vec<f32>>,
     pub(super) velocity: Vec<f32>,
     pub(super) groups: Vec<Group>,
 }
 
 /// What is weighed together: a layer, or one of the tensors outside of layers.
-pub(super) struct Group {
+pub(crate) struct Group {
     pub(super) name: String,
     weights: Range<usize>,
     /// Its buffers.
     state: Vec<usize>,
-    /// By rank.
+    /// By worker.
     pub(super) detectors: Vec<Detector>,
 }
 
-/// A worker's weights, and its routers' state by buffer.
-type Own = (Vec<f32>, Vec<Vec<f32>>);
+/// What a worker brings: its weights, and its routers' state by buffer.
+pub(crate) type Own = (Vec<f32>, Vec<Vec<f32>>);
 
 /// What a meeting did.
-pub(super) struct Minutes {
-    pub(super) bytes: u64,
-    pub(super) predicted_bytes: u64,
-    /// Group and rank of what did not count, and why.
-    pub(super) anomalies: Vec<(String, usize, Verdict)>,
+#[derive(Default)]
+pub(crate) struct Minutes {
+    pub(crate) bytes: u64,
+    pub(crate) predicted_bytes: u64,
+    /// Group and worker of what did not count, and why.
+    pub(crate) anomalies: Vec<(String, usize, Verdict)>,
     /// By rank, the mean over the groups.
-    pub(super) weights: Vec<f64>,
+    pub(crate) weights: Vec<f64>,
     /// By group, the norm of each rank's change.
-    pub(super) norms: Vec<(String, Vec<f64>)>,
+    pub(crate) norms: Vec<(String, Vec<f64>)>,
 }
 
 impl Agreed {
-    pub(super) fn new(model: &Model, workers: usize) -> Result<Agreed> {
+    pub(crate) fn new(model: &Model, workers: usize) -> Result<Agreed> {
         let groups = groups(model, workers);
         let length = model.parameters.flat.len();
         let mut agreed = Agreed { weights: vec![], state: vec![], velocity: vec![0.0; length], groups };
@@ -54,30 +56,27 @@ impl Agreed {
     }
 
     /// What the model holds is agreed on.
-    pub(super) fn take(&mut self, model: &Model) -> Result<()> {
+    pub(crate) fn take(&mut self, model: &Model) -> Result<()> {
         self.weights = model.parameters.flat.to_floats()?;
         self.state = model.buffer_values()?;
         Ok(())
     }
 }
 
-impl Local {
-    /// All workers meet and part with the same weights.
-    pub(super) fn meet(&mut self, lead: &mut Worker<'_>) -> Result<Minutes> {
-        let own = self.everyones(lead)?;
-        let spec = &lead.run.sync;
-        let workers = own.len();
-        let mut minutes = Minutes {
-            bytes: 0,
-            predicted_bytes: 0,
-            anomalies: vec![],
-            weights: vec![0.0; workers],
-            norms: vec![],
-        };
+impl Agreed {
+    /// What `workers` bring is weighed, summed and agreed on. All figures are by their order.
+    pub(crate) fn meet(
+        &mut self,
+        workers: &[usize],
+        own: &[Own],
+        spec: &SyncSpec,
+        exchange: &mut Exchange,
+    ) -> Minutes {
+        let count = self.groups.len() as u64;
+        let mut minutes = Minutes { weights: vec![0.0; own.len()], ..Minutes::default() };
         let mut applied = [0_u64; 2];
-        let weighings = self.weigh_all(&own, &spec.penalty, &mut minutes);
-        let Agreed { weights, state, velocity, groups } = &mut self.agreed;
-        let count = groups.len() as u64;
+        let weighings = self.weigh_all(workers, own, &spec.penalty, exchange, &mut minutes);
+        let Agreed { weights, state, velocity, groups } = self;
         for (group, weighing) in groups.iter().zip(&weighings) {
             let range = group.weights.clone();
             if weighing.all_anomalous {
@@ -92,42 +91,74 @@ impl Local {
             let deltas: Vec<Vec<f32>> =
                 own.iter().map(|(theta, _)| minus(&weights[range.clone()], &theta[range.clone()])).collect();
             let parts: Vec<&[f32]> = deltas.iter().map(Vec::as_slice).collect();
-            let mut mean = self.exchange.sum(&parts, shares);
+            let mut mean = exchange.sum(&parts, shares);
             apply(&mut weights[range.clone()], &mut velocity[range.clone()], &mut mean, spec);
             applied[0] += mean.len() as u64;
             for &buffer in &group.state {
                 let parts: Vec<&[f32]> = own.iter().map(|(_, buffers)| buffers[buffer].as_slice()).collect();
-                state[buffer] = self.exchange.sum(&parts, shares);
+                state[buffer] = exchange.sum(&parts, shares);
                 applied[1] += state[buffer].len() as u64;
             }
         }
-        minutes.bytes = self.exchange.take_bytes();
-        minutes.predicted_bytes = traffic::meeting_bytes(workers as u64, applied[0], applied[1], count);
-        self.part(lead)?;
-        Ok(minutes)
+        minutes.bytes = exchange.take_bytes();
+        minutes.predicted_bytes = traffic::meeting_bytes(own.len() as u64, applied[0], applied[1], count);
+        minutes
     }
 
     /// How much each worker's change of each group counts, and what is to be said of it.
-    fn weigh_all(&mut self, own: &[Own], spec: &PenaltySpec, minutes: &mut Minutes) -> Vec<Weighing> {
-        let Agreed { weights, groups, .. } = &mut self.agreed;
+    fn weigh_all(
+        &mut self,
+        workers: &[usize],
+        own: &[Own],
+        spec: &PenaltySpec,
+        exchange: &mut Exchange,
+        minutes: &mut Minutes,
+    ) -> Vec<Weighing> {
+        let Agreed { weights, groups, .. } = self;
         let mut weighings = Vec::new();
         for group in groups.iter_mut() {
             let range = group.weights.clone();
             let norm =
                 |(theta, _): &Own| sum::norm(&minus(&weights[range.clone()], &theta[range.clone()])) as f32;
             let norms: Vec<f32> = own.iter().map(norm).collect();
-            let norms: Vec<f64> = self.exchange.gather(&norms).into_iter().map(f64::from).collect();
-            weighings.push(weigh(&norms, &mut group.detectors, spec));
+            let norms: Vec<f64> = exchange.gather(&norms).into_iter().map(f64::from).collect();
+            weighings.push(group.weigh(workers, &norms, spec));
             minutes.norms.push((group.name.clone(), norms));
         }
         for (group, weighing) in groups.iter().zip(&weighings) {
             let anomalies = weighing.verdicts.iter().enumerate().filter(|(_, verdict)| verdict.is_anomaly());
-            minutes.anomalies.extend(anomalies.map(|(rank, verdict)| (group.name.clone(), rank, *verdict)));
+            minutes
+                .anomalies
+                .extend(anomalies.map(|(at, verdict)| (group.name.clone(), workers[at], *verdict)));
         }
         if spec.enabled {
             leave_out(&mut weighings);
         }
         weighings
+    }
+}
+
+impl Group {
+    /// By the detectors of those who are there.
+    fn weigh(&mut self, workers: &[usize], norms: &[f64], spec: &PenaltySpec) -> Weighing {
+        let most = workers.iter().max().map_or(0, |last| last + 1);
+        self.detectors.resize(self.detectors.len().max(most), Detector::default());
+        let mut present: Vec<Detector> =
+            workers.iter().map(|&worker| std::mem::take(&mut self.detectors[worker])).collect();
+        let weighing = weigh(norms, &mut present, spec);
+        workers.iter().zip(present).for_each(|(&worker, detector)| self.detectors[worker] = detector);
+        weighing
+    }
+}
+
+impl Local {
+    /// All workers meet and part with the same weights.
+    pub(super) fn meet(&mut self, lead: &mut Worker<'_>) -> Result<Minutes> {
+        let own = self.everyones(lead)?;
+        let workers: Vec<usize> = (0..own.len()).collect();
+        let minutes = self.agreed.meet(&workers, &own, &lead.run.sync, &mut self.exchange);
+        self.part(lead)?;
+        Ok(minutes)
     }
 
     /// Every worker's weights and routers' state, by rank.

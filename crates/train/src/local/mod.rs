@@ -8,7 +8,10 @@ mod meeting;
 mod round;
 mod state;
 
+pub(crate) use meeting::{Agreed, Own};
 pub use round::Round;
+pub(crate) use round::Sums;
+pub(crate) use state::{Kept, number, tensor};
 
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
@@ -19,7 +22,6 @@ use lingot_device::Kind;
 use lingot_model::Model;
 use lingot_spec::run::RunSpec;
 use lingot_sync::exchange::Exchange;
-use meeting::Agreed;
 
 /// Changes what a worker (by rank) reads in a step: bad data on purpose, for experiments.
 pub type Tamper<'a> = &'a dyn Fn(usize, u64, &mut Batch);
@@ -93,7 +95,7 @@ impl Local {
 }
 
 /// No worker took a step that could be applied.
-fn nothing_finite(step: u64, rate: f64) -> Error {
+pub(crate) fn nothing_finite(step: u64, rate: f64) -> Error {
     Error::new(
         format!("no worker had a finite loss and gradient in the round that began after step {step}"),
         format!(

@@ -4,9 +4,9 @@ use super::meeting::Minutes;
 use super::{Local, Tamper, nothing_finite};
 use crate::error::Result;
 use crate::schedule;
-use crate::worker::{Outcome, StepBatch, Worker, recompute, rows, totals};
+use crate::worker::{self, Outcome, StepBatch, Worker, totals};
 use lingot_data::Batch;
-use lingot_model::{Inputs, Losses, Totals};
+use lingot_model::{Losses, Totals};
 use lingot_spec::run::RunSpec;
 use lingot_sync::penalty::Verdict;
 use lingot_sync::strategy::{self, Decision, Meet, Progress};
@@ -22,8 +22,10 @@ pub struct Round {
     pub reason: String,
     /// Steps of each worker's own; 1 where they went in step.
     pub own_steps: Vec<u64>,
-    /// Virtual time, by rank.
+    /// Time by rank, virtual of emulated workers.
     pub busy_s: Vec<f64>,
+    /// Taking and bringing numbers; 0 of emulated workers.
+    pub exchange_s: Vec<f64>,
     pub waiting_s: Vec<f64>,
     /// Counted, and predicted by the cost model.
     pub bytes: u64,
@@ -38,13 +40,13 @@ pub struct Round {
 
 /// What adds up in a round.
 #[derive(Default)]
-struct Sums {
+pub(crate) struct Sums {
     losses: Losses,
     gradient_norm: f64,
     loads: Vec<Vec<i32>>,
-    totals: Totals,
-    turns: u64,
-    finite: u64,
+    pub(crate) totals: Totals,
+    pub(crate) turns: u64,
+    pub(crate) finite: u64,
 }
 
 impl Local {
@@ -97,6 +99,7 @@ impl Local {
             batch,
             reason,
             own_steps: vec![1; workers],
+            exchange_s: vec![0.0; workers],
             waiting_s: waiting(&busy_s),
             busy_s,
             bytes: self.exchange.take_bytes(),
@@ -116,7 +119,7 @@ impl Local {
             let step = begin + clocks.own_steps[rank];
             let mut micros = lead.micros(self.samples, self.share(lead.run))?;
             micros.iter_mut().for_each(|micro| tamper(rank, step, micro));
-            self.turn(lead, rank, step, &micros, &mut sums)?;
+            self.turn(lead, rank, step, micros, &mut sums)?;
             self.samples += u64::from(self.share(lead.run));
             clocks.took(rank);
         }
@@ -131,6 +134,7 @@ impl Local {
             outcome: sums.outcome(),
             batch: StepBatch { micros: Vec::new(), totals },
             reason: clocks.reason,
+            exchange_s: vec![0.0; clocks.own_steps.len()],
             own_steps: clocks.own_steps,
             waiting_s: waiting(&clocks.elapsed_s),
             busy_s: clocks.elapsed_s,
@@ -142,34 +146,26 @@ impl Local {
         })
     }
 
-    /// One step of one worker alone. A step without a finite loss or gradient is not applied.
+    /// One step of one worker alone.
     fn turn(
         &mut self,
         lead: &mut Worker<'_>,
         rank: usize,
         step: u64,
-        micros: &[Batch],
+        micros: Vec<Batch>,
         sums: &mut Sums,
     ) -> Result<()> {
         let run = lead.run;
         let rate = schedule::rate(&run.schedule, run.optimizer.rate, step, run.stop.steps);
         lead.last_rate = rate;
-        let gradients = &lead.gradients;
-        gradients.clear()?;
-        let totals = totals(run, micros);
+        lead.gradients.clear()?;
+        let totals = totals(run, &micros);
         let (model, optimizer) = match rank.checked_sub(1) {
             None => (&lead.model, &lead.optimizer),
             Some(other) => (&self.others[other].model, &self.others[other].optimizer),
         };
-        for micro in micros {
-            let inputs = Inputs::new(&model.device, rows(micro), run.model.mtp_layers > 0)?;
-            model.differentiate(&inputs, totals, None, &recompute(run), gradients)?;
-        }
-        let outcome = Outcome::read(run, gradients, optimizer, totals)?;
-        if outcome.is_finite() {
-            optimizer.update(model, gradients, &run.optimizer, rate, step + 1)?;
-            model.balance(&gradients.tally)?;
-        }
+        let batch = StepBatch { micros, totals };
+        let outcome = worker::step_alone(run, (step, rate), model, optimizer, &lead.gradients, &batch)?;
         sums.add(&outcome, totals);
         Ok(())
     }
@@ -250,7 +246,7 @@ impl Clocks {
 }
 
 impl Sums {
-    fn add(&mut self, outcome: &Outcome, totals: Totals) {
+    pub(crate) fn add(&mut self, outcome: &Outcome, totals: Totals) {
         self.turns += 1;
         self.totals.tokens += totals.tokens;
         self.totals.targets += totals.targets;
@@ -259,21 +255,35 @@ impl Sums {
             return;
         }
         self.finite += 1;
-        let (sum, losses) = (&mut self.losses, outcome.losses);
+        self.add_outcome(outcome.losses, outcome.gradient_norm, &outcome.loads);
+    }
+
+    /// What another worker did.
+    pub(crate) fn merge(&mut self, other: Sums) {
+        self.turns += other.turns;
+        self.finite += other.finite;
+        self.totals.tokens += other.totals.tokens;
+        self.totals.targets += other.totals.targets;
+        self.totals.mtp_targets += other.totals.mtp_targets;
+        self.add_outcome(other.losses, other.gradient_norm, &other.loads);
+    }
+
+    fn add_outcome(&mut self, losses: Losses, gradient_norm: f64, all_loads: &[Vec<i32>]) {
+        let sum = &mut self.losses;
         sum.main += losses.main;
         sum.mtp += losses.mtp;
         sum.balance += losses.balance;
         sum.z += losses.z;
         sum.total += losses.total;
-        self.gradient_norm += outcome.gradient_norm;
-        self.loads.resize(outcome.loads.len(), Vec::new());
-        for (sum, loads) in self.loads.iter_mut().zip(&outcome.loads) {
+        self.gradient_norm += gradient_norm;
+        self.loads.resize(self.loads.len().max(all_loads.len()), Vec::new());
+        for (sum, loads) in self.loads.iter_mut().zip(all_loads) {
             sum.resize(loads.len(), 0);
             sum.iter_mut().zip(loads).for_each(|(sum, load)| *sum += load);
         }
     }
 
-    fn outcome(self) -> Outcome {
+    pub(crate) fn outcome(self) -> Outcome {
         let count = self.finite.max(1) as f64;
         let sum = self.losses;
         let losses = Losses {

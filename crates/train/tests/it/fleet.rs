@@ -209,6 +209,35 @@ fn a_slower_device_gets_a_smaller_share() {
 }
 
 #[test]
+fn when_a_device_slows_down_the_shares_follow_within_ten_steps_and_nothing_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    // So slow that both sleep most of the time, whatever else the machine does.
+    let throttle = |_: &str| Throttle { speed: 0.1, ..Throttle::default() };
+    let resolved = tiny(folder.path(), &with(&[r#"devices=["a", "b"]"#, "stop.steps=24"]));
+    let lab = Lab::default();
+    let mut listen = |event: &Event| {
+        if let Event::Step(step) = event
+            && step.step == 12
+        {
+            lab.controls("a").set(Fault::Slows(0.1 / 3.0));
+        }
+    };
+    let summary = train(&resolved, lab.opener(throttle), &mut listen).unwrap();
+    assert_eq!((summary.step, summary.tokens), (24, 24 * 8 * 32));
+    let found = exchanges(folder.path());
+    let of_a = |exchange: &Exchange| -> usize {
+        exchange.pieces.iter().filter(|piece| piece.worker == 0).map(|piece| piece.micros).sum()
+    };
+    // Of eight micro-batches two, where equal devices have four.
+    assert!(
+        of_a(&found[11]) >= 3 && of_a(&found[22]) <= 3 && of_a(&found[22]) < of_a(&found[11]),
+        "{found:?}"
+    );
+    assert!(found.iter().all(|step| step.pieces.iter().map(|piece| piece.micros).sum::<usize>() == 8));
+    assert!(anomalies(folder.path(), "device_lost").is_empty());
+}
+
+#[test]
 fn devices_that_cannot_work_are_refused_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let absent: Opener =
@@ -257,4 +286,60 @@ fn lists_of_devices_that_make_no_sense_are_refused_where_they_are_read() {
         let error = refused(list);
         assert!(error.problem.contains(words) && !error.hint.is_empty(), "{error}");
     }
+}
+
+/// A run whose file is edited while it goes on: what is asked for after each of some steps.
+fn edited(folder: &Path, lab: &Lab, edits: &[(u64, &str)]) -> step::Summary {
+    let file = folder.join("edited.toml");
+    let of = |devices: &str| {
+        tiny(folder, &with(&[devices, "stop.steps=40", "price.per_hour=3600", "price.currency=EUR"])).toml
+    };
+    std::fs::write(&file, of(r#"devices=["a", "b"]"#)).unwrap();
+    let resolved = lingot_train::config::load(&file, &[]).unwrap();
+    let mut listen = |event: &Event| {
+        if let Event::Step(step) = event {
+            if let Some((_, text)) = edits.iter().find(|(at, _)| *at == step.step) {
+                let text = if text.starts_with("devices") { of(text) } else { (*text).into() };
+                std::fs::write(&file, text).unwrap();
+            }
+            // So that what is opened meanwhile is ready before the run is over.
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    };
+    train(&resolved, lab.opener(|_| Throttle::default()), &mut listen).unwrap()
+}
+
+#[test]
+fn whoever_edits_the_runs_file_adds_and_removes_devices() {
+    let [calm, folder] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let edits = [(5, r#"devices=["a", "b", "c"]"#), (20, r#"devices=["b", "c"]"#)];
+    let summary = edited(folder.path(), &Lab::default(), &edits);
+    let undisturbed = plain(&tiny(calm.path(), &with(&[r#"devices=["a", "b"]"#, "stop.steps=40"])));
+    assert_eq!((summary.step, summary.tokens), (undisturbed.step, undisturbed.tokens));
+    let (a, b) = (undisturbed.held_out_loss.unwrap(), summary.held_out_loss.unwrap());
+    assert!((a / b - 1.0).abs() < 1e-3, "{a} {b}");
+    let joined = anomalies(folder.path(), "device_joined");
+    assert!(joined.iter().any(|reason| reason.starts_with("c joins after step")), "{joined:?}");
+    assert_eq!(anomalies(folder.path(), "device_left"), ["a was taken out of the run after step 20"]);
+    assert!(anomalies(folder.path(), "device_lost").is_empty());
+    let found = exchanges(folder.path());
+    let workers = |exchange: &Exchange| exchange.pieces.iter().map(|piece| piece.worker).collect::<Vec<_>>();
+    assert_eq!(workers(&found[4]), [0, 1]);
+    assert_eq!(workers(found.last().unwrap()), [1, 2]);
+    let last = |event| if let Event::Ledger(ledger) = event { Some(ledger) } else { None };
+    let ledger = log::read(folder.path()).unwrap().into_iter().filter_map(last).next_back().unwrap();
+    let [a, b, c] = [0, 1, 2].map(|device: usize| ledger.devices[device].clone());
+    assert!(a.seconds() < b.seconds() && c.seconds() < b.seconds(), "{ledger:?}");
+    assert_eq!(ledger.devices.iter().map(|device| device.tokens).sum::<u64>(), ledger.tokens);
+    assert!((b.seconds() - ledger.seconds).abs() < 1e-9);
+}
+
+#[test]
+fn a_file_that_makes_no_sense_any_more_changes_nothing_and_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let summary = edited(folder.path(), &Lab::default(), &[(4, "[model")]);
+    assert_eq!(summary.step, 40);
+    let refused = anomalies(folder.path(), "devices_refused");
+    assert!(refused.len() == 1 && refused[0].contains("stay as they are"), "{refused:?}");
+    assert_eq!(exchanges(folder.path()).last().unwrap().pieces.len(), 2);
 }

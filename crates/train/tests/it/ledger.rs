@@ -1,7 +1,7 @@
 //! The ledger with a given clock: every nanosecond has one name, kills cost what they cost, and money follows.
 
-use lingot_spec::event::{Evaluation, Event};
-use lingot_train::ledger::{Busy, Ledger, Mark, Part, to_target};
+use lingot_spec::event::{self, DeviceSeconds, Evaluation, Event};
+use lingot_train::ledger::{Busy, Ledger, Mark, Part, money_without, to_target};
 use std::time::{Duration, Instant};
 
 const MS: u64 = 1_000_000;
@@ -60,6 +60,7 @@ fn a_fleet_is_idle_where_it_neither_computes_nor_exchanges() {
     let busy = |compute_ms: u64, exchange_ms: u64| Busy {
         compute: Duration::from_nanos(compute_ms * MS),
         exchange: Duration::from_nanos(exchange_ms * MS),
+        tokens: 7,
     };
     // The second claims more than there was; of the third nothing is known.
     ledger.lap_fleet(&[busy(6, 1), busy(9, 8)], at(begin, 10 * MS));
@@ -169,4 +170,47 @@ fn a_held_out_loss_is_dated_by_the_ledger_line_after_it() {
     let marks = lingot_train::ledger::marks(&events, u64::MAX);
     assert_eq!(marks.len(), 1);
     assert!((marks[0].seconds - 0.07).abs() < 1e-12 && marks[0].money == ledger.money());
+}
+
+#[test]
+fn a_device_is_paid_for_from_when_it_comes_until_it_is_taken_out() {
+    let begin = Instant::now();
+    let mut ledger = one(begin);
+    ledger.lap(Part::Compute, at(begin, 10 * MS));
+    ledger.attend(1, "late", Some(7200.0), true);
+    let busy = |tokens| Busy { compute: Duration::from_nanos(4 * MS), exchange: Duration::ZERO, tokens };
+    ledger.lap_fleet(&[busy(100), busy(200)], at(begin, 20 * MS));
+    ledger.attend(0, "cpu", Some(3600.0), false);
+    ledger.lap_fleet(&[busy(100), busy(200)], at(begin, 30 * MS));
+    let line = ledger.line(2, 600, None);
+    let tokens: Vec<u64> = line.devices.iter().map(|device| device.tokens).collect();
+    assert_eq!(tokens, [100, 400]);
+    let seconds: Vec<f64> = line.devices.iter().map(|device| device.seconds()).collect();
+    assert!((seconds[0] - 0.02).abs() < 1e-12 && (seconds[1] - 0.02).abs() < 1e-12, "{seconds:?}");
+    let money: Vec<f64> = line.devices.iter().map(|device| device.money.unwrap()).collect();
+    assert!((money[0] - 0.02).abs() < 1e-12 && (money[1] - 0.04).abs() < 1e-12, "{money:?}");
+}
+
+#[test]
+fn a_device_earns_its_keep_where_the_others_alone_would_be_dearer() {
+    // 10 hours: the fast one 3,000,000 tokens, the slow one 1,000,000; both computed all the time.
+    let device = |tokens, per_hour| DeviceSeconds {
+        tokens,
+        compute_s: 36_000.0,
+        per_hour: Some(per_hour),
+        ..DeviceSeconds::default()
+    };
+    let ledger = |slow_price| event::Ledger {
+        seconds: 36_000.0,
+        tokens: 4_000_000,
+        devices: vec![device(3_000_000, 3.0), device(1_000_000, slow_price)],
+        ..event::Ledger::default()
+    };
+    // Without the slow one, the fast one takes 13.3 hours: 40 for four million tokens.
+    let without = money_without(&ledger(0.5), 1).unwrap();
+    assert!((without - 10.0).abs() < 1e-9, "{without}");
+    // Together (3 + 0.5) x 10 / 4 = 8.75: it earns its keep; at 2 an hour, 12.5, it does not.
+    assert!(35.0 / 4.0 < without && 50.0 / 4.0 > money_without(&ledger(2.0), 1).unwrap());
+    let alone = event::Ledger { devices: vec![device(4_000_000, 1.0)], ..ledger(1.0) };
+    assert_eq!(money_without(&alone, 0), None);
 }

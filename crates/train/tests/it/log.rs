@@ -148,3 +148,20 @@ fn no_log_makes_the_reader_panic() {
         let _ = Log::open(folder.path(), 1);
     }
 }
+
+#[test]
+fn events_and_keys_of_a_newer_program_are_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = |event: &Event| serde_json::to_string(event).unwrap();
+    let (first, last) = (start(), step(1));
+    let newer = [
+        r#"{"event":"eclipse","step":1,"cover":[0.5]}"#,
+        r#"{"event":"resume","step":0,"from":"x","mood":"calm"}"#,
+    ];
+    let text = format!("{}\n{}\n{}\n{}\n", line(&first), newer[0], newer[1], line(&last));
+    fs::write(folder.path().join("run.jsonl"), text).unwrap();
+    let resume = Event::Resume(Resume { step: 0, from: "x".into() });
+    assert_eq!(read(folder.path()).unwrap(), [first, resume, last]);
+    fs::write(folder.path().join("run.jsonl"), "{\"step\":1}\n").unwrap();
+    assert!(read(folder.path()).unwrap_err().problem.contains("line 1"));
+}
