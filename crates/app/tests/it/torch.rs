@@ -87,6 +87,36 @@ fn what_torch_lacks_is_named_with_where_it_was_looked_for() {
     assert!(said.contains("/nowhere/libchip.so cannot be opened: "), "{said}");
 }
 
+/// A shared library that looks like a libtorch, in a folder of its own; None without a compiler.
+fn library(folder: &Path, source: &str) -> Option<std::path::PathBuf> {
+    let (text, library) = (folder.join("torch.c"), folder.join("libtorch_cpu.so"));
+    fs::write(&text, source).unwrap();
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&text).status();
+    built.is_ok_and(|status| status.success()).then(|| folder.to_owned())
+}
+
+#[test]
+fn a_torch_that_is_too_old_or_not_whole_is_named_with_its_version_and_what_it_lacks() {
+    let version = |minor: u32| {
+        format!("unsigned long long aoti_torch_abi_version(void) {{ return 2ull << 56 | {minor}ull << 48; }}")
+    };
+    for (source, wanted) in [
+        (version(9), ["torch 2.9 at ", "that is too old"]),
+        (version(14), ["torch 2.14 at ", "undefined symbol: torch_call_dispatcher"]),
+        ("int nothing;".into(), ["a torch of unknown version at ", "undefined symbol: "]),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(torch) = library(folder.path(), &source) else { return println!("skipped: no C compiler") };
+        let said = reason("torch:cpu", "LINGOT_TORCH", &torch);
+        assert!(wanted.iter().all(|words| said.contains(words)), "{said}");
+        let run = write_small_run(folder.path(), "run", SCHEDULE);
+        let output = train(&run).env("LINGOT_TORCH", &torch).stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        assert!(said.contains(wanted[0]) && said.contains("hint: torch 2.10 or newer"), "{said}");
+    }
+}
+
 #[test]
 fn a_run_on_a_chip_that_torch_does_not_know_ends_with_what_to_do() {
     if let Err(error) = Torch::found() {
