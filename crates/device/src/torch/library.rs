@@ -256,6 +256,26 @@ impl Symbols {
     }
 }
 
+/// Tells glibc to keep the memory that torch gives back: large temporaries would be asked of the system, and cleared by
+/// it, at every operator. Where the allocator is another, nothing happens.
+pub(super) fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        unsafe extern "C" {
+            fn mallopt(parameter: i32, value: i32) -> i32;
+        }
+        /// Freed memory above this is given back to the system.
+        const TRIM_THRESHOLD: i32 = -1;
+        /// What is larger is asked of the system.
+        const MMAP_THRESHOLD: i32 = -3;
+        // SAFETY: both only set numbers of the allocator's.
+        unsafe {
+            mallopt(MMAP_THRESHOLD, 1 << 30);
+            mallopt(TRIM_THRESHOLD, i32::MAX);
+        }
+    }
+}
+
 /// 2.10: the first with lists and device names among its C functions, as `Symbols::version` has it.
 const OLDEST: u64 = 2 << 56 | 10 << 48;
 

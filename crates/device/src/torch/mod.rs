@@ -102,6 +102,9 @@ impl Torch {
         torch.open_beside(name, known)?;
         let place = if place.0 == torch.cpu { (place.0, -1) } else { (place.0, place.1.max(0)) };
         let on_cpu = place.0 == torch.cpu;
+        if on_cpu {
+            library::keep_freed_memory();
+        }
         let emulated = if on_cpu && options.precision == Precision::Bf16 { ", bf16 emulated" } else { "" };
         let threads = if on_cpu { torch.threads() } else { 0 };
         let count = if on_cpu { format!(", {threads} threads") } else { String::new() };

@@ -247,7 +247,7 @@ mod apart;
 #[cfg(unix)]
 #[test]
 fn the_test_chip_agrees_with_pytorch_in_f32() {
-    apart::run("golden::the_test_chip_agrees_with_pytorch_in_f32", &[], || {
+    apart::run("it::golden::the_test_chip_agrees_with_pytorch_in_f32", &[], || {
         let device = Device::new(Torch::open("torch:testchip:0", Options::default()).unwrap());
         for name in CASES {
             ten_steps(&Case::open(name), &device, Kind::F32, TOLERANCE);
