@@ -38,6 +38,13 @@ install_python() {
     cp scripts/requirements.txt "$stamp"
 }
 
+# The oldest torch that can serve, for its libraries alone: without what `import torch` needs.
+install_oldest_torch() {
+    [ -e target/torch-2.10/torch/lib/libtorch_cpu.so ] ||
+        target/venv/bin/pip install --quiet --disable-pip-version-check --no-compile --no-deps --target target/torch-2.10 \
+            torch==2.10.0 nvidia-cuda-runtime-cu12==12.8.90 nvidia-cuda-cupti-cu12==12.8.90
+}
+
 part "format" cargo fmt --all --check
 part "lints" cargo clippy --quiet --workspace --all-targets -- -D warnings
 part "tests" cargo test --workspace --no-fail-fast
@@ -57,7 +64,13 @@ elif ! install_python; then
 else
     python=target/venv/bin/python
     part "torch as a device" env LINGOT_TORCH="$(echo "$PWD"/target/venv/lib/python3*/site-packages/torch)" \
-        cargo test --quiet -p lingot-device -p lingot-train -p lingot-app torch
+        cargo test --quiet -p lingot-device -p lingot-train -p lingot-app -- torch chip
+    if install_oldest_torch; then
+        part "torch 2.10 as a device" env LINGOT_TORCH="$PWD/target/torch-2.10/torch" \
+            cargo test --quiet -p lingot-device -p lingot-train -- torch chip
+    else
+        skip "torch 2.10 as a device" "it could not be installed"
+    fi
     part "golden files" $python scripts/reference/make_fixtures.py --check
     part "transformers' own classes" $python scripts/reference/check_transformers.py --check
     part "PyTorch's training loop" $python scripts/reference/check_train.py

@@ -44,11 +44,18 @@ impl fmt::Display for Error {
             Error::Value { op, what, found, wanted } => {
                 write!(f, "{op}: {what} is {found}, but must be {wanted}")
             }
-            Error::OutOfMemory { device, needs_bytes, has_bytes } => write!(
-                f,
-                "{device}: a tensor of {needs_bytes} bytes does not fit into {has_bytes} bytes\n\n\
-                 hint: use a smaller batch.micro, or device.recompute = \"block\""
-            ),
+            Error::OutOfMemory { device, needs_bytes, has_bytes } => {
+                match has_bytes {
+                    0 => write!(f, "{device}: there is no room for {needs_bytes} bytes more")?,
+                    _ => {
+                        write!(
+                            f,
+                            "{device}: a tensor of {needs_bytes} bytes does not fit into {has_bytes} bytes"
+                        )?;
+                    }
+                }
+                write!(f, "\n\nhint: use a smaller batch.micro, or device.recompute = \"block\"")
+            }
             Error::Unsupported { device, what, hint } => write!(f, "{device}: {what}\n\nhint: {hint}"),
             Error::Lost { device, reason } => write!(
                 f,

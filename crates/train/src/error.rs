@@ -12,11 +12,13 @@ pub struct Error {
     pub hint: String,
     /// The device is missing, or has no room.
     pub is_device: bool,
+    /// The device is there, and has no room.
+    pub is_full: bool,
 }
 
 impl Error {
     pub fn new(problem: impl Into<String>, hint: impl Into<String>) -> Error {
-        Error { problem: problem.into(), hint: hint.into(), is_device: false }
+        Error { problem: problem.into(), hint: hint.into(), is_device: false, is_full: false }
     }
 
     /// A checkpoint is not what it was when it was written.
@@ -70,6 +72,7 @@ impl From<lingot_device::Error> for Error {
         let (problem, hint) = text.split_once("\n\nhint: ").unwrap_or((&text, "this is a bug; report it"));
         use lingot_device::Error::{Lost, OutOfMemory, Unsupported};
         let is_device = matches!(error, OutOfMemory { .. } | Unsupported { .. } | Lost { .. });
-        Error { is_device, ..Error::new(problem, hint) }
+        let is_full = matches!(error, OutOfMemory { .. });
+        Error { is_device, is_full, ..Error::new(problem, hint) }
     }
 }

@@ -17,6 +17,7 @@ pub mod manifest_file;
 pub mod merge;
 pub mod optimizer;
 mod record;
+mod rescue;
 pub mod sample;
 mod saving;
 pub mod schedule;

@@ -6,6 +6,7 @@ use crate::fleet::{Apart, Fleet, Opener, Roster};
 use crate::ledger::Part;
 use crate::local::{self, Local};
 use crate::record::Record;
+use crate::rescue::rescue;
 use crate::stop::{StopReason, why_stop};
 use crate::worker::Worker;
 use crate::{checkpoints, lock, log};
@@ -136,7 +137,10 @@ fn go(
         }
         let batch = worker.fetch()?; // fetch: a pure function of (seed, step)
         record.lap(Part::Idle);
-        let outcome = worker.differentiate(&batch)?; // differentiate; there is one device, so all agree
+        let outcome = match worker.differentiate(&batch) {
+            Ok(outcome) => outcome, // differentiate; there is one device, so all agree
+            Err(error) => return Err(rescue(error, worker, record, resolved)),
+        };
         worker.update(&batch, &outcome)?; // update
         record.lap(Part::Compute);
         record.step(worker, &batch, &outcome)?; // record

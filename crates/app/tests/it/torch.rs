@@ -48,6 +48,51 @@ fn a_run_on_torch_that_is_killed_and_resumed_ends_with_the_same_bits() {
     assert!(read("whole") == read("cut"), "the resumed run differs");
 }
 
+#[path = "../../../device/tests/chip/apart.rs"]
+mod apart;
+
+/// A run on the test chip, with settings of the chip's.
+fn train_on_chip(chip: &Path, run: &Path, settings: &[(&str, &Path)]) -> Command {
+    let mut command = train(run);
+    command
+        .args(["--set", "device.name=torch:testchip:1"])
+        .env(apart::EXTENSION, chip)
+        .stderr(Stdio::piped());
+    command.envs(settings.iter().copied());
+    command
+}
+
+#[test]
+fn a_run_on_a_chip_outlives_its_loss_and_its_lack_of_room_and_goes_on_with_the_same_bits() {
+    let Some(chip) = apart::build() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let runs = ["whole", "lost", "full"].map(|name| write_small_run(folder.path(), name, SCHEDULE));
+    assert!(train_on_chip(&chip, &runs[0], &[]).status().unwrap().success());
+    let read = |name: &str| {
+        let last = folder.path().join(name).join("checkpoints/step-00000040");
+        ["weights.safetensors", "optimizer.safetensors"].map(|file| fs::read(last.join(file)).unwrap())
+    };
+    for (name, setting, run) in [("lost", "CHIP_LOST_WHEN", &runs[1]), ("full", "CHIP_FULL_WHEN", &runs[2])] {
+        let trigger = folder.path().join(name).join("checkpoints/step-00000005");
+        let output = train_on_chip(&chip, run, &[(setting, &trigger)]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        let wanted: &[&str] = match name {
+            "lost" => &["the device answers no more", "hint: the run goes on from its newest checkpoint"],
+            _ => &[
+                " was not done: torch:testchip:1: ",
+                "67108864 bytes",
+                " is saved and the run goes on from it",
+                "--set batch.micro = ",
+                " bytes of tensors instead of ",
+            ],
+        };
+        assert!(wanted.iter().all(|words| said.contains(words)), "{said}");
+        assert!(train_on_chip(&chip, run, &[]).status().unwrap().success());
+        assert!(read(name) == read("whole"), "{name}: the resumed run differs");
+    }
+}
+
 /// Kills the run once the checkpoint is there; false where the run was done by then.
 fn is_killed_after(checkpoint: &Path, run: &Path) -> bool {
     let mut child = train(run).spawn().unwrap();
@@ -85,6 +130,36 @@ fn what_torch_lacks_is_named_with_where_it_was_looked_for() {
     }
     let said = reason("torch:npu:0", "LINGOT_TORCH_EXTENSION", "/nowhere/libchip.so");
     assert!(said.contains("/nowhere/libchip.so cannot be opened: "), "{said}");
+}
+
+/// A shared library that looks like a libtorch, in a folder of its own; None without a compiler.
+fn library(folder: &Path, source: &str) -> Option<std::path::PathBuf> {
+    let (text, library) = (folder.join("torch.c"), folder.join("libtorch_cpu.so"));
+    fs::write(&text, source).unwrap();
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&text).status();
+    built.is_ok_and(|status| status.success()).then(|| folder.to_owned())
+}
+
+#[test]
+fn a_torch_that_is_too_old_or_not_whole_is_named_with_its_version_and_what_it_lacks() {
+    let version = |minor: u32| {
+        format!("unsigned long long aoti_torch_abi_version(void) {{ return 2ull << 56 | {minor}ull << 48; }}")
+    };
+    for (source, wanted) in [
+        (version(9), ["torch 2.9 at ", "that is too old"]),
+        (version(14), ["torch 2.14 at ", "undefined symbol: torch_call_dispatcher"]),
+        ("int nothing;".into(), ["a torch of unknown version at ", "undefined symbol: "]),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(torch) = library(folder.path(), &source) else { return println!("skipped: no C compiler") };
+        let said = reason("torch:cpu", "LINGOT_TORCH", &torch);
+        assert!(wanted.iter().all(|words| said.contains(words)), "{said}");
+        let run = write_small_run(folder.path(), "run", SCHEDULE);
+        let output = train(&run).env("LINGOT_TORCH", &torch).stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        assert!(said.contains(wanted[0]) && said.contains("hint: torch 2.10 or newer"), "{said}");
+    }
 }
 
 #[test]

@@ -177,13 +177,7 @@ impl Argument for NoText {
 impl<T: Argument> Argument for Option<T> {
     fn slot(self, torch: &'static Symbols) -> Result<u64, Words> {
         let Some(value) = self else { return Ok(0) };
-        let slot = value.slot(torch)?;
-        let mut place = std::ptr::null_mut();
-        // SAFETY: torch writes a pointer to one slot, which the call gives back.
-        unsafe {
-            torch.check((torch.new_box)(&raw mut place))?;
-            *place = slot;
-        }
+        let place = torch.boxed(value.slot(torch)?)?;
         Ok(place.expose_provenance() as u64)
     }
 }

@@ -7,8 +7,18 @@ use crate::op::Op;
 use crate::precision::Precision;
 use crate::tensor::Tensor;
 
-/// Most logits of a chunk: few enough for a processor's caches, and for the rows of a product.
-const CHUNK_LOGITS: usize = 1 << 20;
+/// Logits that stay in a processor's caches.
+const FEW_LOGITS: usize = 1 << 20;
+
+/// More than these never exist at a time.
+const MOST_LOGITS: usize = 1 << 23;
+
+/// Rows of a chunk: few logits, but as many rows as the model is wide. All of the head's gradient is read and written
+/// once per chunk, and in fewer rows that would take longer than the logits themselves.
+fn rows_of_chunk(vocabulary: usize, width: usize) -> usize {
+    let vocabulary = vocabulary.max(1);
+    width.min(MOST_LOGITS / vocabulary).max(FEW_LOGITS / vocabulary).max(1)
+}
 
 pub(super) fn run(torch: &Torch, op: Op<'_>) -> Result<(), Words> {
     match op {
@@ -48,7 +58,7 @@ impl<'a> Head<'a> {
     }
 
     fn each_chunk(&self, run: impl Fn(&Chunk<'_>) -> Result<(), Words>) -> Result<(), Words> {
-        let (tokens, most) = (self.x_td.shape()[0], (CHUNK_LOGITS / self.vocabulary.max(1)).max(1));
+        let (tokens, most) = (self.x_td.shape()[0], rows_of_chunk(self.vocabulary, self.x_td.shape()[1]));
         for first in (0..tokens).step_by(most) {
             run(&Chunk::of(self, first, most.min(tokens - first))?)?;
         }

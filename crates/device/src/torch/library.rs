@@ -32,12 +32,13 @@ pub(super) struct Symbols {
     pub(super) scalar_i64: unsafe extern "C" fn(i64, *mut Handle) -> Code,
     pub(super) again: unsafe extern "C" fn(Handle, *mut Handle) -> Code,
     pub(super) delete: unsafe extern "C" fn(Handle) -> Code,
-    pub(super) new_box: unsafe extern "C" fn(*mut *mut u64) -> Code,
+    new_box: NewBox,
     pub(super) new_list: unsafe extern "C" fn(usize, *mut Handle) -> Code,
     pub(super) push: unsafe extern "C" fn(Handle, u64) -> Code,
     pub(super) parse_device: unsafe extern "C" fn(*const c_char, *mut u32, *mut i32) -> Code,
     count_threads: unsafe extern "C" fn(*mut u32) -> Code,
-    what: unsafe extern "C" fn() -> *const c_char,
+    /// The words of this thread's last error: since 2.13, before which torch wrote them to standard error alone.
+    what: Option<unsafe extern "C" fn() -> *const c_char>,
     set_gradient_mode: unsafe extern "C" fn(bool),
     /// Of the threads that torch computes with, where it computes with OpenMP.
     set_threads: Option<unsafe extern "C" fn(i32)>,
@@ -48,6 +49,15 @@ pub(super) struct Symbols {
     pub(super) path: PathBuf,
 }
 
+/// How a box for what may be absent is made. torch frees it by C++'s `delete`.
+#[derive(Clone, Copy)]
+enum NewBox {
+    /// Since 2.13.
+    Torch(unsafe extern "C" fn(*mut *mut u64) -> Code),
+    /// C++'s own `operator new(size_t)`, from the library that torch links.
+    Cpp(unsafe extern "C" fn(usize) -> *mut c_void),
+}
+
 /// torch's numbers of the element types.
 #[derive(Clone, Copy)]
 pub(super) struct Dtypes {
@@ -56,6 +66,17 @@ pub(super) struct Dtypes {
     pub(super) bf16: i32,
     pub(super) i64: i32,
     pub(super) i32: i32,
+}
+
+impl Dtypes {
+    /// Of one element.
+    pub(super) fn bytes(self, dtype: i32) -> i64 {
+        match dtype {
+            wide if wide == self.f64 || wide == self.i64 => 8,
+            half if half == self.bf16 => 2,
+            _ => 4,
+        }
+    }
 }
 
 impl Symbols {
@@ -74,11 +95,12 @@ impl Symbols {
 
     fn load(device: &str, path: &Path) -> Result<Symbols> {
         let library = open_library(device, path)?;
-        let failed = |error: libloading::Error| {
-            let hint = "torch 2.13 or newer is needed";
-            unsupported(device, format!("{}: {}", path.display(), whole(&error)), hint)
-        };
-        // SAFETY: each function has the type that torch's C headers give it, unchanged since 2.13 or before.
+        let version = version_of(&library);
+        let failed = |error: libloading::Error| lacking(device, path, version, &whole(&error));
+        if version.is_some_and(|version| version < OLDEST) {
+            return Err(lacking(device, path, version, "that is too old"));
+        }
+        // SAFETY: each function has the type that torch's C headers give it, unchanged since 2.10.
         unsafe {
             macro_rules! symbol {
                 ($name:literal) => {
@@ -91,7 +113,6 @@ impl Symbols {
                     number()
                 }};
             }
-            let version: unsafe extern "C" fn() -> u64 = symbol!(b"aoti_torch_abi_version");
             let symbols = Symbols {
                 call: symbol!(b"torch_call_dispatcher"),
                 empty: symbol!(b"aoti_torch_empty_strided"),
@@ -106,12 +127,15 @@ impl Symbols {
                 scalar_i64: symbol!(b"aoti_torch_scalar_to_tensor_int64"),
                 again: symbol!(b"aoti_torch_new_tensor_handle"),
                 delete: symbol!(b"aoti_torch_delete_tensor_object"),
-                new_box: symbol!(b"torch_new_stable_ivalue"),
+                new_box: match library.get(b"torch_new_stable_ivalue") {
+                    Ok(symbol) => NewBox::Torch(*symbol),
+                    Err(_) => NewBox::Cpp(symbol!(b"_Znwm")),
+                },
                 new_list: symbol!(b"torch_new_list_reserve_size"),
                 push: symbol!(b"torch_list_push_back"),
                 parse_device: symbol!(b"torch_parse_device_string"),
                 count_threads: symbol!(b"torch_get_num_threads"),
-                what: symbol!(b"torch_exception_get_what_without_backtrace"),
+                what: library.get(b"torch_exception_get_what_without_backtrace").ok().map(|symbol| *symbol),
                 set_gradient_mode: symbol!(b"aoti_torch_grad_mode_set_enabled"),
                 set_threads: library.get(b"omp_set_num_threads").ok().map(|symbol| *symbol),
                 dtypes: Dtypes {
@@ -122,7 +146,7 @@ impl Symbols {
                     i32: number!(b"aoti_torch_dtype_int32"),
                 },
                 cpu: number!(b"aoti_torch_device_type_cpu"),
-                version: version(),
+                version: version.unwrap_or(OLDEST),
                 path: path.into(),
             };
             std::mem::forget(library);
@@ -155,7 +179,24 @@ impl Symbols {
 
     /// `2.15`.
     pub(super) fn version(&self) -> String {
-        format!("{}.{}", self.version >> 56, self.version >> 48 & 255)
+        shown(self.version)
+    }
+
+    /// A box for a slot, which the call that it is passed to gives back.
+    pub(super) fn boxed(&self, slot: u64) -> std::result::Result<*mut u64, String> {
+        let mut place = std::ptr::null_mut();
+        // SAFETY: either function hands out room for one slot, or fails; null is neither's answer but is refused here.
+        unsafe {
+            match self.new_box {
+                NewBox::Torch(new) => self.check(new(&raw mut place))?,
+                NewBox::Cpp(new) => place = new(size_of::<u64>()).cast(),
+            }
+            if place.is_null() {
+                return Err("no memory for an argument".into());
+            }
+            *place = slot;
+        }
+        Ok(place)
     }
 
     /// Sets what torch keeps per thread: no gradients are recorded, and so many threads compute (0: torch's choice).
@@ -194,17 +235,68 @@ impl Symbols {
         Ok((kind as i32, index))
     }
 
+    /// Whether torch tells what went wrong.
+    pub(super) fn has_words(&self) -> bool {
+        self.what.is_some()
+    }
+
     /// torch's words for what went wrong, where something did.
     pub(super) fn check(&self, code: Code) -> std::result::Result<(), String> {
         if code == 0 {
             return Ok(());
         }
+        let Some(what) = self.what else {
+            return Err(format!("refused; torch {} writes why to standard error only", self.version()));
+        };
         // SAFETY: the text lives until this thread's next error.
-        let text = unsafe { CStr::from_ptr((self.what)()) }.to_string_lossy();
+        let text = unsafe { CStr::from_ptr(what()) }.to_string_lossy();
         let line = text.lines().next().unwrap_or_default();
         // What follows is advice for those who build torch, and a list of all it was built for.
         Err(line.split(" This could be because").next().unwrap_or_default().to_owned())
     }
+}
+
+/// Tells glibc to keep the memory that torch gives back: large temporaries would be asked of the system, and cleared by
+/// it, at every operator. Where the allocator is another, nothing happens.
+pub(super) fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        unsafe extern "C" {
+            fn mallopt(parameter: i32, value: i32) -> i32;
+        }
+        /// Freed memory above this is given back to the system.
+        const TRIM_THRESHOLD: i32 = -1;
+        /// What is larger is asked of the system.
+        const MMAP_THRESHOLD: i32 = -3;
+        // SAFETY: both only set numbers of the allocator's.
+        unsafe {
+            mallopt(MMAP_THRESHOLD, 1 << 30);
+            mallopt(TRIM_THRESHOLD, i32::MAX);
+        }
+    }
+}
+
+/// 2.10: the first with lists and device names among its C functions, as `Symbols::version` has it.
+const OLDEST: u64 = 2 << 56 | 10 << 48;
+
+/// What torch says of itself, where it says something: since 2.5.
+fn version_of(library: &Library) -> Option<u64> {
+    // SAFETY: the function's type is that of torch's C header.
+    unsafe {
+        let version = library.get::<unsafe extern "C" fn() -> u64>(b"aoti_torch_abi_version").ok()?;
+        Some(version())
+    }
+}
+
+fn shown(version: u64) -> String {
+    format!("{}.{}", version >> 56, version >> 48 & 255)
+}
+
+/// A torch that cannot serve, by its version where it tells, and why.
+fn lacking(device: &str, path: &Path, version: Option<u64>, why: &str) -> Error {
+    let torch = version.map_or("a torch of unknown version".into(), |v| format!("torch {}", shown(v)));
+    let hint = "torch 2.10 or newer is needed; `LINGOT_TORCH` names the folder of another";
+    unsupported(device, format!("{torch} at {}: {why}", path.display()), hint)
 }
 
 /// Opens a shared library for good, its functions visible to those opened after it.

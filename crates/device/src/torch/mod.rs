@@ -68,6 +68,8 @@ pub struct Torch {
     /// Whether f64 exists there.
     has_f64: bool,
     routes: Routes,
+    /// One number there: a device that does not read it out any more is lost.
+    pulse: Value,
     state: Mutex<State>,
 }
 
@@ -100,6 +102,9 @@ impl Torch {
         torch.open_beside(name, known)?;
         let place = if place.0 == torch.cpu { (place.0, -1) } else { (place.0, place.1.max(0)) };
         let on_cpu = place.0 == torch.cpu;
+        if on_cpu {
+            library::keep_freed_memory();
+        }
         let emulated = if on_cpu && options.precision == Precision::Bf16 { ", bf16 emulated" } else { "" };
         let threads = if on_cpu { torch.threads() } else { 0 };
         let count = if on_cpu { format!(", {threads} threads") } else { String::new() };
@@ -110,12 +115,15 @@ impl Torch {
             threads,
         };
         let (routes, state) = (Routes::default(), Mutex::default());
-        let mut opened = Torch { info, torch, place, options, has_f64: false, routes, state };
         // The first tensor there wakes the device, or tells why it cannot.
-        let wake = |dtype: i32| Value::empty(torch, &[1], dtype, place)?.fill(1.0);
-        wake(torch.dtypes.f32).map_err(|words| {
+        let wake = |dtype: i32| {
+            let one = Value::empty(torch, &[1], dtype, place)?;
+            one.fill(1.0).map(|()| one)
+        };
+        let pulse = wake(torch.dtypes.f32).map_err(|words| {
             unsupported(name, format!("torch {}: {words}", torch.version()), "the words are torch's")
         })?;
+        let mut opened = Torch { info, torch, place, options, has_f64: false, routes, pulse, state };
         opened.has_f64 = !options.composed_only && wake(torch.dtypes.f64).is_ok();
         if !options.composed_only {
             opened.routes = Routes::of(&opened);
@@ -163,6 +171,10 @@ impl Torch {
     /// Puts torch's words into an error that names the op.
     fn failed(&self, what: &str, words: &str) -> Error {
         let device = &self.info.name;
+        if self.first(&self.pulse).is_err() {
+            let reason = format!("{what}: {words}; the device answers no more");
+            return Error::Lost { device: device.clone(), reason };
+        }
         if let Some(needs_bytes) = bytes_refused(words) {
             let has_bytes = self.info.memory_bytes.saturating_sub(self.state().memory.now_bytes);
             return Error::OutOfMemory { device: device.clone(), needs_bytes, has_bytes };
@@ -378,13 +390,13 @@ impl Backend for Torch {
     fn allocate(&self, bytes: usize) -> Result<Slot> {
         self.prepare_thread();
         let value = self.empty(&[bytes.div_ceil(4) as i64], self.torch.dtypes.f32).map_err(|words| {
-            let has_bytes = self.info.memory_bytes.saturating_sub(self.state().memory.now_bytes);
-            let refused = bytes_refused(&words).is_some() || words.contains("memory");
-            if refused {
-                let device = self.info.name.clone();
-                return Error::OutOfMemory { device, needs_bytes: bytes as u64, has_bytes };
+            let failed = self.failed("a new tensor", &words);
+            let is_full = matches!(failed, Error::OutOfMemory { .. }) || words.contains("memory");
+            if matches!(failed, Error::Lost { .. }) || !is_full {
+                return failed;
             }
-            self.failed("a new tensor", &words)
+            let has_bytes = self.info.memory_bytes.saturating_sub(self.state().memory.now_bytes);
+            Error::OutOfMemory { device: self.info.name.clone(), needs_bytes: bytes as u64, has_bytes }
         })?;
         let memory = &mut self.state().memory;
         memory.now_bytes += bytes as u64;

@@ -4,6 +4,9 @@ use super::Torch;
 use super::value::{Value, Words};
 use crate::tensor::Tensor;
 
+/// Numbers that a processor computes at a time, so that what lies between two operators stays in its caches.
+const PIECE: usize = 1 << 18;
+
 pub(super) fn swiglu(
     torch: &Torch,
     gate_up: &Tensor,
@@ -11,14 +14,14 @@ pub(super) fn swiglu(
     out_rf: &Tensor,
 ) -> Result<(), Words> {
     let aten = torch.aten();
-    let [gate, up] = halves(torch, gate_up)?;
-    let out = torch.floats(out_rf)?;
-    let opened = aten.silu(&gate)?;
-    if let Some(weights) = weights_r {
-        let weights = torch.reshaped(weights, &[weights.len() as i64, 1])?;
-        aten.mul_(&opened, &weights)?;
+    for rows in pieces(torch, gate_up) {
+        let [gate, up] = halves(torch, gate_up, rows)?;
+        let opened = aten.silu(&gate)?;
+        if let Some(weights) = weights_r {
+            aten.mul_(&opened, &part(torch, weights, rows)?)?;
+        }
+        aten.mul_out(&opened, &up, &part(torch, out_rf, rows)?)?;
     }
-    aten.mul_out(&opened, &up, &out)?;
     Ok(())
 }
 
@@ -31,27 +34,45 @@ pub(super) fn grad(
     d_weights_r: Option<&Tensor>,
 ) -> Result<(), Words> {
     let aten = torch.aten();
-    let [gate, up] = halves(torch, gate_up)?;
-    let [d_gate, d_up] = halves(torch, d_gate_up)?;
-    let d_out = torch.floats(d_out_rf)?;
-    let (opened, mut d_opened) = (aten.silu(&gate)?, aten.mul(&d_out, &up)?);
-    if let Some(d_weights) = d_weights_r {
-        let terms = aten.mul(&d_opened, &opened)?;
-        torch.floats(d_weights)?.set(&aten.sum(&terms, Some(&[1]), false, None)?)?;
+    for rows in pieces(torch, gate_up) {
+        let [gate, up] = halves(torch, gate_up, rows)?;
+        let [d_gate, d_up] = halves(torch, d_gate_up, rows)?;
+        let d_out = part(torch, d_out_rf, rows)?;
+        let (opened, mut d_opened) = (aten.silu(&gate)?, aten.mul(&d_out, &up)?);
+        if let Some(d_weights) = d_weights_r {
+            let terms = aten.mul(&d_opened, &opened)?;
+            part(torch, d_weights, rows)?.set(&aten.sum(&terms, Some(&[1]), true, None)?)?;
+        }
+        aten.mul_out(&opened, &d_out, &d_up)?;
+        if let Some(weights) = weights_r {
+            let weights = part(torch, weights, rows)?;
+            aten.mul_(&d_up, &weights)?;
+            d_opened = aten.mul_(&d_opened, &weights)?;
+        }
+        aten.silu_backward_out(&d_opened, &gate, &d_gate)?;
     }
-    aten.mul_out(&opened, &d_out, &d_up)?;
-    if let Some(weights) = weights_r {
-        let weights = torch.reshaped(weights, &[weights.len() as i64, 1])?;
-        aten.mul_(&d_up, &weights)?;
-        d_opened = aten.mul_(&d_opened, &weights)?;
-    }
-    aten.silu_backward_out(&d_opened, &gate, &d_gate)?;
     Ok(())
 }
 
-/// The gates and the ups of each row.
-fn halves(torch: &Torch, gate_up: &Tensor) -> Result<[Value; 2], Words> {
+/// Rows in pieces of a processor's size, else all at once: first row, and how many.
+fn pieces(torch: &Torch, gate_up: &Tensor) -> impl Iterator<Item = [usize; 2]> {
     let (rows, width) = gate_up.rows_and_width();
-    let half = |first| torch.strided(gate_up, &[rows as i64, width as i64 / 2], &[width as i64, 1], first);
+    let most = if torch.on_cpu() { (PIECE / width.max(1)).max(1) } else { rows.max(1) };
+    (0..rows).step_by(most).map(move |first| [first, most.min(rows - first)])
+}
+
+/// Some rows of a tensor of one number or more per row.
+fn part(torch: &Torch, x: &Tensor, [first, rows]: [usize; 2]) -> Result<Value, Words> {
+    let width = if x.shape().len() > 1 { x.rows_and_width().1 } else { 1 };
+    torch.strided(x, &[rows as i64, width as i64], &[width as i64, 1], first * width)
+}
+
+/// The gates and the ups of some rows.
+fn halves(torch: &Torch, gate_up: &Tensor, [first, rows]: [usize; 2]) -> Result<[Value; 2], Words> {
+    let (_, width) = gate_up.rows_and_width();
+    let half = |column: usize| {
+        let (sizes, strides) = ([rows as i64, width as i64 / 2], [width as i64, 1]);
+        torch.strided(gate_up, &sizes, &strides, first * width + column)
+    };
     Ok([half(0)?, half(width / 2)?])
 }

@@ -57,9 +57,15 @@ impl Value {
     ) -> Result<Value, Words> {
         let (strides, rank) = (row_major(sizes), sizes.len() as i64);
         // SAFETY: as many strides as sizes.
-        Value::made(torch, |out| unsafe {
+        let made = Value::made(torch, |out| unsafe {
             (torch.empty)(rank, sizes.as_ptr(), strides.as_ptr(), dtype, kind, index, out)
-        })
+        });
+        if torch.has_words() {
+            return made;
+        }
+        // A torch that does not tell why refuses new tensors for want of room, once a device has given the first.
+        let bytes = sizes.iter().product::<i64>() * torch.dtypes.bytes(dtype);
+        made.map_err(|words| format!("tried to allocate {bytes} bytes: {words}"))
     }
 
     /// Memory of the host's as a flat tensor of f32.

@@ -7,13 +7,16 @@
 //!
 //! Environment, read once: `CHIP_PRODUCTS=reversed` sums products from the other end, `=tf32` rounds their operands to ten
 //! bits of mantissa; `CHIP_FAULT=aten::silu` makes one element of that operator's result wrong by 1 %;
-//! `CHIP_LACKS=aten::sort` refuses an operator; `CHIP_MEMORY_BYTES` is how much memory it has.
+//! `CHIP_LACKS=aten::sort` refuses an operator; `CHIP_MEMORY_BYTES` is how much memory it has. Once a file of the name
+//! `CHIP_LOST_WHEN` exists the chip refuses every call, for good; while one of the name `CHIP_FULL_WHEN` does, it has no
+//! memory left for the results of `aten::silu`.
 
 #include <ATen/ATen.h>
 #include <ATen/EmptyTensor.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <c10/util/Exception.h>
 #include <sys/mman.h>
+#include <unistd.h>
 #include <torch/library.h>
 
 #include <atomic>
@@ -35,6 +38,16 @@ thread_local c10::DeviceIndex current_chip = 0;
 std::string setting(const char* name) {
   const char* value = std::getenv(name);
   return value ? value : "";
+}
+
+bool is_there(const std::string& path) { return !path.empty() && access(path.c_str(), F_OK) == 0; }
+
+/// Throws, once the chip is lost.
+void check_alive() {
+  static const std::string path = setting("CHIP_LOST_WHEN");
+  static std::atomic<bool> lost{false};
+  if (is_there(path)) lost = true;
+  TORCH_CHECK(!lost, "testchip error: the chip has fallen off the bus");
 }
 
 /// Addresses that mean nothing to the host, each a fixed distance from the cell that it names.
@@ -71,6 +84,7 @@ class Memory final : public at::Allocator {
   }
 
   at::DataPtr allocate(size_t needs) override {
+    check_alive();
     const c10::Device chip(CHIP, current_chip);
     if (needs == 0) return {nullptr, nullptr, &release, chip};
     const size_t room = std::max<size_t>(64, std::bit_ceil(needs));
@@ -177,6 +191,7 @@ at::Tensor empty(at::IntArrayRef sizes, std::optional<at::ScalarType> dtype, std
 }
 
 at::Tensor copy_from(const at::Tensor& from, const at::Tensor& to, bool) {
+  check_alive();
   at::Tensor cells = on_chip(to) ? unlocked(to) : to;
   cells.copy_(on_chip(from) ? unlocked(from) : from);
   return to;
@@ -281,6 +296,10 @@ void run_on_cells(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   static const std::string lacks = setting("CHIP_LACKS"), fault = setting("CHIP_FAULT"), way = setting("CHIP_PRODUCTS");
   const std::string& name = op.schema().name();
   TORCH_CHECK_NOT_IMPLEMENTED(name != lacks, "Could not run '", name, "' with arguments from the 'testchip' backend.");
+  check_alive();
+  static const std::string full = setting("CHIP_FULL_WHEN");
+  TORCH_CHECK_WITH(OutOfMemoryError, name != "aten::silu" || !is_there(full),
+                   "testchip out of memory. Tried to allocate 64.0 MiB");
   const at::AutoDispatchBelowADInplaceOrView below;
   const size_t first = stack->size() - op.schema().arguments().size();
   Call call;

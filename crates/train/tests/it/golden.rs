@@ -240,6 +240,21 @@ fn torch_agrees_with_pytorch_in_f32_and_no_tensor_of_its_is_left_behind() {
     assert!(after[0] > kept && after.windows(2).all(|pair| pair[0] == pair[1]), "{kept}, then {after:?}");
 }
 
+#[cfg(unix)]
+#[path = "../../../device/tests/chip/apart.rs"]
+mod apart;
+
+#[cfg(unix)]
+#[test]
+fn the_test_chip_agrees_with_pytorch_in_f32() {
+    apart::run("it::golden::the_test_chip_agrees_with_pytorch_in_f32", &[], || {
+        let device = Device::new(Torch::open("torch:testchip:0", Options::default()).unwrap());
+        for name in CASES {
+            ten_steps(&Case::open(name), &device, Kind::F32, TOLERANCE);
+        }
+    });
+}
+
 #[test]
 fn the_definition_agrees_with_pytorch_in_f64() {
     for name in CASES {
