@@ -136,13 +136,14 @@ fn certify(args: &Args, progress: &Progress) -> Result<bool> {
         certificate.modules = modules::check(&reference, &device, precision, args.seed, None, tell)?;
     }
     let (steps, seed) = (args.steps, args.seed);
-    let plan = CurvePlan { steps, seed, precision, planted: None, moved_at: None, seeds: args.seeds };
-    if has(Level::Curve) {
-        certificate.curve = curve::check(&reference, &device, plan, tell)?;
-    }
-    if has(Level::Move) {
-        let plan = CurvePlan { moved_at: Some(steps / 2), ..plan };
-        certificate.moved = curve::check(&reference, &device, plan, tell)?;
+    let plan = CurvePlan { steps, seed, precision, planted: None, seeds: args.seeds };
+    let starts =
+        [(Level::Curve, 0), (Level::Move, steps / 2)].map(|(level, start)| has(level).then_some(start));
+    let asked: Vec<u64> = starts.iter().flatten().copied().collect();
+    if !asked.is_empty() {
+        let mut found = curve::check(&reference, &device, plan, &asked, tell)?.into_iter();
+        [certificate.curve, certificate.moved] =
+            starts.map(|start| start.and_then(|_| found.next()).unwrap_or_default());
     }
     hand_over(args, certificate, args.out.as_deref())
 }
