@@ -34,7 +34,8 @@ pub(crate) fn svg(curve: &CurveReport) -> String {
         let _ = writeln!(
             text,
             "<line x1=\"40\" x2=\"620\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#c40\" stroke-dasharray=\"4\"/>\
-             <text x=\"620\" y=\"{words:.1}\" text-anchor=\"end\" fill=\"#c40\">{what} {value:.1e}</text>"
+             <text x=\"620\" y=\"{words:.1}\" text-anchor=\"end\" fill=\"#c40\" stroke=\"white\" \
+             stroke-width=\"3\" paint-order=\"stroke\">{what} {value:.1e}</text>"
         );
     }
     for (y, label) in [(24.0, format!("{high:.2}")), (222.0, format!("{low:.2}"))] {

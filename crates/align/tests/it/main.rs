@@ -5,7 +5,7 @@
 mod run;
 
 use lingot_align::certificate::Certificate;
-use lingot_align::faults::Wiring;
+use lingot_align::faults::{Planted, Wiring};
 use lingot_align::trainer::Trainer;
 use lingot_align::{modules, self_test, task};
 use lingot_device::cpu::Cpu;
@@ -31,6 +31,23 @@ fn a_step_on_the_cpu_is_the_definitions_step_in_both_precisions() {
             assert!(report.passed, "{} in {precision:?}: {:?}", report.model, report.fault);
         }
     }
+}
+
+#[test]
+fn a_refusal_names_module_op_element_both_values_and_the_inputs_hash_on_its_page_too() {
+    let cpu = Device::new(Cpu::new(1));
+    let planted = Some(Planted::RopeOffByOne);
+    let modules = modules::check(&cpu, &cpu, Precision::F32, 1, planted, &mut |_, _, _| ()).unwrap();
+    let found = modules.iter().find_map(|report| report.fault.clone()).unwrap();
+    let refused = Certificate { modules, curve: vec![], moved: vec![], ..golden("torch-cpu-f32") }.judge();
+    let fault = refused.fault.clone().unwrap();
+    assert!(!refused.passed && fault.contains("attention: rope, x["), "{fault}");
+    for part in [&found.reference, &found.candidate, &found.inputs_hash] {
+        assert!(!part.is_empty() && fault.contains(part), "{part} in {fault}");
+    }
+    assert_ne!(found.reference, found.candidate);
+    let (_, page) = refused.page().pop().unwrap();
+    assert!(page.contains("**Failed**") && page.contains(&fault), "{page}");
 }
 
 /// The certificate of `name` under `tests/golden/align`.
