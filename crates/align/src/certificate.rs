@@ -101,12 +101,12 @@ impl Certificate {
             let at = curve.parted_at.map_or(String::new(), |step| format!(", from step {step} on"));
             if let Some(held_out) = &curve.held_out {
                 return format!(
-                    "run {}: held-out losses differ by {:e}, bound {:e}, other seeds by {:e}",
+                    "run {}: held-out losses differ by {:.2e} in the mean, bound {:e}, other seeds by {:.2e}",
                     curve.model, held_out.difference, curve.bound, held_out.seed_noise
                 );
             }
             format!(
-                "model {}: losses differ by {:e} in the mean, bound {:e}{at}",
+                "model {}: losses differ by {:.2e} in the mean, bound {:e}{at}",
                 curve.model, curve.mean, curve.bound
             )
         });
@@ -155,6 +155,7 @@ impl Certificate {
         let mut text = String::new();
         if !self.ops.is_empty() {
             let _ = writeln!(text, "{heading} Ops against their definition in f64\n");
+            text += "The worst output of each op, in units of the precision's rounding.\n\n";
             let _ = writeln!(text, "| {:<16} | outputs | error, units | bound | verdict |", "op");
             text += "|------------------|---------|--------------|-------|---------|\n";
             for op in &self.ops {
@@ -172,6 +173,7 @@ impl Certificate {
         }
         if !self.modules.is_empty() {
             let _ = writeln!(text, "{heading} Modules: worst error as a share of its bound\n");
+            text += "Every op of a whole step, each fed with what the reference fed it; 1 would be at the bound.\n\n";
             let _ = writeln!(text, "| model | {:<10} | ops | forward  | backward |", "module");
             text += "|-------|------------|-----|----------|----------|\n";
             for report in &self.modules {
@@ -187,7 +189,8 @@ impl Certificate {
             if let Some((name, error)) = worst.max_by(|a, b| a.1.total_cmp(&b.1)) {
                 let _ = writeln!(
                     text,
-                    "\nWorst gradient of the step: `{name}`, {error:.1e} of its largest element.\n"
+                    "\nThe same step with nothing fed anew, so that errors add up: worst gradient `{name}`, off by {error:.1e} of \
+                     its largest element.\n"
                 );
             }
         }
@@ -202,6 +205,12 @@ impl Certificate {
 
 fn curve_table(text: &mut String, heading: &str, curves: &[CurveReport]) {
     let _ = writeln!(text, "{heading}: relative difference of losses\n");
+    let _ = writeln!(
+        text,
+        "Of each step: its mean size, which the bound is for, its mean with sign, and the largest; beside it the mean \
+         size between each two of {} seeds on the reference.\n",
+        curves.iter().map(|curve| seeds_of(curve.seed_noises.len())).max().unwrap_or(1)
+    );
     *text += "| model | steps | mean     | signed    | max      | bound    | between seeds | verdict |\n";
     *text += "|-------|-------|----------|-----------|----------|----------|---------------|---------|\n";
     for curve in curves {
@@ -229,6 +238,11 @@ fn curve_table(text: &mut String, heading: &str, curves: &[CurveReport]) {
         );
     }
     *text += "\n";
+}
+
+/// How many seeds have so many pairs.
+fn seeds_of(pairs: usize) -> usize {
+    (1..).find(|seeds| seeds * (seeds - 1) / 2 >= pairs).unwrap_or(1)
 }
 
 fn listed(losses: &[f64]) -> String {

@@ -66,24 +66,26 @@ pub struct CurvePlan {
     pub seed: u64,
     pub precision: Precision,
     pub planted: Option<Planted>,
-    /// Trained so far on the reference, then continued on the candidate.
-    pub moved_at: Option<u64>,
     /// Seeds that are trained on the reference, to see how much they differ: 1 for none but its own.
     pub seeds: u64,
 }
 
-/// Trains both models on both devices.
+/// Trains both models on the reference, and on the candidate as often as `starts` has steps: from 0 all the way, from a
+/// later step on with what the reference has come to. Reports by start, then by model.
 pub fn check(
     reference: &Device,
     candidate: &Device,
     plan: CurvePlan,
+    starts: &[u64],
     progress: Progress<'_>,
-) -> Result<Vec<CurveReport>> {
+) -> Result<Vec<Vec<CurveReport>>> {
     let candidate = faulty(candidate, plan.planted);
-    task::models()
-        .iter()
-        .map(|(name, spec)| one(name, spec, [reference, &candidate], plan, progress))
-        .collect()
+    let mut reports = vec![vec![]; starts.len()];
+    for (name, spec) in task::models() {
+        let found = one(name, &spec, [reference, &candidate], plan, starts, progress)?;
+        reports.iter_mut().zip(found).for_each(|(reports, report)| reports.push(report));
+    }
+    Ok(reports)
 }
 
 fn one(
@@ -91,30 +93,37 @@ fn one(
     spec: &lingot_spec::ModelSpec,
     [reference, candidate]: [&Device; 2],
     plan: CurvePlan,
+    starts: &[u64],
     progress: Progress<'_>,
-) -> Result<CurveReport> {
+) -> Result<Vec<CurveReport>> {
     let CurvePlan { steps, seed, .. } = plan;
-    let mut here = Trainer::new(spec, reference, seed, seed, Wiring(None))?;
-    let mut there = Trainer::new(spec, candidate, seed, seed, Wiring(plan.planted))?;
-    let seeds = (1..plan.seeds).map(|other| Trainer::new(spec, reference, seed + other, seed, Wiring(None)));
-    let mut others = seeds.collect::<Result<Vec<_>>>()?;
-    let (mut losses, mut found) = (vec![], vec![]);
+    let on_reference = |other: u64| Trainer::new(spec, reference, seed + other, seed, Wiring(None));
+    let mut here = on_reference(0)?;
+    let mut others = (1..plan.seeds).map(on_reference).collect::<Result<Vec<_>>>()?;
+    let there = |_| Trainer::new(spec, candidate, seed, seed, Wiring(plan.planted));
+    let mut candidates = starts.iter().map(there).collect::<Result<Vec<_>>>()?;
+    let mut losses = vec![];
+    let mut found = vec![vec![]; candidates.len()];
     let mut noise = vec![vec![]; others.len()];
-    let label = if plan.moved_at.is_some() { "move" } else { "curve" };
     for step in 0..steps {
-        progress(&format!("{label} {name}"), step, steps);
-        if plan.moved_at == Some(step) {
-            there.take_over(&here)?;
+        progress(&format!("curve {name}"), step, steps);
+        for ((there, &start), found) in candidates.iter_mut().zip(starts).zip(&mut found) {
+            if start == step && start > 0 {
+                there.take_over(&here)?;
+            }
+            if start <= step {
+                found.push(there.step()?);
+            }
         }
         let loss = here.step()?;
-        let has_moved = plan.moved_at.is_none_or(|at| step >= at);
         losses.push(loss);
-        found.push(if has_moved { there.step()? } else { loss });
+        found.iter_mut().filter(|found| found.len() < losses.len()).for_each(|found| found.push(loss));
         for (other, losses) in others.iter_mut().zip(&mut noise) {
             losses.push(other.step()?);
         }
     }
-    Ok(report(name, &losses, &found, &noise, bound(plan.precision)))
+    let bound = bound(plan.precision);
+    Ok(found.iter().map(|found| report(name, &losses, found, &noise, bound)).collect())
 }
 
 /// Holds one curve against another, and against how far those of other seeds lie apart.

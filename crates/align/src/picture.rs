@@ -26,16 +26,17 @@ pub(crate) fn svg(curve: &CurveReport) -> String {
     text += &line(&curve.reference, loss, "stroke=\"#bbb\" stroke-width=\"4\"");
     text += &line(&curve.candidate, loss, "stroke=\"#06c\" stroke-width=\"1\"");
     text += &line(&differences, share, "stroke=\"#06c\" stroke-width=\"1\"");
-    for (value, what) in [(curve.bound, "bound of the mean"), (curve.seed_noise, "between seeds")] {
-        if value > 0.0 {
-            let y = share(value);
-            let _ = writeln!(
-                text,
-                "<line x1=\"40\" x2=\"620\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#c40\" stroke-dasharray=\"4\"/>\
-                 <text x=\"500\" y=\"{:.1}\" fill=\"#c40\">{what} {value:.1e}</text>",
-                y - 3.0
-            );
-        }
+    let mut lines = [(curve.bound, "bound of the mean"), (curve.seed_noise, "mean between seeds")];
+    lines.sort_by(|a, b| a.0.total_cmp(&b.0));
+    // The lower line's words under it, the upper one's above, so that they never lie on each other.
+    for ((value, what), below) in lines.into_iter().zip([12.0, -4.0]).filter(|((value, _), _)| *value > 0.0) {
+        let (y, words) = (share(value), share(value) + below);
+        let _ = writeln!(
+            text,
+            "<line x1=\"40\" x2=\"620\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#c40\" stroke-dasharray=\"4\"/>\
+             <text x=\"620\" y=\"{words:.1}\" text-anchor=\"end\" fill=\"#c40\" stroke=\"white\" \
+             stroke-width=\"3\" paint-order=\"stroke\">{what} {value:.1e}</text>"
+        );
     }
     for (y, label) in [(24.0, format!("{high:.2}")), (222.0, format!("{low:.2}"))] {
         let _ = writeln!(text, "<text x=\"4\" y=\"{y}\">{label}</text>");
@@ -46,7 +47,7 @@ pub(crate) fn svg(curve: &CurveReport) -> String {
     }
     let _ = writeln!(
         text,
-        "<text x=\"40\" y=\"452\">0</text><text x=\"560\" y=\"452\">{} steps</text>\n\
+        "<text x=\"40\" y=\"452\">0</text><text x=\"620\" y=\"452\" text-anchor=\"end\">{} steps</text>\n\
          <text x=\"250\" y=\"14\">loss of {}: reference (grey), candidate (blue)</text>\n\
          <text x=\"250\" y=\"242\">relative difference</text>\n</svg>",
         curve.steps, curve.model

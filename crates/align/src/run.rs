@@ -42,6 +42,8 @@ pub fn check(plan: &RunPlan, progress: Progress<'_>) -> Result<(Side, Side, Curv
                 plan.out.join(format!("{}-{precision}", device.replace(':', "-"))).display()
             ),
             format!("data.cache={}", same_text.display()),
+            // One device again, where the run had several.
+            "devices=[]".into(),
             format!("device.name={device}"),
             format!("device.precision={precision}"),
             format!("device.threads={}", plan.threads),
@@ -55,6 +57,9 @@ pub fn check(plan: &RunPlan, progress: Progress<'_>) -> Result<(Side, Side, Curv
         let overrides = [format!("folder={}", folder.display()), format!("seed={seed}")];
         others.push(again(&path, &overrides, &format!("seed {seed}"), progress)?.0);
     }
+    for other in others.iter().chain([&candidate.0]) {
+        logged.same_length(other)?;
+    }
     let sides = [(&logged.device, &run.name), (&candidate.1, &plan.device)]
         .map(|(description, device)| Side { device: device.clone(), description: description.clone() });
     let [reference_side, candidate_side] = sides;
@@ -65,6 +70,7 @@ pub fn check(plan: &RunPlan, progress: Progress<'_>) -> Result<(Side, Side, Curv
     ))
 }
 
+/// The verdict is about held-out losses where there are any, and about the losses of the steps where there are none.
 fn judged(name: &str, logged: &Logged, candidate: &Logged, others: &[Logged], bound: f64) -> CurveReport {
     let noise: Vec<_> = others.iter().map(|other| other.losses.clone()).collect();
     let mut found = report(name, &logged.losses, &candidate.losses, &noise, bound);
@@ -83,6 +89,7 @@ fn judged(name: &str, logged: &Logged, candidate: &Logged, others: &[Logged], bo
 
 /// What a log says of a run.
 struct Logged {
+    folder: PathBuf,
     device: String,
     /// Of each step: the cross-entropy of the next token.
     losses: Vec<f64>,
@@ -93,7 +100,9 @@ struct Logged {
 impl Logged {
     fn read(folder: &Path) -> Result<Logged> {
         let events = log::read(folder)?;
-        let mut logged = Logged { device: String::new(), losses: vec![], held_out: vec![] };
+        let folder_of = folder.to_owned();
+        let mut logged =
+            Logged { folder: folder_of, device: String::new(), losses: vec![], held_out: vec![] };
         for event in events {
             match event {
                 Event::Start(start) => logged.device = start.device,
@@ -109,6 +118,24 @@ impl Logged {
             ));
         }
         Ok(logged)
+    }
+
+    /// Fewer losses, of a run that was stopped or steps that were skipped, would be held against the wrong ones.
+    fn same_length(&self, other: &Logged) -> Result<()> {
+        let lengths = |logged: &Logged| (logged.losses.len(), logged.held_out.len());
+        if lengths(self) == lengths(other) {
+            return Ok(());
+        }
+        let ((steps, scores), (other_steps, other_scores)) = (lengths(self), lengths(other));
+        let (folder, other) = (self.folder.display(), other.folder.display());
+        Err(Error::new(
+            format!(
+                "{folder} logs {steps} steps and {scores} evaluations, {other} logs {other_steps} and {other_scores}"
+            ),
+            format!(
+                "finish the run first (lingot train {folder}/run.toml); if it has, read {other}/run.jsonl"
+            ),
+        ))
     }
 }
 
@@ -127,4 +154,36 @@ fn again(path: &Path, overrides: &[String], label: &str, progress: Progress<'_>)
     let summary = step::train(&resolved, &dataset, &device, &mut listen, &interrupted)?;
     debug_assert!(!interrupted.load(Ordering::Relaxed) && !summary.interrupted);
     Ok((Logged::read(Path::new(&resolved.run.folder))?, device.info().description.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn logged(held_out: &[f64]) -> Logged {
+        let (losses, held_out) = (vec![5.0, 4.0], held_out.to_vec());
+        Logged { folder: "out".into(), device: "cpu".into(), losses, held_out }
+    }
+
+    #[test]
+    fn held_out_losses_pass_within_the_bound_or_within_what_other_seeds_do_and_not_otherwise() {
+        let passes = |candidate: f64, others: &[f64]| {
+            let others: Vec<Logged> = others.iter().map(|&loss| logged(&[loss])).collect();
+            judged("run", &logged(&[4.0]), &logged(&[candidate]), &others, 1e-3).passed
+        };
+        assert!(passes(4.003, &[]), "within the bound");
+        assert!(!passes(4.02, &[]), "beyond it, and no seed to say that this is little");
+        assert!(passes(4.02, &[4.04]), "half of what another seed does");
+        assert!(!passes(4.08, &[4.04]), "twice of that");
+        assert!(!passes(3.92, &[4.04]), "a better loss is another loss");
+        assert!(!passes(f64::NAN, &[4.04]), "not a number");
+    }
+
+    #[test]
+    fn without_held_out_losses_those_of_the_steps_are_judged() {
+        let mut candidate = logged(&[]);
+        assert!(judged("run", &logged(&[]), &candidate, &[], 1e-3).passed);
+        candidate.losses[1] = 4.01;
+        assert!(!judged("run", &logged(&[]), &candidate, &[], 1e-3).passed);
+    }
 }

@@ -58,9 +58,9 @@ fn trial(device: &Device, precision: Precision, steps: u64, planted: Option<Plan
     let silent: Progress<'_> = &mut |_, _, _| ();
     let reports = modules::check(device, device, precision, 1, planted, silent)?;
     let fault = reports.into_iter().find_map(|report| report.fault);
-    let plan = CurvePlan { steps, seed: 1, precision, planted, moved_at: None, seeds: 1 };
-    let curves = curve::check(device, device, plan, silent)?;
-    let curve = curves.iter().find(|curve| !curve.passed).map(|curve| curve.mean);
+    let plan = CurvePlan { steps, seed: 1, precision, planted, seeds: 1 };
+    let curves = curve::check(device, device, plan, &[0], silent)?;
+    let curve = curves.iter().flatten().find(|curve| !curve.passed).map(|curve| curve.mean);
     let found =
         failed.map(|verdict| verdict.op).into_iter().chain(fault.as_ref().map(|fault| fault.op.as_str()));
     let caught = match planted {

@@ -1,0 +1,117 @@
+//! A run trained again: itself agrees to the bit, and a log that tells of another model is found out.
+
+use lingot_align::run::{RunPlan, check};
+use lingot_device::Device;
+use lingot_device::Precision;
+use lingot_device::cpu::Cpu;
+use lingot_train::{config, step, worker};
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+/// Trains a tiny run of 12 steps, and three evaluations, in `folder`.
+fn train(folder: &Path) {
+    let text = folder.join("text.rs");
+    fs::write(&text, include_str!("../../src/trace.rs")).unwrap();
+    let run = format!(
+        r#"
+folder = "{}"
+[model]
+preset = "toy"
+vocabulary = 300
+width = 32
+layers = 2
+dense_width = 48
+experts = 4
+expert_width = 16
+head_width = 16
+rotary_width = 8
+heads = 2
+kv_heads = 1
+[data]
+corpora = [{{ path = "{}" }}]
+sequence = 32
+[batch]
+sequences = 8
+micro = 4
+[optimizer]
+rate = 0.01
+[stop]
+steps = 12
+[evaluation]
+every = 4
+sequences = 8
+[device]
+threads = 1
+"#,
+        folder.display(),
+        text.display()
+    );
+    let resolved = config::parse(&run, Path::new("tiny.toml"), &[]).unwrap();
+    let dataset = worker::prepare_data(&resolved.run, &|_| ()).unwrap();
+    let device = Device::new(Cpu::new(1));
+    step::train(&resolved, &dataset, &device, &mut |_| (), &AtomicBool::new(false)).unwrap();
+}
+
+fn again(folder: &Path, precision: Precision, seeds: u64) -> RunPlan {
+    let out = folder.join("align");
+    RunPlan { folder: folder.into(), out, device: "cpu".into(), precision, threads: 1, seeds }
+}
+
+/// The log with every number after `key` in lines of `event` changed by `change`.
+fn edit(folder: &Path, event: &str, key: &str, change: impl Fn(f64) -> f64) {
+    let path = folder.join("run.jsonl");
+    let edited = fs::read_to_string(&path).unwrap().lines().fold(String::new(), |text, line| {
+        let mut value: serde_json::Value = serde_json::from_str(line).unwrap();
+        if value["event"] == event {
+            value[key] = change(value[key].as_f64().unwrap()).into();
+        }
+        format!("{text}{value}\n")
+    });
+    fs::write(&path, edited).unwrap();
+}
+
+#[test]
+fn a_run_on_its_own_device_is_the_same_to_the_bit_and_in_bf16_as_near_as_other_seeds() {
+    let folder = tempfile::tempdir().unwrap();
+    train(folder.path());
+    let (reference, candidate, same) =
+        check(&again(folder.path(), Precision::F32, 1), &mut |_, _, _| ()).unwrap();
+    assert_eq!((reference.device.as_str(), candidate.device.as_str()), ("tiny", "cpu"));
+    assert_eq!((same.steps, same.mean, same.passed), (12, 0.0, true));
+    let held_out = same.held_out.unwrap();
+    assert_eq!((held_out.reference.len(), held_out.difference), (3, 0.0));
+
+    let (_, _, rounded) = check(&again(folder.path(), Precision::Bf16, 3), &mut |_, _, _| ()).unwrap();
+    let held_out = rounded.held_out.unwrap();
+    assert!(rounded.mean > 0.0 && held_out.difference > 0.0);
+    assert_eq!((held_out.seeds.len(), rounded.seed_noises.len()), (2, 3));
+    assert_eq!(
+        rounded.passed,
+        held_out.difference <= rounded.bound || held_out.difference <= held_out.seed_noise
+    );
+    assert!(held_out.seed_noise > held_out.difference && rounded.passed);
+}
+
+#[test]
+fn a_log_of_another_quality_does_not_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    train(folder.path());
+    edit(folder.path(), "evaluation", "loss", |loss| loss * 1.01);
+    let (_, _, curve) = check(&again(folder.path(), Precision::F32, 1), &mut |_, _, _| ()).unwrap();
+    assert_eq!((curve.mean, curve.passed), (0.0, false));
+    assert!((curve.held_out.unwrap().difference - 0.01).abs() < 1e-3);
+}
+
+#[test]
+fn a_run_that_was_stopped_is_refused_with_both_lengths() {
+    let folder = tempfile::tempdir().unwrap();
+    train(folder.path());
+    let path = folder.path().join("run.jsonl");
+    let lines = fs::read_to_string(&path).unwrap();
+    let kept: Vec<&str> = lines.lines().filter(|line| !line.contains("\"step\":12")).collect();
+    fs::write(&path, kept.join("\n") + "\n").unwrap();
+    let error = check(&again(folder.path(), Precision::F32, 1), &mut |_, _, _| ()).unwrap_err().to_string();
+    assert!(error.contains("11 steps and 2 evaluations") && error.contains("12 and 3"), "{error}");
+    assert!(error.contains("hint"), "{error}");
+}
