@@ -99,7 +99,7 @@ pub fn measure(args: &OpsArgs) -> Result<()> {
         let sample = ops::measure_ops(setup, args.threads, steps)?;
         between.push(Between { ops: sample.op_count as f64, bytes: sample.bytes, seconds: sample.between_s });
         measured.extend(points(&sample));
-        device = (sample.device, sample.threads);
+        device = (format!("{}, {}", args.device, sample.device), sample.threads);
     }
     let profile = Profile::fit(device.0, device.1, base_bytes, measured, &between);
     std::fs::write(&args.out, profile.to_toml()).map_err(|error| {
@@ -128,10 +128,7 @@ fn points(sample: &OpsSample) -> impl Iterator<Item = Measured> + '_ {
 }
 
 fn summary(profile: &Profile, place: &Path) -> String {
-    let mut text = format!(
-        "{}, {} threads\n\nop                       form  points  error left out\n",
-        profile.device, profile.threads
-    );
+    let mut text = format!("{}\n\nop                       form  points  error left out\n", profile.device);
     text.extend(profile.family.iter().map(|family| {
         format!(
             "{:<24} {:<5} {:>6} {:>13.1} %\n",

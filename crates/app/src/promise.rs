@@ -90,9 +90,13 @@ fn evaluations(run: &RunSpec) -> u64 {
 /// That the profile is of another device, or of other threads.
 fn other_device(run: &RunSpec, profile: &Profile) -> Option<String> {
     let threads = run.device.threads as usize;
-    let is_same = run.device.name == profile.device && (threads == 0 || threads == profile.threads);
-    let has = format!("{} with {} threads", profile.device, profile.threads);
-    (!is_same).then(|| format!("the profile is of {has}, the run is for {} with {threads}", run.device.name))
+    // Its name comes first, then what it is.
+    let device = profile.device.split(", ").next().unwrap_or_default();
+    if run.device.name != device {
+        return Some(format!("the profile is of {device}, the run is for {}", run.device.name));
+    }
+    let is_same = threads == 0 || threads == profile.threads;
+    (!is_same).then(|| format!("the profile is of {} threads, the run has {threads}", profile.threads))
 }
 
 /// What overrides a run's price by that of a chip of the catalogue.

@@ -1,5 +1,7 @@
 //! A plan as a RUN.toml: what a run can already do of it, and in comments what it cannot.
 
+use super::html::time;
+use crate::terminal::amount;
 use lingot_plan::answer::{Plan, Policy};
 use lingot_plan::{ModelChoice, Request};
 use lingot_spec::run::Strategy;
@@ -20,18 +22,18 @@ pub fn text(request: &Request, best: &Plan, policy: Policy) -> String {
     };
     let per_hour = best.cost.amount / (best.seconds / 3600.0) / cards.max(1) as f64;
     format!(
-        "# {fleet}: {amount:.0} {currency}, {hours:.1} h.\n# {layout}.\n#\n\
+        "# {fleet}: {amount} {currency}, {duration}.\n# {layout}.\n#\n\
          # A run does not spread one replica over several cards yet: pipelines and experts above are for reading.\n\
          # Give `devices` the cards of this machine, and name your corpora:\n\
          #     lingot train plan.toml --set data.corpora.0.path=corpus.txt\n\n\
          {model}\n[data]\ncorpora = [{{ path = \"corpus.txt\" }}]\nsequence = {sequence}\n\n\
          [batch]\nsequences = {sequences}\nmicro = {micro}\n\n\
          [stop]\nsteps = {steps:.0}\n\n[device]\nrecompute = \"{recompute}\"\n\n{sync}\n\n\
-         # The fleet's mean card.\n[price]\nper_hour = {per_hour}\ncurrency = \"{currency}\"\n",
+         # The fleet's mean card.\n[price]\nper_hour = {per_hour:.6}\ncurrency = \"{currency}\"\n",
         fleet = best.fleet_words(),
-        amount = best.cost.amount,
+        amount = amount(best.cost.amount),
         currency = best.cost.currency,
-        hours = best.seconds / 3600.0,
+        duration = time(best.seconds),
         layout = best.layout,
         model = model(&request.model),
         sequence = request.sequence,
