@@ -39,6 +39,11 @@ impl Counts {
         }
     }
 
+    /// Whether it can have been counted: sums are finite, nothing fell on an expert less than never.
+    pub fn is_sound(&self) -> bool {
+        self.sums.iter().all(|sum| sum.is_finite()) && self.loads.iter().flatten().all(|&load| load >= 0)
+    }
+
     /// Numbers in all.
     pub fn len(&self) -> usize {
         self.sums.len() + self.loads.iter().map(Vec::len).sum::<usize>()

@@ -275,8 +275,8 @@ impl Member<'_> {
         }
         let begin = Instant::now();
         self.gradients.bundle.flat.read_floats(&mut computed.gradients)?;
-        computed.is_finite = sum::is_finite(&computed.gradients);
         computed.counts = self.gradients.tally.counts()?;
+        computed.is_finite = sum::is_finite(&computed.gradients) && computed.counts.is_sound();
         computed.bytes += 4 * (computed.gradients.len() + computed.counts.len()) as u64;
         computed.exchange += begin.elapsed();
         computed.peak_memory_bytes = self.model.device.memory_in_use().peak_bytes;

@@ -68,11 +68,14 @@ fn emulated_workers_and_devices_of_their_own_learn_the_same() {
     assert!((a / b - 1.0).abs() < 1e-4, "{a} {b}");
 }
 
+/// What a device held after each large write, in their order.
+type Written = Arc<Mutex<Vec<Vec<u8>>>>;
+
 /// A device that remembers what was written into its largest tensors: weights, gradients, moments.
 struct Recorder {
     inner: Device,
     least_bytes: usize,
-    written: Arc<Mutex<Vec<Vec<u8>>>>,
+    written: Written,
 }
 
 impl Backend for Recorder {
@@ -110,10 +113,10 @@ fn after_a_meeting_all_devices_hold_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
     let resolved = apart(folder.path(), &["sync.strategy=edit"]);
     let least_bytes = 4 * resolved.run.model.parameters() as usize;
-    let all: Arc<Mutex<BTreeMap<String, Arc<Mutex<Vec<Vec<u8>>>>>>> = Arc::default();
+    let all: Arc<Mutex<BTreeMap<String, Written>>> = Arc::default();
     let held = all.clone();
     let open: Opener = Arc::new(move |name| {
-        let written: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+        let written = Written::default();
         held.lock().unwrap().insert(name.into(), written.clone());
         Ok(Device::new(Recorder { inner: Device::new(Cpu::new(1)), least_bytes, written }))
     });
