@@ -158,6 +158,9 @@ fn announce(resolved: &Resolved, device: &Device, is_verbose: bool, terminal: &T
     for (name, value) in lines {
         eprintln!("{} {value}", terminal.bold(&format!("{name:<9}")));
     }
+    for note in &run.notes {
+        eprintln!("{} {note}", terminal.bold(&format!("{:<9}", "note")));
+    }
     if is_verbose {
         eprintln!("\n{}", terminal.dim(resolved.toml.trim_end()));
     }

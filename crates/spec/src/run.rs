@@ -17,6 +17,9 @@ pub struct RunSpec {
     /// Several devices that train together; none: `device.name` alone. `docs/fleet.md` says what an entry may be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<String>,
+    /// What whoever wrote the run wants said when it begins, such as what of a plan it does not do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     pub model: ModelSpec,
     pub data: DataSpec,
     pub batch: BatchSpec,

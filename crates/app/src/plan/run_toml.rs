@@ -23,10 +23,9 @@ pub fn text(request: &Request, best: &Plan, policy: Policy) -> String {
     let per_hour = best.cost.amount / (best.seconds / 3600.0) / cards.max(1) as f64;
     format!(
         "# {fleet}: {amount} {currency}, {duration}.\n# {layout}.\n#\n\
-         # A run does not spread one replica over several cards yet: pipelines and experts above are for reading.\n\
          # Give `devices` the cards of this machine, and name your corpora:\n\
          #     lingot train plan.toml --set data.corpora.0.path=corpus.txt\n\n\
-         {model}\n[data]\ncorpora = [{{ path = \"corpus.txt\" }}]\nsequence = {sequence}\n\n\
+         notes = {notes:?}\n\n{model}\n[data]\ncorpora = [{{ path = \"corpus.txt\" }}]\nsequence = {sequence}\n\n\
          [batch]\nsequences = {sequences}\nmicro = {micro}\n\n\
          [stop]\nsteps = {steps:.0}\n\n[device]\nrecompute = \"{recompute}\"\n\n{sync}\n\n\
          # The fleet's mean card.\n[price]\nper_hour = {per_hour:.6}\ncurrency = \"{currency}\"\n",
@@ -34,6 +33,7 @@ pub fn text(request: &Request, best: &Plan, policy: Policy) -> String {
         amount = amount(best.cost.amount),
         currency = best.cost.currency,
         duration = time(best.seconds),
+        notes = notes(best, policy),
         layout = best.layout,
         model = model(&request.model),
         sequence = request.sequence,
@@ -42,6 +42,21 @@ pub fn text(request: &Request, best: &Plan, policy: Policy) -> String {
         steps = steps.max(1.0).ceil(),
         recompute = policy.recompute.name(),
     )
+}
+
+/// What a run of this plan does not do, on whatever machine; `lingot train` says so when it begins.
+fn notes(best: &Plan, policy: Policy) -> Vec<String> {
+    let mut notes = vec![format!(
+        "planned for {}; this run trains on the devices it is given, the whole model on each: it does not spread a replica over \
+         several cards or machines",
+        best.fleet_words()
+    )];
+    if policy.strategy != Strategy::EveryStep {
+        notes.push(
+            "planned with workers that meet now and then; in step unless [sync] is taken in".to_owned(),
+        );
+    }
+    notes
 }
 
 fn model(choice: &ModelChoice) -> String {

@@ -195,7 +195,10 @@ fn a_request_is_answered_in_words_in_json_and_as_a_run_that_trains() {
     assert!(shown.contains("the price of independence") && shown.contains("USD"), "{shown}");
     let page = std::fs::read_to_string(place.path("planned/report.html")).unwrap();
     assert!(page.contains("<svg"));
-    let ended = place.json(&["train", "planned/plan.toml", "--set", "data.corpora.0.path=text.txt"]);
+    let train = ["train", "planned/plan.toml", "--set", "data.corpora.0.path=text.txt"];
+    let said = place.run(&train).err;
+    assert!(said.contains("note") && said.contains("does not spread a replica over several"), "{said}");
+    let ended = place.json(&train);
     assert_eq!(ended["step"], 24, "3072 tokens in steps of 4 x 32");
     assert!(ended["money"].as_f64().unwrap() > 0.0, "priced as planned");
 }
