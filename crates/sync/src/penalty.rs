@@ -13,6 +13,13 @@ fn window_length(spec: &PenaltySpec) -> usize {
     spec.warmup_meetings.max(2) as usize
 }
 
+/// Sound workers' norms differ by about so much of their median, so that less is no measure of what is usual.
+const LEAST_DEVIATION: f64 = 0.02;
+
+/// Deviations above the mean that are learnt in full. Of a norm further up only this much is learnt: otherwise every
+/// meeting at which a bad worker slips through would raise its limit, until it is never an outlier again.
+const LEARNT_ABOVE: f64 = 1.0;
+
 /// The moving statistics of one worker's norms of one group. In f32, which is what a checkpoint holds: a resumed run
 /// must see the same numbers.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -55,10 +62,12 @@ impl Detector {
     /// Judges a norm, then learns from it unless it is an anomaly.
     ///
     /// ```text
-    /// z = (x - mean) / deviation;  outlier if z > threshold * max(1, deviation of the z in the window)
+    /// z = (x - mean) / max(deviation, 0.02 mean);  outlier if z > threshold * max(1, deviation of the z in the window)
     /// d = x - mean;  mean += a d;  variance = (1 - a) (variance + a d (x - mean))
     /// ```
     ///
+    /// The least deviation is our own, and so is that once norms are judged at most one deviation above the mean is
+    /// learnt: a moving deviation of few norms is often far too small, and then sound workers are outliers.
     /// This is the released recursion. As its DDP code, and unlike its FSDP code, an outlier is not learnt from, so that a worker that stays bad stays out.
     /// Unlike both, the statistics start from the first norm and not from 0: from 0, and with a = 0.02, the mean would
     /// be 18 % of a constant norm after ten meetings.
@@ -68,14 +77,17 @@ impl Detector {
         }
         let (mean, deviation) = (f64::from(self.mean), f64::from(self.variance).sqrt());
         let judged = self.meetings >= spec.warmup_meetings.max(1);
-        // Deviations below a hundredth of the mean are rounding, not news.
-        let unit = deviation.max(0.01 * mean).max(f64::MIN_POSITIVE);
+        let unit = deviation.max(LEAST_DEVIATION * mean).max(f64::MIN_POSITIVE);
         let z = if judged { (norm - mean) / unit } else { 0.0 };
         let limit = spec.threshold * spread(&self.window).max(1.0);
         if judged && z > limit {
             return Verdict::Outlier { norm, z, limit };
         }
-        self.learn(norm, z, spec);
+        if z > LEARNT_ABOVE {
+            self.learn(mean + LEARNT_ABOVE * unit, LEARNT_ABOVE, spec);
+        } else {
+            self.learn(norm, z, spec);
+        }
         Verdict::Normal { z }
     }
 
