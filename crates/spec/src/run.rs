@@ -268,7 +268,7 @@ pub struct PenaltySpec {
     pub enabled: bool,
     /// Changes count by softmax(-norm / temperature).
     pub temperature: f64,
-    /// A norm so many deviations above its moving mean is an anomaly.
+    /// A norm so many deviations, each at least 2 % of the mean, above its moving mean is an anomaly.
     pub threshold: f64,
     /// Share of the newest norm in the moving mean and deviation.
     pub newest: f64,

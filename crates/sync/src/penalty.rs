@@ -13,6 +13,13 @@ fn window_length(spec: &PenaltySpec) -> usize {
     spec.warmup_meetings.max(2) as usize
 }
 
+/// Sound workers' norms differ by about so much of their median, so that less is no measure of what is usual.
+const LEAST_DEVIATION: f64 = 0.02;
+
+/// Deviations above the mean that are learnt in full. Of a norm further up only this much is learnt: otherwise every
+/// meeting at which a bad worker slips through would raise its limit, until it is never an outlier again.
+const LEARNT_ABOVE: f64 = 1.0;
+
 /// The moving statistics of one worker's norms of one group. In f32, which is what a checkpoint holds: a resumed run
 /// must see the same numbers.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -55,10 +62,12 @@ impl Detector {
     /// Judges a norm, then learns from it unless it is an anomaly.
     ///
     /// ```text
-    /// z = (x - mean) / deviation;  outlier if z > threshold * max(1, deviation of the z in the window)
+    /// z = (x - mean) / max(deviation, 0.02 mean);  outlier if z > threshold * max(1, deviation of the z in the window)
     /// d = x - mean;  mean += a d;  variance = (1 - a) (variance + a d (x - mean))
     /// ```
     ///
+    /// The least deviation is our own, and so is that once norms are judged at most one deviation above the mean is
+    /// learnt: a moving deviation of few norms is often far too small, and then sound workers are outliers.
     /// This is the released recursion. As its DDP code, and unlike its FSDP code, an outlier is not learnt from, so that a worker that stays bad stays out.
     /// Unlike both, the statistics start from the first norm and not from 0: from 0, and with a = 0.02, the mean would
     /// be 18 % of a constant norm after ten meetings.
@@ -68,14 +77,17 @@ impl Detector {
         }
         let (mean, deviation) = (f64::from(self.mean), f64::from(self.variance).sqrt());
         let judged = self.meetings >= spec.warmup_meetings.max(1);
-        // Deviations below a hundredth of the mean are rounding, not news.
-        let unit = deviation.max(0.01 * mean).max(f64::MIN_POSITIVE);
+        let unit = deviation.max(LEAST_DEVIATION * mean).max(f64::MIN_POSITIVE);
         let z = if judged { (norm - mean) / unit } else { 0.0 };
         let limit = spec.threshold * spread(&self.window).max(1.0);
         if judged && z > limit {
             return Verdict::Outlier { norm, z, limit };
         }
-        self.learn(norm, z, spec);
+        if z > LEARNT_ABOVE {
+            self.learn(mean + LEARNT_ABOVE * unit, LEARNT_ABOVE, spec);
+        } else {
+            self.learn(norm, z, spec);
+        }
         Verdict::Normal { z }
     }
 
@@ -129,36 +141,47 @@ pub fn weigh(norms: &[f64], detectors: &mut [Detector], spec: &PenaltySpec) -> W
     let usual = median(norms).max(f64::MIN_POSITIVE);
     let verdicts: Vec<Verdict> =
         norms.iter().zip(detectors).map(|(&norm, detector)| detector.judge(norm / usual, spec)).collect();
-    let normal = |verdict: &Verdict| matches!(verdict, Verdict::Normal { .. });
-    let kept = || norms.iter().zip(&verdicts).filter(|(_, verdict)| normal(verdict)).map(|(&norm, _)| norm);
-    let least = kept().fold(f64::INFINITY, f64::min);
-    let share = |norm: f64| ((least - norm) / spec.temperature).exp();
-    let total: f64 = kept().map(share).sum();
-    let weight = |(&norm, verdict): (&f64, &Verdict)| {
-        if normal(verdict) { (share(norm) / total) as f32 } else { 0.0 }
-    };
-    let weights = norms.iter().zip(&verdicts).map(weight).collect();
-    Weighing { weights, all_anomalous: total == 0.0, verdicts }
+    let counts = |rank: usize| !verdicts[rank].is_anomaly();
+    let weights = softmax(norms, counts, spec.temperature);
+    Weighing { all_anomalous: weights.iter().all(|&weight| weight == 0.0), weights, verdicts }
+}
+
+/// `softmax(-norm / temperature)` over the ranks that count; the others have 0.
+fn softmax(norms: &[f64], counts: impl Fn(usize) -> bool, temperature: f64) -> Vec<f32> {
+    let kept = || norms.iter().enumerate().filter(|(rank, _)| counts(*rank));
+    let least = kept().fold(f64::INFINITY, |least, (_, &norm)| least.min(norm));
+    let share = |norm: f64| ((least - norm) / temperature).exp();
+    let total: f64 = kept().map(|(_, &norm)| share(norm)).sum();
+    let weight = |(rank, &norm): (usize, &f64)| if counts(rank) { (share(norm) / total) as f32 } else { 0.0 };
+    norms.iter().enumerate().map(weight).collect()
 }
 
 /// A worker that is an anomaly in so many groups counts in none: what it read or computed is bad, not one layer.
 const GROUPS_OF_A_BAD_WORKER: usize = 2;
 
-/// Takes workers that are anomalies in several groups out of all of them. One weighing per group, of one meeting.
-pub fn leave_out(weighings: &mut [Weighing]) {
-    let workers = weighings.first().map_or(0, |weighing| weighing.weights.len());
-    let is_bad = |rank: &usize| {
-        let anomalies = weighings.iter().filter(|weighing| weighing.verdicts[*rank].is_anomaly()).count();
-        anomalies >= GROUPS_OF_A_BAD_WORKER
-    };
-    let bad: Vec<usize> = (0..workers).filter(is_bad).collect();
-    for weighing in weighings.iter_mut().filter(|_| !bad.is_empty()) {
-        bad.iter().for_each(|&rank| weighing.weights[rank] = 0.0);
-        let left: f32 = weighing.weights.iter().sum();
-        weighing.all_anomalous = left == 0.0;
-        if left > 0.0 {
-            weighing.weights.iter_mut().for_each(|weight| *weight /= left);
+/// An outlier in one group alone counts all the same below so many medians. Sound workers had heads up to 1.15 times
+/// the median for many meetings on end, and final norms up to 1.13 times by chance, but nothing else above 1.04.
+const FAR_OUT: f64 = 2.0;
+
+/// Looks at all groups of one meeting together: takes workers that are anomalies in several groups out of all of them,
+/// and takes one back that stands out in a single group, and not far. One weighing and all workers' norms per group.
+pub fn leave_out(weighings: &mut [Weighing], norms: &[Vec<f64>], spec: &PenaltySpec) {
+    let workers = norms.first().map_or(0, Vec::len);
+    let needed = GROUPS_OF_A_BAD_WORKER.min(weighings.len());
+    let anomalies =
+        |rank: usize| weighings.iter().filter(|weighing| weighing.verdicts[rank].is_anomaly()).count();
+    let is_bad: Vec<bool> = (0..workers).map(|rank| anomalies(rank) >= needed).collect();
+    for (weighing, norms) in weighings.iter_mut().zip(norms) {
+        for (verdict, _) in weighing.verdicts.iter_mut().zip(&is_bad).filter(|(_, is_bad)| !**is_bad) {
+            if let Verdict::Outlier { norm, z, .. } = *verdict
+                && norm < FAR_OUT
+            {
+                *verdict = Verdict::Normal { z };
+            }
         }
+        let counts = |rank: usize| !is_bad[rank] && !weighing.verdicts[rank].is_anomaly();
+        weighing.weights = softmax(norms, counts, spec.temperature);
+        weighing.all_anomalous = weighing.weights.iter().all(|&weight| weight == 0.0);
     }
 }
 

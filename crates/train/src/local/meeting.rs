@@ -125,14 +125,15 @@ impl Agreed {
             weighings.push(group.weigh(workers, &norms, spec));
             minutes.norms.push((group.name.clone(), norms));
         }
+        if spec.enabled {
+            let norms: Vec<Vec<f64>> = minutes.norms.iter().map(|(_, norms)| norms.clone()).collect();
+            leave_out(&mut weighings, &norms, spec);
+        }
         for (group, weighing) in groups.iter().zip(&weighings) {
             let anomalies = weighing.verdicts.iter().enumerate().filter(|(_, verdict)| verdict.is_anomaly());
             minutes
                 .anomalies
                 .extend(anomalies.map(|(at, verdict)| (group.name.clone(), workers[at], *verdict)));
-        }
-        if spec.enabled {
-            leave_out(&mut weighings);
         }
         weighings
     }
