@@ -247,7 +247,14 @@ mod tests {
         };
         let answer = Aten(torch).call::<Value>(c"aten::no_such_operator", c"out", &[]);
         let words = answer.err().unwrap();
-        let wanted = format!("aten::no_such_operator.out: torch {} has no such operator", torch.version());
+        let version = torch.version();
+        // Before 2.13 torch does not hand out its words.
+        let why = if torch.has_words() {
+            format!("torch {version} has no such operator")
+        } else {
+            format!("refused; torch {version} writes why to standard error only")
+        };
+        let wanted = format!("aten::no_such_operator.out: {why}");
         assert!(words.starts_with(&wanted), "{words}");
     }
 }
