@@ -5,15 +5,15 @@ use lingot_plan::search::{Effort, Least, search};
 use lingot_spec::run::Strategy;
 
 /// A small generator of numbers, so that a failing case can be made again from its seed.
-struct Numbers(u64);
+pub(crate) struct Numbers(pub(crate) u64);
 
 impl Numbers {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit
     }
 
-    fn between(&mut self, low: f64, high: f64) -> f64 {
+    pub(crate) fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.below(1 << 20) as f64 / f64::from(1 << 20)
     }
 
