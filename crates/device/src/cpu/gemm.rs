@@ -5,7 +5,7 @@
 //! the same order, so neither tiles nor threads change a bit of it.
 #![allow(unsafe_code)]
 
-use super::kernel::Kernel;
+use super::kernel::{Kernel, Set};
 use super::micro::{DEPTH, Micros, PITCH, Tile};
 use super::pack::{pack_a, pack_b};
 use super::prefetch::{Ahead, Stretches};
@@ -20,6 +20,8 @@ pub(super) const TILE: usize = 512;
 const SMALL_TILE: usize = 64;
 /// Multiply-adds that take as long as packing one value, about: packing waits for memory.
 const PACKING: usize = 40;
+/// Up to so many rows of A, the matrix unit's tiles of 16 rows are too empty. No tile of a higher product is as low.
+const LOW: usize = 4;
 /// Up to so many rows of A, packing B costs more than it saves.
 const FEW_ROWS: usize = 3;
 
@@ -48,13 +50,13 @@ impl<'a> Matrix<'a> {
     }
 
     /// The part that begins at (row, column).
-    fn from(self, row: usize, column: usize) -> Matrix<'a> {
+    pub(super) fn from(self, row: usize, column: usize) -> Matrix<'a> {
         let first = (row * self.row_pitch + column * self.column_pitch).min(self.values.len());
         Matrix { values: &self.values[first..], ..self }
     }
 
     /// What is read of its first `rows` x `columns`.
-    fn stretches(self, rows: usize, columns: usize) -> Stretches {
+    pub(super) fn stretches(self, rows: usize, columns: usize) -> Stretches {
         let first = self.values.as_ptr();
         if self.column_pitch == 1 {
             Stretches { first, count: rows, pitch: self.row_pitch, len: columns }
@@ -141,10 +143,12 @@ pub(super) fn products<'a>(
 }
 
 /// The most rows and columns of a tile, for a second-level cache of so many bytes.
-pub(super) fn tile_for(second_level_bytes: Option<usize>) -> usize {
+pub(super) fn tile_for(kernel: Kernel, second_level_bytes: Option<usize>) -> [usize; 2] {
     match second_level_bytes {
-        Some(bytes) if bytes >= 2 << 20 => TILE,
-        _ => TILE / 2,
+        #[cfg(target_arch = "x86_64")]
+        _ if kernel.0 == Set::Amx => [super::amx::ROWS, TILE],
+        Some(bytes) if bytes >= 2 << 20 => [TILE; 2],
+        _ => [TILE / 2; 2],
     }
 }
 
@@ -160,18 +164,20 @@ struct Grid {
 impl Grid {
     /// The grid that so many threads end first, one tile each at a time: a tile costs its area and, to pack A and B, its
     /// sides.
-    fn new(Sizes { m, n, .. }: Sizes, tile: usize, threads: usize) -> Grid {
-        let sides = [tile, tile / 2, tile / 4, SMALL_TILE];
+    fn new(Sizes { m, n, .. }: Sizes, [tall, wide]: [usize; 2], threads: usize) -> Grid {
+        let halves = |most| {
+            std::iter::successors(Some(most), |side| Some(side / 2).filter(|&half| half >= SMALL_TILE))
+        };
         let grid = |rows: usize, columns: usize| {
             let (down, across) = (m.div_ceil(rows), n.div_ceil(columns));
             Grid { rows: m.div_ceil(down.max(1)), columns, down, across }
         };
-        let grids = sides.into_iter().flat_map(|rows| sides.map(|columns| grid(rows, columns)));
+        let grids = halves(tall).flat_map(|rows| halves(wide).map(move |columns| grid(rows, columns)));
         let cost = |grid: &Grid| {
             let (rows, columns) = (grid.rows, grid.columns.min(n));
             grid.tiles().div_ceil(threads) * (rows * columns + PACKING * (rows + columns))
         };
-        grids.min_by_key(cost).unwrap_or_else(|| grid(tile, tile))
+        grids.min_by_key(cost).unwrap_or_else(|| grid(tall, wide))
     }
 
     fn tiles(self) -> usize {
@@ -238,6 +244,11 @@ pub(super) unsafe fn block(
         return;
     }
     assert!(m <= TILE && n <= TILE, "a block of {m} x {n}");
+    #[cfg(target_arch = "x86_64")]
+    if kernel.0 == Set::Amx && m > LOW {
+        // SAFETY: a `Kernel` of this set exists only where the unit is usable; the window was checked above.
+        return unsafe { super::amx::block(kernel.1, packed, product, to, next) };
+    }
     let micros = Micros::of(kernel);
     let pieces = k.div_ceil(DEPTH).max(1);
     let depth = k.div_ceil(pieces);

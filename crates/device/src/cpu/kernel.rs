@@ -14,6 +14,8 @@ pub(super) enum Set {
     Portable,
     Avx2,
     Avx512,
+    /// AVX-512, with products on the matrix unit.
+    Amx,
     Neon,
 }
 
@@ -35,6 +37,9 @@ impl Kernel {
                 && std::arch::is_x86_feature_detected!("avx2")
                 && std::arch::is_x86_feature_detected!("fma")
             {
+                if super::amx::is_usable() {
+                    sets.push(Kernel(Set::Amx, Precision::F32));
+                }
                 sets.push(Kernel(Set::Avx512, Precision::F32));
             }
             if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
@@ -52,12 +57,13 @@ impl Kernel {
         Kernel(self.0, precision)
     }
 
-    /// As in a profile: `avx512`, `avx2`, `neon`, `portable`.
+    /// As in a profile: `amx`, `avx512`, `avx2`, `neon`, `portable`.
     pub fn name(self) -> &'static str {
         match self.0 {
             Set::Portable => "portable",
             Set::Avx2 => "avx2",
             Set::Avx512 => "avx512",
+            Set::Amx => "amx",
             Set::Neon => "neon",
         }
     }
@@ -89,7 +95,7 @@ macro_rules! wide {
             match kernel.0 {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: a `Kernel` of this set exists only where the processor has it.
-                $crate::cpu::kernel::Set::Avx512 => unsafe { avx512 $(::<$size>)? ($($arg),*) },
+                $crate::cpu::kernel::Set::Avx512 | $crate::cpu::kernel::Set::Amx => unsafe { avx512 $(::<$size>)? ($($arg),*) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
                 $crate::cpu::kernel::Set::Avx2 => unsafe { avx2 $(::<$size>)? ($($arg),*) },

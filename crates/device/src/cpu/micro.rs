@@ -45,7 +45,7 @@ impl Micros {
     pub(super) fn of(kernel: Kernel) -> &'static Micros {
         match kernel.0 {
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512 => &AVX512,
+            Set::Avx512 | Set::Amx => &AVX512,
             #[cfg(target_arch = "x86_64")]
             Set::Avx2 => &AVX2,
             #[cfg(target_arch = "aarch64")]

@@ -5,6 +5,8 @@
 //! `micro`, then any op.
 
 mod adamw;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod attention;
 mod attention_grad;
 mod balance_bias;
@@ -31,6 +33,8 @@ mod sort_by_expert;
 mod sums;
 mod swiglu;
 mod team;
+#[cfg(target_arch = "x86_64")]
+mod thirds;
 mod vector;
 
 pub use kernel::Kernel;

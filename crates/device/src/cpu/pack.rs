@@ -115,7 +115,7 @@ wide! {
 fn transpose(kernel: Kernel, b: Matrix<'_>, columns: usize, depth: usize, width: usize, panel: &mut [f32]) {
     let (mut whole_columns, mut whole_depth) = (0, 0);
     #[cfg(target_arch = "x86_64")]
-    if matches!(kernel.0, Set::Avx2 | Set::Avx512) {
+    if matches!(kernel.0, Set::Avx2 | Set::Avx512 | Set::Amx) {
         whole_columns = columns - columns % 8;
         whole_depth = depth - depth % 8;
         let from = b.corner(depth, columns);

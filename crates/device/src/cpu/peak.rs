@@ -16,6 +16,10 @@ const REPEATS: usize = 4_000_000;
 
 /// Runs chains of multiply-adds, as many as hide their latency; returns the FLOPs done.
 fn multiply_add(kernel: Kernel) -> f64 {
+    #[cfg(target_arch = "x86_64")]
+    if kernel.0 == Set::Amx {
+        return super::amx::multiply_add(REPEATS / 2);
+    }
     let (values, flops) = match kernel.0 {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a `Kernel` of this set exists only where the processor has it.

@@ -40,8 +40,10 @@ pub(super) fn take<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [
     &mut buffer[..len]
 }
 
-/// The most floats a packed block has: `TILE` rows `PITCH` apart, or as many columns of depth `DEPTH` in whole panels.
-const PACKED_LEN: usize = TILE * PITCH + 64 * DEPTH;
+/// The most floats a packed block has: `TILE` rows `PITCH` apart, as many columns of depth `DEPTH` in whole panels, or
+/// three bf16 for each of so many values.
+pub(super) const PACKED_LEN: usize = TILE * DEPTH * 3 / 2;
+const _: () = assert!(PACKED_LEN >= TILE * PITCH + 64 * DEPTH);
 
 /// A buffer for one packed block, its first element on a cache line.
 pub(super) struct Aligned {

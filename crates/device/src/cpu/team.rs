@@ -21,7 +21,7 @@ const SPINS: usize = 2_000;
 pub(super) struct Team {
     pub(super) kernel: Kernel,
     /// The most rows and columns of a product's tile.
-    pub(super) tile: usize,
+    pub(super) tile: [usize; 2],
     shared: Arc<Shared>,
     helpers: Vec<JoinHandle<()>>,
 }
@@ -37,7 +37,7 @@ impl Team {
                 builder.spawn(move || shared.help()).ok()
             })
             .collect();
-        Team { kernel, tile: tile_for(second_level_cache_bytes()), shared, helpers }
+        Team { kernel, tile: tile_for(kernel, second_level_cache_bytes()), shared, helpers }
     }
 
     /// The caller's included.
