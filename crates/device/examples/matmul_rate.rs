@@ -1,11 +1,11 @@
 //! How fast the CPU's matrix products are, beside the rate at which this processor can multiply and add at all.
 //!
-//! `cargo run --release -p lingot-device --example matmul_rate [-- THREADS [KERNEL [NAME]]]` prints the median of several rounds;
+//! `cargo run --release -p lingot-device --example matmul_rate [-- THREADS [KERNEL [NAME [bf16]]]]` prints the median of several rounds;
 //! the shapes take turns within a round, so that a slow moment of a shared machine hits all alike.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use lingot_device::cpu::{Cpu, Kernel};
-use lingot_device::{Device, Flip, Kind, Result, Tensor, ops};
+use lingot_device::{Device, Flip, Kind, Precision, Result, Tensor, ops};
 use std::time::Instant;
 
 const ROUNDS: usize = 15;
@@ -18,6 +18,8 @@ fn main() -> Result<()> {
         Kernel::all().into_iter().find(|kernel| name.as_deref().is_none_or(|name| kernel.name() == name));
     let kernel = kernel.unwrap();
     let part = arguments.next().unwrap_or_default();
+    let in_bf16 = arguments.next().is_some_and(|precision| precision == "bf16");
+    let kernel = if in_bf16 { kernel.in_precision(Precision::Bf16) } else { kernel };
     for threads in threads.map_or(vec![1, 2], |threads| vec![threads]) {
         report(&Device::new(Cpu::with_kernel(threads, kernel)), threads, &part)?;
     }

@@ -184,8 +184,8 @@ impl Panels {
                             Precision::F32 => six_products(a, b),
                             Precision::Bf16 => one_product(a, b),
                         }
-                        (0..ASKED_OF_B).for_each(|_| next_b.ask());
-                        (0..ASKED_OF_A).for_each(|_| next_a.ask());
+                        (0..ASKED_OF_B).for_each(|_| next_b.ask::<2>());
+                        (0..ASKED_OF_A).for_each(|_| next_a.ask::<2>());
                     }
                     store(sums.as_mut_ptr());
                 }

@@ -57,6 +57,11 @@ impl Kernel {
         Kernel(self.0, precision)
     }
 
+    /// Whether products of bf16 are done in hardware, and not by f32's on rounded operands.
+    pub(super) fn has_bf16(self) -> bool {
+        self.0 == Set::Amx
+    }
+
     /// As in a profile: `amx`, `avx512`, `avx2`, `neon`, `portable`.
     pub fn name(self) -> &'static str {
         match self.0 {

@@ -83,4 +83,34 @@ mod tests {
             }
         }
     }
+
+    /// Root mean square of the errors, in units of the sums' typical size.
+    fn error(kernel: Kernel, sizes: Sizes, a: &[f32], b: &[f32], wanted: &[f64]) -> f64 {
+        let mut out = vec![0.0; sizes.m * sizes.n];
+        matmul(&Team::new(1, kernel), sizes, a, b, &mut out, Flip::NONE, false);
+        let squares: f64 =
+            out.iter().zip(wanted).map(|(&out, wanted)| (f64::from(out) - wanted).powi(2)).sum();
+        (squares / wanted.iter().map(|wanted| wanted * wanted).sum::<f64>()).sqrt()
+    }
+
+    /// f32 by parts (see `thirds`) must not be another precision under f32's name.
+    #[test]
+    fn every_kernel_is_about_as_accurate_as_the_portable_one_large_and_small_numbers_mixed() {
+        let sizes = Sizes { m: 96, n: 80, k: 1500 };
+        let spread = |values: Vec<f32>| {
+            values.into_iter().enumerate().map(|(i, x)| x * 2.0_f32.powi((i * 7 % 41) as i32 - 20)).collect()
+        };
+        for stretch in [|values| values, spread as fn(Vec<f32>) -> Vec<f32>] {
+            let (a, b) = (stretch(numbers(sizes.m * sizes.k, 4)), stretch(numbers(sizes.k * sizes.n, 5)));
+            let wanted = naive(sizes, &a, &b, Flip::NONE);
+            let errors =
+                Kernel::all().into_iter().map(|kernel| (kernel, error(kernel, sizes, &a, &b, &wanted)));
+            let errors: Vec<_> = errors.collect();
+            let portable = errors.last().map_or(0.0, |&(_, error)| error);
+            for (kernel, error) in errors {
+                assert!(error < 2.0 * portable, "{}: {error:.2e} against {portable:.2e}", kernel.name());
+                println!("{}: {error:.2e}", kernel.name());
+            }
+        }
+    }
 }

@@ -88,7 +88,7 @@ macro_rules! micro_kernel {
                         prefetch(c.wrapping_add(asked / 2 * c_pitch + asked % 2 * (V * $lanes - 1)));
                         asked += 1;
                     } else {
-                        ahead.ask();
+                        ahead.ask::<1>();
                     }
                     for p in from..depth.min(from + PACE) {
                         let mut line = [$zero; V];

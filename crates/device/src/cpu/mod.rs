@@ -81,7 +81,8 @@ impl Cpu {
         Cpu::with_kernel(threads, Kernel::best())
     }
 
-    /// With products of operands rounded to `precision`: what a chip with bf16 products computes, at f32's speed.
+    /// With products of operands rounded to `precision`: what a chip with bf16 products computes, at f32's
+    /// speed where this processor has none.
     pub fn with_precision(threads: usize, precision: Precision) -> Cpu {
         Cpu::with_kernel(threads, Kernel::best().in_precision(precision))
     }
@@ -92,10 +93,14 @@ impl Cpu {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
-        let emulated = if kernel.1 == Precision::Bf16 { ", bf16 emulated" } else { "" };
+        let precision = match kernel.1 {
+            Precision::F32 => "",
+            Precision::Bf16 if kernel.has_bf16() => ", bf16",
+            Precision::Bf16 => ", bf16 emulated",
+        };
         let info = DeviceInfo {
             name: "cpu".into(),
-            description: format!("{} threads, {}{emulated}", threads, kernel.name()),
+            description: format!("{} threads, {}{precision}", threads, kernel.name()),
             memory_bytes: memory_bytes(),
             threads,
         };

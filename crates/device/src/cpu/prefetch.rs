@@ -57,14 +57,17 @@ impl Ahead {
         Ahead { now, then, done: 0 }
     }
 
+    /// Asks for so many lines in a row, all of one stretch.
     #[inline(always)]
-    pub(super) fn ask(&mut self) {
+    pub(super) fn ask<const LINES: usize>(&mut self) {
         if self.now.count == 0 {
             self.now = std::mem::take(&mut self.then);
             return;
         }
-        prefetch_second_level(self.now.first.wrapping_add(self.done));
-        self.done += LINE;
+        for line in 0..LINES {
+            prefetch_second_level(self.now.first.wrapping_add(self.done + line * LINE));
+        }
+        self.done += LINES * LINE;
         if self.done >= self.now.len {
             self.done = 0;
             self.now.first = self.now.first.wrapping_add(self.now.pitch);

@@ -12,8 +12,9 @@ use std::arch::x86_64::*;
 pub(super) const SIDE: usize = 16;
 /// Values of k that a tile spans: each of its columns holds p and p + `SIDE`.
 pub(super) const STEP: usize = 2 * SIDE;
-/// Bytes of a tile.
-pub(super) const TILE_BYTES: usize = SIDE * SIDE * 4;
+/// Bytes of a row and of a tile.
+const ROW_BYTES: usize = 4 * SIDE;
+pub(super) const TILE_BYTES: usize = SIDE * ROW_BYTES;
 /// Rows of A or columns of B that are packed together, and tiles side by side.
 pub(super) const PANEL: usize = 2 * SIDE;
 
@@ -86,6 +87,14 @@ impl<'a> Operand<'a> {
     /// The processor has AVX-512 with its BW and DQ parts.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq")]
     pub(super) fn pack(self, precision: Precision, to: &mut [f32]) {
+        match precision {
+            Precision::F32 => self.pack_parts::<3>(precision, to),
+            Precision::Bf16 => self.pack_parts::<1>(precision, to),
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq")]
+    fn pack_parts<const PARTS: usize>(self, precision: Precision, to: &mut [f32]) {
         let panel = panel_bytes(precision, self.depth);
         let panels = self.outer.div_ceil(PANEL);
         assert!(panels * panel <= size_of_val(to), "{panels} panels of {panel} bytes");
@@ -93,10 +102,10 @@ impl<'a> Operand<'a> {
         for first in (0..self.outer).step_by(PANEL) {
             for from in (0..self.depth).step_by(STEP) {
                 for half in 0..2 {
-                    let tile = first / PANEL * panel + from / STEP * parts(precision) * 2 * TILE_BYTES;
+                    let tile = first / PANEL * panel + from / STEP * PARTS * 2 * TILE_BYTES;
                     // SAFETY: the tile lies inside, as just checked.
                     let tile = unsafe { to.add(tile + half * TILE_BYTES) };
-                    self.pack_tile(precision, first + half * SIDE, from, tile);
+                    self.pack_tile::<PARTS>(first + half * SIDE, from, tile);
                 }
             }
         }
@@ -105,7 +114,7 @@ impl<'a> Operand<'a> {
     /// Packs the two squares that begin at value `first` of outer and at `from` and `from + SIDE` of k.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq")]
     #[inline]
-    fn pack_tile(self, precision: Precision, first: usize, from: usize, to: *mut u8) {
+    fn pack_tile<const PARTS: usize>(self, first: usize, from: usize, to: *mut u8) {
         if first >= self.outer {
             return;
         }
@@ -113,7 +122,7 @@ impl<'a> Operand<'a> {
         let (across, pitch) = (self.across(), self.line_pitch());
         if first + SIDE <= self.outer && from + STEP <= self.depth {
             // SAFETY: both squares lie inside the operand, whose corner was checked; `to` is a tile and its parts.
-            return unsafe { pack_squares(precision, [at(from), at(from + SIDE)], pitch, across, to) };
+            return unsafe { pack_squares::<PARTS>([at(from), at(from + SIDE)], pitch, across, to) };
         }
         let mut squares = [[0.0_f32; SIDE * SIDE]; 2];
         let lines_are_outer = self.rows_are_outer != across;
@@ -128,7 +137,7 @@ impl<'a> Operand<'a> {
         }
         let squares = [squares[0].as_ptr(), squares[1].as_ptr()];
         // SAFETY: as above, with squares of this function's own.
-        unsafe { pack_squares(precision, squares, SIDE, across, to) }
+        unsafe { pack_squares::<PARTS>(squares, SIDE, across, to) }
     }
 }
 
@@ -138,41 +147,53 @@ impl<'a> Operand<'a> {
 /// The squares' lines, `pitch` apart, are readable; `to` has room for a tile at each second tile's distance.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq")]
 #[inline]
-unsafe fn pack_squares(
-    precision: Precision,
+unsafe fn pack_squares<const PARTS: usize>(
     squares: [*const f32; 2],
     pitch: usize,
     across: bool,
     to: *mut u8,
 ) {
-    let pack = |row: usize, pair: [__m512; 2]| {
-        // SAFETY: row is below 16.
-        unsafe {
-            let to = to.add(row * SIDE * 4);
-            match precision {
-                Precision::F32 => {
-                    for (part, tile) in split(pair).into_iter().enumerate() {
-                        _mm512_store_si512(to.add(part * 2 * TILE_BYTES).cast(), tile);
-                    }
-                }
-                Precision::Bf16 => _mm512_store_si512(to.cast(), nearest(pair)),
-            }
-        }
-    };
-    // SAFETY: as promised by the caller.
+    // SAFETY: as promised by the caller; rows are below 16.
     unsafe {
         if across {
             for quarter in 0..SIDE / 4 {
-                let [first, second] = squares.map(|square| columns(square.add(4 * quarter), pitch));
+                let first = columns(squares[0].add(4 * quarter), pitch);
+                let second = columns(squares[1].add(4 * quarter), pitch);
                 for column in 0..4 {
-                    pack(4 * quarter + column, [first[column], second[column]]);
+                    pack_row::<PARTS>(
+                        [first[column], second[column]],
+                        to.add((4 * quarter + column) * ROW_BYTES),
+                    );
                 }
             }
         } else {
             for row in 0..SIDE {
-                pack(row, squares.map(|square| _mm512_loadu_ps(square.add(row * pitch))));
+                let pair = [
+                    _mm512_loadu_ps(squares[0].add(row * pitch)),
+                    _mm512_loadu_ps(squares[1].add(row * pitch)),
+                ];
+                pack_row::<PARTS>(pair, to.add(row * ROW_BYTES));
             }
         }
+    }
+}
+
+/// Packs one row of each part's tile.
+///
+/// # Safety
+/// `to` is a row of a tile, with room for more at each second tile's distance.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq")]
+#[inline]
+unsafe fn pack_row<const PARTS: usize>(pair: [__m512; 2], to: *mut u8) {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        if PARTS == 1 {
+            return _mm512_store_si512(to.cast(), nearest(pair));
+        }
+        let [high, middle, low] = split(pair);
+        _mm512_store_si512(to.cast(), high);
+        _mm512_store_si512(to.add(2 * TILE_BYTES).cast(), middle);
+        _mm512_store_si512(to.add(4 * TILE_BYTES).cast(), low);
     }
 }
 
@@ -211,11 +232,15 @@ fn split(pair: [__m512; 2]) -> [__m512i; 3] {
     let round = |x: __m512| _mm512_add_epi32(_mm512_castps_si512(x), half);
     let rest =
         |x: __m512, rounded: __m512i| _mm512_sub_ps(x, _mm512_castsi512_ps(_mm512_and_si512(rounded, upper)));
-    let high = pair.map(round);
+    let high = [round(pair[0]), round(pair[1])];
     let after_high = [rest(pair[0], high[0]), rest(pair[1], high[1])];
-    let middle = after_high.map(round);
+    let middle = [round(after_high[0]), round(after_high[1])];
     let low = [rest(after_high[0], middle[0]), rest(after_high[1], middle[1])];
-    [interleave(high), interleave(middle), interleave(low.map(|x| _mm512_castps_si512(x)))]
+    [
+        interleave(high),
+        interleave(middle),
+        interleave([_mm512_castps_si512(low[0]), _mm512_castps_si512(low[1])]),
+    ]
 }
 
 /// The nearest bf16 of two vectors, ties to even, the second's in the upper halves.
