@@ -17,8 +17,8 @@ use crate::precision::Precision;
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-/// Rows of a tile of C: with 256 values of k, a packed A, A's next and some of C share a second-level cache of 2 MiB.
-pub(super) const ROWS: usize = 256;
+/// Up to so many rows of A, tiles of 16 rows are too empty. No tile of a higher product is as low.
+pub(super) const LOW: usize = 4;
 /// Floats of room for a packed panel of B; the sums follow it.
 const PANEL_LEN: usize = PANEL * DEPTH * 3 / 2;
 const _: () = assert!(PANEL_LEN + TILE * PANEL <= PACKED_LEN && TILE * DEPTH * 3 / 2 <= PACKED_LEN);

@@ -5,7 +5,7 @@
 //! the same order, so neither tiles nor threads change a bit of it.
 #![allow(unsafe_code)]
 
-use super::kernel::{Kernel, Set};
+use super::kernel::Kernel;
 use super::micro::{DEPTH, Micros, PITCH, Tile};
 use super::pack::{pack_a, pack_b};
 use super::prefetch::{Ahead, Stretches};
@@ -16,12 +16,12 @@ use crate::precision::{Precision, to_bf16};
 
 /// Most rows and columns of a tile of C anywhere: packed A and B take half of a second-level cache of 2 MiB.
 pub(super) const TILE: usize = 512;
+/// Most rows on a matrix unit: with 256 values of k, a packed A, A's next and some of C share that cache.
+const UNIT_ROWS: usize = 256;
 /// Fewest, where a product is cut finer to give every thread something.
 const SMALL_TILE: usize = 64;
 /// Multiply-adds that take as long as packing one value, about: packing waits for memory.
 const PACKING: usize = 40;
-/// Up to so many rows of A, the matrix unit's tiles of 16 rows are too empty. No tile of a higher product is as low.
-const LOW: usize = 4;
 /// Up to so many rows of A, packing B costs more than it saves.
 const FEW_ROWS: usize = 3;
 
@@ -145,8 +145,7 @@ pub(super) fn products<'a>(
 /// The most rows and columns of a tile, for a second-level cache of so many bytes.
 pub(super) fn tile_for(kernel: Kernel, second_level_bytes: Option<usize>) -> [usize; 2] {
     match second_level_bytes {
-        #[cfg(target_arch = "x86_64")]
-        _ if kernel.0 == Set::Amx => [super::amx::ROWS, TILE],
+        _ if kernel.has_matrix_unit() => [UNIT_ROWS, TILE],
         Some(bytes) if bytes >= 2 << 20 => [TILE; 2],
         _ => [TILE / 2; 2],
     }
@@ -245,7 +244,7 @@ pub(super) unsafe fn block(
     }
     assert!(m <= TILE && n <= TILE, "a block of {m} x {n}");
     #[cfg(target_arch = "x86_64")]
-    if kernel.0 == Set::Amx && m > LOW {
+    if kernel.has_matrix_unit() && m > super::amx::LOW {
         // SAFETY: a `Kernel` of this set exists only where the unit is usable; the window was checked above.
         return unsafe { super::amx::block(kernel.1, packed, product, to, next) };
     }

@@ -57,8 +57,8 @@ impl Kernel {
         Kernel(self.0, precision)
     }
 
-    /// Whether products of bf16 are done in hardware, and not by f32's on rounded operands.
-    pub(super) fn has_bf16(self) -> bool {
+    /// Whether products run on a matrix unit, which multiplies bf16 itself.
+    pub(super) fn has_matrix_unit(self) -> bool {
         self.0 == Set::Amx
     }
 
