@@ -58,19 +58,22 @@ impl Scratch {
         if let Some(scratch) = &torch.state().scratch {
             return Ok(scratch.clone());
         }
+        let scratch = Arc::new(Scratch::sized(torch, PIECE, !torch.routes.adamw.is_found())?);
+        torch.state().scratch = Some(scratch.clone());
+        Ok(scratch)
+    }
+
+    fn sized(torch: &Torch, elements: usize, is_composed: bool) -> Result<Scratch, Words> {
         let f32 = torch.torch.dtypes.f32;
-        let piece = || torch.empty(&[PIECE as i64], f32);
+        let piece = || torch.empty(&[elements as i64], f32);
         let number = |value| torch.full(&[1], f32, value);
-        let is_composed = !torch.routes.adamw.is_found();
-        let scratch = Arc::new(Scratch {
+        Ok(Scratch {
             gradient: piece()?,
             pieces: is_composed.then(|| Ok::<_, Words>([piece()?, piece()?])).transpose()?,
             factor: number(1.0)?,
             numbers: [number(1e-6)?, number(1.0)?, number(0.0)?],
             step: torch.full(&[], f32, 0.0)?,
-        });
-        torch.state().scratch = Some(scratch.clone());
-        Ok(scratch)
+        })
     }
 
     /// `min(1, clip / (sqrt(squares) + 1e-6))`.
@@ -89,8 +92,7 @@ impl Scratch {
 /// Whether the fused operator makes the steps that the composition makes.
 pub(super) fn try_fused(torch: &Torch) -> Result<(), Words> {
     let mut numbers = Numbers::new(torch);
-    let scratch = Scratch::of(torch)?;
-    torch.state().scratch = None;
+    let scratch = Scratch::sized(torch, 50, true)?;
     let gradient = numbers.random(&[50])?;
     let start = numbers.random(&[50])?;
     let of = |value: f64| torch.full(&[50], torch.torch.dtypes.f32, value);
