@@ -3,7 +3,7 @@
 //! The type of an argument decides how it is passed, and torch does not check: a `Tensor?` that is passed as a `Tensor`
 //! ends the program. So the schemas are written down once, here, and nothing else builds calls. Slots that are not given
 //! are 0, so what may be absent at a schema's end is left out. torch takes the types of several results from the wrong end
-//! (2.10 to 2.15, `torch_call_dispatcher`), so no operator is called that returns numbers among tensors.
+//! (`torch_call_dispatcher`, seen in 2.15), so no operator is called that returns numbers among tensors.
 #![allow(unsafe_code)]
 
 use super::library::{Handle, Symbols};
