@@ -27,15 +27,16 @@ skip() { # skip NAME REASON
     printf '\n== %s: skipped: %s\n' "$1" "$2"
 }
 
-# A virtual environment with the pinned packages of scripts/requirements.txt; made again when they change.
+# A virtual environment with the pinned packages of scripts/requirements*.txt; made again when they change.
 install_python() {
-    local stamp=target/venv/requirements.txt
-    cmp -s scripts/requirements.txt "$stamp" && return 0
+    local stamp=target/venv/requirements.txt pip="target/venv/bin/pip install --quiet --disable-pip-version-check"
+    cat scripts/requirements.txt scripts/requirements-no-deps.txt | cmp -s - "$stamp" && return 0
+    rm -rf target/venv
     python3 -m venv target/venv &&
-        target/venv/bin/pip install --quiet --disable-pip-version-check -r scripts/requirements.txt || return 1
-    target/venv/bin/pip install --quiet --disable-pip-version-check --no-deps megatron-core==0.16.1 ||
-        echo "megatron-core could not be installed; its check will be skipped"
-    cp scripts/requirements.txt "$stamp"
+        $pip -r scripts/requirements.txt && $pip --no-deps -r scripts/requirements-no-deps.txt || return 1
+    # Only for reading our shards with Megatron's own reader.
+    $pip --no-deps megatron-core==0.16.1 || echo "megatron-core could not be installed; its check will be skipped"
+    cat scripts/requirements.txt scripts/requirements-no-deps.txt >"$stamp"
 }
 
 # The oldest torch that can serve, for its libraries alone: without what `import torch` needs.
@@ -60,7 +61,7 @@ if [ "${1:-}" = "--rust" ]; then
 elif ! command -v python3 >/dev/null; then
     skip "torch as a device, and reference checks" "python3 is not installed"
 elif ! install_python; then
-    skip "torch as a device, and reference checks" "the packages of scripts/requirements.txt could not be installed"
+    skip "torch as a device, and reference checks" "the packages of scripts/requirements*.txt could not be installed"
 else
     python=target/venv/bin/python
     part "torch as a device" env LINGOT_TORCH="$(echo "$PWD"/target/venv/lib/python3*/site-packages/torch)" \

@@ -12,7 +12,7 @@ use lingot_spec::presets::preset;
 /// Tokens of a sequence.
 pub const SEQUENCE: usize = 64;
 /// Sequences of a micro-batch, micro-batches of a worker, workers that share a step.
-pub const MICRO: usize = 4;
+pub const MICRO: usize = 8;
 pub const MICROS: usize = 2;
 pub const WORKERS: usize = 2;
 

@@ -45,6 +45,18 @@ impl Optimizer {
         rate: f64,
         step: u64,
     ) -> Result<()> {
+        self.write(model, gradients, spec, (rate, step), &mut false)
+    }
+
+    /// As `update`, with the rate and the number of the step; `begun` becomes true once anything is written.
+    pub(crate) fn write(
+        &self,
+        model: &Model,
+        gradients: &Gradients,
+        spec: &OptimizerSpec,
+        (rate, step): (f64, u64),
+        begun: &mut bool,
+    ) -> Result<()> {
         for (index, tensor) in model.parameters.specs.iter().enumerate() {
             let rule = AdamRule {
                 rate,
@@ -58,6 +70,7 @@ impl Optimizer {
             let moments = [&self.first.tensors[index], &self.second.tensors[index]];
             let gradient = &gradients.bundle.tensors[index];
             ops::adamw(&model.parameters.tensors[index], gradient, moments, &self.squares_1, rule)?;
+            *begun = true;
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! What becomes of a run whose device fails within a step: the steps before it are kept, and the error says what to change.
 //!
-//! Weights and moments change only in the update, after all that a step allocates. So a device that ran out of room still
-//! holds the last finished step, and it is saved; one that answers no more has taken it along, and the newest checkpoint
-//! is what is left.
+//! Weights and moments change only in the update, which allocates before it writes. So a device that ran out of room still
+//! holds the last finished step, and it is saved. One that answers no more has taken it along, and an update that broke off
+//! half-way has overwritten some of it; then the newest checkpoint is what is left.
 
 use crate::config::Resolved;
 use crate::error::Error;
@@ -12,7 +12,7 @@ use lingot_spec::RunSpec;
 use lingot_spec::run::{Recompute, RecomputeSpec};
 use lingot_spec::step::{self, Batch};
 
-/// Saves what can be saved of a run whose next step failed with `error` before anything was updated.
+/// Saves what can be saved of a run whose next step failed with `error`.
 pub(crate) fn rescue(
     error: Error,
     worker: &mut Worker<'_>,
@@ -24,17 +24,18 @@ pub(crate) fn rescue(
     }
     let before = worker.saved_step;
     let saved = match before {
-        Some(step) if step == worker.step => Ok(()),
-        _ => record.checkpoint(worker, resolved),
+        Some(step) if step == worker.step => true,
+        _ => !worker.torn && record.checkpoint(worker, resolved).is_ok(),
     };
     let written = worker.saver.finish();
-    let kept = if saved.is_ok() && written.is_ok() { Some(worker.step) } else { before };
+    let kept = if saved && written.is_ok() { Some(worker.step) } else { before };
     let left = match kept {
         Some(step) if step == worker.step => format!("step {step} is saved and the run goes on from it"),
         Some(step) => format!("the newest checkpoint is of step {step}, of {} done", worker.step),
         None => format!("there is no checkpoint yet of the {} steps done", worker.step),
     };
-    let problem = format!("step {} was not done: {}; {left}", worker.step + 1, error.problem);
+    let torn = if worker.torn { "; it broke off half-way through the update" } else { "" };
+    let problem = format!("step {} was not done: {}{torn}; {left}", worker.step + 1, error.problem);
     let hint = if error.is_full { smaller(worker.run).unwrap_or(error.hint) } else { error.hint };
     Error { problem, hint, ..error }
 }

@@ -141,7 +141,9 @@ fn go(
             Ok(outcome) => outcome, // differentiate; there is one device, so all agree
             Err(error) => return Err(rescue(error, worker, record, resolved)),
         };
-        worker.update(&batch, &outcome)?; // update
+        if let Err(error) = worker.update(&batch, &outcome) {
+            return Err(rescue(error, worker, record, resolved)); // update
+        }
         record.lap(Part::Compute);
         record.step(worker, &batch, &outcome)?; // record
         do_what_is_due(resolved, worker, record)?;

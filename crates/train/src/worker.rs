@@ -35,6 +35,8 @@ pub struct Worker<'a> {
     pub held_out: Option<f64>,
     pub(crate) evaluated_step: Option<u64>,
     pub(crate) saved_step: Option<u64>,
+    /// Whether an update broke off after it had written: weights and moments are then of no step.
+    pub(crate) torn: bool,
     /// The learning rate of the step taken last.
     pub(crate) last_rate: f64,
     /// The checkpoint this process began from, and what was wrong with newer ones.
@@ -125,6 +127,7 @@ impl<'a> Worker<'a> {
             held_out: None,
             evaluated_step: None,
             saved_step: None,
+            torn: false,
             last_rate: 0.0,
             resumed: None,
             run,
@@ -184,13 +187,8 @@ impl<'a> Worker<'a> {
         let run = self.run;
         self.last_rate = schedule::rate(&run.schedule, run.optimizer.rate, self.step, run.stop.steps);
         if outcome.is_finite() {
-            self.optimizer.update(
-                &self.model,
-                &self.gradients,
-                &run.optimizer,
-                self.last_rate,
-                self.step + 1,
-            )?;
+            let (rate, torn) = ((self.last_rate, self.step + 1), &mut self.torn);
+            self.optimizer.write(&self.model, &self.gradients, &run.optimizer, rate, torn)?;
             self.model.balance(&self.gradients.tally)?;
             if self.step < run.model.router.warmup_steps {
                 self.model.follow_logits(&self.gradients.tally, batch.totals, self.step)?;
@@ -212,6 +210,7 @@ impl<'a> Worker<'a> {
                 ));
             }
         }
+        self.torn = false;
         self.step += 1;
         self.tokens += batch.totals.tokens;
         Ok(())

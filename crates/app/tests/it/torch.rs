@@ -4,7 +4,7 @@ use super::program::write_small_run;
 use lingot_device::torch::Torch;
 use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -32,20 +32,32 @@ fn a_run_on_torch_that_is_killed_and_resumed_ends_with_the_same_bits() {
     if let Err(error) = Torch::found() {
         return println!("skipped: {error}");
     }
+    outlives_a_kill(&train);
+}
+
+#[test]
+fn a_run_on_a_chip_that_is_killed_and_resumed_ends_with_the_same_bits() {
+    let Some(chip) = apart::build() else { return };
+    outlives_a_kill(&|run| train_on_chip(&chip, run, &[]));
+}
+
+fn outlives_a_kill(train: &dyn Fn(&Path) -> Command) {
     let folder = tempfile::tempdir().unwrap();
     let [whole, cut] = ["whole", "cut"].map(|name| write_small_run(folder.path(), name, SCHEDULE));
     assert!(train(&whole).status().unwrap().success());
     let checkpoint = folder.path().join("cut/checkpoints/step-00000010");
     // A run that was over before the kill is no test, and begins anew.
-    while !is_killed_after(&checkpoint, &cut) {
+    while !is_killed_after(&checkpoint, train(&cut)) {
         fs::remove_dir_all(folder.path().join("cut")).unwrap();
     }
     assert!(train(&cut).status().unwrap().success());
-    let read = |name: &str| {
-        let last = folder.path().join(name).join("checkpoints/step-00000040");
-        ["weights.safetensors", "optimizer.safetensors"].map(|file| fs::read(last.join(file)).unwrap())
-    };
-    assert!(read("whole") == read("cut"), "the resumed run differs");
+    assert!(ended(folder.path(), "whole") == ended(folder.path(), "cut"), "the resumed run differs");
+}
+
+/// Weights and moments of a run at its end.
+fn ended(folder: &Path, name: &str) -> [Vec<u8>; 2] {
+    let last = folder.join(name).join("checkpoints/step-00000040");
+    ["weights.safetensors", "optimizer.safetensors"].map(|file| fs::read(last.join(file)).unwrap())
 }
 
 #[path = "../../../device/tests/chip/apart.rs"]
@@ -68,10 +80,6 @@ fn a_run_on_a_chip_outlives_its_loss_and_its_lack_of_room_and_goes_on_with_the_s
     let folder = tempfile::tempdir().unwrap();
     let runs = ["whole", "lost", "full"].map(|name| write_small_run(folder.path(), name, SCHEDULE));
     assert!(train_on_chip(&chip, &runs[0], &[]).status().unwrap().success());
-    let read = |name: &str| {
-        let last = folder.path().join(name).join("checkpoints/step-00000040");
-        ["weights.safetensors", "optimizer.safetensors"].map(|file| fs::read(last.join(file)).unwrap())
-    };
     for (name, setting, run) in [("lost", "CHIP_LOST_WHEN", &runs[1]), ("full", "CHIP_FULL_WHEN", &runs[2])] {
         let trigger = folder.path().join(name).join("checkpoints/step-00000005");
         let output = train_on_chip(&chip, run, &[(setting, &trigger)]).output().unwrap();
@@ -89,13 +97,100 @@ fn a_run_on_a_chip_outlives_its_loss_and_its_lack_of_room_and_goes_on_with_the_s
         };
         assert!(wanted.iter().all(|words| said.contains(words)), "{said}");
         assert!(train_on_chip(&chip, run, &[]).status().unwrap().success());
-        assert!(read(name) == read("whole"), "{name}: the resumed run differs");
+        assert!(
+            ended(folder.path(), name) == ended(folder.path(), "whole"),
+            "{name}: the resumed run differs"
+        );
+    }
+}
+
+/// Where there is no room in the update, before the first tensor is written the step is kept, after it not; and from the
+/// second update on, which allocates nothing, there is no need for any.
+#[test]
+fn an_update_without_room_leaves_the_step_before_it_or_says_that_it_broke_off() {
+    let Some(chip) = apart::build() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let runs = ["whole", "large", "fused", "torn"].map(|name| write_small_run(folder.path(), name, SCHEDULE));
+    assert!(train_on_chip(&chip, &runs[0], &[]).status().unwrap().success());
+    let [bytes, operator, some] = ["4194304", "aten::_fused_adamw_", "100"].map(Path::new);
+    let after = |name: &str, step: u64| folder.path().join(format!("{name}/checkpoints/step-{step:08}"));
+    let fails = |run: &Path, settings: &[(&str, &Path)], wanted: &[&str]| {
+        let output = train_on_chip(&chip, run, settings).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        assert!(wanted.iter().all(|words| said.contains(words)), "{wanted:?} in {said}");
+    };
+
+    // No tensor of the size of the update's scratch, from the start: no step is done, and the beginning is saved.
+    let told = ["step 1 was not done: ", "4194304 bytes", "step 0 is saved", "--set batch.micro = "];
+    fails(&runs[1], &[("CHIP_FULL_WHEN", &runs[1]), ("CHIP_FULL_BYTES", bytes)], &told);
+    // The same from step 5 on, in a process that has its scratch: nothing is missing.
+    let full = after("large", 5);
+    let settings = [("CHIP_FULL_WHEN", full.as_path()), ("CHIP_FULL_BYTES", bytes)];
+    assert!(train_on_chip(&chip, &runs[1], &settings).status().unwrap().success());
+
+    // No room in the operator itself, at the first tensor.
+    let full = after("fused", 5);
+    let settings = [("CHIP_FULL_WHEN", full.as_path()), ("CHIP_FULL_AT", operator)];
+    fails(
+        &runs[2],
+        &settings,
+        &[" was not done: ", "67108864 bytes", " is saved and the run goes on from it"],
+    );
+    assert!(train_on_chip(&chip, &runs[2], &[]).status().unwrap().success());
+
+    // And in the midst of a later update, when some tensors are written.
+    let settings =
+        [("CHIP_FULL_WHEN", runs[3].as_path()), ("CHIP_FULL_AT", operator), ("CHIP_FULL_AFTER", some)];
+    let told = ["it broke off half-way through the update", "there is no checkpoint yet of the "];
+    fails(&runs[3], &settings, &told);
+    assert!(!folder.path().join("torn/checkpoints").exists(), "weights of no step were saved");
+    assert!(train_on_chip(&chip, &runs[3], &[]).status().unwrap().success());
+
+    for name in ["large", "fused", "torn"] {
+        assert!(
+            ended(folder.path(), name) == ended(folder.path(), "whole"),
+            "{name}: the resumed run differs"
+        );
+    }
+}
+
+/// A trained model's loss on held-out text, and its answers, by the definition of the CPU and by torch's devices.
+#[test]
+fn a_model_is_scored_alike_on_every_device() {
+    let Some(chip) = apart::build() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let run = write_small_run(folder.path(), "run", SCHEDULE);
+    assert!(train(&run).args(["--set", "device.name=cpu"]).status().unwrap().success());
+    let questions = (0..20).map(|i| {
+        format!("{{\"question\": \"{i} and one\", \"choices\": [\"the house\", \"{i} x\", \"a tree\"], \"answer\": {}}}\n", i % 3)
+    });
+    fs::write(folder.path().join("questions.jsonl"), questions.collect::<String>()).unwrap();
+    let scores = |device: &str| -> serde_json::Value {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lingot"));
+        command.current_dir(folder.path()).env(apart::EXTENSION, &chip);
+        command.args(["eval", "run", "--json", "--device", device]);
+        let held_out = command.output().unwrap();
+        let answers = command.args(["--choices", "questions.jsonl"]).output().unwrap();
+        let [held_out, answers] = [held_out, answers].map(|output| {
+            assert!(output.status.success(), "{device}: {}", String::from_utf8_lossy(&output.stderr));
+            serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+        });
+        serde_json::json!({ "text": held_out["text"], "choices": answers["choices"] })
+    };
+    let wanted = scores("cpu");
+    for device in ["torch:cpu", "torch:testchip:1"] {
+        let found = scores(device);
+        assert_eq!(found["choices"], wanted["choices"], "{device}");
+        let [loss, right] = [&found, &wanted].map(|scores| scores["text"]["loss"].as_f64().unwrap());
+        assert!((loss / right - 1.0).abs() < 1e-5, "{device}: {loss}, cpu {right}");
+        assert_eq!(found["text"]["tokens"], wanted["text"]["tokens"], "{device}");
     }
 }
 
 /// Kills the run once the checkpoint is there; false where the run was done by then.
-fn is_killed_after(checkpoint: &Path, run: &Path) -> bool {
-    let mut child = train(run).spawn().unwrap();
+fn is_killed_after(checkpoint: &Path, mut run: Command) -> bool {
+    let mut child = run.spawn().unwrap();
     while !checkpoint.exists() && child.try_wait().unwrap().is_none() {
         std::thread::sleep(Duration::from_micros(200));
     }
@@ -192,23 +287,13 @@ fn curve(folder: &Path) -> (Vec<f64>, [u64; 2]) {
     (losses, micros)
 }
 
-/// The test chip as a library, where there is a compiler and torch has its headers.
-fn chip(folder: &Path) -> Option<PathBuf> {
-    let (libtorch, _) = Torch::found().ok()?;
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../device/tests/chip");
-    let chip = folder.join("testchip.so");
-    let torch = libtorch.parent()?.parent()?;
-    let built = Command::new(sources.join("build.sh")).arg(torch).arg(&chip).output().ok()?;
-    built.status.success().then_some(chip)
-}
-
 #[test]
 fn a_mixed_fleet_has_the_losses_of_one_device_with_both_routers() {
     if let Err(error) = Torch::found() {
         return println!("skipped: {error}");
     }
     let folder = tempfile::tempdir().unwrap();
-    let chip = chip(folder.path());
+    let chip = apart::build();
     let schedule = "[stop]\nsteps = 40\n[evaluation]\nevery = 0\nsequences = 4\n[device]\nthreads = 1\n";
     for (router, set) in [("v1", V1), ("v2", &[][..])] {
         let run = |name: &str, devices: &str| {

@@ -1,7 +1,9 @@
 //! The operators of torch's that are called by name, each with its schema.
 //!
 //! The type of an argument decides how it is passed, and torch does not check: a `Tensor?` that is passed as a `Tensor`
-//! ends the program. So the schemas are written down once, here, and nothing else builds calls.
+//! ends the program. So the schemas are written down once, here, and nothing else builds calls. Slots that are not given
+//! are 0, so what may be absent at a schema's end is left out. torch takes the types of several results from the wrong end
+//! (`torch_call_dispatcher`, seen in 2.15), so no operator is called that returns numbers among tensors.
 #![allow(unsafe_code)]
 
 use super::library::{Handle, Symbols};
@@ -36,6 +38,14 @@ aten! {
     bmm = c"aten::bmm" c"" (a: &Value, b: &Value) -> Value;
     cat = c"aten::cat" c"" (parts: &[&Value], axis: i64) -> Value;
     div = c"aten::div" c"Tensor" (x: &Value, by: &Value) -> Value;
+    div_out = c"aten::div" c"out" (x: &Value, by: &Value, out: &Value) -> Value;
+    efficient = c"aten::_scaled_dot_product_efficient_attention" c"" (
+        q: &Value, k: &Value, v: &Value, bias: Option<&Value>, with_lse: bool, dropout: f64, causal: bool,
+        scale: Option<f64>) -> (Value, Value, Value, Value);
+    efficient_backward = c"aten::_scaled_dot_product_efficient_attention_backward" c"" (
+        d_out: &Value, q: &Value, k: &Value, v: &Value, bias: &Value, out: &Value, lse: &Value, seed: &Value,
+        offset: &Value, dropout: f64, wanted: &[bool], causal: bool, scale: Option<f64>)
+        -> (Value, Value, Value, Value);
     embedding_dense_backward = c"aten::embedding_dense_backward" c"" (
         d_out: &Value, indices: &Value, rows: i64, padding: i64, by_frequency: bool) -> Value;
     eq = c"aten::eq" c"Tensor" (x: &Value, y: &Value) -> Value;
@@ -43,6 +53,13 @@ aten! {
     embedding_bag = c"aten::_embedding_bag_forward_only" c"" (
         table: &Value, indices: &Value, offsets: &Value, by_frequency: bool, mode: i64, sparse: bool,
         weights: Option<&Value>, last_offset: bool, padding: i64) -> (Value, Value, Value, Value);
+    flash = c"aten::_flash_attention_forward" c"" (
+        q: &Value, k: &Value, v: &Value, ends_q: Option<&Value>, ends_k: Option<&Value>, most_q: i64, most_k: i64,
+        dropout: f64, causal: bool, debug: bool, scale: Option<f64>) -> (Value, Value, Value, Value, Value);
+    flash_backward = c"aten::_flash_attention_backward" c"" (
+        d_out: &Value, q: &Value, k: &Value, v: &Value, out: &Value, lse: &Value, ends_q: &Value, ends_k: &Value,
+        most_q: i64, most_k: i64, dropout: f64, causal: bool, seed: &Value, offset: &Value, scale: Option<f64>)
+        -> (Value, Value, Value);
     flash_cpu = c"aten::_scaled_dot_product_flash_attention_for_cpu" c"" (
         q: &Value, k: &Value, v: &Value, dropout: f64, causal: bool, mask: Option<&Value>, scale: Option<f64>)
         -> (Value, Value);
@@ -56,8 +73,15 @@ aten! {
         parameters: &[&Value], gradients: &[&Value], first: &[&Value], second: &[&Value], largest: &[&Value],
         steps: &[&Value], rate: f64, beta1: f64, beta2: f64, decay: f64, epsilon: f64, amsgrad: bool,
         maximize: bool, gradient_scale: Option<&Value>, found_infinite: Option<&Value>) -> ();
+    fused_rms_norm = c"aten::_fused_rms_norm" c"" (
+        x: &Value, sizes: &[i64], scale: Option<&Value>, epsilon: Option<f64>) -> (Value, Value);
+    fused_rms_norm_backward = c"aten::_fused_rms_norm_backward" c"" (
+        d_out: &Value, x: &Value, sizes: &[i64], root: &Value, scale: Option<&Value>, wanted: &[bool])
+        -> (Value, Value);
     gather = c"aten::gather" c"" (x: &Value, axis: i64, index: &Value, sparse: bool) -> Value;
     ge = c"aten::ge" c"Tensor" (x: &Value, y: &Value) -> Value;
+    grouped_mm = c"aten::_grouped_mm" c"" (
+        a: &Value, b: &Value, ends: Option<&Value>, bias: Option<&Value>, dtype: Option<Dtype>) -> Value;
     gt = c"aten::gt" c"Tensor" (x: &Value, y: &Value) -> Value;
     index_select = c"aten::index_select" c"" (x: &Value, axis: i64, index: &Value) -> Value;
     index_select_out = c"aten::index_select" c"out" (x: &Value, axis: i64, index: &Value, out: &Value) -> Value;
@@ -67,7 +91,7 @@ aten! {
     max = c"aten::max" c"dim" (x: &Value, axis: i64, keep: bool) -> (Value, Value);
     maximum = c"aten::maximum" c"" (x: &Value, y: &Value) -> Value;
     mean = c"aten::mean" c"dim" (x: &Value, axes: Option<&[i64]>, keep: bool, dtype: Option<Dtype>) -> Value;
-    minimum = c"aten::minimum" c"" (x: &Value, y: &Value) -> Value;
+    minimum_out = c"aten::minimum" c"out" (x: &Value, y: &Value, out: &Value) -> Value;
     mm = c"aten::mm" c"" (a: &Value, b: &Value) -> Value;
     mm_dtype = c"aten::mm" c"dtype" (a: &Value, b: &Value, dtype: Dtype) -> Value;
     mm_out = c"aten::mm" c"out" (a: &Value, b: &Value, out: &Value) -> Value;
@@ -76,6 +100,7 @@ aten! {
     mul_out = c"aten::mul" c"out" (x: &Value, y: &Value, out: &Value) -> Value;
     nan_to_num = c"aten::nan_to_num" c"" (
         x: &Value, nan: Option<f64>, infinity: Option<f64>, minus_infinity: Option<f64>) -> Value;
+    narrow = c"aten::narrow" c"" (x: &Value, axis: i64, first: i64, count: i64) -> Value;
     reciprocal = c"aten::reciprocal" c"" (x: &Value) -> Value;
     rsqrt = c"aten::rsqrt" c"" (x: &Value) -> Value;
     scatter = c"aten::scatter" c"src" (x: &Value, axis: i64, index: &Value, from: &Value) -> Value;
@@ -92,14 +117,17 @@ aten! {
         d_out: &Value, out: &Value, axis: i64, dtype: Dtype) -> Value;
     sort = c"aten::sort" c"stable" (x: &Value, stable: Option<bool>, axis: i64, descending: bool) -> (Value, Value);
     sqrt = c"aten::sqrt" c"" (x: &Value) -> Value;
+    sqrt_out = c"aten::sqrt" c"out" (x: &Value, out: &Value) -> Value;
     sum = c"aten::sum" c"dim_IntList" (x: &Value, axes: Option<&[i64]>, keep: bool, dtype: Option<Dtype>) -> Value;
+    transpose = c"aten::transpose" c"int" (x: &Value, first: i64, second: i64) -> Value;
     tril = c"aten::tril" c"" (x: &Value, diagonal: i64) -> Value;
+    unsqueeze = c"aten::unsqueeze" c"" (x: &Value, axis: i64) -> Value;
     view_dtype = c"aten::view" c"dtype" (x: &Value, dtype: Dtype) -> Value;
     where_ = c"aten::where" c"self" (condition: &Value, yes: &Value, no: &Value) -> Value;
 }
 
-/// No operator has more arguments or results.
-const SLOTS: usize = 16;
+/// No operator has more arguments or results, with those that are left out.
+const SLOTS: usize = 24;
 
 impl Aten {
     /// Calls an operator. The call consumes its arguments, whatever comes of it.
@@ -227,6 +255,13 @@ impl Results for (Value, Value, Value) {
 impl Results for (Value, Value, Value, Value) {
     fn take(torch: &'static Symbols, stack: &[u64; SLOTS]) -> (Value, Value, Value, Value) {
         (owned(torch, stack[0]), owned(torch, stack[1]), owned(torch, stack[2]), owned(torch, stack[3]))
+    }
+}
+
+impl Results for (Value, Value, Value, Value, Value) {
+    fn take(torch: &'static Symbols, stack: &[u64; SLOTS]) -> (Value, Value, Value, Value, Value) {
+        let at = |slot: usize| owned(torch, stack[slot]);
+        (at(0), at(1), at(2), at(3), at(4))
     }
 }
 

@@ -1,7 +1,6 @@
 //! Causal attention within documents, a document at a time, by the fused operator where there is one.
 
 use super::attention_composed as composed;
-use super::matmul::operand;
 use super::value::{Value, Words};
 use super::{Torch, sizes};
 use crate::op::Op;
@@ -10,7 +9,7 @@ use crate::tensor::Tensor;
 pub(super) fn run(torch: &Torch, op: Op<'_>) -> Result<(), Words> {
     match op {
         Op::Attention { q_thc, k_sgc, v_sgc, starts_t, scale, out_thc, lse_th } => {
-            let given = Given::of(torch, [q_thc, k_sgc, v_sgc], scale);
+            let given = Given { torch, tensors: [q_thc, k_sgc, v_sgc], scale };
             for part in given.parts(starts_t)? {
                 let (out, lse) = given.forward(part)?;
                 part.queries_of(torch, out_thc)?.set(&out)?;
@@ -31,7 +30,7 @@ pub(super) fn run(torch: &Torch, op: Op<'_>) -> Result<(), Words> {
             d_k_sgc,
             d_v_sgc,
         } => {
-            let given = Given::of(torch, [q_thc, k_sgc, v_sgc], scale);
+            let given = Given { torch, tensors: [q_thc, k_sgc, v_sgc], scale };
             let saved = [d_out_thc, out_thc, lse_th];
             given.backward(starts_t, saved, [d_q_thc, d_k_sgc, d_v_sgc])
         }
@@ -39,13 +38,27 @@ pub(super) fn run(torch: &Torch, op: Op<'_>) -> Result<(), Words> {
     }
 }
 
+/// A part's operands, heads first: q [1, H, t, C], k and v [1, G, s, C], f32, perhaps views.
+pub(super) struct Heads<'a> {
+    pub(super) torch: &'a Torch,
+    pub(super) q: Value,
+    pub(super) k: Value,
+    pub(super) v: Value,
+    pub(super) heads: usize,
+    pub(super) kv_heads: usize,
+    pub(super) queries: usize,
+    pub(super) keys: usize,
+    pub(super) width: usize,
+    pub(super) scale: f64,
+}
+
 /// Consecutive queries that see the keys from one on: the i-th of them sees all but the last `queries - 1 - i`.
 #[derive(Clone, Copy)]
-pub(super) struct Part {
-    pub(super) first: usize,
-    pub(super) queries: usize,
-    pub(super) first_key: usize,
-    pub(super) keys: usize,
+struct Part {
+    first: usize,
+    queries: usize,
+    first_key: usize,
+    keys: usize,
 }
 
 impl Part {
@@ -54,17 +67,13 @@ impl Part {
         self.keys == self.queries || self.queries == 1
     }
 
-    fn is_causal(self) -> bool {
-        self.queries > 1
-    }
-
     /// The part's rows of a tensor like q, heads first: [1, H, t, C].
-    pub(super) fn queries_of(self, torch: &Torch, tensor: &Tensor) -> Result<Value, Words> {
+    fn queries_of(self, torch: &Torch, tensor: &Tensor) -> Result<Value, Words> {
         heads_first(torch, tensor, self.first, self.queries)
     }
 
     /// The part's rows of a tensor like k: [1, G, s, C].
-    pub(super) fn keys_of(self, torch: &Torch, tensor: &Tensor) -> Result<Value, Words> {
+    fn keys_of(self, torch: &Torch, tensor: &Tensor) -> Result<Value, Words> {
         heads_first(torch, tensor, self.first_key, self.keys)
     }
 
@@ -85,44 +94,34 @@ fn heads_first(torch: &Torch, tensor: &Tensor, first: usize, rows: usize) -> Res
 }
 
 /// The operands of both directions.
-pub(super) struct Given<'a> {
-    pub(super) torch: &'a Torch,
-    pub(super) tensors: [&'a Tensor; 3],
-    pub(super) scale: f64,
-    pub(super) heads: usize,
-    pub(super) kv_heads: usize,
-    pub(super) width: usize,
-    pub(super) keys: usize,
+struct Given<'a> {
+    torch: &'a Torch,
+    /// q, k and v.
+    tensors: [&'a Tensor; 3],
+    scale: f64,
 }
 
 impl<'a> Given<'a> {
-    fn of(torch: &'a Torch, tensors: [&'a Tensor; 3], scale: f64) -> Given<'a> {
-        let (q, k) = (tensors[0].shape(), tensors[1].shape());
-        Given { torch, tensors, scale, heads: q[1], kv_heads: k[1], width: q[2], keys: k[0] }
-    }
-
     fn is_fused(&self, part: Part) -> bool {
-        self.torch.routes.attention && part.is_plain()
+        let takes = |fused: &super::attention_fused::Fused| fused.takes(self.torch, self.tensors);
+        part.is_plain() && self.torch.routes.attention.found().is_some_and(takes)
     }
 
-    /// q, k and v of a part, heads first, as operands of products.
-    fn operands(&self, part: Part) -> Result<[Value; 3], Words> {
-        let Given { torch, tensors: [q, k, v], .. } = *self;
-        let rounded = |value, rows, heads| operand(torch, value, &sizes(&[1, heads, rows, self.width]));
-        Ok([
-            rounded(part.queries_of(torch, q)?, part.queries, self.heads)?,
-            rounded(part.keys_of(torch, k)?, part.keys, self.kv_heads)?,
-            rounded(part.keys_of(torch, v)?, part.keys, self.kv_heads)?,
-        ])
+    fn heads(&self, part: Part) -> Result<Heads<'a>, Words> {
+        let Given { torch, tensors: [q, k, v], scale } = *self;
+        let Part { queries, keys, .. } = part;
+        let (heads, kv_heads, width) = (q.shape()[1], k.shape()[1], q.shape()[2]);
+        let [q, k, v] = [part.queries_of(torch, q)?, part.keys_of(torch, k)?, part.keys_of(torch, v)?];
+        Ok(Heads { torch, q, k, v, heads, kv_heads, queries, keys, width, scale })
     }
 
     /// The output, and the logarithm of each softmax's denominator.
     fn forward(&self, part: Part) -> Result<(Value, Value), Words> {
-        if !self.is_fused(part) {
-            return composed::forward(self, part);
+        let heads = self.heads(part)?;
+        match self.torch.routes.attention.found().filter(|_| self.is_fused(part)) {
+            Some(fused) => fused.forward(&heads),
+            None => composed::forward(&heads),
         }
-        let [q, k, v] = self.operands(part)?;
-        self.torch.aten().flash_cpu(&q, &k, &v, 0.0, part.is_causal(), None, Some(self.scale))
     }
 
     fn backward(
@@ -139,15 +138,14 @@ impl<'a> Given<'a> {
             torch.floats(d_v)?.fill(0.0)?;
         }
         for part in parts {
-            let sizes = sizes(&[1, self.heads, part.queries, self.width]);
-            let d_out = operand(torch, part.queries_of(torch, d_out_thc)?, &sizes)?;
-            let (d_queries, d_keys, d_values) = if self.is_fused(part) {
-                let [q, k, v] = self.operands(part)?;
-                let (out, lse) = (part.queries_of(torch, out_thc)?, part.rows_of(torch, lse_th)?);
-                let (causal, scale) = (part.is_causal(), Some(self.scale));
-                torch.aten().flash_cpu_backward(&d_out, &q, &k, &v, &out, &lse, 0.0, causal, None, scale)?
-            } else {
-                composed::backward(self, part, d_out_thc)?
+            let (heads, d_out) = (self.heads(part)?, part.queries_of(torch, d_out_thc)?);
+            let fused = torch.routes.attention.found().filter(|_| self.is_fused(part));
+            let (d_queries, d_keys, d_values) = match fused {
+                Some(fused) => {
+                    let (out, lse) = (part.queries_of(torch, out_thc)?, part.rows_of(torch, lse_th)?);
+                    fused.backward(&heads, &d_out, (&out, &lse))?
+                }
+                None => composed::backward(&heads, &d_out)?,
             };
             part.queries_of(torch, d_q)?.set(&d_queries)?;
             for (tensor, found) in [(d_k, &d_keys), (d_v, &d_values)] {
@@ -162,7 +160,7 @@ impl<'a> Given<'a> {
     /// device: each query sees at least itself.
     fn parts(&self, starts_t: &Tensor) -> Result<Vec<Part>, Words> {
         let starts = self.torch.integers(starts_t)?;
-        let earlier = self.keys - starts.len();
+        let earlier = self.tensors[1].shape()[0] - starts.len();
         let mut parts: Vec<Part> = vec![];
         for (t, &start) in starts.iter().enumerate() {
             let own = earlier + t;
@@ -184,6 +182,7 @@ impl<'a> Given<'a> {
     /// Whether a part may take one more query, whose keys are so many.
     fn has_room(&self, part: Part, keys: usize) -> bool {
         let longer = Part { queries: part.queries + 1, keys, ..part };
-        self.is_fused(longer) || self.heads * longer.queries * keys <= composed::MOST_SCORES
+        let heads = self.tensors[0].shape()[1];
+        self.is_fused(longer) || heads * longer.queries * keys <= composed::MOST_SCORES
     }
 }

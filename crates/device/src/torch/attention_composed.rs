@@ -1,39 +1,34 @@
 //! Attention out of products and a softmax, for devices without a fused operator, and for queries that the fused ones do
 //! not take.
 
-use super::attention::{Given, Part};
+use super::attention::Heads;
 use super::sums::log_sum_exp;
 use super::value::{Value, Words};
 use super::{Torch, aten::Dtype, sizes};
 use crate::precision::Precision;
-use crate::tensor::Tensor;
 
 /// Most scores that exist at a time.
 pub(super) const MOST_SCORES: usize = 1 << 24;
 
-/// The output as [G, H/G, t, C], and the logarithm of each softmax's denominator as [1, H, t].
-pub(super) fn forward(given: &Given<'_>, part: Part) -> Result<(Value, Value), Words> {
-    let rows = Rows::of(given, part);
-    let scores = rows.scores(given)?;
+/// The output as [1, H, t, C], and the logarithm of each softmax's denominator as [1, H, t].
+pub(super) fn forward(given: &Heads<'_>) -> Result<(Value, Value), Words> {
+    let rows = Rows::of(given);
+    let scores = rows.scores()?;
     let aten = given.torch.aten();
-    let lse = log_sum_exp(given.torch, &scores, 2)?.shaped(&sizes(&[1, given.heads, part.queries]), 0)?;
+    let lse = log_sum_exp(given.torch, &scores, 2)?.shaped(&sizes(&[1, given.heads, given.queries]), 0)?;
     let shares = rows.operand(&aten.softmax(&scores, 2, false)?, &[rows.groups, rows.queries, rows.keys])?;
-    let out = rows.product(&shares, &rows.keys_of(given.tensors[2])?, [rows.queries, rows.width])?;
-    Ok((rows.heads_first(given, &out)?, lse))
+    let out = rows.product(&shares, &rows.keys_of(&given.v)?, [rows.queries, rows.width])?;
+    Ok((rows.heads_first(&out)?, lse))
 }
 
 /// The gradients by the part's queries [1, H, t, C], keys and values [1, G, s, C].
-pub(super) fn backward(
-    given: &Given<'_>,
-    part: Part,
-    d_out_thc: &Tensor,
-) -> Result<(Value, Value, Value), Words> {
-    let rows = Rows::of(given, part);
+pub(super) fn backward(given: &Heads<'_>, d_out: &Value) -> Result<(Value, Value, Value), Words> {
+    let rows = Rows::of(given);
     let Rows { torch, groups, queries, keys, width, .. } = rows;
     let aten = torch.aten();
-    let [q, d_out] = [rows.queries_of(given.tensors[0])?, rows.queries_of(d_out_thc)?];
-    let [k, v] = [rows.keys_of(given.tensors[1])?, rows.keys_of(given.tensors[2])?];
-    let shares = aten.softmax(&rows.scores(given)?, 2, false)?;
+    let [q, d_out] = [rows.queries_of(&given.q)?, rows.queries_of(d_out)?];
+    let [k, v] = [rows.keys_of(&given.k)?, rows.keys_of(&given.v)?];
+    let shares = aten.softmax(&rows.scores()?, 2, false)?;
     let of_scores = [groups, queries, keys];
     let flipped = |x: &Value, [n, k]: [i64; 2]| x.strided(&[groups, k, n], &[n * k, 1, k], 0);
     let rounded = rows.operand(&shares, &of_scores)?;
@@ -46,7 +41,7 @@ pub(super) fn backward(
     let d_keys = rows.product(&flipped(&d_scores, [queries, keys])?, &q, [keys, width])?;
     let keys_first = |x: &Value| x.shaped(&[1, groups, keys, width], 0);
     Ok((
-        rows.heads_first(given, &aten.mul_(&d_queries, &scale)?)?,
+        rows.heads_first(&aten.mul_(&d_queries, &scale)?)?,
         keys_first(&aten.mul_(&d_keys, &scale)?)?,
         keys_first(&d_values)?,
     ))
@@ -56,7 +51,7 @@ pub(super) fn backward(
 #[derive(Clone, Copy)]
 struct Rows<'a> {
     torch: &'a Torch,
-    part: Part,
+    given: &'a Heads<'a>,
     groups: i64,
     /// Query heads of one kv head, times queries.
     queries: i64,
@@ -65,25 +60,23 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    fn of(given: &Given<'a>, part: Part) -> Rows<'a> {
-        let queries = given.heads / given.kv_heads * part.queries;
+    fn of(given: &'a Heads<'a>) -> Rows<'a> {
+        let queries = given.heads / given.kv_heads * given.queries;
         let [groups, queries, keys, width] =
-            [given.kv_heads, queries, part.keys, given.width].map(|size| size as i64);
-        Rows { torch: given.torch, part, groups, queries, keys, width }
+            [given.kv_heads, queries, given.keys, given.width].map(|size| size as i64);
+        Rows { torch: given.torch, given, groups, queries, keys, width }
     }
 
     /// [G, H/G t, C], dense, as an operand.
-    fn queries_of(&self, tensor: &Tensor) -> Result<Value, Words> {
-        let heads = tensor.shape()[1] as i64;
-        let dense = [1, heads, self.part.queries as i64, self.width];
-        self.operand(&self.part.queries_of(self.torch, tensor)?, &dense)?
-            .shaped(&[self.groups, self.queries, self.width], 0)
+    fn queries_of(&self, x: &Value) -> Result<Value, Words> {
+        let dense = [1, self.given.heads as i64, self.given.queries as i64, self.width];
+        self.operand(x, &dense)?.shaped(&[self.groups, self.queries, self.width], 0)
     }
 
     /// [G, s, C], dense, as an operand.
-    fn keys_of(&self, tensor: &Tensor) -> Result<Value, Words> {
+    fn keys_of(&self, x: &Value) -> Result<Value, Words> {
         let dense = [1, self.groups, self.keys, self.width];
-        self.operand(&self.part.keys_of(self.torch, tensor)?, &dense)?.shaped(&dense[1..], 0)
+        self.operand(x, &dense)?.shaped(&dense[1..], 0)
     }
 
     /// A dense copy, rounded to the precision of products.
@@ -107,27 +100,27 @@ impl<'a> Rows<'a> {
     }
 
     /// The scaled scores, [G, H/G t, s], those of keys that a query does not see minus infinity.
-    fn scores(&self, given: &Given<'_>) -> Result<Value, Words> {
+    fn scores(&self) -> Result<Value, Words> {
         let (torch, aten) = (self.torch, self.torch.aten());
-        let k = self.keys_of(given.tensors[1])?;
+        let k = self.keys_of(&self.given.k)?;
         let flipped =
             k.strided(&[self.groups, self.width, self.keys], &[self.keys * self.width, 1, self.width], 0)?;
-        let scores =
-            self.product(&self.queries_of(given.tensors[0])?, &flipped, [self.queries, self.keys])?;
-        let scores = aten.mul_(&scores, &torch.scalar(given.scale)?)?;
-        if self.part.queries == 1 {
+        let q = self.queries_of(&self.given.q)?;
+        let scores = self.product(&q, &flipped, [self.queries, self.keys])?;
+        let scores = aten.mul_(&scores, &torch.scalar(self.given.scale)?)?;
+        if self.given.queries == 1 {
             return Ok(scores);
         }
-        let (t, s) = (self.part.queries as i64, self.keys);
+        let (t, s) = (self.given.queries as i64, self.keys);
         let ones = torch.full(&[t, s], torch.torch.dtypes.f32, 1.0)?;
         let seen = aten.gt(&aten.tril(&ones, s - t)?, &torch.scalar(0.0)?)?;
-        let by_head = scores.shaped(&[given.heads as i64, t, s], 0)?;
+        let by_head = scores.shaped(&[self.given.heads as i64, t, s], 0)?;
         let unseen = torch.scalar(f64::NEG_INFINITY)?;
         aten.where_(&seen, &by_head, &unseen)?.shaped(&[self.groups, self.queries, s], 0)
     }
 
     /// Back to [1, H, t, C].
-    fn heads_first(&self, given: &Given<'_>, x: &Value) -> Result<Value, Words> {
-        x.shaped(&[1, given.heads as i64, self.part.queries as i64, self.width], 0)
+    fn heads_first(&self, x: &Value) -> Result<Value, Words> {
+        x.shaped(&[1, self.given.heads as i64, self.given.queries as i64, self.width], 0)
     }
 }

@@ -14,7 +14,7 @@ pub(super) fn combine(
     let (tokens, choices) = places_tk.rows_and_width();
     let x = torch.floats(x_rd)?;
     let places = torch.indices(places_tk, &[places_tk.len() as i64])?;
-    let sums = if torch.routes.sums_of_rows {
+    let sums = if torch.routes.sums_of_rows.is_found() {
         bag(torch, &x, &places, tokens, choices)?
     } else {
         let aten = torch.aten();

@@ -1,8 +1,11 @@
-//! One product per expert, over slices of the rows. Where the slices end is read from the device.
+//! One product per expert, over slices of the rows: by one operator for all experts where the device has it, else one after
+//! the other. For the latter the ends of the slices are read from the device.
 
-use super::Torch;
-use super::matmul::{Into, Matrix, multiply};
-use super::value::Words;
+use super::matmul::{Into, Matrix, multiply, operand};
+use super::probe::{Numbers, agree};
+use super::value::{Value, Words};
+use super::{Torch, sizes};
+use crate::precision::Precision;
 use crate::tensor::Tensor;
 
 pub(super) fn grouped_matmul(
@@ -14,12 +17,19 @@ pub(super) fn grouped_matmul(
     flip: bool,
 ) -> Result<(), Words> {
     let ([n, k], widths) = (matrix(w_enk), [x.rows_and_width().1, out.rows_and_width().1]);
-    let slices = slices(torch, ends_e, x.shape()[0])?;
-    let covered = slices.last().map_or(0, |slice| slice.first + slice.rows);
-    if covered < x.shape()[0] {
-        torch.floats(out)?.fill(0.0)?;
+    let rows = x.shape()[0];
+    let covered = covered(torch, ends_e, rows)?;
+    if covered < rows {
+        let rest = sizes(&[rows - covered, widths[1]]);
+        torch.strided(out, &rest, &[widths[1] as i64, 1], covered * widths[1])?.fill(0.0)?;
     }
-    for Slice { expert, first, rows } in slices {
+    if is_fused(torch, [x, w_enk], covered) {
+        let covers = |tensor, width: usize| torch.reshaped(tensor, &sizes(&[covered, width]));
+        let x = operand(torch, covers(x, widths[0])?, &sizes(&[covered, widths[0]]))?;
+        let w = operand(torch, torch.floats(w_enk)?, &sizes(w_enk.shape()))?;
+        return covers(out, widths[1])?.set(&fused(torch, &x, &w, &torch.flat(ends_e)?, flip)?);
+    }
+    for Slice { expert, first, rows } in slices(torch, ends_e, rows)? {
         let part = |tensor, width: usize| Matrix::part(torch, tensor, [rows, width], first * width, false);
         let w = Matrix::part(torch, w_enk, [n, k], expert * n * k, !flip)?.operand(torch)?;
         let x = part(x, widths[0])?.operand(torch)?;
@@ -36,6 +46,16 @@ pub(super) fn weights(
     dw_enk: &Tensor,
 ) -> Result<(), Words> {
     let [n, k] = matrix(dw_enk);
+    let covered = covered(torch, ends_e, x_rk.shape()[0])?;
+    if is_fused(torch, [dy_rn, x_rk], covered) {
+        let [dy, x] = [(dy_rn, n), (x_rk, k)].map(|(tensor, width)| {
+            let sizes = sizes(&[covered, width]);
+            operand(torch, torch.reshaped(tensor, &sizes)?, &sizes)
+        });
+        let product = fused_weights(torch, &dy?, &x?, &torch.flat(ends_e)?)?;
+        let dw = torch.floats(dw_enk)?;
+        return dw.set(&dw.plus(&product)?);
+    }
     for Slice { expert, first, rows } in slices(torch, ends_e, x_rk.shape()[0])? {
         let dy = Matrix::part(torch, dy_rn, [rows, n], first * n, true)?.operand(torch)?;
         let x = Matrix::part(torch, x_rk, [rows, k], first * k, false)?.operand(torch)?;
@@ -45,11 +65,81 @@ pub(super) fn weights(
     Ok(())
 }
 
+/// `x w^T` of each expert, or `x w` where `flip` says so, of operands [R, k or n] and [E, n, k]; in their type.
+fn fused(torch: &Torch, x: &Value, w: &Value, ends: &Value, flip: bool) -> Result<Value, Words> {
+    let [e, n, k] = w.sizes()?[..] else { return Err("weights have three axes".into()) };
+    let w = if flip { w.again()? } else { w.strided(&[e, k, n], &[n * k, 1, k], 0)? };
+    torch.aten().grouped_mm(x, &w, Some(ends), None, None)
+}
+
+/// `dy^T x` of each expert, [E, n, k], of operands [R, n] and [R, k]; in their type.
+fn fused_weights(torch: &Torch, dy: &Value, x: &Value, ends: &Value) -> Result<Value, Words> {
+    let [rows, n] = dy.sizes()?[..] else { return Err("rows have two axes".into()) };
+    torch.aten().grouped_mm(&dy.strided(&[n, rows], &[1, n], 0)?, x, Some(ends), None, None)
+}
+
+/// Whether rows lie as the operator asks: on multiples of 16 bytes.
+fn is_fused(torch: &Torch, tensors: [&Tensor; 2], rows: usize) -> bool {
+    let in_f32 = torch.options.precision == Precision::F32;
+    let lies_well = |tensor: &Tensor| {
+        let (width, first_bytes) = (tensor.shape().last().copied().unwrap_or(1), tensor.place().1);
+        // In bf16 the operands are copies.
+        if in_f32 { width % 4 == 0 && first_bytes % 16 == 0 } else { width % 8 == 0 }
+    };
+    rows > 0 && torch.routes.experts.is_found() && tensors.into_iter().all(lies_well)
+}
+
+/// Whether the operator agrees with one product after the other, of experts with and without rows.
+pub(super) fn try_fused(torch: &Torch) -> Result<(), Words> {
+    let mut numbers = Numbers::new(torch);
+    let (rows, n, k, ends) = (40, 24, 16, [3, 3, 32, 40, 40]);
+    let experts = ends.len() as i64;
+    let rounded = |x: Value| {
+        let sizes = x.sizes()?;
+        operand(torch, x, &sizes)
+    };
+    let (x, dy) = (rounded(numbers.random(&[rows, k])?)?, rounded(numbers.random(&[rows, n])?)?);
+    let w = rounded(numbers.random(&[experts, n, k])?)?;
+    let f32 = torch.torch.dtypes.f32;
+    let zeros = |sizes: &[i64]| torch.full(sizes, f32, 0.0);
+    let (out, d_x, d_w) = (zeros(&[rows, n])?, zeros(&[rows, k])?, zeros(&[experts, n, k])?);
+    let mut first = 0;
+    for (expert, &end) in ends.iter().enumerate() {
+        let count = end - first;
+        if count == 0 {
+            continue;
+        }
+        let rows_of =
+            |x: &Value, width: i64| x.strided(&[count, width], &[width, 1], (first * width) as usize);
+        let of_expert =
+            |strides: [i64; 2], sizes: [i64; 2]| w.strided(&sizes, &strides, expert * (n * k) as usize);
+        let set = Into { add: false, times: 1.0 };
+        multiply(torch, &rows_of(&x, k)?, &of_expert([1, k], [k, n])?, &rows_of(&out, n)?, set)?;
+        multiply(torch, &rows_of(&dy, n)?, &of_expert([k, 1], [n, k])?, &rows_of(&d_x, k)?, set)?;
+        let flipped = dy.strided(&[n, count], &[1, n], (first * n) as usize)?;
+        let d_w = d_w.strided(&[n, k], &[k, 1], expert * (n * k) as usize)?;
+        multiply(torch, &flipped, &rows_of(&x, k)?, &d_w, set)?;
+        first = end;
+    }
+    let ends = torch.whole_numbers(&ends.map(|end| end as i32))?;
+    agree(torch, "the products", &fused(torch, &x, &w, &ends, false)?, &out)?;
+    agree(torch, "the gradient by rows", &fused(torch, &dy, &w, &ends, true)?, &d_x)?;
+    agree(torch, "the gradient by weights", &fused_weights(torch, &dy, &x, &ends)?, &d_w)
+}
+
 /// The rows of one expert.
 struct Slice {
     expert: usize,
     first: usize,
     rows: usize,
+}
+
+/// How many rows are an expert's: all, by the device's own sorting, or as the ends say that are read from it.
+fn covered(torch: &Torch, ends_e: &Tensor, rows: usize) -> Result<usize, Words> {
+    if torch.state().known.rises_to(ends_e) == Some(rows) {
+        return Ok(rows);
+    }
+    Ok(slices(torch, ends_e, rows)?.last().map_or(0, |slice| slice.first + slice.rows))
 }
 
 /// The experts that have rows. Their ends rise, to at most the number of rows.

@@ -1,4 +1,4 @@
-//! Whole numbers of the device's that the host has read: reading them again would wait for the device again.
+//! What the host knows of whole numbers of the device's: reading them again would wait for the device again.
 //!
 //! Where experts' rows end and documents start decides the sizes of products, and the same few tensors are asked for by
 //! op after op. What is written to is forgotten.
@@ -8,21 +8,37 @@ use crate::tensor::Tensor;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// By slot, first byte and bytes of a tensor.
+/// Slot, first byte and bytes of a tensor.
+type Place = (Slot, usize, usize);
+
 #[derive(Default)]
-pub(super) struct Known(HashMap<(Slot, usize, usize), Arc<[i32]>>);
+pub(super) struct Known {
+    numbers: HashMap<Place, Arc<[i32]>>,
+    /// Ends that the device's own sorting made: they rise from 0 to this.
+    ends: HashMap<Place, usize>,
+}
 
 impl Known {
     pub(super) fn get(&self, tensor: &Tensor) -> Option<Arc<[i32]>> {
-        self.0.get(&tensor.place()).cloned()
+        self.numbers.get(&tensor.place()).cloned()
     }
 
     pub(super) fn insert(&mut self, tensor: &Tensor, numbers: Arc<[i32]>) {
-        self.0.insert(tensor.place(), numbers);
+        self.numbers.insert(tensor.place(), numbers);
+    }
+
+    /// What ends rise to, where the device's own sorting made them.
+    pub(super) fn rises_to(&self, ends_e: &Tensor) -> Option<usize> {
+        self.ends.get(&ends_e.place()).copied()
+    }
+
+    pub(super) fn insert_ends(&mut self, ends_e: &Tensor, rows: usize) {
+        self.ends.insert(ends_e.place(), rows);
     }
 
     /// The slot is written to, or given back.
     pub(super) fn forget(&mut self, slot: Slot) {
-        self.0.retain(|&(known, _, _), _| known != slot);
+        self.numbers.retain(|&(known, _, _), _| known != slot);
+        self.ends.retain(|&(known, _, _), _| known != slot);
     }
 }

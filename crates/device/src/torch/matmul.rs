@@ -90,5 +90,9 @@ pub(super) fn multiply(torch: &Torch, a: &Value, b: &Value, out: &Value, into: I
 /// With f32 sums where the device hands them out, else rounded to bf16.
 fn product_of_bf16(torch: &Torch, a: &Value, b: &Value) -> Result<Value, Words> {
     let aten = torch.aten();
-    if torch.routes.f32_sums { aten.mm_dtype(a, b, Dtype(torch.torch.dtypes.f32)) } else { aten.mm(a, b) }
+    if torch.routes.f32_sums.is_found() {
+        aten.mm_dtype(a, b, Dtype(torch.torch.dtypes.f32))
+    } else {
+        aten.mm(a, b)
+    }
 }

@@ -9,6 +9,7 @@ mod adamw;
 mod aten;
 mod attention;
 mod attention_composed;
+mod attention_fused;
 mod balance_bias;
 mod combine;
 mod cross_entropy;
@@ -20,6 +21,7 @@ mod known;
 mod library;
 mod matmul;
 mod norm_head;
+mod probe;
 mod rms_norm;
 mod rope;
 mod route;
@@ -81,6 +83,7 @@ struct State {
     rope: HashMap<(usize, u64), Arc<RopeTable>>,
     /// 0, 1, 2, ... as i64.
     counting: Option<(usize, Arc<Value>)>,
+    scratch: Option<Arc<adamw::Scratch>>,
 }
 
 impl Torch {
@@ -319,6 +322,16 @@ impl Torch {
             let host = unsafe { Value::on_host(self.torch, data, values.len(), self.torch.dtypes.f32) }?;
             to.set(&host.shaped(sizes, 0)?)?;
         }
+        Ok(to)
+    }
+
+    /// Whole numbers of the host's, on the device, as i32.
+    fn whole_numbers(&self, values: &[i32]) -> std::result::Result<Value, Words> {
+        let (i32, count) = (self.torch.dtypes.i32, values.len());
+        let to = self.empty(&[count as i64], i32)?;
+        let data = values.as_ptr().cast_mut().cast();
+        // SAFETY: only read, and the copy is done before `values` can go.
+        to.set(&unsafe { Value::on_host(self.torch, data, count, i32) }?)?;
         Ok(to)
     }
 

@@ -1,79 +1,114 @@
 //! How ops reach the device: by an operator of torch's that does it all where the device has one, else composed.
 //!
-//! Each is tried on a few numbers when the device is opened. What refuses, or computes something else, is not used.
+//! Each is tried on a few numbers when the device is opened, against what is composed. What refuses, or computes something
+//! else, is not used, and why is kept for people.
 
 use super::aten::Dtype;
+use super::attention_fused::Fused;
 use super::value::Words;
-use super::{Torch, adamw};
+use super::{Torch, adamw, grouped_matmul, rms_norm};
 use crate::precision::Precision;
 
+/// An operator that was found, or why there is none.
+pub(super) struct Route<T = ()>(Result<T, Words>);
+
+impl<T> Route<T> {
+    pub(super) fn found(&self) -> Option<&T> {
+        self.0.as_ref().ok()
+    }
+
+    pub(super) fn is_found(&self) -> bool {
+        self.0.is_ok()
+    }
+}
+
+impl<T> Default for Route<T> {
+    fn default() -> Route<T> {
+        Route(Err("nothing else was tried".into()))
+    }
+}
+
 /// What the device has.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 pub(super) struct Routes {
     /// Attention with its log-sum-exp, and its gradient.
-    pub(super) attention: bool,
-    pub(super) adamw: bool,
+    pub(super) attention: Route<Fused>,
+    /// Products of all experts.
+    pub(super) experts: Route,
+    pub(super) norm: Route,
+    pub(super) norm_grad: Route,
+    pub(super) adamw: Route,
     /// Rows of a table, looked up and added up.
-    pub(super) sums_of_rows: bool,
+    pub(super) sums_of_rows: Route,
     /// Products of bf16 whose sums come out in f32.
-    pub(super) f32_sums: bool,
+    pub(super) f32_sums: Route,
 }
 
 impl Routes {
     /// Tries all.
     pub(super) fn of(torch: &Torch) -> Routes {
-        let works = |tried: Result<bool, Words>| tried.unwrap_or(false);
+        let not_on_cpu = |try_: fn(&Torch) -> Result<(), Words>| match torch.on_cpu() {
+            true => Err("on a CPU that is faster".into()),
+            false => try_(torch),
+        };
         Routes {
-            // In bf16 the weights of attention are operands too, and the fused operator does not round them.
-            attention: torch.on_cpu() && torch.options.precision == Precision::F32 && works(attention(torch)),
-            adamw: works(adamw::try_fused(torch)),
-            sums_of_rows: works(sums_of_rows(torch)),
-            f32_sums: torch.options.precision == Precision::Bf16 && !torch.on_cpu() && works(f32_sums(torch)),
+            attention: Route(Fused::find(torch)),
+            experts: Route(not_on_cpu(grouped_matmul::try_fused)),
+            norm: Route(not_on_cpu(rms_norm::try_fused)),
+            norm_grad: Route(not_on_cpu(rms_norm::try_fused_grad)),
+            adamw: Route(adamw::try_fused(torch)),
+            sums_of_rows: Route(sums_of_rows(torch)),
+            f32_sums: Route(f32_sums(torch)),
         }
     }
 
     /// For people.
-    pub(super) fn text(self, torch: &Torch) -> Vec<String> {
-        let by =
-            |is_fused, what: &str| format!("{what}: {}", if is_fused { "one operator" } else { "composed" });
+    pub(super) fn text(&self, torch: &Torch) -> Vec<String> {
+        let name = self.attention.found().map_or("", Fused::name);
         let mut lines = vec![
             format!("at {}", torch.torch.path.display()),
-            by(self.attention, "attention"),
-            by(self.adamw, "AdamW"),
-            by(self.sums_of_rows, "combine"),
-            "products per expert: one after the other".into(),
+            line("attention", &self.attention, name),
+            line("products per expert", &self.experts, "_grouped_mm"),
+            line("RMSNorm", &self.norm, "_fused_rms_norm"),
+            line("RMSNorm's gradient", &self.norm_grad, "_fused_rms_norm_backward"),
+            line("AdamW", &self.adamw, "_fused_adamw_"),
+            line("combine", &self.sums_of_rows, "_embedding_bag_forward_only"),
             format!("f64: {}", if torch.has_f64 { "yes" } else { "no" }),
         ];
         if torch.options.precision == Precision::Bf16 && !torch.on_cpu() {
-            lines.push(format!("sums of bf16 products: {}", if self.f32_sums { "f32" } else { "bf16" }));
+            lines.push(match &self.f32_sums.0 {
+                Ok(()) => "sums of bf16 products: f32".into(),
+                Err(why) => format!("sums of bf16 products: bf16 ({why})"),
+            });
         }
         lines
     }
 }
 
-/// One query of zeros over one key gives the key's value, and a softmax over one score has no gradient.
-fn attention(torch: &Torch) -> Result<bool, Words> {
-    let aten = torch.aten();
-    let of = |value: f64| torch.full(&[1, 1, 1, 8], torch.torch.dtypes.f32, value);
-    let (q, k, v) = (of(0.0)?, of(2.0)?, of(3.0)?);
-    let (out, lse) = aten.flash_cpu(&q, &k, &v, 0.0, false, None, Some(1.0))?;
-    let grads = aten.flash_cpu_backward(&v, &q, &k, &v, &out, &lse, 0.0, false, None, Some(1.0))?;
-    let first = |value| torch.first(value);
-    Ok(first(&out)? == 3.0 && first(&lse)? == 0.0 && first(&grads.0)? == 0.0 && first(&grads.2)? == 3.0)
+fn line<T>(what: &str, route: &Route<T>, operator: &str) -> String {
+    match &route.0 {
+        Ok(_) => format!("{what}: one operator, {operator}"),
+        Err(why) => format!("{what}: composed ({why})"),
+    }
 }
 
-fn sums_of_rows(torch: &Torch) -> Result<bool, Words> {
+fn sums_of_rows(torch: &Torch) -> Result<(), Words> {
     let table = torch.hosted(&[1.0, 10.0, 100.0, 1000.0], &[4, 1])?;
     let (places, firsts) = (torch.counting(4)?.shaped(&[4], 0)?, torch.counting(1)?.shaped(&[1], 0)?);
     let sums = torch.aten().embedding_bag(&table, &places, &firsts, false, 0, false, None, false, -1)?.0;
-    Ok(torch.first(&sums)? == 1111.0)
+    let found = torch.first(&sums)?;
+    if found == 1111.0 { Ok(()) } else { Err(format!("1 + 10 + 100 + 1000 is {found}")) }
 }
 
 /// 1 + 2^-9 needs more digits than bf16 has.
-fn f32_sums(torch: &Torch) -> Result<bool, Words> {
+fn f32_sums(torch: &Torch) -> Result<(), Words> {
+    if torch.options.precision == Precision::F32 || torch.on_cpu() {
+        return Err("products are not of bf16".into());
+    }
     let dtypes = torch.torch.dtypes;
     let small = 1.0 / 512.0;
     let a = torch.converted(&torch.hosted(&[1.0, small], &[1, 2])?, &[1, 2], dtypes.bf16)?;
     let b = torch.full(&[2, 1], dtypes.bf16, 1.0)?;
-    Ok(torch.first(&torch.aten().mm_dtype(&a, &b, Dtype(dtypes.f32))?)? == 1.0 + small)
+    let found = torch.first(&torch.aten().mm_dtype(&a, &b, Dtype(dtypes.f32))?)?;
+    if found == 1.0 + small { Ok(()) } else { Err(format!("1 + 2^-9 is {found}")) }
 }

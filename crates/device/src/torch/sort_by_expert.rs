@@ -22,5 +22,7 @@ pub(super) fn sort(
         aten.searchsorted(&sorted, &below(ends_e.len() as i64)?, false, true, super::aten::NoText, None)?;
     torch.store_integers(order_r, &order)?;
     torch.store_integers(places_tk, &places.shaped(&super::sizes(places_tk.shape()), 0)?)?;
-    torch.store_integers(ends_e, &ends)
+    torch.store_integers(ends_e, &ends)?;
+    torch.state().known.insert_ends(ends_e, experts_tk.len());
+    Ok(())
 }

@@ -101,6 +101,22 @@ impl Value {
         Value::made(torch, |out| unsafe { (torch.scalar_i64)(value, out) })
     }
 
+    /// What torch passes where a tensor is wanted and there is none.
+    pub(super) fn undefined(torch: &'static Symbols) -> Result<Value, Words> {
+        // SAFETY: writes one handle.
+        Value::made(torch, |out| unsafe { (torch.undefined)(out) })
+    }
+
+    pub(super) fn sizes(&self) -> Result<Vec<i64>, Words> {
+        let (mut rank, mut sizes) = (0, std::ptr::null());
+        // SAFETY: a live tensor, which keeps its sizes as long as it lives: as many as its rank.
+        unsafe {
+            self.torch.check((self.torch.rank)(self.handle, &raw mut rank))?;
+            self.torch.check((self.torch.sizes)(self.handle, &raw mut sizes))?;
+            Ok((0..rank as usize).map(|axis| *sizes.add(axis)).collect())
+        }
+    }
+
     /// Other sizes and strides over the same memory, from its element `first` on.
     pub(super) fn strided(&self, sizes: &[i64], strides: &[i64], first: usize) -> Result<Value, Words> {
         assert_eq!(sizes.len(), strides.len(), "strides of sizes {sizes:?}");
@@ -151,6 +167,12 @@ impl Value {
         // SAFETY: a live tensor; writes one handle.
         self.torch.check(unsafe { (self.torch.again)(self.handle, &raw mut handle) })?;
         Ok(handle.expose_provenance() as u64)
+    }
+
+    /// The same tensor once more.
+    pub(super) fn again(&self) -> Result<Value, Words> {
+        // SAFETY: a live tensor; writes one handle.
+        Value::made(self.torch, |out| unsafe { (self.torch.again)(self.handle, out) })
     }
 
     /// The handle as a number, and nobody's any more.

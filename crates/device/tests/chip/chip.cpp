@@ -7,9 +7,13 @@
 //!
 //! Environment, read once: `CHIP_PRODUCTS=reversed` sums products from the other end, `=tf32` rounds their operands to ten
 //! bits of mantissa; `CHIP_FAULT=aten::silu` makes one element of that operator's result wrong by 1 %;
-//! `CHIP_LACKS=aten::sort` refuses an operator; `CHIP_MEMORY_BYTES` is how much memory it has. Once a file of the name
-//! `CHIP_LOST_WHEN` exists the chip refuses every call, for good; while one of the name `CHIP_FULL_WHEN` does, it has no
-//! memory left for the results of `aten::silu`.
+//! `CHIP_LACKS=aten::sort` refuses an operator; both take several, with commas between; `CHIP_MEMORY_BYTES` is how much memory it
+//! has. Once a file of the name `CHIP_LOST_WHEN` exists the chip refuses every call, for good. While one of the name
+//! `CHIP_FULL_WHEN` does, it has no memory left for the results of an operator, `aten::silu` or the one that `CHIP_FULL_AT`
+//! names, once `CHIP_FULL_AFTER` more of its calls are done, nor for tensors of `CHIP_FULL_BYTES`.
+//!
+//! It has fused operators that PyTorch's CPU does not have, called as cuda's are: attention, in bf16 that of
+//! FlashAttention, else the memory-efficient one, RMSNorm and its gradient, and the products of all experts.
 
 #include <ATen/ATen.h>
 #include <ATen/EmptyTensor.h>
@@ -90,6 +94,9 @@ class Memory final : public at::Allocator {
     const size_t room = std::max<size_t>(64, std::bit_ceil(needs));
     std::lock_guard lock(mutex_);
     const size_t used = bytes;
+    static const std::string full = setting("CHIP_FULL_WHEN"), large = setting("CHIP_FULL_BYTES");
+    TORCH_CHECK_WITH(OutOfMemoryError, large.empty() || needs < std::stoull(large) || !is_there(full),
+                     "testchip out of memory. Tried to allocate ", needs, " bytes");
     TORCH_CHECK_WITH(OutOfMemoryError, used + needs <= limit_bytes_, "testchip out of memory. Tried to allocate ",
                      needs / 1048576.0, " MiB, of ", limit_bytes_ / 1048576.0, " MiB ", used / 1048576.0, " are in use");
     auto& free = free_[room];
@@ -292,21 +299,107 @@ bool multiply_in_f32(const c10::OperatorHandle& op, torch::jit::Stack& stack, si
   return true;
 }
 
+/// Attention as PyTorch's CPU has it, asked for as cuda's. A log-sum-exp has rows in multiples of 32.
+void attend(torch::jit::Stack& stack, size_t first, bool rows_first) {
+  const auto tensor = [&](size_t i) {
+    const at::Tensor x = stack[first + i].toTensor();
+    return rows_first ? x.transpose(1, 2) : x;
+  };
+  const at::Tensor q = tensor(0), k = tensor(1), v = tensor(2);
+  const bool causal = stack[first + (rows_first ? 8 : 6)].toBool();
+  const auto scale = stack[first + (rows_first ? 10 : 7)].toOptional<double>();
+  auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, {}, scale);
+  const at::Tensor seed = at::zeros({2}, at::kLong), offset = at::zeros({}, at::kLong);
+  stack.resize(first);
+  if (rows_first) {
+    TORCH_CHECK(q.scalar_type() == at::kBFloat16, "testchip: FlashAttention only supports bf16");
+    for (const at::Tensor& tensor : {out.transpose(1, 2), lse, seed, offset, at::Tensor()}) stack.emplace_back(tensor);
+  } else {
+    TORCH_CHECK(q.size(1) == k.size(1), "testchip: each head wants keys of its own");
+    lse = at::constant_pad_nd(lse, {0, (32 - lse.size(2) % 32) % 32}, INFINITY);
+    for (const at::Tensor& tensor : {out, lse, seed, offset}) stack.emplace_back(tensor);
+  }
+}
+
+void attend_backward(torch::jit::Stack& stack, size_t first, bool rows_first) {
+  const auto tensor = [&](size_t i) { return stack[first + i].toTensor(); };
+  const auto turned = [&](const at::Tensor& x) { return rows_first ? x.transpose(1, 2) : x; };
+  const at::Tensor d_out = turned(tensor(0)), q = turned(tensor(1)), k = turned(tensor(2)), v = turned(tensor(3));
+  const at::Tensor out = turned(tensor(rows_first ? 4 : 5)), lse = tensor(rows_first ? 5 : 6);
+  const at::Tensor nothing = tensor(rows_first ? 6 : 4), seed = tensor(rows_first ? 12 : 7);
+  TORCH_CHECK(!nothing.defined(), "testchip: packed rows, or a bias");
+  TORCH_CHECK(seed.numel() == 2 && seed.scalar_type() == at::kLong, "testchip: not what the forward handed out");
+  TORCH_CHECK(rows_first || lse.size(2) % 32 == 0, "testchip: rows of the log-sum-exp are not in multiples of 32");
+  const bool causal = stack[first + 11].toBool();
+  const auto scale = stack[first + (rows_first ? 14 : 12)].toOptional<double>();
+  auto [d_q, d_k, d_v] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
+      d_out, q, k, v, out, lse.slice(2, 0, q.size(2)).contiguous(), 0.0, causal, {}, scale);
+  stack.resize(first);
+  for (const at::Tensor& tensor : {d_q, d_k, d_v}) stack.emplace_back(turned(tensor));
+  if (!rows_first) stack.emplace_back(at::Tensor());
+}
+
+void norm_backward(torch::jit::Stack& stack, size_t first) {
+  const auto tensor = [&](size_t i) { return stack[first + i].toTensor(); };
+  const at::Tensor d_out = tensor(0), x = tensor(1), root = tensor(3), scale = tensor(4);
+  const at::Tensor normed = x * root, d_normed = d_out * scale;
+  const at::Tensor d_x = (d_normed - normed * (d_normed * normed).mean({-1}, true)) * root;
+  const at::Tensor d_scale = (d_out * normed).sum(0);
+  stack.resize(first);
+  stack.emplace_back(d_x), stack.emplace_back(d_scale);
+}
+
+/// Products of all experts, of bf16 with sums in f32.
+void multiply_by_expert(const c10::OperatorHandle& op, torch::jit::Stack& stack, size_t first) {
+  const auto type = stack[first].toTensor().scalar_type();
+  for (size_t i : {first, first + 1}) stack[i] = stack[i].toTensor().to(at::kFloat);
+  op.callBoxed(&stack);
+  stack[first] = stack[first].toTensor().to(type);
+}
+
+/// Whether the operator is one of the chip's own, and is done.
+bool run_own(const c10::OperatorHandle& op, torch::jit::Stack& stack, size_t first) {
+  const std::string& name = op.schema().name();
+  const bool is_flash = name.starts_with("aten::_flash_attention_");
+  if (is_flash || name.starts_with("aten::_scaled_dot_product_efficient_attention")) {
+    (name.ends_with("_backward") ? attend_backward : attend)(stack, first, is_flash);
+  } else if (name == "aten::_fused_rms_norm_backward") {
+    norm_backward(stack, first);
+  } else if (name == "aten::_grouped_mm") {
+    multiply_by_expert(op, stack, first);
+  } else {
+    return multiply_in_f32(op, stack, first);
+  }
+  return true;
+}
+
+/// Whether a list of names with commas between has a name.
+bool lists(const std::string& names, const std::string& name) {
+  return ("," + names + ",").find("," + name + ",") != std::string::npos;
+}
+
+/// Throws where an operator's results find no room.
+void check_room(const std::string& name) {
+  static const std::string full = setting("CHIP_FULL_WHEN"), at = setting("CHIP_FULL_AT");
+  static const std::string after = setting("CHIP_FULL_AFTER"), large = setting("CHIP_FULL_BYTES");
+  static std::atomic<int64_t> left{after.empty() ? 0 : std::stoll(after)};
+  if (!large.empty() || name != (at.empty() ? "aten::silu" : at) || !is_there(full)) return;
+  TORCH_CHECK_WITH(OutOfMemoryError, left-- > 0, "testchip out of memory. Tried to allocate 64.0 MiB");
+}
+
 void run_on_cells(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   static const std::string lacks = setting("CHIP_LACKS"), fault = setting("CHIP_FAULT"), way = setting("CHIP_PRODUCTS");
   const std::string& name = op.schema().name();
-  TORCH_CHECK_NOT_IMPLEMENTED(name != lacks, "Could not run '", name, "' with arguments from the 'testchip' backend.");
+  TORCH_CHECK_NOT_IMPLEMENTED(!lists(lacks, name), "Could not run '", name, "' with arguments from the 'testchip' backend.");
   check_alive();
-  static const std::string full = setting("CHIP_FULL_WHEN");
-  TORCH_CHECK_WITH(OutOfMemoryError, name != "aten::silu" || !is_there(full),
-                   "testchip out of memory. Tried to allocate 64.0 MiB");
+  check_room(name);
   const at::AutoDispatchBelowADInplaceOrView below;
   const size_t first = stack->size() - op.schema().arguments().size();
   Call call;
   for (size_t i = first; i < stack->size(); ++i) call.lend((*stack)[i]);
   if (!way.empty()) multiply_otherwise(name, *stack, first, way);
-  if (!multiply_in_f32(op, *stack, first)) op.callBoxed(stack);
-  if (name == fault) spoil(*stack, first);
+  if (!run_own(op, *stack, first)) op.callBoxed(stack);
+  if (lists(fault, name)) spoil(*stack, first);
   for (size_t i = first; i < stack->size(); ++i) call.take((*stack)[i]);
 }
 
@@ -321,6 +414,10 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library) {
   library.impl("empty.memory_format", &empty);
   library.impl("empty_strided", &empty_strided);
   library.impl("_copy_from", &copy_from);
+  // PyTorch has compositions of these, which would come before the fallback.
+  for (const char* own : {"_fused_rms_norm", "_grouped_mm"}) {
+    library.impl(own, torch::CppFunction::makeFromBoxedFunction<&run_on_cells>());
+  }
 }
 
 TORCH_LIBRARY_IMPL(_, PrivateUse1, library) {

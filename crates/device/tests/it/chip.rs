@@ -152,6 +152,79 @@ fn a_host_access_to_the_chips_memory_ends_the_process() {
     }
 }
 
+/// The operators that the chip has in one piece, and what `lingot devices -v` says of each.
+const FUSED: [(&str, &str); 5] = [
+    ("aten::_scaled_dot_product_efficient_attention", "attention"),
+    ("aten::_grouped_mm", "products per expert"),
+    ("aten::_fused_rms_norm", "RMSNorm"),
+    ("aten::_fused_rms_norm_backward", "RMSNorm's gradient"),
+    ("aten::_embedding_bag_forward_only", "combine"),
+];
+
+/// What a line of the routes says, after the name of the op.
+fn route(options: Options, op: &str) -> String {
+    let routes = Torch::open(NAME, options).unwrap().routes();
+    let line = routes.iter().find_map(|line| line.strip_prefix(op)?.strip_prefix(": "));
+    line.unwrap_or_else(|| panic!("no {op} in {routes:?}")).to_owned()
+}
+
+#[test]
+fn what_the_chip_has_in_one_piece_is_used() {
+    apart("what_the_chip_has_in_one_piece_is_used", &[], || {
+        for (operator, op) in FUSED {
+            let short = operator.strip_prefix("aten::").unwrap();
+            assert_eq!(route(Options::default(), op), format!("one operator, {short}"));
+        }
+        let bf16 = Options { precision: Precision::Bf16, ..Options::default() };
+        assert_eq!(route(bf16, "attention"), "one operator, _flash_attention_forward");
+    });
+}
+
+#[test]
+fn what_the_chip_refuses_is_composed_and_the_refusal_is_told() {
+    let lacks = FUSED.map(|(operator, _)| operator).join(",");
+    apart("what_the_chip_refuses_is_composed_and_the_refusal_is_told", &[("CHIP_LACKS", &lacks)], || {
+        for (operator, op) in FUSED {
+            let said = route(Options::default(), op);
+            assert!(said.starts_with("composed (") && said.contains(operator), "{op}: {said}");
+        }
+        let failures = failures(Options::default());
+        assert!(failures.is_empty(), "{failures:#?}");
+    });
+}
+
+#[test]
+fn what_the_chip_computes_wrongly_is_composed_and_how_wrong_it_is_is_told() {
+    let faults = FUSED.map(|(operator, _)| operator).join(",");
+    apart(
+        "what_the_chip_computes_wrongly_is_composed_and_how_wrong_it_is_is_told",
+        &[("CHIP_FAULT", &faults)],
+        || {
+            for (operator, op) in FUSED {
+                let said = route(Options::default(), op);
+                let why = if operator.contains("embedding_bag") {
+                    "1 + 10 + 100 + 1000 is 1122"
+                } else {
+                    "differs"
+                };
+                assert!(said.starts_with("composed (") && said.contains(why), "{op}: {said}");
+            }
+            let failures = failures(Options::default());
+            assert!(failures.is_empty(), "{failures:#?}");
+        },
+    );
+}
+
+/// A wrong gradient alone is reason enough.
+#[test]
+fn attention_whose_gradient_is_wrong_is_composed() {
+    let fault = "aten::_scaled_dot_product_efficient_attention_backward";
+    apart("attention_whose_gradient_is_wrong_is_composed", &[("CHIP_FAULT", fault)], || {
+        let said = route(Options::default(), "attention");
+        assert!(said.contains("the gradient by queries differs"), "{said}");
+    });
+}
+
 /// The ops that fail the suite, one by verdict.
 fn failures(options: Options) -> Vec<String> {
     let device = Device::new(Torch::open(NAME, options).unwrap());
