@@ -34,6 +34,8 @@ pub(crate) struct Apart {
     agreed: Agreed,
     /// What was decided at the last meeting, where it is not summed yet.
     decided: Option<Decided>,
+    /// Memory of what was brought before, by device and layer: large vectors are dear to make.
+    room: Vec<Vec<Vec<f32>>>,
     exchange: Exchange,
     samples: Samples,
     /// Sequences of one step of one device.
@@ -300,7 +302,7 @@ impl Fleet {
     fn bring_together(&mut self, apart: &mut Apart, turns: &mut Turns<'_, '_>) -> Result<()> {
         for (&worker, place) in &mut turns.places {
             place.asked = Some(Instant::now());
-            let _ = self.seats[worker].orders.send(Order::Meet);
+            let _ = self.seats[worker].orders.send(Order::Meet(apart.room.pop().unwrap_or_default()));
         }
         while turns.places.values().any(|place| place.asked.is_some()) {
             self.listen(apart, turns)?;

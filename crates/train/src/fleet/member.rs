@@ -38,8 +38,8 @@ pub(super) enum Order {
         rate: f64,
         batch: StepBatch,
     },
-    /// To bring its weights to a meeting.
-    Meet,
+    /// To bring its weights to a meeting, each layer in memory that an earlier one has left.
+    Meet(Vec<Vec<f32>>),
     /// To bring its moments for a checkpoint.
     Keep,
 }
@@ -253,7 +253,7 @@ impl Member<'_> {
                 tell(self.step((step, rate), &batch)?);
                 self.gradients.clear()?;
             }
-            Order::Meet => self.bring(tell)?,
+            Order::Meet(room) => self.bring(room, tell)?,
             Order::Keep => {
                 let [first, second] = self.optimizer()?.flats();
                 tell(News::Kept([first.to_floats()?, second.to_floats()?]));
@@ -309,14 +309,15 @@ impl Member<'_> {
     }
 
     /// Layer by layer, so that the host can look at one while the next is copied.
-    fn bring(&mut self, tell: &dyn Fn(News)) -> Result<()> {
+    fn bring(&mut self, room: Vec<Vec<f32>>, tell: &dyn Fn(News)) -> Result<()> {
         if let (Some(mut coming), Some(last)) = (self.coming.take(), self.layers.last()) {
             coming.reach(&last.name, &self.layers, &self.model)?; // It took no step.
             self.moved.add(coming.moved);
         }
-        for layer in &self.layers {
+        for (layer, room) in self.layers.iter().zip(room.into_iter().chain(std::iter::repeat_with(Vec::new)))
+        {
             let begin = Instant::now();
-            let weights = local::read(&self.model, layer)?;
+            let weights = local::read(&self.model, layer, room)?;
             self.moved.add(Moved { bytes: 4 * weights.len() as u64, time: begin.elapsed() });
             tell(News::Layer(weights));
         }

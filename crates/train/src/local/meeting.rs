@@ -86,7 +86,7 @@ impl Agreed {
 
     /// The norm of a worker's change of a group, from its weights.
     pub(crate) fn change_norm(&self, group: usize, own: &[f32]) -> f32 {
-        sum::norm(&minus(self.group(group), own)) as f32
+        sum::distance(self.group(group), own) as f32
     }
 
     /// What the changes that `workers` bring count, and the routers' state that follows. All figures are by the order
@@ -124,8 +124,9 @@ impl Agreed {
             return;
         }
         let group = self.group(index);
-        let deltas: Vec<Vec<f32>> = decided.own.iter().map(|own| minus(group, &own.weights[index])).collect();
-        let parts: Vec<&[f32]> = deltas.iter().map(Vec::as_slice).collect();
+        // In the same memory: for a large model it is dear to make.
+        decided.own.iter_mut().for_each(|own| take_from(group, &mut own.weights[index]));
+        let parts: Vec<&[f32]> = decided.own.iter().map(|own| own.weights[index].as_slice()).collect();
         let mut mean = exchange.sum(&parts, &weighing.weights);
         let range = self.groups[index].layer.numbers.clone();
         apply(&mut self.weights[range.clone()], &mut self.velocity[range], &mut mean, spec);
@@ -178,6 +179,11 @@ impl Decided {
     pub(crate) fn summed(&self) -> usize {
         self.summed
     }
+
+    /// Memory that can be used again, by worker and group.
+    pub(crate) fn into_room(self) -> Vec<Vec<Vec<f32>>> {
+        self.own.into_iter().map(|own| own.weights).collect()
+    }
 }
 
 impl Group {
@@ -219,7 +225,7 @@ impl Local {
     fn own(&self, model: &Model) -> Result<Own> {
         let mut own = Own { state: model.buffer_values()?, ..Own::default() };
         for (index, group) in self.agreed.groups.iter().enumerate() {
-            let weights = read(model, &group.layer)?;
+            let weights = read(model, &group.layer, Vec::new())?;
             own.norms.push(self.agreed.change_norm(index, &weights));
             own.weights.push(weights);
         }
@@ -246,11 +252,13 @@ fn apply(agreed: &mut [f32], velocity: &mut [f32], mean: &mut [f32], spec: &Sync
     outer::step(agreed, velocity, mean, &spec.outer);
 }
 
-fn minus(agreed: &[f32], own: &[f32]) -> Vec<f32> {
-    agreed.iter().zip(own).map(|(agreed, own)| agreed - own).collect()
+/// A worker's weights become its change.
+fn take_from(agreed: &[f32], own: &mut [f32]) {
+    agreed.iter().zip(own).for_each(|(agreed, own)| *own = agreed - *own);
 }
 
-/// A model's weights of a layer.
-pub(crate) fn read(model: &Model, layer: &Layer) -> Result<Vec<f32>> {
-    Ok(model.parameters.flat.rows(layer.numbers.start, layer.numbers.len()).to_floats()?)
+/// A model's weights of a layer, in memory that is there already.
+pub(crate) fn read(model: &Model, layer: &Layer, mut room: Vec<f32>) -> Result<Vec<f32>> {
+    model.parameters.flat.rows(layer.numbers.start, layer.numbers.len()).read_floats(&mut room)?;
+    Ok(room)
 }

@@ -36,6 +36,7 @@ impl Apart {
         let mut apart = Apart {
             agreed: Agreed::new(&lead.model, workers)?,
             decided: None,
+            room: Vec::new(),
             exchange: Exchange::default(),
             samples: Samples {
                 next: 0,
@@ -87,7 +88,8 @@ impl Apart {
     /// The lead gets what was agreed, which is summed for it if it was not yet: it is to be scored or saved.
     pub(crate) fn settle(&mut self, lead: &Worker<'_>) -> Result<()> {
         self.sum_until(self.agreed.groups(), &lead.run.sync);
-        if self.decided.take().is_some() {
+        if let Some(decided) = self.decided.take() {
+            self.room = decided.into_room();
             lead.model.parameters.flat.write_floats(&self.agreed.weights)?;
         }
         Ok(())
