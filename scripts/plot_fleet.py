@@ -7,8 +7,8 @@
 import json
 import sys
 
-COLOURS = ["#000000", "#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2"]
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 360, 50, 40, 12, 12
+COLOURS = ["#000000", "#d62728", "#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2"]
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 360, 50, 40, 12, 24
 
 
 def main():
@@ -32,7 +32,7 @@ def main():
     for share in range(6):
         x, y = end * share / 5, low + (high - low) * share / 5
         (across, _), (_, down) = place(x, low), place(0, y)
-        parts.append(f'<text x="{across:.1f}" y="{HEIGHT - 22}" text-anchor="middle">{x:.3g}</text>')
+        parts.append(f'<text x="{across:.1f}" y="{HEIGHT - 22}" text-anchor="middle">{x:.4g}</text>')
         parts.append(f'<text x="{LEFT - 6}" y="{down + 4:.1f}" text-anchor="end">{y:.2f}</text>')
         parts.append(f'<path d="M{LEFT} {down:.1f}H{WIDTH - RIGHT}" stroke="#ddd"/>')
     for index, (label, curve) in enumerate(curves):

@@ -21,4 +21,4 @@ pub use bundle::Bundle;
 pub use decode::Cache;
 pub use inputs::{Inputs, Rows, Totals, Warmth};
 pub use tally::{Counts, Losses, Tally};
-pub use transformer::{Gradients, Model};
+pub use transformer::{Gradients, Model, Reach};

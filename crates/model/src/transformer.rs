@@ -15,6 +15,9 @@ use lingot_spec::tensors::buffers;
 /// How the names of selection biases end.
 const SELECTION_BIAS: &str = "selection_bias";
 
+/// Called with the name of a layer before it is first read.
+pub type Reach<'a> = &'a dyn Fn(&str) -> Result<()>;
+
 /// A model on a device: its parameters, and the routers' state that no gradient trains.
 pub struct Model {
     pub spec: ModelSpec,
@@ -78,18 +81,41 @@ impl Model {
         recompute: &[Recompute],
         gradients: &Gradients,
     ) -> Result<()> {
+        self.differentiate_upon(&|_| Ok(()), inputs, totals, warmth, recompute, gradients)
+    }
+
+    /// As `differentiate`, of weights that may still be on their way: before the forward pass first reads a layer it
+    /// calls `reach` with the layer's name, as `spec::tensors::layers` has it and in that order.
+    pub fn differentiate_upon(
+        &self,
+        reach: Reach<'_>,
+        inputs: &Inputs,
+        totals: Totals,
+        warmth: Option<Warmth<'_>>,
+        recompute: &[Recompute],
+        gradients: &Gradients,
+    ) -> Result<()> {
         let Gradients { weights: grads, tally, .. } = gradients;
+        reach("embedding")?;
         let mut x_td = ops::embedding(&self.weights.embedding, &inputs.tokens_t)?;
         let mut saved: Vec<BlockSaved> = Vec::with_capacity(self.weights.blocks.len());
         for (layer, weights) in self.weights.blocks.iter().enumerate() {
+            reach(&format!("layers.{layer}"))?;
             let pass = self.pass(layer, inputs, totals, warmth, recompute, tally);
             let (out_td, kept) = block::forward(&pass, weights, x_td)?;
             saved.push(kept);
             x_td = out_td;
         }
+        reach("final_norm")?;
+        if !self.spec.tied {
+            reach("head")?;
+        }
         let scale = 1.0 / (totals.targets as f64).max(1.0);
         let d_head = Head { model: &self.spec, norm_d: &grads.final_norm, weight_vd: &grads.head };
         let mut d_td = self.head().differentiate(&d_head, &x_td, &inputs.targets_t, scale, &tally.main_2)?;
+        if self.spec.mtp_layers > 0 {
+            reach("mtp")?;
+        }
         let pass = self.pass(self.weights.blocks.len(), inputs, totals, warmth, recompute, tally);
         mtp::differentiate(&pass, &self.weights, grads, &x_td, &tally.mtp_2, &d_td)?;
         drop(x_td);

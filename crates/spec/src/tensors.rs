@@ -1,6 +1,7 @@
 //! The named tensors of a model, in their one fixed order. Checkpoints, optimizer and Hugging Face names follow it.
 
 use crate::model::ModelSpec;
+use std::ops::Range;
 
 /// What a tensor is for, which decides its initial values and whether it decays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +66,42 @@ pub fn tensors(model: &ModelSpec) -> Vec<TensorSpec> {
         list.push(norm("mtp.final_norm".into(), d));
     }
     list
+}
+
+/// Tensors that are used together: a layer, or a tensor outside of layers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// What the names of its tensors begin with: `layers.3`, `mtp`; or `embedding`, `final_norm`, `head`.
+    pub name: String,
+    /// Its numbers among all of the model's, one tensor after the other.
+    pub numbers: Range<usize>,
+    /// Which of `buffers` are its.
+    pub buffers: Vec<usize>,
+}
+
+/// The layers in the order of their tensors, which is the order of the forward pass.
+pub fn layers(model: &ModelSpec) -> Vec<Layer> {
+    let buffers = buffers(model);
+    let mut layers: Vec<Layer> = Vec::new();
+    let mut from = 0;
+    for TensorSpec { name, shape, .. } in tensors(model) {
+        let (layer, to) = (layer_of(&name), from + shape.iter().product::<usize>());
+        match layers.last_mut().filter(|last| last.name == layer) {
+            Some(last) => last.numbers.end = to,
+            None => {
+                let is_its = |&index: &usize| layer_of(&buffers[index].name) == layer;
+                let buffers = (0..buffers.len()).filter(is_its).collect();
+                layers.push(Layer { name: layer.to_owned(), numbers: from..to, buffers });
+            }
+        }
+        from = to;
+    }
+    layers
+}
+
+/// `layers.3.query` lies in `layers.3`; what lies in no layer stands for itself.
+fn layer_of(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(layer, _)| layer)
 }
 
 fn block(list: &mut Vec<TensorSpec>, model: &ModelSpec, prefix: &str, is_moe: bool) {

@@ -128,7 +128,7 @@ impl Detector {
 ///
 /// Unlike the released code, a norm is judged in proportion to the median of all workers' at this meeting. All norms
 /// follow the learning rate, so a worker's own past is a poor measure: one that read random tokens had norms only 3 to
-/// 32 % above the others', while everybody's fell to a tenth within the run.
+/// 32 % above the others', while everybody's fell to a tenth within the run. Who is not above the median is no anomaly.
 pub fn weigh(norms: &[f64], detectors: &mut [Detector], spec: &PenaltySpec) -> Weighing {
     if !spec.enabled {
         let weights = vec![1.0 / norms.len() as f32; norms.len()];
@@ -139,8 +139,12 @@ pub fn weigh(norms: &[f64], detectors: &mut [Detector], spec: &PenaltySpec) -> W
         };
     }
     let usual = median(norms).max(f64::MIN_POSITIVE);
-    let verdicts: Vec<Verdict> =
-        norms.iter().zip(detectors).map(|(&norm, detector)| detector.judge(norm / usual, spec)).collect();
+    let judge = |(&norm, detector): (&f64, &mut Detector)| match detector.judge(norm / usual, spec) {
+        // A straggler that takes a step more than last time stands out among its own, and is not large for that.
+        Verdict::Outlier { norm, z, .. } if norm <= 1.0 => Verdict::Normal { z },
+        verdict => verdict,
+    };
+    let verdicts: Vec<Verdict> = norms.iter().zip(detectors).map(judge).collect();
     let counts = |rank: usize| !verdicts[rank].is_anomaly();
     let weights = softmax(norms, counts, spec.temperature);
     Weighing { all_anomalous: weights.iter().all(|&weight| weight == 0.0), weights, verdicts }

@@ -42,3 +42,8 @@ pub(crate) fn add_weighted(sum: &mut [f32], parts: &[&[f32]], weights: &[f32], f
 pub fn norm(values: &[f32]) -> f64 {
     values.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt()
 }
+
+/// The Euclidean norm of `a - b`, each difference rounded to f32, added up in f64.
+pub fn distance(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(&a, &b)| f64::from(a - b) * f64::from(a - b)).sum::<f64>().sqrt()
+}

@@ -31,8 +31,8 @@ pub fn hub_bytes([devices, pieces]: [usize; 2], [parameters, state, counts]: [us
     NUMBER_BYTES * (devices * (parameters + state) + pieces * (parameters + counts)) as u64
 }
 
-/// Bytes of a meeting on the host: each of `devices` brings its `numbers`, parameters and routers' state, and takes what
-/// was agreed.
-pub fn hub_meeting_bytes(devices: usize, numbers: usize) -> u64 {
-    NUMBER_BYTES * 2 * (devices * numbers) as u64
+/// Bytes of a round that ends with a meeting on the host: each of `devices` takes what was agreed, parameters and
+/// routers' state, and brings its own; each of the `newcomers` among them also takes two moments per parameter.
+pub fn hub_round_bytes([devices, newcomers]: [usize; 2], [parameters, state]: [usize; 2]) -> u64 {
+    NUMBER_BYTES * 2 * (devices * (parameters + state) + newcomers * parameters) as u64
 }

@@ -118,10 +118,14 @@ fn train(text: &str, folder: &str, case: &str) -> Result<Value> {
             corrupt(batch, run.model.vocabulary, step);
         }
     };
-    let (mut curve, mut sums, mut due) = (Vec::new(), Sums::default(), run.evaluation.every);
+    let (mut curve, mut due) = (Vec::new(), run.evaluation.every);
+    let (mut sums, mut apart) = (Sums::default(), Sums::default());
     while lead.step < run.stop.steps {
         let round = local.advance(&mut lead, &tamper)?;
         sums.add(&round);
+        if !round.norms.is_empty() {
+            apart.add(&round);
+        }
         if shows_norms && !round.norms.is_empty() {
             eprintln!("{}", json!({ "step": lead.step, "norms": round.norms }));
         }
@@ -135,7 +139,7 @@ fn train(text: &str, folder: &str, case: &str) -> Result<Value> {
         "case": case, "strategy": strategy, "workers": workers, "seed": run.seed, "steps": lead.step,
         "tokens": lead.tokens, "loss": curve.last().map(|point| point[1].clone()), "curve": curve,
         "virtual_s": sums.virtual_s, "waiting_s": sums.waiting_s,
-        "efficiency": sums.tokens as f64 / 64.0 / (speeds.iter().sum::<f64>() * sums.virtual_s),
+        "efficiency": sums.efficiency(&speeds), "efficiency_apart": apart.efficiency(&speeds),
         "rounds": sums.rounds, "bytes": sums.bytes, "predicted_bytes": sums.predicted_bytes,
         "anomalies": sums.anomalies, "last_weights": sums.weights,
     }))
@@ -167,6 +171,11 @@ impl Sums {
             self.anomalies[*rank] += 1;
         }
         self.weights.clone_from(&round.weights);
+    }
+
+    /// Sequences of 64 tokens per virtual second, of those that the workers could read without ever waiting.
+    fn efficiency(&self, speeds: &[f64]) -> f64 {
+        self.tokens as f64 / 64.0 / (speeds.iter().sum::<f64>() * self.virtual_s)
     }
 }
 

@@ -184,14 +184,15 @@ fn go_together(
         };
         record.changes(worker, fleet)?;
         if let Err(error) = done {
-            if let Some(apart) = &apart {
-                apart.store(worker);
+            if let Some(apart) = &mut apart {
+                apart.store(worker)?;
             }
             record.checkpoint(worker, resolved)?;
             return Err(error);
         }
         let (evaluates, saves) = passed(run, before, worker.step);
         if evaluates {
+            apart.as_mut().map_or(Ok(()), |apart| apart.settle(worker))?;
             record.evaluation(worker)?;
         }
         if saves {

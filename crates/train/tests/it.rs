@@ -14,6 +14,7 @@ mod it {
     mod ledger;
     mod local;
     mod log;
+    mod overlap;
     mod promise;
     mod random;
     mod schedule;

@@ -189,3 +189,15 @@ fn a_worker_whose_changes_become_a_tenth_larger_is_left_out_at_most_meetings() {
         assert!(single[..3].iter().sum::<u64>() <= 20, "seed {seed}: {single:?}");
     }
 }
+
+#[test]
+fn a_straggler_that_takes_a_step_more_than_usual_is_no_anomaly() {
+    let spec = PenaltySpec { newest: 0.1, warmup_meetings: 5, ..spec() };
+    let mut detectors = vec![Detector::default(); 3];
+    for _ in 0..20 {
+        weigh(&[1.0, 1.0, 0.4], &mut detectors, &spec);
+    }
+    let mut judged = |straggler: f64| weigh(&[1.0, 1.0, straggler], &mut detectors, &spec).verdicts[2];
+    assert!(!judged(0.6).is_anomaly(), "it is still below the others");
+    assert!(judged(1.2).is_anomaly(), "now it is above them");
+}

@@ -1,17 +1,19 @@
 //! Devices that train alone and meet now and then (EDiT, A-EDiT), each in its own thread and by the real clock.
 //!
 //! What was agreed lies on the host, in the main loop's `Worker`; each device has weights and moments of its own. A round
-//! goes from one meeting to the next. When a device is lost, so is what it learnt since the meeting before: the samples
-//! that it took are given out again, and nothing that was agreed on is lost. Who decides when to meet, and what counts,
-//! is `sync`, as for emulated workers.
+//! goes from one meeting to the next. At a meeting it is decided what each device's changes count. They are summed at the
+//! beginning of the next round, layer by layer, and handed out while the devices compute with the layers before. When a
+//! device is lost, so is what it learnt since the meeting before: the samples that it took are given out again, and
+//! nothing that was brought or agreed on is lost. Who decides when to meet, and what counts, is `sync`, as for emulated
+//! workers.
 
 mod kept;
 
 use super::Fleet;
-use super::member::{Answer, Moments, News, Order, Weights};
+use super::member::{Agreement, Answer, Moments, Moved, News, Order};
 use crate::error::Result;
 use crate::ledger::Busy;
-use crate::local::{Agreed, Own, Round, Sums, nothing_finite};
+use crate::local::{Agreed, Decided, Own, Round, Sums, nothing_finite};
 use crate::schedule;
 use crate::worker::{StepBatch, Worker, totals};
 use kept::Samples;
@@ -20,22 +22,27 @@ use lingot_sync::exchange::Exchange;
 use lingot_sync::membership::{Leave, Standing};
 use lingot_sync::shares::Speed;
 use lingot_sync::strategy::{self, Decision, Progress};
-use lingot_sync::{sum, traffic};
+use lingot_sync::traffic;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 /// What the devices of a run that train alone agreed on last, and who has it.
 pub(crate) struct Apart {
     agreed: Agreed,
+    /// What was decided at the last meeting, where it is not summed yet.
+    decided: Option<Decided>,
+    /// Memory of what was brought before, by device and layer: large vectors are dear to make.
+    room: Vec<Vec<Vec<f32>>>,
     exchange: Exchange,
     samples: Samples,
     /// Sequences of one step of one device.
     share: u32,
     /// Devices trained alone already. Before that all are in step.
     is_begun: bool,
-    /// Workers that hold what was agreed, with moments of their own, and in which life.
+    /// Workers that have moments of their own, and in which life.
     holders: BTreeMap<usize, u64>,
     /// The moments that were seen last, by worker: of a checkpoint, or of the steps in step.
     moments: BTreeMap<usize, Arc<Moments>>,
@@ -49,6 +56,9 @@ struct Place {
     /// Since the round began, when its last step was done.
     elapsed_s: f64,
     busy: Busy,
+    bytes: u64,
+    /// It was given moments.
+    is_new: bool,
     /// What it is waited for, since when.
     asked: Option<Instant>,
     has_met: bool,
@@ -57,7 +67,7 @@ struct Place {
     /// Those that are kept for it: with equal steps, who reads what does not depend on who is faster.
     kept: VecDeque<u64>,
     sums: Sums,
-    own: Option<Own>,
+    own: Own,
 }
 
 /// A round under way.
@@ -84,10 +94,12 @@ impl Fleet {
         if !apart.is_begun {
             apart.begin(lead)?;
         }
-        self.hand_out(apart, lead.step)?;
+        let newcomers = self.newcomers(apart);
+        self.collect_from_others(apart, &newcomers, lead.step)?;
         let begin = Instant::now();
         let step = lead.step;
-        let places = self.membership.active().into_iter().map(|worker| (worker, Place::default())).collect();
+        let place = |worker| (worker, Place { is_new: newcomers.contains(&worker), ..Place::default() });
+        let places = self.membership.active().into_iter().map(place).collect();
         let mut turns = Turns { lead, interrupted, begin, step, places, prolonged: 0, reason: String::new() };
         turns.keep_portions(apart);
         self.train_alone(apart, &mut turns)?;
@@ -95,39 +107,46 @@ impl Fleet {
         self.conclude(apart, turns)
     }
 
-    /// Newcomers get what was agreed, and moments: their own of before, or those of one who has some.
-    fn hand_out(&mut self, apart: &mut Apart, step: u64) -> Result<()> {
-        let active = self.membership.active();
-        let holds = |apart: &Apart, worker: usize, life: u64| apart.holders.get(&worker) == Some(&life);
-        let is_new = |worker: &usize| !holds(apart, *worker, self.seats[*worker].life);
-        let newcomers: Vec<usize> = active.iter().copied().filter(is_new).collect();
-        if newcomers.is_empty() {
-            return Ok(());
-        }
-        if newcomers.len() < active.len() {
-            self.collect_moments(apart, step)?; // Those who are here have newer ones than the last checkpoint.
-        }
-        let weights = self.agreed_weights(apart);
-        for worker in newcomers {
-            let moments = apart.moments_for(worker);
-            let _ = self.seats[worker].orders.send(Order::Adopt(weights.clone(), moments));
-            apart.holders.insert(worker, self.seats[worker].life);
-        }
-        Ok(())
+    /// Those who take part and have no moments of their own.
+    fn newcomers(&self, apart: &Apart) -> Vec<usize> {
+        let mut active = self.membership.active();
+        active.retain(|worker| apart.holders.get(worker) != Some(&self.seats[*worker].life));
+        active
     }
 
-    fn agreed_weights(&mut self, apart: &Apart) -> Arc<Weights> {
-        self.weights += 1;
-        let (parameters, state) = (apart.agreed.weights.clone(), apart.agreed.state.clone());
-        Arc::new(Weights { number: self.weights, parameters, state })
+    /// Newcomers get moments of those who are here: they have newer ones than the last checkpoint.
+    fn collect_from_others(&mut self, apart: &mut Apart, newcomers: &[usize], step: u64) -> Result<()> {
+        if newcomers.is_empty() || newcomers.len() == self.membership.active().len() {
+            return Ok(());
+        }
+        self.collect_moments(apart, step)
+    }
+
+    /// All take what was agreed, and newcomers moments: their own of before, or those of one who has some. Where the
+    /// weights of the layers are to be sent.
+    fn announce(&mut self, apart: &mut Apart, turns: &Turns<'_, '_>) -> Vec<Sender<Arc<Vec<f32>>>> {
+        let state = Arc::new(apart.agreed.state.clone());
+        let mut takers = Vec::new();
+        for (&worker, place) in &turns.places {
+            let (taker, layers) = channel();
+            takers.push(taker);
+            let moments = place.is_new.then(|| apart.moments_for(worker)).flatten();
+            let agreement = Agreement { state: state.clone(), moments, layers };
+            let _ = self.seats[worker].orders.send(Order::Adopt(agreement));
+            apart.holders.insert(worker, self.seats[worker].life);
+        }
+        takers
     }
 
     /// Until all have met, or are lost.
     fn train_alone(&mut self, apart: &mut Apart, turns: &mut Turns<'_, '_>) -> Result<()> {
+        let takers = self.announce(apart, turns);
         let workers: Vec<usize> = turns.places.keys().copied().collect();
         for worker in workers {
             self.go_on(apart, turns, worker)?;
         }
+        apart.hand_over(turns.lead, &takers)?;
+        turns.places.values_mut().for_each(|place| place.asked = place.asked.map(|_| Instant::now()));
         loop {
             while turns.places.values().any(|place| place.asked.is_some()) {
                 self.listen(apart, turns)?;
@@ -218,28 +237,34 @@ impl Fleet {
             return self.hear_between(answer, turns.step);
         };
         match answer.news {
-            News::Stepped { outcome, totals, whole, exchange, peak_memory_bytes } => {
+            News::Stepped { outcome, totals, compute, moved, peak_memory_bytes } => {
                 place.asked = None;
                 place.steps += 1;
                 place.elapsed_s = turns.begin.elapsed().as_secs_f64();
-                place.busy.compute += whole;
-                place.busy.exchange += exchange;
+                place.busy.compute += compute;
                 place.busy.tokens += totals.tokens;
+                place.count(moved);
                 place.sums.add(&outcome, totals);
-                apart.speeds.entry(worker).or_default().observe(1, whole.as_secs_f64());
+                apart.speeds.entry(worker).or_default().observe(1, compute.as_secs_f64());
                 let peak = &mut self.seats[worker].peak_memory_bytes;
                 *peak = (*peak).max(peak_memory_bytes);
                 self.go_on(apart, turns, worker)
             }
-            News::Brought { own, exchange } => {
-                place.asked = None;
-                place.busy.exchange += exchange;
-                if sum::is_finite(&own.0) {
-                    place.own = Some(own);
+            News::Layer(weights) => {
+                let norm = apart.agreed.change_norm(place.own.weights.len(), &weights);
+                place.own.weights.push(weights);
+                place.own.norms.push(norm);
+                if norm.is_finite() {
                     return Ok(());
                 }
                 let reason = "the weights that it brings are not finite".into();
                 self.lose(apart, turns, worker, Leave::Failed { step: turns.step, reason })
+            }
+            News::Brought { state, moved } => {
+                place.asked = None;
+                place.own.state = state;
+                place.count(moved);
+                Ok(())
             }
             News::Kept(moments) => {
                 place.asked = None;
@@ -277,7 +302,7 @@ impl Fleet {
     fn bring_together(&mut self, apart: &mut Apart, turns: &mut Turns<'_, '_>) -> Result<()> {
         for (&worker, place) in &mut turns.places {
             place.asked = Some(Instant::now());
-            let _ = self.seats[worker].orders.send(Order::Meet);
+            let _ = self.seats[worker].orders.send(Order::Meet(apart.room.pop().unwrap_or_default()));
         }
         while turns.places.values().any(|place| place.asked.is_some()) {
             self.listen(apart, turns)?;
@@ -291,7 +316,7 @@ impl Fleet {
         // What is left over of the portions that were kept is for the next round.
         places.values_mut().for_each(|place| apart.samples.give_back(place.kept.drain(..)));
         let workers: Vec<usize> = places.keys().copied().collect();
-        let own: Vec<Own> = places.values_mut().filter_map(|place| place.own.take()).collect();
+        let own: Vec<Own> = places.values_mut().map(|place| std::mem::take(&mut place.own)).collect();
         let mut sums = Sums::default();
         places.values_mut().for_each(|place| sums.merge(std::mem::take(&mut place.sums)));
         if sums.turns == 0 {
@@ -300,18 +325,14 @@ impl Fleet {
         if sums.finite == 0 {
             return Err(nothing_finite(step, lead.run.optimizer.rate));
         }
-        let minutes = apart.agreed.meet(&workers, &own, &lead.run.sync, &mut apart.exchange);
-        lead.model.parameters.flat.write_floats(&apart.agreed.weights)?;
+        let penalty = &lead.run.sync.penalty;
+        let (decided, minutes) = apart.agreed.decide(&workers, own, penalty, &mut apart.exchange);
+        apart.decided = Some(decided);
         lead.model.set_buffers(&apart.agreed.state)?;
-        let weights = self.agreed_weights(apart);
-        for &worker in &workers {
-            let _ = self.seats[worker].orders.send(Order::Adopt(weights.clone(), None));
-        }
-        let brought =
-            own.iter().map(|(theta, state)| 4 * (theta.len() + state.iter().map(Vec::len).sum::<usize>()));
-        let bytes = brought.sum::<usize>() as u64 + workers.len() as u64 * weights.bytes();
+        let newcomers = places.values().filter(|place| place.is_new).count();
         let state: usize = apart.agreed.state.iter().map(Vec::len).sum();
-        let predicted_bytes = traffic::hub_meeting_bytes(workers.len(), apart.agreed.weights.len() + state);
+        let numbers = [apart.agreed.weights.len(), state];
+        let predicted_bytes = traffic::hub_round_bytes([workers.len(), newcomers], numbers);
         lead.step = apart.samples.trained() / u64::from(lead.run.batch.sequences);
         lead.tokens += sums.totals.tokens;
         let batch = StepBatch { micros: Vec::new(), totals: sums.totals };
@@ -323,7 +344,7 @@ impl Fleet {
             busy_s: vec![0.0; self.seats.len()],
             exchange_s: vec![0.0; self.seats.len()],
             waiting_s: vec![0.0; self.seats.len()],
-            bytes,
+            bytes: places.values().map(|place| place.bytes).sum(),
             predicted_bytes,
             anomalies: minutes.anomalies,
             weights: vec![0.0; self.seats.len()],
@@ -379,6 +400,13 @@ impl Fleet {
             self.leave(leave.0, leave.1)?;
         }
         Ok(())
+    }
+}
+
+impl Place {
+    fn count(&mut self, moved: Moved) {
+        self.busy.exchange += moved.time;
+        self.bytes += moved.bytes;
     }
 }
 

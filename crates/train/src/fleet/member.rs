@@ -2,7 +2,7 @@
 
 use super::entry::Opener;
 use crate::error::{Error, Result};
-use crate::local::Own;
+use crate::local;
 use crate::optimizer::Optimizer;
 use crate::worker::{self, Outcome, StepBatch};
 use lingot_device::{Device, Kind};
@@ -10,7 +10,9 @@ use lingot_model::{Counts, Gradients, Model, Totals};
 use lingot_spec::RunSpec;
 use lingot_spec::run::Strategy;
 use lingot_spec::step;
+use lingot_spec::tensors::{Layer, layers};
 use lingot_sync::sum;
+use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -28,22 +30,30 @@ pub(super) struct Weights {
 /// What a device is asked for.
 pub(super) enum Order {
     Differentiate(Part),
-    /// To take what was agreed, and for a newcomer the moments of another.
-    Adopt(Arc<Weights>, Option<Arc<Moments>>),
+    /// To take what was agreed: layer by layer, as its next forward pass reaches them.
+    Adopt(Agreement),
     /// A step of its own, at this learning rate.
     Step {
         step: u64,
         rate: f64,
         batch: StepBatch,
     },
-    /// To bring its weights to a meeting.
-    Meet,
+    /// To bring its weights to a meeting, each layer in memory that an earlier one has left.
+    Meet(Vec<Vec<f32>>),
     /// To bring its moments for a checkpoint.
     Keep,
 }
 
 /// AdamW's running means of the gradient and of its square, on the host.
 pub(super) type Moments = [Vec<f32>; 2];
+
+/// What was agreed, and for a newcomer the moments of another.
+pub(super) struct Agreement {
+    pub(super) state: Arc<Vec<Vec<f32>>>,
+    pub(super) moments: Option<Arc<Moments>>,
+    /// The weights of each layer in the order of the forward pass, once the host has summed them.
+    pub(super) layers: Receiver<Arc<Vec<f32>>>,
+}
 
 /// The gradients of some micro-batches of a step.
 pub(super) struct Part {
@@ -65,22 +75,32 @@ pub(super) enum News {
     Micro(Duration),
     /// Gradients are there.
     Piece(Computed),
-    /// A step of its own is taken, after so long, of which it took numbers for so long.
+    /// A step of its own is taken.
     Stepped {
         outcome: Outcome,
         totals: Totals,
-        whole: Duration,
-        exchange: Duration,
+        /// Without taking numbers and waiting for them.
+        compute: Duration,
+        moved: Moved,
         peak_memory_bytes: u64,
     },
-    /// Its weights and its routers' state, brought in so long.
+    /// Its weights of the next layer. Copied while the host looks at those of the layer before.
+    Layer(Vec<f32>),
+    /// All layers were brought; its routers' state.
     Brought {
-        own: Own,
-        exchange: Duration,
+        state: Vec<Vec<f32>>,
+        moved: Moved,
     },
     Kept(Moments),
     /// It is of no use any more.
     Failed(Error),
+}
+
+/// Numbers that a device took and brought since it last said so.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Moved {
+    pub(super) bytes: u64,
+    pub(super) time: Duration,
 }
 
 /// An order's result.
@@ -149,7 +169,17 @@ fn live(
     let model = Model::blank(&run.model, &device, Kind::F32)?;
     let optimizer = is_apart(run).then(|| Optimizer::new(&model)).transpose()?;
     let gradients = model.gradients()?;
-    let mut member = Member { run, gradients, model, optimizer, holds: None, taking: Duration::ZERO };
+    let layers = layers(&run.model);
+    let mut member = Member {
+        run,
+        gradients,
+        model,
+        optimizer,
+        layers,
+        holds: None,
+        coming: None,
+        moved: Moved::default(),
+    };
     tell(News::Ready);
     while let Ok(order) = orders.recv() {
         member.obey(order, tell)?;
@@ -194,10 +224,20 @@ struct Member<'a> {
     gradients: Gradients,
     /// Where devices train alone.
     optimizer: Option<Optimizer>,
+    layers: Vec<Layer>,
     /// The weights on the device.
     holds: Option<u64>,
-    /// Taking what was agreed since the step before.
-    taking: Duration,
+    coming: Option<Coming>,
+    moved: Moved,
+}
+
+/// Weights that are on their way.
+struct Coming {
+    from_host: Receiver<Arc<Vec<f32>>>,
+    /// Layers that are here: the first so many.
+    arrived: usize,
+    moved: Moved,
+    waited: Duration,
 }
 
 impl Member<'_> {
@@ -208,12 +248,12 @@ impl Member<'_> {
                 tell(News::Piece(computed));
                 self.gradients.clear()?; // While the host takes the step.
             }
-            Order::Adopt(weights, moments) => self.adopt(&weights, moments.as_deref())?,
+            Order::Adopt(agreement) => self.adopt(agreement)?,
             Order::Step { step, rate, batch } => {
                 tell(self.step((step, rate), &batch)?);
                 self.gradients.clear()?;
             }
-            Order::Meet => tell(self.bring()?),
+            Order::Meet(room) => self.bring(room, tell)?,
             Order::Keep => {
                 let [first, second] = self.optimizer()?.flats();
                 tell(News::Kept([first.to_floats()?, second.to_floats()?]));
@@ -222,37 +262,71 @@ impl Member<'_> {
         Ok(())
     }
 
-    fn adopt(&mut self, weights: &Weights, moments: Option<&Moments>) -> Result<()> {
+    /// Weights follow: they are taken as the next forward pass reaches them.
+    fn adopt(&mut self, Agreement { state, moments, layers }: Agreement) -> Result<()> {
         let begin = Instant::now();
-        self.load(weights)?;
+        self.holds = None;
+        self.model.set_buffers(&state)?;
+        self.moved.bytes += 4 * state.iter().map(Vec::len).sum::<usize>() as u64;
         if let Some(moments) = moments {
             let flats = self.optimizer()?.flats();
-            flats.into_iter().zip(moments).try_for_each(|(flat, numbers)| flat.write_floats(numbers))?;
+            flats
+                .into_iter()
+                .zip(moments.iter())
+                .try_for_each(|(flat, numbers)| flat.write_floats(numbers))?;
+            self.moved.bytes += 4 * moments.iter().map(Vec::len).sum::<usize>() as u64;
         }
-        self.taking += begin.elapsed();
+        self.moved.time += begin.elapsed();
+        let moved = Moved::default();
+        self.coming = Some(Coming { from_host: layers, arrived: 0, moved, waited: Duration::ZERO });
         Ok(())
     }
 
     /// One step of its own.
     fn step(&mut self, at: (u64, f64), batch: &StepBatch) -> Result<News> {
         let begin = Instant::now();
-        self.holds = None;
+        let coming = RefCell::new(self.coming.take());
+        let reach = |layer: &str| match &mut *coming.borrow_mut() {
+            Some(coming) => coming.reach(layer, &self.layers, &self.model),
+            None => Ok(()),
+        };
         let optimizer = self.optimizer()?;
-        let outcome = worker::step_alone(self.run, at, &self.model, optimizer, &self.gradients, batch)?;
+        let outcome =
+            worker::step_alone(self.run, at, &self.model, optimizer, &self.gradients, batch, &reach)?;
         self.model.device.finish()?;
+        let mut compute = begin.elapsed();
+        if let Some(coming) = coming.into_inner() {
+            compute = compute.saturating_sub(coming.moved.time + coming.waited);
+            self.moved.add(coming.moved);
+        }
         Ok(News::Stepped {
             outcome,
             totals: batch.totals,
-            whole: begin.elapsed(),
-            exchange: std::mem::take(&mut self.taking),
+            compute,
+            moved: std::mem::take(&mut self.moved),
             peak_memory_bytes: self.model.device.memory_in_use().peak_bytes,
         })
     }
 
-    fn bring(&self) -> Result<News> {
+    /// Layer by layer, so that the host can look at one while the next is copied.
+    fn bring(&mut self, room: Vec<Vec<f32>>, tell: &dyn Fn(News)) -> Result<()> {
+        if let (Some(mut coming), Some(last)) = (self.coming.take(), self.layers.last()) {
+            coming.reach(&last.name, &self.layers, &self.model)?; // It took no step.
+            self.moved.add(coming.moved);
+        }
+        for (layer, room) in self.layers.iter().zip(room.into_iter().chain(std::iter::repeat_with(Vec::new)))
+        {
+            let begin = Instant::now();
+            let weights = local::read(&self.model, layer, room)?;
+            self.moved.add(Moved { bytes: 4 * weights.len() as u64, time: begin.elapsed() });
+            tell(News::Layer(weights));
+        }
         let begin = Instant::now();
-        let own = (self.model.parameters.flat.to_floats()?, self.model.buffer_values()?);
-        Ok(News::Brought { own, exchange: begin.elapsed() })
+        let state = self.model.buffer_values()?;
+        let bytes = 4 * state.iter().map(Vec::len).sum::<usize>() as u64;
+        self.moved.add(Moved { bytes, time: begin.elapsed() });
+        tell(News::Brought { state, moved: std::mem::take(&mut self.moved) });
+        Ok(())
     }
 
     fn optimizer(&self) -> Result<&Optimizer> {
@@ -312,6 +386,34 @@ impl Member<'_> {
             bytes,
             peak_memory_bytes: 0,
         })
+    }
+}
+
+impl Coming {
+    /// Takes layers until the one of that name is here.
+    fn reach(&mut self, layer: &str, layers: &[Layer], model: &Model) -> lingot_device::Result<()> {
+        while self.arrived < layers.len() && !layers[..self.arrived].iter().any(|here| here.name == layer) {
+            let begin = Instant::now();
+            let gone = |_| lingot_device::Error::Lost {
+                device: "the host".into(),
+                reason: "it gave the exchange up".into(),
+            };
+            let weights = self.from_host.recv().map_err(gone)?;
+            let taken = Instant::now();
+            let Layer { numbers, .. } = &layers[self.arrived];
+            model.parameters.flat.rows(numbers.start, numbers.len()).write_floats(&weights)?;
+            self.arrived += 1;
+            self.waited += taken - begin;
+            self.moved.add(Moved { bytes: 4 * weights.len() as u64, time: taken.elapsed() });
+        }
+        Ok(())
+    }
+}
+
+impl Moved {
+    fn add(&mut self, more: Moved) {
+        self.bytes += more.bytes;
+        self.time += more.time;
     }
 }
 

@@ -304,7 +304,7 @@ impl Fleet {
             News::Failed(error) | News::Absent(error) if !is_gone => {
                 self.leave(answer.worker, Leave::Failed { step, reason: error.problem })?;
             }
-            News::Failed(_) | News::Absent(_) | News::Micro(_) => {}
+            News::Failed(_) | News::Absent(_) | News::Micro(_) | News::Layer(_) => {}
             // It is ready, or has woken up and done what it was asked for.
             _ if !is_removed => drop(self.membership.announce(answer.worker)),
             _ => {}

@@ -5,11 +5,10 @@ use crate::error::Result;
 use crate::worker::Worker;
 use lingot_model::Model;
 use lingot_spec::run::{PenaltySpec, SyncSpec};
-use lingot_spec::tensors::{TensorSpec, buffers, tensors};
+use lingot_spec::tensors::{Layer, layers};
 use lingot_sync::exchange::Exchange;
 use lingot_sync::penalty::{Detector, Verdict, Weighing, clip_factor, leave_out, weigh};
 use lingot_sync::{outer, sum, traffic};
-use std::ops::Range;
 
 /// What all workers hold after a meeting, and what they keep for the next.
 pub(crate) struct Agreed {
@@ -22,16 +21,29 @@ pub(crate) struct Agreed {
 
 /// What is weighed together: a layer, or one of the tensors outside of layers.
 pub(crate) struct Group {
-    pub(super) name: String,
-    weights: Range<usize>,
-    /// Its buffers.
-    state: Vec<usize>,
+    pub(super) layer: Layer,
     /// By worker.
     pub(super) detectors: Vec<Detector>,
 }
 
-/// What a worker brings: its weights, and its routers' state by buffer.
-pub(crate) type Own = (Vec<f32>, Vec<Vec<f32>>);
+/// What a worker brings.
+#[derive(Default)]
+pub(crate) struct Own {
+    /// Its weights, by group.
+    pub(crate) weights: Vec<Vec<f32>>,
+    /// The norms of its changes, by group.
+    pub(crate) norms: Vec<f32>,
+    /// Its routers' state, by buffer.
+    pub(crate) state: Vec<Vec<f32>>,
+}
+
+/// What a meeting has decided: what each worker's changes count. The changes are summed group by group, by and by.
+pub(crate) struct Decided {
+    own: Vec<Own>,
+    weighings: Vec<Weighing>,
+    /// The first groups, which are summed.
+    summed: usize,
+}
 
 /// What a meeting did.
 #[derive(Default)]
@@ -48,7 +60,8 @@ pub(crate) struct Minutes {
 
 impl Agreed {
     pub(crate) fn new(model: &Model, workers: usize) -> Result<Agreed> {
-        let groups = groups(model, workers);
+        let group = |layer| Group { layer, detectors: vec![Detector::default(); workers] };
+        let groups = layers(&model.spec).into_iter().map(group).collect();
         let length = model.parameters.flat.len();
         let mut agreed = Agreed { weights: vec![], state: vec![], velocity: vec![0.0; length], groups };
         agreed.take(model)?;
@@ -61,48 +74,75 @@ impl Agreed {
         self.state = model.buffer_values()?;
         Ok(())
     }
-}
 
-impl Agreed {
-    /// What `workers` bring is weighed, summed and agreed on. All figures are by their order.
-    pub(crate) fn meet(
+    pub(crate) fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// The agreed weights of a group.
+    pub(crate) fn group(&self, group: usize) -> &[f32] {
+        &self.weights[self.groups[group].layer.numbers.clone()]
+    }
+
+    /// The norm of a worker's change of a group, from its weights.
+    pub(crate) fn change_norm(&self, group: usize, own: &[f32]) -> f32 {
+        sum::distance(self.group(group), own) as f32
+    }
+
+    /// What the changes that `workers` bring count, and the routers' state that follows. All figures are by the order
+    /// of the workers. No change is summed yet.
+    pub(crate) fn decide(
         &mut self,
         workers: &[usize],
-        own: &[Own],
-        spec: &SyncSpec,
+        own: Vec<Own>,
+        spec: &PenaltySpec,
         exchange: &mut Exchange,
-    ) -> Minutes {
-        let count = self.groups.len() as u64;
+    ) -> (Decided, Minutes) {
         let mut minutes = Minutes { weights: vec![0.0; own.len()], ..Minutes::default() };
-        let mut applied = [0_u64; 2];
-        let weighings = self.weigh_all(workers, own, &spec.penalty, exchange, &mut minutes);
-        let Agreed { weights, state, velocity, groups } = self;
-        for (group, weighing) in groups.iter().zip(&weighings) {
-            let range = group.weights.clone();
+        let weighings = self.weigh_all(workers, &own, spec, exchange, &mut minutes);
+        for (group, weighing) in self.groups.iter().zip(&weighings) {
             if weighing.all_anomalous {
                 continue;
             }
-            let shares = &weighing.weights;
-            minutes
-                .weights
-                .iter_mut()
-                .zip(shares)
-                .for_each(|(sum, &share)| *sum += f64::from(share) / count as f64);
-            let deltas: Vec<Vec<f32>> =
-                own.iter().map(|(theta, _)| minus(&weights[range.clone()], &theta[range.clone()])).collect();
-            let parts: Vec<&[f32]> = deltas.iter().map(Vec::as_slice).collect();
-            let mut mean = exchange.sum(&parts, shares);
-            apply(&mut weights[range.clone()], &mut velocity[range.clone()], &mut mean, spec);
-            applied[0] += mean.len() as u64;
-            for &buffer in &group.state {
-                let parts: Vec<&[f32]> = own.iter().map(|(_, buffers)| buffers[buffer].as_slice()).collect();
-                state[buffer] = exchange.sum(&parts, shares);
-                applied[1] += state[buffer].len() as u64;
+            for (sum, &share) in minutes.weights.iter_mut().zip(&weighing.weights) {
+                *sum += f64::from(share) / self.groups.len() as f64;
+            }
+            for &buffer in &group.layer.buffers {
+                let parts: Vec<&[f32]> = own.iter().map(|own| own.state[buffer].as_slice()).collect();
+                self.state[buffer] = exchange.sum(&parts, &weighing.weights);
             }
         }
-        minutes.bytes = exchange.take_bytes();
-        minutes.predicted_bytes = traffic::meeting_bytes(own.len() as u64, applied[0], applied[1], count);
-        minutes
+        (Decided { own, weighings, summed: 0 }, minutes)
+    }
+
+    /// Sums the changes of the next group that is not summed yet, and takes the outer step with it.
+    pub(crate) fn sum_next(&mut self, decided: &mut Decided, spec: &SyncSpec, exchange: &mut Exchange) {
+        let index = decided.summed;
+        decided.summed += 1;
+        let weighing = &decided.weighings[index];
+        if weighing.all_anomalous {
+            return;
+        }
+        let group = self.group(index);
+        // In the same memory: for a large model it is dear to make.
+        decided.own.iter_mut().for_each(|own| take_from(group, &mut own.weights[index]));
+        let parts: Vec<&[f32]> = decided.own.iter().map(|own| own.weights[index].as_slice()).collect();
+        let mut mean = exchange.sum(&parts, &weighing.weights);
+        let range = self.groups[index].layer.numbers.clone();
+        apply(&mut self.weights[range.clone()], &mut self.velocity[range], &mut mean, spec);
+    }
+
+    /// Bytes of a meeting of workers that hand each other numbers, by the cost model.
+    fn predicted_bytes(&self, decided: &Decided) -> u64 {
+        let applied =
+            self.groups.iter().zip(&decided.weighings).filter(|(_, weighing)| !weighing.all_anomalous);
+        let (mut parameters, mut state) = (0, 0);
+        for (group, _) in applied {
+            parameters += group.layer.numbers.len();
+            state += group.layer.buffers.iter().map(|&buffer| self.state[buffer].len()).sum::<usize>();
+        }
+        let workers = decided.own.len() as u64;
+        traffic::meeting_bytes(workers, parameters as u64, state as u64, self.groups.len() as u64)
     }
 
     /// How much each worker's change of each group counts, and what is to be said of it.
@@ -114,28 +154,35 @@ impl Agreed {
         exchange: &mut Exchange,
         minutes: &mut Minutes,
     ) -> Vec<Weighing> {
-        let Agreed { weights, groups, .. } = self;
         let mut weighings = Vec::new();
-        for group in groups.iter_mut() {
-            let range = group.weights.clone();
-            let norm =
-                |(theta, _): &Own| sum::norm(&minus(&weights[range.clone()], &theta[range.clone()])) as f32;
-            let norms: Vec<f32> = own.iter().map(norm).collect();
+        for (index, group) in self.groups.iter_mut().enumerate() {
+            let norms: Vec<f32> = own.iter().map(|own| own.norms[index]).collect();
             let norms: Vec<f64> = exchange.gather(&norms).into_iter().map(f64::from).collect();
             weighings.push(group.weigh(workers, &norms, spec));
-            minutes.norms.push((group.name.clone(), norms));
+            minutes.norms.push((group.layer.name.clone(), norms));
         }
         if spec.enabled {
             let norms: Vec<Vec<f64>> = minutes.norms.iter().map(|(_, norms)| norms.clone()).collect();
             leave_out(&mut weighings, &norms, spec);
         }
-        for (group, weighing) in groups.iter().zip(&weighings) {
+        for (group, weighing) in self.groups.iter().zip(&weighings) {
             let anomalies = weighing.verdicts.iter().enumerate().filter(|(_, verdict)| verdict.is_anomaly());
-            minutes
-                .anomalies
-                .extend(anomalies.map(|(at, verdict)| (group.name.clone(), workers[at], *verdict)));
+            let name = &group.layer.name;
+            minutes.anomalies.extend(anomalies.map(|(at, verdict)| (name.clone(), workers[at], *verdict)));
         }
         weighings
+    }
+}
+
+impl Decided {
+    /// How many of the first groups are summed.
+    pub(crate) fn summed(&self) -> usize {
+        self.summed
+    }
+
+    /// Memory that can be used again, by worker and group.
+    pub(crate) fn into_room(self) -> Vec<Vec<Vec<f32>>> {
+        self.own.into_iter().map(|own| own.weights).collect()
     }
 }
 
@@ -157,16 +204,32 @@ impl Local {
     pub(super) fn meet(&mut self, lead: &mut Worker<'_>) -> Result<Minutes> {
         let own = self.everyones(lead)?;
         let workers: Vec<usize> = (0..own.len()).collect();
-        let minutes = self.agreed.meet(&workers, &own, &lead.run.sync, &mut self.exchange);
+        let Local { agreed, exchange, .. } = self;
+        let sync = &lead.run.sync;
+        let (mut decided, mut minutes) = agreed.decide(&workers, own, &sync.penalty, exchange);
+        for _ in 0..agreed.groups() {
+            agreed.sum_next(&mut decided, sync, exchange);
+        }
+        minutes.bytes = exchange.take_bytes();
+        minutes.predicted_bytes = agreed.predicted_bytes(&decided);
         self.part(lead)?;
         Ok(minutes)
     }
 
-    /// Every worker's weights and routers' state, by rank.
+    /// What every worker brings, by rank.
     fn everyones(&self, lead: &Worker<'_>) -> Result<Vec<Own>> {
         let models = std::iter::once(&lead.model).chain(self.others.iter().map(|rank| &rank.model));
-        let read = |model: &Model| Ok((model.parameters.flat.to_floats()?, model.buffer_values()?));
-        models.map(read).collect()
+        models.map(|model| self.own(model)).collect()
+    }
+
+    fn own(&self, model: &Model) -> Result<Own> {
+        let mut own = Own { state: model.buffer_values()?, ..Own::default() };
+        for (index, group) in self.agreed.groups.iter().enumerate() {
+            let weights = read(model, &group.layer, Vec::new())?;
+            own.norms.push(self.agreed.change_norm(index, &weights));
+            own.weights.push(weights);
+        }
+        Ok(own)
     }
 
     /// Every worker takes what was agreed.
@@ -189,32 +252,13 @@ fn apply(agreed: &mut [f32], velocity: &mut [f32], mean: &mut [f32], spec: &Sync
     outer::step(agreed, velocity, mean, &spec.outer);
 }
 
-fn minus(agreed: &[f32], own: &[f32]) -> Vec<f32> {
-    agreed.iter().zip(own).map(|(agreed, own)| agreed - own).collect()
+/// A worker's weights become its change.
+fn take_from(agreed: &[f32], own: &mut [f32]) {
+    agreed.iter().zip(own).for_each(|(agreed, own)| *own = agreed - *own);
 }
 
-/// The groups of a model, in the order of its tensors: layers, and each tensor outside of them.
-fn groups(model: &Model, workers: usize) -> Vec<Group> {
-    let state = buffers(&model.spec);
-    let mut groups: Vec<Group> = Vec::new();
-    let mut from = 0;
-    for TensorSpec { name, shape, .. } in tensors(&model.spec) {
-        let (layer, to) = (layer_of(&name), from + shape.iter().product::<usize>());
-        match groups.last_mut().filter(|group| group.name == layer) {
-            Some(group) => group.weights.end = to,
-            None => {
-                let is_its = |&index: &usize| layer_of(&state[index].name) == layer;
-                let state = (0..state.len()).filter(is_its).collect();
-                let detectors = vec![Detector::default(); workers];
-                groups.push(Group { name: layer.to_owned(), weights: from..to, state, detectors });
-            }
-        }
-        from = to;
-    }
-    groups
-}
-
-/// `layers.3.query` lies in `layers.3`; what lies in no layer stands for itself.
-fn layer_of(name: &str) -> &str {
-    name.rsplit_once('.').map_or(name, |(layer, _)| layer)
+/// A model's weights of a layer, in memory that is there already.
+pub(crate) fn read(model: &Model, layer: &Layer, mut room: Vec<f32>) -> Result<Vec<f32>> {
+    model.parameters.flat.rows(layer.numbers.start, layer.numbers.len()).read_floats(&mut room)?;
+    Ok(room)
 }

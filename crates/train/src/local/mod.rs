@@ -8,7 +8,7 @@ mod meeting;
 mod round;
 mod state;
 
-pub(crate) use meeting::{Agreed, Own};
+pub(crate) use meeting::{Agreed, Decided, Own, read};
 pub use round::Round;
 pub(crate) use round::Sums;
 pub(crate) use state::{Kept, number, tensor};

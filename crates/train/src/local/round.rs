@@ -165,7 +165,9 @@ impl Local {
             Some(other) => (&self.others[other].model, &self.others[other].optimizer),
         };
         let batch = StepBatch { micros, totals };
-        let outcome = worker::step_alone(run, (step, rate), model, optimizer, &lead.gradients, &batch)?;
+        let gradients = &lead.gradients;
+        let outcome =
+            worker::step_alone(run, (step, rate), model, optimizer, gradients, &batch, &|_| Ok(()))?;
         sums.add(&outcome, totals);
         Ok(())
     }

@@ -52,7 +52,10 @@ impl Agreed {
         state.push(tensor("sync/velocity".into(), self.velocity.clone()));
         for group in &self.groups {
             for (worker, detector) in group.detectors.iter().enumerate() {
-                state.push(tensor(format!("sync/detectors/{}/{worker}", group.name), detector.to_numbers()));
+                state.push(tensor(
+                    format!("sync/detectors/{}/{worker}", group.layer.name),
+                    detector.to_numbers(),
+                ));
             }
         }
     }
@@ -61,7 +64,7 @@ impl Agreed {
         self.velocity = kept.sized("sync/velocity", self.velocity.len())?;
         for group in &mut self.groups {
             for (worker, detector) in group.detectors.iter_mut().enumerate() {
-                let numbers = kept.find(&format!("sync/detectors/{}/{worker}", group.name));
+                let numbers = kept.find(&format!("sync/detectors/{}/{worker}", group.layer.name));
                 *detector = numbers.and_then(Detector::from_numbers).unwrap_or_default();
             }
         }

@@ -3,20 +3,14 @@
 
 use crate::it::fleet::{Lab, anomalies, exchanges, train};
 use crate::it::step::{contents, tiny};
-use lingot_device::cpu::Cpu;
-use lingot_device::op::Op;
 use lingot_device::throttled::{Fault, Throttle};
-use lingot_device::{Backend, Device, DeviceInfo, Slot};
 use lingot_spec::event::{Event, Exchange};
 use lingot_train::config::Resolved;
-use lingot_train::fleet::Opener;
 use lingot_train::step::Summary;
 use lingot_train::{checkpoints, log};
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
-const APART: [&str; 7] = [
+pub(crate) const APART: [&str; 7] = [
     r#"devices=["a", "b"]"#,
     "batch.micro=1",
     "sync.warmup_steps=4",
@@ -26,11 +20,11 @@ const APART: [&str; 7] = [
     "sync.deadline_s=30",
 ];
 
-fn apart(folder: &Path, more: &[&str]) -> Resolved {
+pub(crate) fn apart(folder: &Path, more: &[&str]) -> Resolved {
     tiny(folder, &[&APART, more].concat())
 }
 
-fn plain(resolved: &Resolved) -> Summary {
+pub(crate) fn plain(resolved: &Resolved) -> Summary {
     train(resolved, Lab::default().opener(|_| Throttle::default()), &mut |_| ()).unwrap()
 }
 
@@ -68,67 +62,6 @@ fn emulated_workers_and_devices_of_their_own_learn_the_same() {
     assert!((a / b - 1.0).abs() < 1e-4, "{a} {b}");
 }
 
-/// What a device held after each large write, in their order.
-type Written = Arc<Mutex<Vec<Vec<u8>>>>;
-
-/// A device that remembers what was written into its largest tensors: weights, gradients, moments.
-struct Recorder {
-    inner: Device,
-    least_bytes: usize,
-    written: Written,
-}
-
-impl Backend for Recorder {
-    fn info(&self) -> &DeviceInfo {
-        self.inner.info()
-    }
-    fn allocate(&self, bytes: usize) -> lingot_device::Result<Slot> {
-        self.inner.allocate(bytes)
-    }
-    fn release(&self, slot: Slot, bytes: usize) {
-        self.inner.release(slot, bytes);
-    }
-    fn write(&self, slot: Slot, offset_bytes: usize, from_host: &[u8]) -> lingot_device::Result<()> {
-        self.inner.write(slot, offset_bytes, from_host)?;
-        if from_host.len() >= self.least_bytes {
-            let mut holds = vec![0; from_host.len()];
-            self.inner.read(slot, offset_bytes, &mut holds)?;
-            self.written.lock().unwrap().push(holds);
-        }
-        Ok(())
-    }
-    fn read(&self, slot: Slot, offset_bytes: usize, to_host: &mut [u8]) -> lingot_device::Result<()> {
-        self.inner.read(slot, offset_bytes, to_host)
-    }
-    fn run(&self, op: Op<'_>) -> lingot_device::Result<()> {
-        self.inner.run(op)
-    }
-    fn finish(&self) -> lingot_device::Result<()> {
-        self.inner.finish()
-    }
-}
-
-#[test]
-fn after_a_meeting_all_devices_hold_the_same_bits() {
-    let folder = tempfile::tempdir().unwrap();
-    let resolved = apart(folder.path(), &["sync.strategy=edit"]);
-    let least_bytes = 4 * resolved.run.model.parameters() as usize;
-    let all: Arc<Mutex<BTreeMap<String, Written>>> = Arc::default();
-    let held = all.clone();
-    let open: Opener = Arc::new(move |name| {
-        let written = Written::default();
-        held.lock().unwrap().insert(name.into(), written.clone());
-        Ok(Device::new(Recorder { inner: Device::new(Cpu::new(1)), least_bytes, written }))
-    });
-    train(&resolved, open, &mut |_| ()).unwrap();
-    let all = all.lock().unwrap();
-    let [a, b] = ["a", "b"].map(|name| all[name].lock().unwrap().clone());
-    // Four steps in step; weights and both moments; four meetings, the last of which nobody may have heard of.
-    assert!(a.len().min(b.len()) >= 4 + 3 + 3, "{} and {}", a.len(), b.len());
-    assert!(a.iter().zip(&b).all(|(a, b)| a == b));
-    assert!(a.windows(2).filter(|pair| pair[0] != pair[1]).count() >= 8, "they learn");
-}
-
 #[test]
 fn a_resumed_run_of_devices_apart_is_the_uninterrupted_one() {
     let folder = tempfile::tempdir().unwrap();
@@ -153,10 +86,13 @@ fn a_device_that_is_lost_between_meetings_costs_what_it_learnt_alone() {
             let more = [r#"devices=["a", "b"]"#, strategy, "stop.steps=24", "sync.deadline_s=1"];
             let lab = Lab::default();
             let controls = lab.clone();
+            let mut is_set = false; // By time, meetings need not fall on a certain step.
             let mut listen = |event: &Event| {
                 if let Event::Step(step) = event
-                    && step.step == 8
+                    && step.step >= 8
+                    && !is_set
                 {
+                    is_set = true;
                     controls.controls("b").set(fault);
                 }
             };

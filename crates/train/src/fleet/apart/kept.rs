@@ -7,11 +7,12 @@ use crate::fleet::member::Moments;
 use crate::local::{Agreed, Kept, number, tensor};
 use crate::schedule;
 use crate::worker::Worker;
-use lingot_spec::run::{RunSpec, Strategy};
+use lingot_spec::run::{RunSpec, Strategy, SyncSpec};
 use lingot_sync::exchange::Exchange;
 use lingot_sync::strategy::{self, Decision, Progress};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
 /// Which samples come next, in portions of one step of one device.
 pub(super) struct Samples {
@@ -34,6 +35,8 @@ impl Apart {
         let share = run.batch.sequences / workers as u32;
         let mut apart = Apart {
             agreed: Agreed::new(&lead.model, workers)?,
+            decided: None,
+            room: Vec::new(),
             exchange: Exchange::default(),
             samples: Samples {
                 next: 0,
@@ -71,22 +74,53 @@ impl Apart {
         self.moments.get(&worker).or_else(|| self.moments.values().next()).cloned()
     }
 
+    /// The layers in the order of the forward pass, each as soon as it is summed.
+    pub(super) fn hand_over(&mut self, lead: &Worker<'_>, takers: &[Sender<Arc<Vec<f32>>>]) -> Result<()> {
+        for group in 0..self.agreed.groups() {
+            self.sum_until(group + 1, &lead.run.sync);
+            let weights = Arc::new(self.agreed.group(group).to_vec());
+            // Where a device's thread has ended, why is among the answers.
+            takers.iter().for_each(|taker| drop(taker.send(weights.clone())));
+        }
+        self.settle(lead)
+    }
+
+    /// The lead gets what was agreed, which is summed for it if it was not yet: it is to be scored or saved.
+    pub(crate) fn settle(&mut self, lead: &Worker<'_>) -> Result<()> {
+        self.sum_until(self.agreed.groups(), &lead.run.sync);
+        if let Some(decided) = self.decided.take() {
+            self.room = decided.into_room();
+            lead.model.parameters.flat.write_floats(&self.agreed.weights)?;
+        }
+        Ok(())
+    }
+
+    /// The first so many groups of what was decided are summed.
+    fn sum_until(&mut self, groups: usize, sync: &SyncSpec) {
+        let Apart { agreed, decided: Some(decided), exchange, .. } = self else { return };
+        while decided.summed() < groups {
+            agreed.sum_next(decided, sync, exchange);
+        }
+    }
+
     /// What belongs into a checkpoint.
     pub(crate) fn keep(&mut self, fleet: &mut Fleet, lead: &mut Worker<'_>) -> Result<()> {
         lead.sync_state.clear();
         if !self.is_begun {
             return Ok(());
         }
+        self.settle(lead)?;
         let collected = fleet.collect_moments(self, lead.step);
-        self.store(lead);
+        self.store(lead)?;
         collected
     }
 
     /// As `keep`, with the moments that were seen last: nobody can be asked any more.
-    pub(crate) fn store(&self, lead: &mut Worker<'_>) {
+    pub(crate) fn store(&mut self, lead: &mut Worker<'_>) -> Result<()> {
         if !self.is_begun {
-            return;
+            return Ok(());
         }
+        self.settle(lead)?;
         let state = &mut lead.sync_state;
         state.clear();
         state.push(number("sync/samples", &[self.samples.next]));
@@ -99,6 +133,7 @@ impl Apart {
             }
         }
         self.agreed.keep(state);
+        Ok(())
     }
 
     fn restore(&mut self, lead: &mut Worker<'_>) -> Result<()> {
