@@ -57,17 +57,10 @@ impl<'a> Operand<'a> {
         }
     }
 
+    /// The transpose as an A, but for what lies in the rows of tiles.
     pub(super) fn b(b: Matrix<'a>, n: usize, depth: usize) -> Operand<'a> {
-        b.corner(depth, n);
-        let Matrix { values, row_pitch, column_pitch } = b;
-        Operand {
-            values,
-            outer: n,
-            depth,
-            outer_pitch: column_pitch,
-            k_pitch: row_pitch,
-            rows_are_outer: false,
-        }
+        let transpose = Matrix { row_pitch: b.column_pitch, column_pitch: b.row_pitch, ..b };
+        Operand { rows_are_outer: false, ..Operand::a(transpose, n, depth) }
     }
 
     /// Whether stored lines run along the tiles' columns, so that squares are packed the other way round.
