@@ -5,7 +5,7 @@ use crate::faults::{Planted, Wiring, faulty};
 use crate::task;
 use crate::trainer::Trainer;
 use lingot_device::{Device, Precision};
-use lingot_train::Result;
+use lingot_spec::Result;
 use serde::{Deserialize, Serialize};
 
 /// The mean relative difference of losses that passes: a tenth of what the Ling team judged sufficient, and that.

@@ -7,7 +7,7 @@ use crate::task;
 use crate::trace::{self, Fault, MODULES, ModuleError};
 use crate::trainer::Trainer;
 use lingot_device::{Device, Precision};
-use lingot_train::Result;
+use lingot_spec::Result;
 use serde::{Deserialize, Serialize};
 
 /// How the modules of one model fared.

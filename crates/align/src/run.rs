@@ -8,8 +8,10 @@ use crate::Progress;
 use crate::certificate::Side;
 use crate::curve::{CurveReport, HeldOutReport, between, bound, differences, mean_size, report};
 use lingot_device::Precision;
+use lingot_device::open;
 use lingot_spec::event::Event;
-use lingot_train::{Error, Result, config, devices, log, step, worker};
+use lingot_spec::problem::{Problem, Result};
+use lingot_train::{config, log, step, worker};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -112,7 +114,7 @@ impl Logged {
             }
         }
         if logged.losses.len() < 2 {
-            return Err(Error::new(
+            return Err(Problem::new(
                 format!("{} logs {} steps; a curve needs 2", folder.display(), logged.losses.len()),
                 "train it first: lingot train RUN.toml",
             ));
@@ -128,7 +130,7 @@ impl Logged {
         }
         let ((steps, scores), (other_steps, other_scores)) = (lengths(self), lengths(other));
         let (folder, other) = (self.folder.display(), other.folder.display());
-        Err(Error::new(
+        Err(Problem::new(
             format!(
                 "{folder} logs {steps} steps and {scores} evaluations, {other} logs {other_steps} and {other_scores}"
             ),
@@ -143,7 +145,7 @@ impl Logged {
 fn again(path: &Path, overrides: &[String], label: &str, progress: Progress<'_>) -> Result<(Logged, String)> {
     let resolved = config::load(path, overrides)?;
     let dataset = worker::prepare_data(&resolved.run, &|_| ())?;
-    let device = devices::open(&resolved.run.device)?;
+    let device = open::open(&resolved.run.device)?;
     let steps = resolved.run.stop.steps;
     let mut listen = |event: &Event| {
         if let Event::Step(step) = event {

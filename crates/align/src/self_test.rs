@@ -6,7 +6,7 @@ use crate::faults::{Planted, faulty};
 use crate::modules;
 use crate::trace::Fault;
 use lingot_device::{Device, Precision, conformance};
-use lingot_train::Result;
+use lingot_spec::Result;
 use serde::{Deserialize, Serialize};
 
 /// What became of one fault, or of none.

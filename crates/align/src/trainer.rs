@@ -5,8 +5,8 @@ use crate::task::{self, MICROS, SEQUENCE, WORKERS};
 use lingot_device::{Device, Kind, Tensor, ops};
 use lingot_model::{Gradients, Inputs, Losses, Model, Totals};
 use lingot_spec::ModelSpec;
+use lingot_spec::Result;
 use lingot_spec::run::{OptimizerSpec, Recompute};
-use lingot_train::Result;
 use lingot_train::optimizer::Optimizer;
 
 /// The optimizer's numbers. Any rounding error turns some token's choice of experts sooner or later, and from there on

@@ -8,9 +8,9 @@ use lingot_align::certificate::{Certificate, Side, by_op};
 use lingot_align::curve::{self, CurvePlan, CurveReport};
 use lingot_align::run::{self as earlier, RunPlan};
 use lingot_align::{modules, self_test};
+use lingot_device::open;
 use lingot_device::{Device, Precision, conformance};
 use lingot_spec::run::DeviceSpec;
-use lingot_train::devices;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -112,7 +112,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<ExitCode> {
 fn open(args: &Args, name: &str, rounding: Rounding) -> Result<Device> {
     let precision = rounding.into();
     let spec = DeviceSpec { name: name.into(), threads: args.threads, precision, ..DeviceSpec::default() };
-    Ok(devices::open(&spec)?)
+    Ok(open::open(&spec)?)
 }
 
 fn certify(args: &Args, progress: &Progress) -> Result<bool> {

@@ -6,9 +6,9 @@ use crate::growth;
 use crate::json;
 use crate::profile;
 use crate::terminal::{bytes, count};
+use lingot_device::entry;
+use lingot_measure::{Case, Report, Request, RoutingReport, Spread, fleet, steps};
 use lingot_plan::together;
-use lingot_train::bench::{self, Case, Report, Request, RoutingReport};
-use lingot_train::fleet::entry;
 use std::time::Instant;
 
 /// Measure this machine.
@@ -89,7 +89,7 @@ struct FleetArgs {
 }
 
 fn fleet(args: &FleetArgs) -> Result<()> {
-    let request = bench::fleet::Request {
+    let request = fleet::Request {
         devices: entry::split(&args.device),
         rounds: args.rounds.max(1),
         steps: args.steps,
@@ -97,7 +97,7 @@ fn fleet(args: &FleetArgs) -> Result<()> {
         micros: args.micros.max(1),
         slows: args.slows,
     };
-    let measured = bench::fleet::measure(&request)?;
+    let measured = fleet::measure(&request)?;
     let report = FleetReport { planned: plan(&measured), measured };
     if args.json {
         return json::print(&report);
@@ -110,7 +110,7 @@ fn fleet(args: &FleetArgs) -> Result<()> {
 #[derive(serde::Serialize)]
 struct FleetReport {
     #[serde(flatten)]
-    measured: bench::fleet::Report,
+    measured: fleet::Report,
     /// None where the measured times make no sense.
     planned: Option<Planned>,
 }
@@ -126,16 +126,16 @@ struct Planned {
 }
 
 /// The planner knows each device alone: what a micro-batch takes, and the rest of its step.
-fn plan(report: &bench::fleet::Report) -> Option<Planned> {
+fn plan(report: &fleet::Report) -> Option<Planned> {
     let micros = u32::try_from(report.micros_per_step).ok()?;
-    let device = |alone: &bench::fleet::Alone| {
+    let device = |alone: &fleet::Alone| {
         let micro_s = alone.micro_s.median;
         let fixed_s = (alone.step_s.median - micro_s * f64::from(micros)).max(0.0);
         together::Device { micro_s, fixed_s, most: u32::MAX }
     };
     let devices: Vec<together::Device> = report.devices.iter().map(device).collect();
     let found = together::together(micros, &devices, 0.0)?;
-    let tokens_per_micro = f64::from(bench::fleet::TOKENS_PER_MICRO);
+    let tokens_per_micro = f64::from(fleet::TOKENS_PER_MICRO);
     let tokens_per_s = tokens_per_micro * found.micros_per_s;
     Some(Planned {
         tokens_per_s,
@@ -146,13 +146,13 @@ fn plan(report: &bench::fleet::Report) -> Option<Planned> {
 }
 
 fn fleet_text(FleetReport { measured: report, planned }: &FleetReport) -> String {
-    let line = |name: &str, speed: &bench::Spread| {
+    let line = |name: &str, speed: &Spread| {
         format!("{name:<40} {:>9.0} ({:.0} to {:.0})\n", speed.median, speed.least, speed.most)
     };
     let mut text = "device                                    tokens/s (range)\n".to_owned();
     text.extend(report.devices.iter().map(|alone| line(&alone.device, &alone.tokens_per_s)));
     text += &line("all together", &report.fleet_tokens_per_s);
-    let percent = |spread: &bench::Spread| {
+    let percent = |spread: &Spread| {
         let [median, least, most] = [spread.median, spread.least, spread.most].map(|share| 100.0 * share);
         format!("{median:.1} % ({least:.1} to {most:.1})")
     };
@@ -205,7 +205,7 @@ pub fn run(args: &Args, start: Instant) -> Result<()> {
         profile: args.profile,
         skewed: args.skewed,
     };
-    let report = bench::train(&case, &request, start)?;
+    let report = steps::train(&case, &request, start)?;
     if args.json {
         return json::print(&report);
     }

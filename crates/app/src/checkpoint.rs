@@ -7,7 +7,7 @@ use lingot_device::Device;
 use lingot_spec::RunSpec;
 use lingot_spec::manifest::Manifest;
 use lingot_spec::run::DeviceSpec;
-use lingot_train::{checkpoints, config, devices, manifest_file, worker};
+use lingot_train::{checkpoints, config, manifest_file, worker};
 use std::path::{Path, PathBuf};
 
 /// The options of commands that compute.
@@ -29,7 +29,8 @@ impl DeviceArgs {
 
 /// A device that cannot be opened has an exit code of its own.
 pub fn open_device(spec: &DeviceSpec) -> Result<Device> {
-    devices::open(spec).map_err(|error| Failure { code: crate::failure::Code::Device, ..error.into() })
+    lingot_device::open::open(spec)
+        .map_err(|error| Failure { code: crate::failure::Code::Device, ..error.into() })
 }
 
 /// A checkpoint on disk.

@@ -3,7 +3,7 @@
 use crate::failure::Result;
 use crate::json;
 use crate::terminal::bytes;
-use lingot_train::devices;
+use lingot_device::open;
 use serde::Serialize;
 
 /// List the devices of this machine.
@@ -47,9 +47,9 @@ struct Missing {
 
 pub fn run(args: &Args) -> Result<()> {
     let mut report = Report { devices: vec![], missing: vec![] };
-    for (name, found) in devices::survey() {
+    for (name, found) in open::survey() {
         match found {
-            Ok(devices::Found { info, routes }) => report.devices.push(Found {
+            Ok(open::Found { info, routes }) => report.devices.push(Found {
                 name,
                 description: info.description,
                 threads: info.threads,

@@ -170,7 +170,7 @@ fn score_text(
     let sequence = args.sequence.or(trained).unwrap_or(USUAL_SEQUENCE).max(1) as usize;
     let corpus =
         CorpusSpec { path: path.display().to_string(), weight: 1.0, field: args.field.clone(), split: None };
-    let wrong = |error: lingot_data::Error| Failure::from(error).with(Code::Input);
+    let wrong = |error: lingot_spec::Problem| Failure::from(error).with(Code::Input);
     let sources = lingot_data::sources(&corpus, Path::new("")).map_err(wrong)?;
     let mut score = TextScore::default();
     for (done, source) in sources.iter().enumerate() {

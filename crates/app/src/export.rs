@@ -7,8 +7,8 @@ use crate::json;
 use crate::terminal::bytes;
 use clap::ValueEnum;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use lingot_formats::hugging_face::{ElementType, Exported, Format, Source, Target, export, fitting};
 use lingot_train::checkpoint::load_weights;
-use lingot_train::hugging_face::{ElementType, Exported, Format, Source, Target, export, fitting};
 use serde::Serialize;
 use std::path::PathBuf;
 

@@ -1,6 +1,7 @@
 //! How the program fails: an error, a hint, and the exit code that scripts see.
 
 use crate::terminal::Terminal;
+use lingot_spec::{Problem, ProblemKind};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -41,7 +42,7 @@ impl Failure {
 
     /// A file or folder refused; `verb` completes "cannot ...".
     pub fn io(verb: &str, path: &Path, error: &std::io::Error) -> Failure {
-        lingot_train::Error::io(verb, path, error).into()
+        Problem::io(verb, path, error).into()
     }
 
     /// The same failure under another code; a device's stays a device's.
@@ -57,21 +58,19 @@ impl Failure {
     }
 }
 
-impl From<lingot_train::Error> for Failure {
-    fn from(error: lingot_train::Error) -> Failure {
-        let code = if error.is_device { Code::Device } else { Code::Failed };
-        Failure { code, problem: error.problem, hint: error.hint }
-    }
-}
-
-impl From<lingot_data::Error> for Failure {
-    fn from(error: lingot_data::Error) -> Failure {
-        Failure { code: Code::Failed, problem: error.problem, hint: error.hint }
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Failure {
+        let code = match problem.kind {
+            ProblemKind::Input => Code::Input,
+            kind if kind.is_device() => Code::Device,
+            _ => Code::Failed,
+        };
+        Failure { code, problem: problem.problem, hint: problem.hint }
     }
 }
 
 impl From<lingot_device::Error> for Failure {
     fn from(error: lingot_device::Error) -> Failure {
-        lingot_train::Error::from(error).into()
+        Problem::from(error).into()
     }
 }

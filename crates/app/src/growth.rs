@@ -3,9 +3,9 @@
 use crate::failure::{Failure, Result};
 use crate::json;
 use crate::terminal::{Progress, Terminal};
+use lingot_measure::Spread;
 use lingot_plan::answer::Answer;
 use lingot_plan::{Catalogue, Objective, Request};
-use lingot_train::bench::Spread;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -96,7 +96,7 @@ fn timed(model: &str, types: usize, cards: u32, rounds: usize) -> Result<Timed> 
     Ok(Timed { types, cards_per_type: cards, feasible, seconds: Spread::of(seconds) })
 }
 
-fn refused(error: lingot_plan::Error) -> Failure {
+fn refused(error: lingot_spec::Problem) -> Failure {
     Failure::input(error.problem, error.hint)
 }
 

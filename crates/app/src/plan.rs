@@ -172,7 +172,7 @@ fn split<'a>(pair: &'a str, flag: &str) -> Result<(&'a str, &'a str)> {
         .ok_or_else(|| Failure::input(format!("{flag} {pair} has no `=`"), "write NAME=VALUE"))
 }
 
-fn refused(error: lingot_plan::Error) -> Failure {
+fn refused(error: lingot_spec::Problem) -> Failure {
     Failure::input(error.problem, error.hint)
 }
 

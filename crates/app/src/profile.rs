@@ -3,11 +3,11 @@
 use crate::failure::{Failure, Result};
 use crate::json;
 use crate::terminal::{Progress, Terminal};
+use lingot_measure::Spread;
+use lingot_measure::grid::{self, Setup};
+use lingot_measure::ops::{self, OpsSample};
 use lingot_plan::predict;
 use lingot_plan::profile::{Between, Measured, Point, Profile};
-use lingot_train::bench::Spread;
-use lingot_train::bench::grid::{self, Setup};
-use lingot_train::bench::ops::{self, OpsSample};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::Command;

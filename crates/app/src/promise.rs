@@ -101,7 +101,7 @@ fn other_device(run: &RunSpec, profile: &Profile) -> Option<String> {
 
 /// What overrides a run's price by that of a chip of the catalogue.
 pub fn price_as(chip: &str) -> Result<Vec<String>> {
-    let refused = |error: lingot_plan::Error| Failure::input(error.problem, error.hint);
+    let refused = |error: lingot_spec::Problem| Failure::input(error.problem, error.hint);
     let catalogue = Catalogue::built_in().map_err(refused)?;
     let chip = catalogue.chip(chip).map_err(refused)?;
     let price = chip.price.as_ref().ok_or_else(|| {

@@ -3,9 +3,9 @@
 use crate::failure::Result;
 use crate::terminal::{amount, count, duration};
 use crate::{json, ledger, plot};
+use lingot_formats::hugging_face;
 use lingot_spec::RunSpec;
 use lingot_spec::event::{Evaluation, Event};
-use lingot_train::hugging_face;
 use serde::Serialize;
 use std::path::Path;
 

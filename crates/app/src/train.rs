@@ -7,13 +7,13 @@ use crate::watch::Watch;
 use crate::{checkpoint, interrupt, json, promise};
 use lingot_data::{Batch, Dataset, Tokenizer};
 use lingot_device::Device;
+use lingot_device::entry;
 use lingot_spec::RunSpec;
 use lingot_spec::event::Event;
 use lingot_train::config::{self, Resolved};
-use lingot_train::fleet::entry;
 use lingot_train::sample::{Bounds, Sampling, sample};
 use lingot_train::step::{self, Summary};
-use lingot_train::{checkpoints, devices, evaluate, log, manifest_file, stop, worker};
+use lingot_train::{checkpoints, evaluate, log, manifest_file, stop, worker};
 use std::path::{Path, PathBuf};
 
 /// Train a model as RUN.toml says, or go on where it stopped
@@ -104,7 +104,7 @@ impl Args {
         if resolved.run.devices != ["all"] {
             return Ok(resolved);
         }
-        overrides.push(format!("devices={:?}", devices::all()));
+        overrides.push(format!("devices={:?}", lingot_device::open::all()));
         load(&overrides)
     }
 

@@ -3,7 +3,8 @@
 //! `cargo run -p lingot-data --example prepare -- FOLDER VOCABULARY SEQUENCE CORPUS...`
 //! With `TOKENIZER=path/to/tokenizer.json` in the environment that tokenizer is used.
 
-use lingot_data::{Dataset, Error, prepare};
+use lingot_data::{Dataset, prepare};
+use lingot_spec::Problem;
 use lingot_spec::run::{CorpusSpec, DataSpec};
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,8 +20,8 @@ fn main() -> ExitCode {
 }
 
 #[allow(clippy::print_stdout)]
-fn run() -> Result<(), Error> {
-    let usage = || Error::new("too few arguments", "prepare FOLDER VOCABULARY SEQUENCE CORPUS...");
+fn run() -> Result<(), Problem> {
+    let usage = || Problem::new("too few arguments", "prepare FOLDER VOCABULARY SEQUENCE CORPUS...");
     let mut arguments = std::env::args().skip(1);
     let folder = arguments.next().ok_or_else(usage)?;
     let mut number = || arguments.next().and_then(|word| word.parse().ok()).ok_or_else(usage);

@@ -1,9 +1,9 @@
 //! The batch of a step: a pure function of the seed and the number of the sample.
 
-use crate::error::{Error, Result};
 use crate::manifest::{Manifest, ShardRecord};
 use crate::order::{Mixture, hash, shuffled};
 use crate::shards::{Read, Shards};
+use lingot_spec::problem::{Problem, Result};
 use lingot_spec::run::DataSpec;
 use std::path::Path;
 
@@ -45,13 +45,13 @@ impl Dataset {
     /// those of the preparation.
     pub fn open(spec: &DataSpec, folder: &Path, seed: u64) -> Result<Dataset> {
         let manifest = Manifest::read(folder)?.ok_or_else(|| {
-            Error::new(
+            Problem::new(
                 format!("{} holds no data.json", folder.display()),
                 "prepare the data first: `lingot data`",
             )
         })?;
         if manifest.corpora.len() != spec.corpora.len() {
-            return Err(Error::new(
+            return Err(Problem::new(
                 format!(
                     "{} was made of {} corpora, the run has {}",
                     folder.display(),
@@ -68,7 +68,7 @@ impl Dataset {
             let shards = corpus.training.as_ref().map(|shards| open(shards, folder)).transpose()?;
             let tokens = shards.as_ref().map_or(0, Shards::tokens);
             let Some(shards) = shards.filter(|_| sequence > 0 && tokens >= sequence as u64) else {
-                return Err(Error::new(
+                return Err(Problem::new(
                     format!("corpus {} has {tokens} tokens to train on, a sequence {sequence}", corpus.path),
                     "add text, or lower `data.sequence`",
                 ));
@@ -179,7 +179,7 @@ impl Dataset {
         let range = 0..i64::from(self.vocabulary);
         match read.iter().find(|read| !range.contains(&read.token)) {
             None => Ok(()),
-            Some(read) => Err(Error::new(
+            Some(read) => Err(Problem::new(
                 format!(
                     "the shards of {} hold token {}, the tokenizer has tokens 0 to {}",
                     shards.path().display(),
@@ -196,7 +196,7 @@ fn check_weights(spec: &DataSpec) -> Result<()> {
     let wrong = spec.corpora.iter().find(|corpus| !(corpus.weight > 0.0 && corpus.weight.is_finite()));
     match wrong {
         None => Ok(()),
-        Some(corpus) => Err(Error::new(
+        Some(corpus) => Err(Problem::new(
             format!("corpus {} has weight {}", corpus.path, corpus.weight),
             "weights are positive numbers; leave out a corpus that should not be used",
         )),
@@ -221,9 +221,9 @@ fn greatest_common_divisor(a: u64, b: u64) -> u64 {
 fn open(record: &ShardRecord, folder: &Path) -> Result<Shards> {
     for file in [&record.idx, &record.bin] {
         let path = record.locate(file, folder);
-        let about = std::fs::metadata(&path).map_err(|e| Error::file("open", &path, &e))?;
+        let about = std::fs::metadata(&path).map_err(|e| Problem::io("open", &path, &e))?;
         if about.len() != file.bytes {
-            return Err(Error::new(
+            return Err(Problem::new(
                 format!("{} has {} bytes, but data.json says {}", path.display(), about.len(), file.bytes),
                 "it is truncated or was changed; delete the data folder to make it again",
             ));

@@ -1,8 +1,8 @@
 //! Parquet files as documents: one text column, read by the column and not by the row.
 
 use crate::corpus::{Piece, Pieces};
-use crate::error::{Error, Result};
 use crate::lines;
+use lingot_spec::problem::{Problem, Result};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::errors::ParquetError;
@@ -16,7 +16,7 @@ const ROWS: usize = 256;
 
 /// Each row of column `field` a document; null and empty rows are none.
 pub(crate) fn pieces(path: &Path, field: &str) -> Result<Pieces> {
-    let file = File::open(path).map_err(|e| Error::file("open", path, &e))?;
+    let file = File::open(path).map_err(|e| Problem::io("open", path, &e))?;
     let (reader, column) = guarded(path, || {
         let reader = SerializedFileReader::new(file).map_err(|e| corrupt(path, &e))?;
         let column = column_of(&reader, path, field)?;
@@ -45,14 +45,14 @@ fn column_of(reader: &SerializedFileReader<File>, path: &Path, field: &str) -> R
     let schema = reader.metadata().file_metadata().schema_descr();
     let names: Vec<String> = schema.columns().iter().map(|column| column.path().string()).collect();
     let Some(index) = names.iter().position(|name| name == field) else {
-        return Err(Error::new(
+        return Err(Problem::new(
             format!("{} has no column `{field}`; its columns are: {}", path.display(), names.join(", ")),
             "`field` of the corpus names the column that holds the text",
         ));
     };
     let column = schema.column(index);
     if column.physical_type() != parquet::basic::Type::BYTE_ARRAY || column.max_rep_level() > 0 {
-        return Err(Error::new(
+        return Err(Problem::new(
             format!("column `{field}` of {} is {}, not text", path.display(), column.physical_type()),
             "`field` of the corpus names the column that holds the text",
         ));
@@ -114,8 +114,8 @@ impl Rows {
     }
 }
 
-fn corrupt(path: &Path, error: &ParquetError) -> Error {
-    Error::new(
+fn corrupt(path: &Path, error: &ParquetError) -> Problem {
+    Problem::new(
         format!("{} cannot be read as Parquet: {error}", path.display()),
         "fetch or write the file again; known compressions are none, snappy, gzip and zstd",
     )

@@ -1,7 +1,7 @@
 //! A corpus as a stream of documents: which files it is made of, and the text in them, in bounded memory.
 
-use crate::error::{Error, Result};
 use crate::{columns, lines};
+use lingot_spec::problem::{Problem, Result};
 use lingot_spec::run::CorpusSpec;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
@@ -44,11 +44,11 @@ pub fn pieces(corpus: &CorpusSpec, source: &Path) -> Result<Pieces> {
     lines::text_pieces(reader, source, corpus.split.as_deref())
 }
 
-fn missing(path: &Path, error: &std::io::Error) -> Error {
+fn missing(path: &Path, error: &std::io::Error) -> Problem {
     if error.kind() != std::io::ErrorKind::NotFound {
-        return Error::file("read", path, error);
+        return Problem::io("read", path, error);
     }
-    Error::new(
+    Problem::new(
         format!("no such file or folder: {}", path.display()),
         "check `data.corpora`; a corpus is a text, .jsonl or .parquet file, a folder of those, or the prefix of \
          Megatron shards (PREFIX.bin and PREFIX.idx)",
@@ -57,14 +57,14 @@ fn missing(path: &Path, error: &std::io::Error) -> Error {
 
 fn walk(folder: &Path, except: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     let entries = fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
-    let mut entries = entries.map_err(|e| Error::file("list", folder, &e))?;
+    let mut entries = entries.map_err(|e| Problem::io("list", folder, &e))?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
         let path = entry.path();
         if entry.file_name().as_encoded_bytes().starts_with(b".") {
             continue;
         }
-        let linked = entry.file_type().map_err(|e| Error::file("read", &path, &e))?.is_symlink();
+        let linked = entry.file_type().map_err(|e| Problem::io("read", &path, &e))?.is_symlink();
         // A link that leads nowhere is not text.
         let Ok(about) = fs::metadata(&path) else { continue };
         if about.is_dir() {
@@ -86,8 +86,8 @@ fn is_text(path: &Path) -> Result<bool> {
         return Ok([".jsonl", ".ndjson", ".txt", ".md", ".parquet"].iter().any(|end| name.ends_with(end)));
     }
     let mut head = Vec::new();
-    let file = File::open(path).map_err(|e| Error::file("open", path, &e))?;
-    file.take(8192).read_to_end(&mut head).map_err(|e| Error::file("read", path, &e))?;
+    let file = File::open(path).map_err(|e| Problem::io("open", path, &e))?;
+    file.take(8192).read_to_end(&mut head).map_err(|e| Problem::io("read", path, &e))?;
     Ok(!head.contains(&0))
 }
 
@@ -109,14 +109,14 @@ fn unpacked_name(path: &Path) -> (String, Option<Packed>) {
 }
 
 fn open(path: &Path) -> Result<Box<dyn BufRead>> {
-    let file = File::open(path).map_err(|e| Error::file("open", path, &e))?;
+    let file = File::open(path).map_err(|e| Problem::io("open", path, &e))?;
     let file = BufReader::with_capacity(1 << 16, file);
     Ok(match unpacked_name(path).1 {
         None => Box::new(file),
         Some(Packed::Gzip) => Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(file))),
         Some(Packed::Zstandard) => {
             let decoder = zstd::stream::read::Decoder::with_buffer(file);
-            Box::new(BufReader::new(decoder.map_err(|e| Error::file("unpack", path, &e))?))
+            Box::new(BufReader::new(decoder.map_err(|e| Problem::io("unpack", path, &e))?))
         }
     })
 }

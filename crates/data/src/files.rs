@@ -1,6 +1,6 @@
 //! Files that are whole or not there: hashed while written, synced, and renamed as one folder.
 
-use crate::error::{Error, Result};
+use lingot_spec::problem::{Problem, Result};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, TryLockError};
 use std::io::{BufWriter, Read, Write};
@@ -22,7 +22,7 @@ pub(crate) struct FileRecord {
 impl FileRecord {
     /// Reads a file through; `told` is called with the bytes read.
     pub(crate) fn of(path: &Path, told: &mut dyn FnMut(u64)) -> Result<FileRecord> {
-        let failed = |e| Error::file("read", path, &e);
+        let failed = |e| Problem::io("read", path, &e);
         let mut file = File::open(path).map_err(failed)?;
         let modified_ns = modified_ns(&file.metadata().map_err(failed)?);
         let mut hasher = blake3::Hasher::new();
@@ -56,7 +56,7 @@ pub(crate) struct HashedFile {
 
 impl HashedFile {
     pub(crate) fn create(path: &Path) -> Result<HashedFile> {
-        let file = File::create(path).map_err(|e| Error::file("create", path, &e))?;
+        let file = File::create(path).map_err(|e| Problem::io("create", path, &e))?;
         let file = BufWriter::with_capacity(1 << 20, file);
         Ok(HashedFile { path: path.into(), file, hasher: blake3::Hasher::new(), bytes: 0 })
     }
@@ -64,13 +64,13 @@ impl HashedFile {
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.hasher.update(bytes);
         self.bytes += bytes.len() as u64;
-        self.file.write_all(bytes).map_err(|e| Error::file("write", &self.path, &e))
+        self.file.write_all(bytes).map_err(|e| Problem::io("write", &self.path, &e))
     }
 
     /// On the disk, not only on its way.
     pub(crate) fn finish(mut self) -> Result<FileRecord> {
         let synced = self.file.flush().and_then(|()| self.file.get_ref().sync_all());
-        synced.map_err(|e| Error::file("write", &self.path, &e))?;
+        synced.map_err(|e| Problem::io("write", &self.path, &e))?;
         let name = self.path.file_name().unwrap_or_default().to_string_lossy().into();
         let hash = self.hasher.finalize().to_hex().to_string();
         Ok(FileRecord { path: name, bytes: self.bytes, hash, modified_ns: 0 })
@@ -91,7 +91,7 @@ const LOCK: &str = ".lock";
 impl Aside {
     pub(crate) fn begin(folder: &Path) -> Result<Aside> {
         if fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) {
-            return Err(Error::new(
+            return Err(Problem::new(
                 format!("{} holds files, but no data.json: it was not written by Lingot", folder.display()),
                 "choose another folder with `data.cache`, or empty this one",
             ));
@@ -99,13 +99,13 @@ impl Aside {
         let mut name = folder.file_name().unwrap_or_default().to_os_string();
         name.push(".partial");
         let aside = folder.with_file_name(name);
-        fs::create_dir_all(&aside).map_err(|e| Error::file("create the folder", &aside, &e))?;
+        fs::create_dir_all(&aside).map_err(|e| Problem::io("create the folder", &aside, &e))?;
         let lock = lock(&aside, folder)?;
         // What a process left that was killed.
-        for entry in fs::read_dir(&aside).map_err(|e| Error::file("list", &aside, &e))?.flatten() {
+        for entry in fs::read_dir(&aside).map_err(|e| Problem::io("list", &aside, &e))?.flatten() {
             if entry.file_name() != LOCK {
                 let path = entry.path();
-                fs::remove_file(&path).map_err(|e| Error::file("remove", &path, &e))?;
+                fs::remove_file(&path).map_err(|e| Problem::io("remove", &path, &e))?;
             }
         }
         Ok(Aside { folder: folder.into(), aside, _lock: lock, committed: false })
@@ -117,7 +117,7 @@ impl Aside {
     }
 
     pub(crate) fn commit(mut self) -> Result<()> {
-        let failed = |e| Error::file("rename into place the folder", &self.aside, &e);
+        let failed = |e| Problem::io("rename into place the folder", &self.aside, &e);
         for entry in fs::read_dir(&self.aside).map_err(failed)?.flatten() {
             File::open(entry.path()).and_then(|file| file.sync_all()).map_err(failed)?;
         }
@@ -143,14 +143,14 @@ impl Drop for Aside {
 
 fn lock(aside: &Path, folder: &Path) -> Result<File> {
     let path = aside.join(LOCK);
-    let file = File::create(&path).map_err(|e| Error::file("create", &path, &e))?;
+    let file = File::create(&path).map_err(|e| Problem::io("create", &path, &e))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::new(
+        Err(TryLockError::WouldBlock) => Err(Problem::new(
             format!("another process is preparing {}", folder.display()),
             "wait until it has finished, or give this run a folder of its own with `data.cache`",
         )),
-        Err(TryLockError::Error(e)) => Err(Error::file("lock", &path, &e)),
+        Err(TryLockError::Error(e)) => Err(Problem::io("lock", &path, &e)),
     }
 }
 

@@ -1,12 +1,12 @@
 //! Megatron shards that somebody else made: used in place. Only an index of the training documents and one of the
 //! held-out documents are written; both point into the `.bin` that is there.
 
-use crate::error::{Error, Result};
 use crate::files::FileRecord;
 use crate::manifest::{CorpusRecord, ShardRecord};
 use crate::shards::{Shards, with_end, write_index};
 use crate::split::Split;
 use crate::tokenizer::Tokenizer;
+use lingot_spec::problem::{Problem, Result};
 use std::path::{Path, PathBuf};
 
 /// The prefix that a corpus path names, if it names shards: `PREFIX`, `PREFIX.idx` or `PREFIX.bin`.
@@ -47,7 +47,7 @@ impl Adoption<'_> {
     pub(crate) fn write(self, path: &str, seed: u64, corpus: u64, validation: f64) -> Result<CorpusRecord> {
         let documents = self.shards.documents();
         if self.shards.tokens() == 0 {
-            return Err(Error::new(
+            return Err(Problem::new(
                 format!("the shards {} hold no tokens", self.shards.path().display()),
                 "leave them out of `data.corpora`, or make them again",
             ));
@@ -90,7 +90,7 @@ impl Adoption<'_> {
         let tokens: std::result::Result<Vec<u32>, i64> =
             self.shards.document(document).into_iter().map(known).collect();
         tokens.map_err(|token| {
-            Error::new(
+            Problem::new(
                 format!(
                     "document {document} of the shards {} holds token {token}, the tokenizer has tokens 0 to {}",
                     self.shards.path().display(),

@@ -7,22 +7,22 @@
 mod batch;
 mod columns;
 mod corpus;
-mod error;
 mod files;
 mod foreign;
 mod lines;
 mod manifest;
 mod order;
 mod prepare;
+mod progress;
 mod shards;
 mod split;
 mod tokenizer;
 
 pub use batch::{Batch, Dataset};
 pub use corpus::{Piece, pieces, sources};
-pub use error::{Error, Progress, Result, Stage};
 pub use lines::parse_line;
 pub use manifest::{Prepared, PreparedCorpus};
 pub use prepare::prepare;
+pub use progress::{Progress, Stage};
 pub use shards::{ShardWriter, Shards};
 pub use tokenizer::{Decoding, END_OF_DOCUMENT, Tokenizer};

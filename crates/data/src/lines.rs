@@ -1,7 +1,7 @@
 //! Plain text and JSON lines as documents.
 
 use crate::corpus::{Piece, Pieces};
-use crate::error::{Error, Result};
+use lingot_spec::problem::{Problem, Result};
 use regex::Regex;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use std::collections::VecDeque;
@@ -17,7 +17,7 @@ const LIMIT_BYTES: usize = 512 << 10;
 /// Plain text: one document, or one for each line that matches `split`.
 pub(crate) fn text_pieces(reader: Box<dyn BufRead>, path: &Path, split: Option<&str>) -> Result<Pieces> {
     let split = split.map(Regex::new).transpose().map_err(|e| {
-        Error::new(
+        Problem::new(
             format!("`split` of corpus {} is not a regular expression: {e}", path.display()),
             "it is matched against each line; a line that matches begins a new document",
         )
@@ -107,8 +107,8 @@ pub(crate) fn cut(text: String) -> Vec<Piece> {
     pieces
 }
 
-fn in_line(path: &Path, number: u64, problem: &str, field: &str) -> Error {
-    Error::new(
+fn in_line(path: &Path, number: u64, problem: &str, field: &str) -> Problem {
+    Problem::new(
         format!("{}, line {number} {problem}", path.display()),
         format!(
             "each line is a JSON object with its text under `{field}`; `field` of the corpus names the key"
@@ -203,7 +203,7 @@ impl Lines {
             self.carried = bytes.split_off(valid);
             return Ok(String::from_utf8_lossy(&bytes).into_owned());
         }
-        Err(Error::new(
+        Err(Problem::new(
             format!(
                 "{} is not UTF-8: byte {:#04x} at offset {} (line {})",
                 self.path.display(),
@@ -216,12 +216,12 @@ impl Lines {
     }
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
     let packed = path.extension().is_some_and(|end| end == "gz" || end == "zst");
     if !packed {
-        return Error::file("read", path, error);
+        return Problem::io("read", path, error);
     }
-    Error::new(
+    Problem::new(
         format!("{} is truncated or corrupt: {error}", path.display()),
         "fetch the file again; `gzip -t` or `zstd -t` tells whether it is whole",
     )

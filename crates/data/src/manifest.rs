@@ -1,9 +1,10 @@
 //! `data.json`: what the shards of a folder were made of, so that nobody trains on something else by accident.
 
 use crate::corpus;
-use crate::error::{Error, Progress, Result, Stage};
 use crate::files::{self, FileRecord};
 use crate::foreign;
+use crate::progress::{Progress, Stage};
+use lingot_spec::problem::{Problem, Result};
 use lingot_spec::run::{CorpusSpec, DataSpec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -176,10 +177,10 @@ impl Manifest {
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(Error::file("read", &path, &e)),
+            Err(e) => return Err(Problem::io("read", &path, &e)),
         };
         let wrong = |problem: String| {
-            Error::new(
+            Problem::new(
                 format!("{} {problem}", path.display()),
                 format!("delete the folder {} to prepare the data again", folder.display()),
             )
@@ -213,7 +214,7 @@ impl Manifest {
         progress: Progress,
     ) -> Result<()> {
         if let Some(difference) = self.settings.difference(now) {
-            return Err(Error::new(
+            return Err(Problem::new(
                 format!("the shards in {} were made with {difference}", folder.display()),
                 "restore the setting, delete the folder to prepare it again, or choose another with `data.cache`",
             ));
@@ -284,7 +285,7 @@ fn check_sources(
     let mut known: BTreeMap<&str, &FileRecord> =
         record.sources.iter().map(|source| (source.path.as_str(), source)).collect();
     for path in now {
-        let about = fs::metadata(&path).map_err(|e| Error::file("read", &path, &e))?;
+        let about = fs::metadata(&path).map_err(|e| Problem::io("read", &path, &e))?;
         let Some(before) = known.remove(&*path.to_string_lossy()) else {
             if about.len() == 0 {
                 continue;
@@ -313,8 +314,8 @@ fn check_same(before: &FileRecord, now: &FileRecord, path: &Path, folder: &Path)
     Err(changed(folder, format!("{} had {}, and now {}", path.display(), is(before), is(now))))
 }
 
-fn changed(folder: &Path, what: String) -> Error {
-    Error::new(
+fn changed(folder: &Path, what: String) -> Problem {
+    Problem::new(
         format!("the corpus changed since the shards in {} were made: {what}", folder.display()),
         "delete the folder to prepare it again, or restore the file",
     )

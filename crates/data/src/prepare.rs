@@ -1,14 +1,15 @@
 //! From corpora to a folder of shards: once, and then never again until something changes.
 
 use crate::corpus::{self, Piece};
-use crate::error::{Error, Progress, Result, Stage};
 use crate::files::{Aside, FileRecord, HashedFile};
 use crate::foreign::{self, Adoption};
 use crate::manifest::{self, CorpusRecord, Manifest, Prepared, Settings, ShardRecord, TokenizerRecord};
 use crate::order::hash;
+use crate::progress::{Progress, Stage};
 use crate::shards::{ShardWriter, Shards};
 use crate::split::Split;
 use crate::tokenizer::Tokenizer;
+use lingot_spec::problem::{Problem, Result};
 use lingot_spec::run::{CorpusSpec, DataSpec};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
@@ -56,7 +57,8 @@ pub fn prepare(
     let mut file = HashedFile::create(&aside.path().join(manifest::NAME))?;
     let text = serde_json::to_vec_pretty(&manifest);
     file.write(
-        &text.map_err(|e| Error::new(format!("data.json cannot be written: {e}"), "report this as a bug"))?,
+        &text
+            .map_err(|e| Problem::new(format!("data.json cannot be written: {e}"), "report this as a bug"))?,
     )?;
     file.finish()?;
     aside.commit()?;
@@ -65,10 +67,10 @@ pub fn prepare(
 
 fn check_spec(spec: &DataSpec) -> Result<()> {
     if spec.corpora.is_empty() {
-        return Err(Error::new("the run has no corpora", "name at least one text file in `data.corpora`"));
+        return Err(Problem::new("the run has no corpora", "name at least one text file in `data.corpora`"));
     }
     if !(0.0..1.0).contains(&spec.validation) {
-        return Err(Error::new(
+        return Err(Problem::new(
             format!("`data.validation` is {}", spec.validation),
             "it is the share of documents that is held out: at least 0, less than 1",
         ));
@@ -80,7 +82,7 @@ fn check_vocabulary(tokenizer: u32, model: u32) -> Result<()> {
     if tokenizer <= model {
         return Ok(());
     }
-    Err(Error::new(
+    Err(Problem::new(
         format!("the tokenizer has {tokenizer} tokens, the model's vocabulary only {model}"),
         format!("set `model.vocabulary` to at least {tokenizer}, or give a smaller tokenizer"),
     ))
@@ -118,7 +120,7 @@ fn survey(
     for corpus in &spec.corpora {
         let foreign = foreign::prefix_of(&corpus.path);
         if foreign.is_some() && spec.tokenizer.is_none() {
-            return Err(Error::new(
+            return Err(Problem::new(
                 format!("corpus {} is made of tokens already, but the run names no tokenizer", corpus.path),
                 "give the tokenizer that the shards were made with as `data.tokenizer`",
             ));
@@ -177,7 +179,7 @@ impl Survey {
             return Ok(());
         }
         let files = self.sources.len();
-        Err(Error::new(
+        Err(Problem::new(
             format!("corpus {} has no documents: {files} files with text, all blank", corpus.path),
             "hidden and binary files of a folder are skipped; check `path`, and `field` for JSONL and Parquet",
         ))
@@ -391,7 +393,7 @@ impl Side {
         let (idx, bin) = self.writer.finish_recorded()?;
         if tokens == 0 {
             for file in crate::foreign::files_of(&self.prefix) {
-                std::fs::remove_file(&file).map_err(|e| Error::file("remove", &file, &e))?;
+                std::fs::remove_file(&file).map_err(|e| Problem::io("remove", &file, &e))?;
             }
             return Ok(None);
         }

@@ -1,9 +1,9 @@
 //! Megatron's indexed dataset: tokens in a `.bin`, where each sequence lies and which documents they form in an
 //! `.idx`. Both are mapped into memory, never read whole.
 
-use crate::error::{Error, Result};
 use crate::files::{FileRecord, HashedFile};
 use filebuffer::FileBuffer;
+use lingot_spec::problem::{Problem, Result};
 use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 9] = b"MMIDIDX\0\0";
@@ -198,10 +198,10 @@ impl Shards {
 
     pub(crate) fn open_files(index: &Path, bin: &Path) -> Result<Shards> {
         let path = index.to_path_buf();
-        let map = |path: &Path| FileBuffer::open(path).map_err(|e| Error::file("open", path, &e));
+        let map = |path: &Path| FileBuffer::open(path).map_err(|e| Problem::io("open", path, &e));
         let (index, bin_path, bin) = (map(index)?, bin, map(bin)?);
         let layout = Layout::read(&index, bin.len() as u64).map_err(|problem| {
-            Error::new(
+            Problem::new(
                 format!("{} (with {}) {problem}", path.display(), bin_path.display()),
                 "one of the two is truncated, corrupt or of another data set; make or fetch them again",
             )

@@ -1,6 +1,7 @@
 //! Text to tokens and back: a byte-level BPE trained here, or any `tokenizer.json`.
 
-use crate::error::{Error, Progress, Result, Stage};
+use crate::progress::{Progress, Stage};
+use lingot_spec::problem::{Problem, Result};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -53,7 +54,7 @@ impl Tokenizer {
         S: AsRef<str> + Send,
     {
         if vocabulary < FEWEST {
-            return Err(Error::new(
+            return Err(Problem::new(
                 format!(
                     "a vocabulary of {vocabulary} is too small: 256 bytes and `{END_OF_DOCUMENT}` need {FEWEST}"
                 ),
@@ -73,7 +74,7 @@ impl Tokenizer {
             .build()
             .into();
         inner.train(&mut trainer, documents.into_iter()).map_err(|e| {
-            Error::new(format!("the tokenizer cannot be trained: {e}"), "give one with `data.tokenizer`")
+            Problem::new(format!("the tokenizer cannot be trained: {e}"), "give one with `data.tokenizer`")
         })?;
         progress(Stage { name: "tokenizer", done: total, total });
         Tokenizer::new(inner, None, Some(END_OF_DOCUMENT.into()), Path::new("the trained tokenizer"))
@@ -81,7 +82,7 @@ impl Tokenizer {
 
     /// Reads a `tokenizer.json`, and what ends a document from the `tokenizer_config.json` beside it.
     pub fn load(path: &Path) -> Result<Tokenizer> {
-        let bytes = fs::read(path).map_err(|e| Error::file("read the tokenizer", path, &e))?;
+        let bytes = fs::read(path).map_err(|e| Problem::io("read the tokenizer", path, &e))?;
         let beside = |name| fs::read(path.with_file_name(name)).ok();
         let end = beside("tokenizer_config.json").and_then(|config| named_end(&config));
         let mut tokenizer = Tokenizer::parse(&bytes, end, path)?;
@@ -93,7 +94,7 @@ impl Tokenizer {
     /// tokenizer that was given is copied byte for byte.
     pub fn save(&self, path: &Path) -> Result<()> {
         let write = |path: &Path, bytes: &[u8]| {
-            fs::write(path, bytes).map_err(|e| Error::file("write the tokenizer", path, &e))
+            fs::write(path, bytes).map_err(|e| Problem::io("write the tokenizer", path, &e))
         };
         let end = self.inner.id_to_token(self.end_of_document).unwrap_or_default();
         let config = json!({
@@ -104,7 +105,7 @@ impl Tokenizer {
             "model_max_length": 1_000_000_000,
         });
         let map = json!({ "eos_token": end, "pad_token": end });
-        let read = |path: &Path| fs::read(path).map_err(|e| Error::file("read the tokenizer", path, &e));
+        let read = |path: &Path| fs::read(path).map_err(|e| Problem::io("read the tokenizer", path, &e));
         let body = match &self.given {
             Some(given) => read(given)?,
             None => self.to_json()?.into_bytes(),
@@ -170,7 +171,7 @@ impl Tokenizer {
 
     pub(crate) fn to_json(&self) -> Result<String> {
         self.inner.to_string(true).map_err(|e| {
-            Error::new(format!("the tokenizer cannot be written: {e}"), "give one with `data.tokenizer`")
+            Problem::new(format!("the tokenizer cannot be written: {e}"), "give one with `data.tokenizer`")
         })
     }
 
@@ -183,7 +184,7 @@ impl Tokenizer {
             Ok::<_, tokenizers::Error>(inner)
         });
         let broken = |why: String| {
-            Error::new(
+            Problem::new(
                 format!("{} is not a tokenizer that can be used: {why}", path.display()),
                 "it must be a `tokenizer.json` of Hugging Face tokenizers; without `data.tokenizer` one is trained",
             )
@@ -200,7 +201,7 @@ impl Tokenizer {
     ) -> Result<Tokenizer> {
         // A whole document is encoded; limits meant for inference do not apply.
         inner.with_padding(None);
-        inner.with_truncation(None).map_err(|e| Error::new(e.to_string(), "write the tokenizer again"))?;
+        inner.with_truncation(None).map_err(|e| Problem::new(e.to_string(), "write the tokenizer again"))?;
         let largest = inner.get_vocab(true).into_values().max();
         let ends = end.iter().map(String::as_str).chain(KNOWN_ENDS);
         let end_of_document = ends.filter_map(|token| inner.token_to_id(token)).next();
@@ -208,7 +209,7 @@ impl Tokenizer {
             (Some(largest), Some(end_of_document)) if largest < u32::MAX => {
                 Ok(Tokenizer { inner, given, vocabulary: largest + 1, end_of_document })
             }
-            _ => Err(Error::new(
+            _ => Err(Problem::new(
                 format!("{} has no token that ends a document", path.display()),
                 "name it as `eos_token` in the tokenizer_config.json beside it",
             )),
@@ -251,7 +252,9 @@ impl Decoding<'_> {
 
 fn untrained() -> Result<tokenizers::Tokenizer> {
     let words = Split::new(SplitPattern::Regex(WORDS.into()), SplitDelimiterBehavior::Isolated, false)
-        .map_err(|e| Error::new(format!("the word pattern is not accepted: {e}"), "report this as a bug"))?;
+        .map_err(|e| {
+            Problem::new(format!("the word pattern is not accepted: {e}"), "report this as a bug")
+        })?;
     let bytes = ByteLevel::default().add_prefix_space(false).use_regex(false);
     let mut inner = tokenizers::Tokenizer::new(BPE::default());
     inner

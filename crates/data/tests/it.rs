@@ -16,7 +16,8 @@ mod prepared;
 #[path = "it/tokens.rs"]
 mod tokens;
 
-use lingot_data::{Dataset, Error, Prepared, prepare};
+use lingot_data::{Dataset, Prepared, prepare};
+use lingot_spec::Problem;
 use lingot_spec::run::{CorpusSpec, DataSpec};
 use std::path::{Path, PathBuf};
 
@@ -56,16 +57,16 @@ impl Bench {
         self.path("out/data")
     }
 
-    fn prepare(&self) -> Result<Prepared, Error> {
+    fn prepare(&self) -> Result<Prepared, Problem> {
         prepare(&self.spec, self.vocabulary, self.seed, &self.shards(), &|_| ())
     }
 
-    fn open(&self) -> Result<Dataset, Error> {
+    fn open(&self) -> Result<Dataset, Problem> {
         Dataset::open(&self.spec, &self.shards(), self.seed)
     }
 
     /// The error of a preparation that must fail, and that must leave nothing behind.
-    fn fails(&self) -> Error {
+    fn fails(&self) -> Problem {
         let error = self.prepare().expect_err("this must not be accepted");
         assert!(!self.shards().exists(), "a failed preparation leaves no folder");
         assert!(!self.path("out/data.partial").exists(), "a failed preparation sweeps up");
@@ -80,7 +81,7 @@ fn corpus(path: &Path) -> CorpusSpec {
 
 /// That an error says all of this, and hints at something.
 #[track_caller]
-fn says(error: &Error, words: &[&str]) {
+fn says(error: &Problem, words: &[&str]) {
     for word in words {
         assert!(error.problem.contains(word), "`{word}` is missing in: {}", error.problem);
     }

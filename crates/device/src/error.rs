@@ -1,5 +1,6 @@
 //! What can go wrong on the device floor. Each variant carries its operands, so the text can show both numbers.
 
+use lingot_spec::problem::{Problem, ProblemKind};
 use std::fmt;
 
 /// The device floor's result.
@@ -44,25 +45,45 @@ impl fmt::Display for Error {
             Error::Value { op, what, found, wanted } => {
                 write!(f, "{op}: {what} is {found}, but must be {wanted}")
             }
-            Error::OutOfMemory { device, needs_bytes, has_bytes } => {
-                match has_bytes {
-                    0 => write!(f, "{device}: there is no room for {needs_bytes} bytes more")?,
-                    _ => {
-                        write!(
-                            f,
-                            "{device}: a tensor of {needs_bytes} bytes does not fit into {has_bytes} bytes"
-                        )?;
-                    }
-                }
-                write!(f, "\n\nhint: use a smaller batch.micro, or device.recompute = \"block\"")
+            Error::OutOfMemory { device, needs_bytes, has_bytes: 0 } => {
+                write!(f, "{device}: there is no room for {needs_bytes} bytes more")
             }
-            Error::Unsupported { device, what, hint } => write!(f, "{device}: {what}\n\nhint: {hint}"),
-            Error::Lost { device, reason } => write!(
-                f,
-                "{device}: {reason}\n\nhint: the run goes on from its newest checkpoint, on other devices if need be"
-            ),
+            Error::OutOfMemory { device, needs_bytes, has_bytes } => {
+                write!(f, "{device}: a tensor of {needs_bytes} bytes does not fit into {has_bytes} bytes")
+            }
+            Error::Unsupported { device, what, .. } => write!(f, "{device}: {what}"),
+            Error::Lost { device, reason } => write!(f, "{device}: {reason}"),
         }
     }
 }
 
 impl std::error::Error for Error {}
+
+impl Error {
+    /// What to do about it.
+    fn hint(&self) -> &str {
+        match self {
+            Error::OutOfMemory { .. } => "use a smaller batch.micro, or device.recompute = \"block\"",
+            Error::Unsupported { hint, .. } => hint,
+            Error::Lost { .. } => "the run goes on from its newest checkpoint, on other devices if need be",
+            _ => "this is a bug; report it",
+        }
+    }
+
+    fn kind(&self) -> ProblemKind {
+        match self {
+            Error::OutOfMemory { needs_bytes, has_bytes, .. } => {
+                ProblemKind::DeviceFull { needs_bytes: *needs_bytes, has_bytes: *has_bytes }
+            }
+            Error::Unsupported { .. } => ProblemKind::Device,
+            Error::Lost { .. } => ProblemKind::DeviceLost,
+            _ => ProblemKind::Bug,
+        }
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Problem {
+        Problem { kind: error.kind(), problem: error.to_string(), hint: error.hint().into() }
+    }
+}

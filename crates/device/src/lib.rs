@@ -8,12 +8,14 @@
 pub mod backend;
 pub mod conformance;
 pub mod cpu;
+pub mod entry;
 pub mod error;
 mod host;
 pub mod intercepted;
 pub mod null;
 pub mod op;
 mod op_cost;
+pub mod open;
 pub mod ops;
 pub mod precision;
 pub mod reference;

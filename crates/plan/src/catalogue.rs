@@ -1,6 +1,7 @@
 //! The chips that can be had: their data sheets and prices, each with its source. `chips.toml`.
 
-use crate::error::{Error, Result, nearest, positive};
+use crate::validate::{nearest, positive};
+use lingot_spec::problem::{Problem, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -110,7 +111,10 @@ impl Catalogue {
     fn position(&self, name: &str) -> Result<usize> {
         self.chips.iter().position(|chip| chip.name.eq_ignore_ascii_case(name)).ok_or_else(|| {
             let hint = nearest(name, self.chips.iter().map(|chip| chip.name.as_str()));
-            Error::new(format!("there is no chip `{name}` among {} in the catalogue", self.chips.len()), hint)
+            Problem::new(
+                format!("there is no chip `{name}` among {} in the catalogue", self.chips.len()),
+                hint,
+            )
         })
     }
 
@@ -118,7 +122,7 @@ impl Catalogue {
         for (at, chip) in self.chips.iter().enumerate() {
             if self.chips[..at].iter().any(|other| other.name.eq_ignore_ascii_case(&chip.name)) {
                 let hint = "use [[override]] to change its price";
-                return Err(Error::new(format!("chip `{}` is in the catalogue twice", chip.name), hint));
+                return Err(Problem::new(format!("chip `{}` is in the catalogue twice", chip.name), hint));
             }
             chip.check()?;
         }
@@ -154,6 +158,6 @@ impl Chip {
     }
 }
 
-fn unreadable(error: toml::de::Error) -> Error {
-    Error::new(format!("the catalogue cannot be read: {error}"), "chips.toml has rows with all their keys")
+fn unreadable(error: toml::de::Error) -> Problem {
+    Problem::new(format!("the catalogue cannot be read: {error}"), "chips.toml has rows with all their keys")
 }

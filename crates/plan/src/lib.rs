@@ -9,7 +9,6 @@ pub mod answer;
 mod binding;
 pub mod catalogue;
 mod cover;
-mod error;
 mod explain;
 pub mod fleet;
 pub mod layout;
@@ -22,9 +21,9 @@ pub mod request;
 pub mod search;
 pub mod together;
 pub mod uneven;
+mod validate;
 
 pub use catalogue::{Catalogue, Chip, Price};
-pub use error::{Error, Result};
 pub use money::{Money, Rate};
 pub use planner::plan;
 pub use request::{Assumptions, ChipUse, Constraints, ModelChoice, Objective, Request};

@@ -1,6 +1,7 @@
 //! Money of one currency, and the given rates between currencies. No rate is ever assumed.
 
-use crate::error::{Error, Result, positive};
+use crate::validate::positive;
+use lingot_spec::problem::{Problem, Result};
 use serde::{Deserialize, Serialize};
 
 /// An amount in a currency.
@@ -35,7 +36,7 @@ impl Money {
             positive("rate", rate.rate)?;
             self.amount / rate.rate
         } else {
-            return Err(Error::new(
+            return Err(Problem::new(
                 format!("a price is in {} but the plan in {currency}, and no rate is given", self.currency),
                 format!("add [[rates]] with from = \"{}\", to = \"{currency}\" and rate", self.currency),
             ));

@@ -2,7 +2,6 @@
 
 use crate::answer::{Answer, Chips, Memory, Plan, Policy, Share};
 use crate::catalogue::{Catalogue, Chip};
-use crate::error::{Error, Result, nearest};
 use crate::explain;
 use crate::fleet::{Cap, Family, Fleet, Question, Second, Way};
 use crate::layout::{Drawer, Layout, USABLE_MEMORY, fewest_cards};
@@ -11,7 +10,9 @@ use crate::pair::{Pair, Spread, spreads};
 use crate::profile::Profile;
 use crate::request::{Objective, Request};
 use crate::search::{Effort, Found, Least, search};
+use crate::validate::nearest;
 use lingot_spec::ModelSpec;
+use lingot_spec::problem::{Problem, Result};
 use lingot_spec::run::{Recompute, Strategy};
 use std::collections::BTreeMap;
 
@@ -383,7 +384,7 @@ fn question(request: &Request, chips: &[&Chip]) -> Result<Question> {
 
 fn price(chip: &Chip, request: &Request) -> Result<f64> {
     let Some(price) = &chip.price else {
-        return Err(Error::new(
+        return Err(Problem::new(
             format!("chip `{}` has no price in the catalogue", chip.name),
             format!(
                 "give one with --chips FILE: [[override]] name = \"{}\" and price = {{ ... }}",
@@ -400,7 +401,7 @@ fn check_vendors(request: &Request, chips: &[&Chip]) -> Result<()> {
     for vendor in limits.without.iter().chain(limits.max_share.keys()) {
         if !chips.iter().any(|chip| chip.vendor.eq_ignore_ascii_case(vendor)) {
             let hint = nearest(vendor, chips.iter().map(|chip| chip.vendor.as_str()));
-            return Err(Error::new(format!("no chip of the request is of the vendor `{vendor}`"), hint));
+            return Err(Problem::new(format!("no chip of the request is of the vendor `{vendor}`"), hint));
         }
     }
     Ok(())

@@ -1,8 +1,9 @@
 //! What is asked of the planner: model, tokens, chips, objective and constraints. `REQUEST.toml`.
 
-use crate::error::{Error, Result, nearest, positive};
 use crate::money::{Money, Rate};
+use crate::validate::{nearest, positive};
 use lingot_spec::event::{Event, ExpertLoad};
+use lingot_spec::problem::{Problem, Result};
 use lingot_spec::run::Strategy;
 use lingot_spec::{ModelSpec, presets};
 use serde::de::value::MapAccessDeserializer;
@@ -157,7 +158,10 @@ impl Request {
     /// Reads `REQUEST.toml`.
     pub fn parse(text: &str) -> Result<Request> {
         let request: Request = toml::from_str(text).map_err(|error| {
-            Error::new(format!("the request cannot be read: {error}"), "plans/ling-paper.toml is an example")
+            Problem::new(
+                format!("the request cannot be read: {error}"),
+                "plans/ling-paper.toml is an example",
+            )
         })?;
         request.check()?;
         Ok(request)
@@ -169,10 +173,10 @@ impl Request {
             ModelChoice::Spec(model) => (**model).clone(),
             ModelChoice::Preset(name) => presets::preset(name).ok_or_else(|| {
                 let hint = nearest(name, presets::NAMES.iter().copied());
-                Error::new(format!("there is no preset `{name}`"), hint)
+                Problem::new(format!("there is no preset `{name}`"), hint)
             })?,
         };
-        model.check().map_err(|error| Error::new(error.problem, error.hint))?;
+        model.check().map_err(|error| Problem::new(error.problem, error.hint))?;
         Ok(model)
     }
 
@@ -199,12 +203,12 @@ impl Request {
             ("assume.restart_s", assume.restart_s),
         ] {
             if !(value.is_finite() && value >= 0.0) {
-                return Err(Error::new(format!("{key} is {value}"), "give it 0 or a finite number above"));
+                return Err(Problem::new(format!("{key} is {value}"), "give it 0 or a finite number above"));
             }
         }
         if !(assume.skew.is_finite() && assume.skew >= 1.0) {
             let problem = format!("assume.skew is {}", assume.skew);
-            return Err(Error::new(problem, "the busiest is at least as busy as the mean: give 1 or more"));
+            return Err(Problem::new(problem, "the busiest is at least as busy as the mean: give 1 or more"));
         }
         let shares = self.constraints.max_share.iter().map(|(vendor, share)| (vendor.as_str(), *share));
         let uses = self.chips.iter().filter_map(|chip| Some((chip.name.as_str(), chip.utilisation?)));
@@ -215,7 +219,7 @@ impl Request {
         for (key, share) in shares.chain(uses).chain(efficiencies) {
             positive(key, share)?;
             if share > 1.0 {
-                return Err(Error::new(format!("the share of {key} is {share}"), "shares are at most 1"));
+                return Err(Problem::new(format!("the share of {key} is {share}"), "shares are at most 1"));
             }
         }
         self.check_lists()
@@ -224,14 +228,14 @@ impl Request {
     fn check_lists(&self) -> Result<()> {
         if self.chips.is_empty() || self.chips.len() > 5 {
             let problem = format!("the request names {} types of chips", self.chips.len());
-            return Err(Error::new(problem, "name 1 to 5 in [[chips]]"));
+            return Err(Problem::new(problem, "name 1 to 5 in [[chips]]"));
         }
         if self.strategies.is_empty() {
-            return Err(Error::new("strategies is empty", "allow at least `every_step`"));
+            return Err(Problem::new("strategies is empty", "allow at least `every_step`"));
         }
         for (at, chip) in self.chips.iter().enumerate() {
             if self.chips[..at].iter().any(|other| other.name.eq_ignore_ascii_case(&chip.name)) {
-                return Err(Error::new(format!("chip `{}` is asked for twice", chip.name), "name it once"));
+                return Err(Problem::new(format!("chip `{}` is asked for twice", chip.name), "name it once"));
             }
         }
         Ok(())

@@ -8,11 +8,12 @@ pub mod event;
 pub mod manifest;
 pub mod model;
 pub mod presets;
+pub mod problem;
 pub mod run;
 pub mod step;
 pub mod tensors;
 
 pub use cost::Cost;
 pub use model::{ModelSpec, RouterSpec, Score};
-
+pub use problem::{Problem, ProblemKind, Result};
 pub use run::RunSpec;

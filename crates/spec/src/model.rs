@@ -1,5 +1,6 @@
 //! The shape of a Mixture-of-Experts transformer, and what follows from it: parameters, work per token, bytes.
 
+use crate::problem::{Problem, Result};
 use serde::{Deserialize, Serialize};
 
 /// The architecture of a model. Ling v1 and v2 are both points in this space.
@@ -94,29 +95,14 @@ pub struct RouterSpec {
     pub warmup_steps: u64,
 }
 
-/// Why a `ModelSpec` cannot be built: names the keys and shows both numbers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SpecError {
-    pub problem: String,
-    pub hint: String,
-}
-
-impl std::fmt::Display for SpecError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}\n\nhint: {}", self.problem, self.hint)
-    }
-}
-
-impl std::error::Error for SpecError {}
-
 impl ModelSpec {
     /// Whether the sizes fit together.
-    pub fn check(&self) -> Result<(), SpecError> {
+    pub fn check(&self) -> Result<()> {
         self.check_sizes()?;
         self.check_router()
     }
 
-    fn check_sizes(&self) -> Result<(), SpecError> {
+    fn check_sizes(&self) -> Result<()> {
         for (key, value) in [
             ("vocabulary", self.vocabulary),
             ("width", self.width),
@@ -170,7 +156,7 @@ impl ModelSpec {
         })
     }
 
-    fn check_router(&self) -> Result<(), SpecError> {
+    fn check_router(&self) -> Result<()> {
         if self.moe_layers() + self.mtp_layers == 0 {
             return Ok(());
         }
@@ -309,10 +295,10 @@ impl ModelSpec {
     }
 }
 
-fn require(holds: bool, error: impl FnOnce() -> (String, String)) -> Result<(), SpecError> {
+fn require(holds: bool, error: impl FnOnce() -> (String, String)) -> Result<()> {
     if holds {
         return Ok(());
     }
     let (problem, hint) = error();
-    Err(SpecError { problem, hint })
+    Err(Problem::new(problem, hint))
 }

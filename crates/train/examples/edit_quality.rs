@@ -13,9 +13,10 @@ use lingot_data::Batch;
 use lingot_device::Device;
 use lingot_device::cpu::Cpu;
 use lingot_model::random::Stream;
+use lingot_spec::Result;
 use lingot_train::local::{Local, Round};
 use lingot_train::worker::{self, Worker};
-use lingot_train::{Result, config, evaluate};
+use lingot_train::{config, evaluate};
 use serde_json::{Value, json};
 use std::path::Path;
 

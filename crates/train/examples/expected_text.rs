@@ -3,16 +3,16 @@
 //! `cargo run --release -p lingot-train --example expected_text -- RUN OUT.json`
 #![allow(clippy::unwrap_used)]
 
+use lingot_device::open;
 use lingot_model::Cache;
 use lingot_spec::run::DeviceSpec;
-use lingot_train::devices;
 use lingot_train::evaluate::load_model;
 use std::path::Path;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [checkpoint, out] = arguments.as_slice() else { panic!("usage: expected_text RUN OUT.json") };
-    let device = devices::open(&DeviceSpec::default()).unwrap();
+    let device = open::open(&DeviceSpec::default()).unwrap();
     let (model, _) = load_model(Path::new(checkpoint), &device).unwrap();
     let prompt: Vec<i32> = (0..24).map(|place| (place * 37 + 11) % 1000).collect();
     let mut cache = Cache::new(&model, 64).unwrap();

@@ -11,11 +11,12 @@
 use lingot_data::{Batch, Dataset};
 use lingot_device::cpu::Cpu;
 use lingot_device::{Device, Kind};
+use lingot_formats::tensor_file::{self, Named};
 use lingot_model::Model;
 use lingot_spec::RunSpec;
+use lingot_spec::problem::{Problem, Result};
 use lingot_train::stop::{Progress, why_stop};
-use lingot_train::tensor_file::{self, Named};
-use lingot_train::{Error, Result, config, schedule, worker};
+use lingot_train::{config, schedule, worker};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::json;
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
 fn export() -> Result<()> {
     let (path, folder, overrides) = arguments()?;
     let run = config::load(&path, &overrides)?.run;
-    fs::create_dir_all(&folder).map_err(|error| Error::io("create", &folder, &error))?;
+    fs::create_dir_all(&folder).map_err(|error| Problem::io("create", &folder, &error))?;
     let dataset = worker::prepare_data(&run, &|_| ())?;
     write_json(&folder.join("spec.json"), &json!(run.model))?;
     write_model(&run, &folder.join("initial.safetensors"))?;
@@ -64,7 +65,8 @@ fn export() -> Result<()> {
 }
 
 fn arguments() -> Result<(PathBuf, PathBuf, Vec<String>)> {
-    let usage = |problem: String| Error::new(problem, "export_batches RUN.toml FOLDER [--set key=value]...");
+    let usage =
+        |problem: String| Problem::new(problem, "export_batches RUN.toml FOLDER [--set key=value]...");
     let (mut places, mut overrides) = (Vec::new(), Vec::new());
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -134,7 +136,7 @@ fn write_batch(batch: &Batch, path: &Path) -> Result<()> {
         ("positions", &batch.positions),
     ];
     let failed = |error: safetensors::SafeTensorError| {
-        Error::new(format!("cannot write {}: {error}", path.display()), "check the free space of the disk")
+        Problem::new(format!("cannot write {}: {error}", path.display()), "check the free space of the disk")
     };
     let mut views = Vec::new();
     for (name, values) in columns {
@@ -145,5 +147,5 @@ fn write_batch(batch: &Batch, path: &Path) -> Result<()> {
 }
 
 fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
-    fs::write(path, format!("{value:#}\n")).map_err(|error| Error::io("write", path, &error))
+    fs::write(path, format!("{value:#}\n")).map_err(|error| Problem::io("write", path, &error))
 }

@@ -5,9 +5,10 @@
 //! cargo run --release -p lingot-train --example mixed_fleet -- TEXT FOLDER STEPS DEVICE,... [DEVICE,...]...
 //! ```
 
+use lingot_device::entry;
+use lingot_spec::Result;
 use lingot_spec::event::{Event, Piece};
-use lingot_train::fleet::entry;
-use lingot_train::{Result, config, step, worker};
+use lingot_train::{config, step, worker};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;

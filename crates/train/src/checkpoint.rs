@@ -7,14 +7,14 @@
 //! Written as `step-00000100.partial`, every file and folder synced, then renamed. `docs/checkpoints.md` is the
 //! reference.
 
-use crate::error::{Error, Result};
 use crate::manifest_file;
-use crate::tensor_file::{self, TensorFile};
+use lingot_formats::tensor_file::{self, TensorFile};
 use lingot_spec::manifest::{FORMAT, FileEntry, Manifest, ManifestHead, TensorEntry};
+use lingot_spec::problem::{Problem, Result};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-pub use crate::tensor_file::{Named, Tensor};
+pub use lingot_formats::tensor_file::{Named, Tensor};
 
 pub const WEIGHTS: &str = "weights.safetensors";
 pub const OPTIMIZER: &str = "optimizer.safetensors";
@@ -54,7 +54,7 @@ pub fn save_as(
     buffers: &[Named<'_>],
 ) -> Result<()> {
     let parent = place.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(|error| Error::io("make the folder", parent, &error))?;
+    fs::create_dir_all(parent).map_err(|error| Problem::io("make the folder", parent, &error))?;
     let partial = beside(place, "partial");
     let written = write_partial(&partial, manifest, weights, moments, buffers);
     let settled = written.and_then(|()| settle(&partial, place, parent));
@@ -69,7 +69,7 @@ pub fn save_as(
 pub fn load(checkpoint: &Path) -> Result<Loaded> {
     let manifest = manifest_file::read(checkpoint)?;
     if !manifest.files.iter().any(|file| file.name == OPTIMIZER) {
-        return Err(Error::new(
+        return Err(Problem::new(
             format!("{} has no optimizer state, so training cannot go on from it", checkpoint.display()),
             "merged checkpoints are for generate, eval and export; resume from one that training wrote",
         ));
@@ -105,7 +105,7 @@ fn write_partial(
     buffers: &[Named<'_>],
 ) -> Result<()> {
     remove(partial)?;
-    fs::create_dir(partial).map_err(|error| Error::io("make the folder", partial, &error))?;
+    fs::create_dir(partial).map_err(|error| Problem::io("make the folder", partial, &error))?;
     let mut manifest =
         Manifest { format: FORMAT, head, files: Vec::new(), tensors: Vec::new(), seal: String::new() };
     for (name, tensors) in [(WEIGHTS, weights), (OPTIMIZER, moments), (STATE, buffers)] {
@@ -132,9 +132,9 @@ fn settle(partial: &Path, place: &Path, parent: &Path) -> Result<()> {
     let old = beside(place, "old");
     if place.exists() {
         remove(&old)?;
-        fs::rename(place, &old).map_err(|error| Error::io("move aside", place, &error))?;
+        fs::rename(place, &old).map_err(|error| Problem::io("move aside", place, &error))?;
     }
-    fs::rename(partial, place).map_err(|error| Error::io("rename", partial, &error))?;
+    fs::rename(partial, place).map_err(|error| Problem::io("rename", partial, &error))?;
     sync_folder(parent)?;
     remove(&old)
 }
@@ -157,18 +157,18 @@ fn visit<T>(
     let listed = manifest.files.iter().find(|entry| entry.name == file);
     let listed = listed
         .filter(|_| path.is_file())
-        .ok_or_else(|| Error::damaged(format!("{} is missing", path.display())))?;
-    let bytes = fs::metadata(&path).map_err(|error| Error::io("read", &path, &error))?.len();
+        .ok_or_else(|| Problem::damaged(format!("{} is missing", path.display())))?;
+    let bytes = fs::metadata(&path).map_err(|error| Problem::io("read", &path, &error))?.len();
     if bytes != listed.bytes {
         let problem = format!("{} has {bytes} bytes, its manifest says {}", path.display(), listed.bytes);
-        return Err(Error::damaged(problem));
+        return Err(Problem::damaged(problem));
     }
     let mut tensors = TensorFile::open(&path)?;
     let entries = std::mem::take(&mut tensors.entries);
     let expected: Vec<&TensorEntry> = manifest.tensors.iter().filter(|entry| entry.file == file).collect();
     if entries.len() != expected.len() {
         let (found, promised) = (entries.len(), expected.len());
-        return Err(Error::damaged(format!(
+        return Err(Problem::damaged(format!(
             "{} has {found} tensors, its manifest says {promised}",
             path.display()
         )));
@@ -178,7 +178,7 @@ fn visit<T>(
         check_entry(&path, entry, expected)?;
         let (value, hash) = read(&mut tensors, entry)?;
         if hash != expected.blake3 {
-            return Err(Error::damaged(format!(
+            return Err(Problem::damaged(format!(
                 "tensor `{}` of {} is damaged: its BLAKE3 is {hash}, its manifest says {}",
                 entry.name,
                 path.display(),
@@ -196,7 +196,7 @@ fn check_entry(path: &Path, entry: &tensor_file::Entry, expected: &TensorEntry) 
     if found == promised {
         return Ok(());
     }
-    Err(Error::damaged(format!("{} holds {found} where its manifest says {promised}", path.display())))
+    Err(Problem::damaged(format!("{} holds {found} where its manifest says {promised}", path.display())))
 }
 
 /// The checkpoint's folder inside `checkpoints`.
@@ -216,7 +216,7 @@ pub(crate) fn beside(place: &Path, suffix: &str) -> PathBuf {
 pub(crate) fn remove(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io("remove", folder, &error))
+            Err(Problem::io("remove", folder, &error))
         }
         _ => Ok(()),
     }
@@ -226,7 +226,7 @@ pub(crate) fn remove(folder: &Path) -> Result<()> {
 pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
     if cfg!(unix) {
         let synced = File::open(folder).and_then(|file| file.sync_all());
-        synced.map_err(|error| Error::io("sync", folder, &error))?;
+        synced.map_err(|error| Problem::io("sync", folder, &error))?;
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! The folder of a run's checkpoints: which is the newest sound one, which may go, what a kill left behind.
 
 use crate::checkpoint::{WEIGHTS, beside, folder_name, remove, sync_folder, verify};
-use crate::error::{Error, Result};
 use crate::manifest_file::{MANIFEST, is_newer};
+use lingot_spec::problem::{Problem, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -30,7 +30,7 @@ pub fn latest(checkpoints: &Path) -> Result<Option<(PathBuf, Vec<String>)>> {
     }
     match first {
         None => Ok(None),
-        Some(error) => Err(Error::new(
+        Some(error) => Err(Problem::new(
             format!("no checkpoint in {} is sound; the newest: {}", checkpoints.display(), error.problem),
             "copy a sound checkpoint there, or remove the folder to start from the first step",
         )),
@@ -46,7 +46,7 @@ pub fn prune(checkpoints: &Path, keep: u32) -> Result<()> {
             // Renamed first, so that a kill while the files go leaves no checkpoint with holes.
             let partial = beside(&path, "partial");
             remove(&partial)?;
-            fs::rename(&path, &partial).map_err(|error| Error::io("remove", &path, &error))?;
+            fs::rename(&path, &partial).map_err(|error| Problem::io("remove", &path, &error))?;
             remove(&partial)?;
         }
     }
@@ -64,7 +64,7 @@ pub fn clean(checkpoints: &Path) -> Result<()> {
             if original.exists() {
                 remove(&path)?;
             } else {
-                fs::rename(&path, &original).map_err(|error| Error::io("rename", &path, &error))?;
+                fs::rename(&path, &original).map_err(|error| Problem::io("rename", &path, &error))?;
                 sync_folder(checkpoints)?;
             }
         }
@@ -78,7 +78,7 @@ pub fn set_aside_newer(checkpoints: &Path, step: u64) -> Result<()> {
     for (_, path) in list(checkpoints)?.into_iter().filter(|(found, _)| *found > step) {
         let aside = beside(&path, "damaged");
         remove(&aside)?;
-        fs::rename(&path, &aside).map_err(|error| Error::io("move aside", &path, &error))?;
+        fs::rename(&path, &aside).map_err(|error| Problem::io("move aside", &path, &error))?;
     }
     Ok(())
 }
@@ -95,7 +95,7 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
             return Ok(newest);
         }
     }
-    Err(Error::new(
+    Err(Problem::new(
         format!("{} holds no checkpoint", path.display()),
         "name a run's folder, or one of the folders in its `checkpoints`",
     ))
@@ -118,7 +118,7 @@ fn folders(checkpoints: &Path) -> Result<Vec<(String, PathBuf)>> {
     if !checkpoints.exists() {
         return Ok(Vec::new());
     }
-    let failed = |error: std::io::Error| Error::io("list", checkpoints, &error);
+    let failed = |error: std::io::Error| Problem::io("list", checkpoints, &error);
     let mut all = Vec::new();
     for entry in fs::read_dir(checkpoints).map_err(failed)? {
         let entry = entry.map_err(failed)?;

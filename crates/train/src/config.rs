@@ -3,9 +3,9 @@
 mod check;
 mod source;
 
-use crate::error::{Error, Result};
 use lingot_spec::event::Prediction;
 use lingot_spec::presets;
+use lingot_spec::problem::{Problem, Result};
 use lingot_spec::run::RunSpec;
 use source::Source;
 use std::path::{Path, PathBuf};
@@ -25,10 +25,10 @@ pub struct Resolved {
 
 /// Reads a RUN.toml; `overrides` are `key.path=value`, applied in their order before anything is resolved.
 pub fn load(path: &Path, overrides: &[String]) -> Result<Resolved> {
-    let bytes = std::fs::read(path).map_err(|error| Error::io("read", path, &error))?;
+    let bytes = std::fs::read(path).map_err(|error| Problem::io("read", path, &error))?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        Error::new(
+        Problem::new(
             format!("{} is not UTF-8: byte {at} begins no character", path.display()),
             "RUN.toml is a text file; save it as UTF-8",
         )
@@ -47,7 +47,7 @@ pub fn parse(text: &str, path: &Path, overrides: &[String]) -> Result<Resolved> 
     let run = source.deserialize(table)?;
     check::check(&source, &run)?;
     let toml = toml::to_string_pretty(&run).map_err(|error| {
-        Error::new(
+        Problem::new(
             format!("the resolved run cannot be written as TOML: {error}"),
             "an integer of TOML is at most 2^63 - 1",
         )
@@ -82,7 +82,7 @@ fn apply_preset(source: &Source, model: &mut Table) -> Result<()> {
         source.error("model.preset", format!("there is no preset `{text}`"), hint)
     })?;
     let mut whole = Table::try_from(preset).map_err(|error| {
-        Error::new(format!("preset {name} cannot be written as TOML: {error}"), "this is a bug; report it")
+        Problem::new(format!("preset {name} cannot be written as TOML: {error}"), "this is a bug; report it")
     })?;
     lay_over(&mut whole, std::mem::take(model));
     *model = whole;

@@ -2,13 +2,13 @@
 
 use crate::checkpoint;
 use crate::checkpoints;
-use crate::error::{Error, Result};
 use crate::saving::overwrite;
 use crate::worker::rows;
 use lingot_data::Dataset;
 use lingot_device::{Device, Kind};
 use lingot_model::{Inputs, Model};
 use lingot_spec::manifest::Manifest;
+use lingot_spec::problem::{Problem, Result};
 use lingot_spec::run::{BatchSpec, EvaluationSpec};
 use std::path::Path;
 
@@ -41,7 +41,7 @@ pub fn held_out(
         first += u64::from(count);
     }
     if tokens == 0 {
-        return Err(Error::new(
+        return Err(Problem::new(
             "there is no held-out text to evaluate on",
             "raise data.validation, or add documents to the corpora",
         ));

@@ -1,14 +1,10 @@
 //! The training floor: the loop and everything a run keeps, from its config to its last checkpoint.
 
-pub mod bench;
 pub mod checkpoint;
 pub mod checkpoints;
 pub mod config;
-pub mod devices;
-pub mod error;
 pub mod evaluate;
 pub mod fleet;
-pub mod hugging_face;
 pub mod ledger;
 pub mod local;
 pub mod lock;
@@ -24,8 +20,5 @@ pub mod schedule;
 pub mod score;
 pub mod step;
 pub mod stop;
-pub mod tensor_file;
 pub mod tfevents;
 pub mod worker;
-
-pub use error::{Error, Result};

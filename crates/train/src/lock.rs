@@ -1,6 +1,6 @@
 //! One process per run folder, by a lock that the operating system drops when the process ends, however it ends.
 
-use crate::error::{Error, Result};
+use lingot_spec::problem::{Problem, Result};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::Path;
@@ -14,7 +14,7 @@ pub struct Lock {
 
 /// Locks `<folder>/lock`, making the folder if it is missing. The file holds the owner's process id.
 pub fn acquire(folder: &Path) -> Result<Lock> {
-    std::fs::create_dir_all(folder).map_err(|error| Error::io("make the run folder", folder, &error))?;
+    std::fs::create_dir_all(folder).map_err(|error| Problem::io("make the run folder", folder, &error))?;
     let path = folder.join("lock");
     // Not truncated on opening: until the lock is ours, the process id inside is another's.
     let mut file = OpenOptions::new()
@@ -23,27 +23,27 @@ pub fn acquire(folder: &Path) -> Result<Lock> {
         .create(true)
         .truncate(false)
         .open(&path)
-        .map_err(|error| Error::io("open", &path, &error))?;
+        .map_err(|error| Problem::io("open", &path, &error))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(taken(folder, &mut file)),
-        Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path, &error)),
+        Err(TryLockError::Error(error)) => return Err(Problem::io("lock", &path, &error)),
     }
     let id = std::process::id();
     file.set_len(0)
         .and_then(|()| file.rewind())
         .and_then(|()| writeln!(file, "{id}"))
-        .map_err(|error| Error::io("write", &path, &error))?;
+        .map_err(|error| Problem::io("write", &path, &error))?;
     Ok(Lock { _file: file })
 }
 
-fn taken(folder: &Path, file: &mut File) -> Error {
+fn taken(folder: &Path, file: &mut File) -> Problem {
     let mut text = String::new();
     let owner = match file.read_to_string(&mut text) {
         Ok(_) if !text.trim().is_empty() => format!("process {}", text.trim()),
         _ => "another process".into(),
     };
-    Error::new(
+    Problem::new(
         format!("{owner} is already running in {}", folder.display()),
         "wait for it or stop it; to run beside it, give this run another `folder`",
     )

@@ -1,7 +1,7 @@
 //! `run.jsonl`: written one line per event, cut back on resume, read by whoever wants to know.
 
-use crate::error::{Error, Result};
 use lingot_spec::event::{Event, SCHEMA};
+use lingot_spec::problem::{Problem, Result};
 use serde_json::Value;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -21,26 +21,26 @@ impl Log {
     /// Opens `<folder>/run.jsonl` for appending, as it was when `resume_step` steps had been taken: later lines, an
     /// earlier end and a torn last line are cut off in one rename. From step 0 the log begins anew.
     pub fn open(folder: &Path, resume_step: u64) -> Result<Log> {
-        fs::create_dir_all(folder).map_err(|error| Error::io("make the run folder", folder, &error))?;
+        fs::create_dir_all(folder).map_err(|error| Problem::io("make the run folder", folder, &error))?;
         let path = folder.join(FILE);
         cut(&path, resume_step)?;
         let file = OpenOptions::new().append(true).create(true).open(&path);
-        let file = file.map_err(|error| Error::io("open", &path, &error))?;
+        let file = file.map_err(|error| Problem::io("open", &path, &error))?;
         Ok(Log { path, file })
     }
 
     /// Appends one line, in one write.
     pub fn write(&mut self, event: &Event) -> Result<()> {
         let mut line = serde_json::to_vec(event).map_err(|error| {
-            Error::new(format!("cannot write an event as JSON: {error}"), "this is a bug; report it")
+            Problem::new(format!("cannot write an event as JSON: {error}"), "this is a bug; report it")
         })?;
         line.push(b'\n');
-        self.file.write_all(&line).map_err(|error| Error::io("write", &self.path, &error))
+        self.file.write_all(&line).map_err(|error| Problem::io("write", &self.path, &error))
     }
 
     /// Makes what was written survive a power cut; called before a checkpoint is written.
     pub fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(|error| Error::io("sync", &self.path, &error))
+        self.file.sync_data().map_err(|error| Problem::io("sync", &self.path, &error))
     }
 }
 
@@ -56,7 +56,7 @@ pub fn last_held_out(events: &[Event], step: u64) -> Option<(f64, u64)> {
 /// this program does not know.
 pub fn read(path: &Path) -> Result<Vec<Event>> {
     let path = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
-    let bytes = fs::read(&path).map_err(|error| Error::io("read", &path, &error))?;
+    let bytes = fs::read(&path).map_err(|error| Problem::io("read", &path, &error))?;
     let mut events = Vec::new();
     for (index, line) in complete_lines(&bytes).enumerate() {
         let event: Event =
@@ -74,7 +74,7 @@ fn cut(path: &Path, resume_step: u64) -> Result<()> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(Error::io("read", path, &error)),
+        Err(error) => return Err(Problem::io("read", path, &error)),
     };
     let mut kept = Vec::with_capacity(bytes.len());
     for (index, line) in complete_lines(&bytes).enumerate() {
@@ -94,8 +94,8 @@ fn cut(path: &Path, resume_step: u64) -> Result<()> {
         file.write_all(&kept)?;
         file.sync_all()
     });
-    written.map_err(|error| Error::io("write", &partial, &error))?;
-    fs::rename(&partial, path).map_err(|error| Error::io("rename", &partial, &error))
+    written.map_err(|error| Problem::io("write", &partial, &error))?;
+    fs::rename(&partial, path).map_err(|error| Problem::io("rename", &partial, &error))
 }
 
 /// A line counts once its newline is there.
@@ -106,7 +106,7 @@ fn complete_lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 fn check_schema(path: &Path, event: &Event) -> Result<()> {
     match event {
-        Event::Start(start) if start.schema > SCHEMA => Err(Error::new(
+        Event::Start(start) if start.schema > SCHEMA => Err(Problem::new(
             format!(
                 "{} is of schema {}, this Lingot reads up to schema {SCHEMA}",
                 path.display(),
@@ -118,8 +118,8 @@ fn check_schema(path: &Path, event: &Event) -> Result<()> {
     }
 }
 
-fn not_an_event(path: &Path, index: usize, error: &serde_json::Error) -> Error {
-    Error::new(
+fn not_an_event(path: &Path, index: usize, error: &serde_json::Error) -> Problem {
+    Problem::new(
         format!("line {} of {} is not an event: {error}", index + 1, path.display()),
         "remove the line, or move the file away to begin a new log",
     )

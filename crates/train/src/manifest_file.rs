@@ -1,8 +1,8 @@
 //! `manifest.json` on disk: sealed when written, and believed only when version and seal are right.
 
-use crate::error::{Error, Result};
 use lingot_spec::manifest::{FORMAT, Manifest};
 use lingot_spec::model::ModelSpec;
+use lingot_spec::problem::{Problem, Result};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::io::Write;
@@ -14,23 +14,23 @@ pub(crate) const MANIFEST: &str = "manifest.json";
 pub fn read(checkpoint: &Path) -> Result<Manifest> {
     let path = checkpoint.join(MANIFEST);
     if !checkpoint.is_dir() {
-        return Err(Error::new(
+        return Err(Problem::new(
             format!("there is no checkpoint {}", checkpoint.display()),
             "name a run's folder or one of the folders in its `checkpoints`",
         ));
     }
     if !path.is_file() {
-        return Err(Error::damaged(format!("{} is missing", path.display())));
+        return Err(Problem::damaged(format!("{} is missing", path.display())));
     }
-    let bytes = fs::read(&path).map_err(|error| Error::io("read", &path, &error))?;
+    let bytes = fs::read(&path).map_err(|error| Problem::io("read", &path, &error))?;
     let text =
-        String::from_utf8(bytes).map_err(|error| Error::damaged(format!("{}: {error}", path.display())))?;
+        String::from_utf8(bytes).map_err(|error| Problem::damaged(format!("{}: {error}", path.display())))?;
     check_version(&path, &text)?;
     let manifest: Manifest = serde_json::from_str(&text)
-        .map_err(|error| Error::damaged(format!("{}: {error}", path.display())))?;
+        .map_err(|error| Problem::damaged(format!("{}: {error}", path.display())))?;
     let found = seal(&text, &manifest.seal);
     if found.as_deref() != Some(manifest.seal.as_str()) {
-        return Err(Error::damaged(format!(
+        return Err(Problem::damaged(format!(
             "{} was changed after it was written: its BLAKE3 is {}, its seal says {}",
             path.display(),
             found.as_deref().unwrap_or("none"),
@@ -45,7 +45,7 @@ pub(crate) fn write(folder: &Path, mut manifest: Manifest) -> Result<()> {
     let path = folder.join(MANIFEST);
     manifest.seal = "0".repeat(64);
     let unsealed = serde_json::to_string_pretty(&manifest).map_err(|error| {
-        Error::new(format!("cannot write {}: {error}", path.display()), "this is a bug; report it")
+        Problem::new(format!("cannot write {}: {error}", path.display()), "this is a bug; report it")
     })?;
     let hash = blake3::hash(unsealed.as_bytes()).to_hex().to_string();
     let text = exchange_last(&unsealed, &manifest.seal, &hash).unwrap_or_default();
@@ -53,14 +53,14 @@ pub(crate) fn write(folder: &Path, mut manifest: Manifest) -> Result<()> {
         file.write_all(text.as_bytes())?;
         file.sync_all()
     });
-    written.map_err(|error| Error::io("write", &path, &error))
+    written.map_err(|error| Problem::io("write", &path, &error))
 }
 
 /// Whether a checkpoint is of the model that a run wants.
 pub fn check_model(checkpoint: &Path, found: &ModelSpec, wanted: &ModelSpec) -> Result<()> {
     match difference(found, wanted) {
         None => Ok(()),
-        Some((key, found, wanted)) => Err(Error::new(
+        Some((key, found, wanted)) => Err(Problem::new(
             format!(
                 "{} is of another model: its {key} is {found}, the run says {wanted}",
                 checkpoint.display()
@@ -77,7 +77,7 @@ pub(crate) fn difference(a: &ModelSpec, b: &ModelSpec) -> Option<(String, String
 }
 
 /// Whether the manifest's format is newer than this program.
-pub(crate) fn is_newer(checkpoint: &Path) -> Option<Error> {
+pub(crate) fn is_newer(checkpoint: &Path) -> Option<Problem> {
     let path = checkpoint.join(MANIFEST);
     let text = fs::read_to_string(&path).ok()?;
     check_version(&path, &text).err()
@@ -86,7 +86,7 @@ pub(crate) fn is_newer(checkpoint: &Path) -> Option<Error> {
 fn check_version(path: &Path, text: &str) -> Result<()> {
     let format = serde_json::from_str::<Value>(text).ok().and_then(|value| value.get("format")?.as_u64());
     match format {
-        Some(format) if format > u64::from(FORMAT) => Err(Error::new(
+        Some(format) if format > u64::from(FORMAT) => Err(Problem::new(
             format!("{} is of format {format}, this Lingot reads up to format {FORMAT}", path.display()),
             "use the Lingot that wrote the checkpoint, or a newer one",
         )),

@@ -5,9 +5,9 @@
 //! `c_j = w_j - w_(j+1)`, `c_k = w_k` (Ling 2.0, arXiv 2510.22115).
 
 use crate::checkpoint::{self, Named, Tensor};
-use crate::error::{Error, Result};
 use crate::manifest_file;
 use lingot_spec::manifest::{Manifest, MergeSource};
+use lingot_spec::problem::{Problem, Result};
 use std::path::{Path, PathBuf};
 
 /// The decay that a merge stands for.
@@ -41,7 +41,7 @@ pub fn coefficients(kind: Decay, n: usize) -> Vec<f64> {
 /// routers' buffers are merged alike; there is no optimizer state. Head and buffers follow the newest.
 pub fn merge(sources: &[PathBuf], kind: Decay, place: &Path) -> Result<PathBuf> {
     if place.exists() {
-        return Err(Error::new(
+        return Err(Problem::new(
             format!("{} exists already", place.display()),
             "name a folder that does not exist; a merge never overwrites",
         ));
@@ -76,13 +76,13 @@ pub fn merge(sources: &[PathBuf], kind: Decay, place: &Path) -> Result<PathBuf> 
 /// One model throughout, steps rising; gives the newest.
 fn check<'a>(sources: &[PathBuf], manifests: &'a [Manifest]) -> Result<&'a Manifest> {
     let (Some(first), Some(newest)) = (manifests.first(), manifests.last()) else {
-        return Err(Error::new("there is nothing to merge", "name at least one checkpoint"));
+        return Err(Problem::new("there is nothing to merge", "name at least one checkpoint"));
     };
     for (source, manifest) in sources.iter().zip(manifests) {
         let difference = manifest_file::difference(&manifest.head.model, &first.head.model);
         if let Some((key, its, firsts)) = difference {
             let (path, first) = (source.display(), sources[0].display());
-            return Err(Error::new(
+            return Err(Problem::new(
                 format!("{path} is of another model than {first}: {key} is {its}, not {firsts}"),
                 "merge checkpoints of one run",
             ));
@@ -92,7 +92,7 @@ fn check<'a>(sources: &[PathBuf], manifests: &'a [Manifest]) -> Result<&'a Manif
         let (before, after) = (pair[0].head.step, pair[1].head.step);
         if before >= after {
             let (a, b) = (sources[at].display(), sources[at + 1].display());
-            return Err(Error::new(
+            return Err(Problem::new(
                 format!("{b} (step {after}) does not come after {a} (step {before})"),
                 "name the checkpoints from the oldest to the newest, each once",
             ));
@@ -121,7 +121,7 @@ impl Sum {
         let alike = self.tensors.len() == tensors.len()
             && self.tensors.iter().zip(&tensors).all(|(a, b)| a.0 == b.0 && a.1 == b.1);
         if !alike {
-            return Err(Error::new(
+            return Err(Problem::new(
                 format!("{} has other tensors than the checkpoint before it", source.display()),
                 "merge checkpoints of one run",
             ));

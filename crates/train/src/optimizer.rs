@@ -1,11 +1,11 @@
 //! AdamW over all tensors of a model: its moments, the global gradient norm, and which tensors decay.
 
 use crate::checkpoint::Tensor;
-use crate::error::Result;
 use crate::saving::{read_all, write_all};
 use lingot_device::op::AdamRule;
 use lingot_device::ops;
 use lingot_model::{Bundle, Gradients, Model};
+use lingot_spec::Result;
 use lingot_spec::run::OptimizerSpec;
 use lingot_spec::tensors::Role;
 use std::path::Path;

@@ -1,13 +1,13 @@
 //! What a run leaves behind as it goes: `run.jsonl`, TensorBoard files, and whoever listens.
 
 use crate::config::Resolved;
-use crate::error::Result;
 use crate::fleet::{Attendance, Fleet, Gathered, Happening};
 use crate::ledger::{Busy, Ledger, Part};
 use crate::local::Round;
 use crate::log::Log;
 use crate::tfevents::EventFile;
 use crate::worker::{Outcome, StepBatch, Worker};
+use lingot_spec::Result;
 use lingot_spec::event::{
     Anomaly, Checkpoint, End, Evaluation, Event, Exchange, ExpertLoad, Experts, Prediction, Resume, SCHEMA,
     Start, Step, WorkerShare,

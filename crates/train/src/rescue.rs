@@ -5,21 +5,21 @@
 //! half-way has overwritten some of it; then the newest checkpoint is what is left.
 
 use crate::config::Resolved;
-use crate::error::Error;
 use crate::record::Record;
 use crate::worker::{self, Worker};
 use lingot_spec::RunSpec;
 use lingot_spec::run::{Recompute, RecomputeSpec};
 use lingot_spec::step::{self, Batch};
+use lingot_spec::{Problem, ProblemKind};
 
 /// Saves what can be saved of a run whose next step failed with `error`.
 pub(crate) fn rescue(
-    error: Error,
+    error: Problem,
     worker: &mut Worker<'_>,
     record: &mut Record<'_>,
     resolved: &Resolved,
-) -> Error {
-    if !error.is_device {
+) -> Problem {
+    if !error.kind.is_device() {
         return error;
     }
     let before = worker.saved_step;
@@ -36,8 +36,12 @@ pub(crate) fn rescue(
     };
     let torn = if worker.torn { "; it broke off half-way through the update" } else { "" };
     let problem = format!("step {} was not done: {}{torn}; {left}", worker.step + 1, error.problem);
-    let hint = if error.is_full { smaller(worker.run).unwrap_or(error.hint) } else { error.hint };
-    Error { problem, hint, ..error }
+    let hint = if matches!(error.kind, ProblemKind::DeviceFull { .. }) {
+        smaller(worker.run).unwrap_or(error.hint)
+    } else {
+        error.hint
+    };
+    Problem { problem, hint, ..error }
 }
 
 /// The next smaller step, with its bytes by the shapes alone.

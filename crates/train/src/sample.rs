@@ -1,8 +1,8 @@
 //! Text from a model, token by token: which token comes next, and when to stop.
 
-use crate::error::{Error, Result};
 use lingot_model::random::Stream;
 use lingot_model::{Cache, Model};
+use lingot_spec::problem::{Problem, Result};
 
 /// Sets the stream of sampling apart from others with the same seed.
 const PURPOSE_SAMPLE: u64 = 3;
@@ -95,22 +95,22 @@ fn nucleus(weights: &[f64], top_p: f64) -> usize {
 fn check(model: &Model, prompt: &[u32], sampling: &Sampling, bounds: Bounds) -> Result<()> {
     let rows = model.spec.vocabulary;
     if prompt.is_empty() {
-        return Err(Error::new("the prompt has no tokens", "give at least one character to continue"));
+        return Err(Problem::new("the prompt has no tokens", "give at least one character to continue"));
     }
     if let Some(token) = prompt.iter().find(|&&token| token >= rows) {
-        return Err(Error::new(
+        return Err(Problem::new(
             format!("the prompt has token {token}, the model's vocabulary is {rows}"),
             "give the tokenizer that the model was trained with",
         ));
     }
     if bounds.vocabulary == 0 || !(sampling.temperature >= 0.0 && sampling.temperature.is_finite()) {
-        return Err(Error::new(
+        return Err(Problem::new(
             format!("temperature is {}", sampling.temperature),
             "give 0 for the likeliest token each time, 0.8 for lively text",
         ));
     }
     if !(sampling.top_p > 0.0 && sampling.top_p <= 1.0) {
-        return Err(Error::new(
+        return Err(Problem::new(
             format!("top-p is {}", sampling.top_p),
             "give a share above 0 and at most 1; 1 draws from all tokens",
         ));

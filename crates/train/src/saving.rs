@@ -2,12 +2,12 @@
 
 use crate::checkpoint::{self, Loaded, Named, Tensor};
 use crate::config::Resolved;
-use crate::error::{Error, Result};
 use crate::worker::Worker;
 use crate::{checkpoints, log, manifest_file};
 use lingot_model::Model;
 use lingot_spec::event::Event;
 use lingot_spec::manifest::ManifestHead;
+use lingot_spec::problem::{Problem, Result};
 use lingot_spec::tensors::{TensorSpec, buffers};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -35,7 +35,7 @@ impl Saver {
     pub(crate) fn finish(&mut self) -> Result<PathBuf> {
         if let Some(running) = self.running.take() {
             let panicked =
-                |_| Error::new("the thread that writes checkpoints panicked", "this is a bug; report it");
+                |_| Problem::new("the thread that writes checkpoints panicked", "this is a bug; report it");
             self.newest = running.join().map_err(panicked)??;
         }
         Ok(self.newest.clone())
@@ -91,7 +91,7 @@ impl Worker<'_> {
         let head = manifest.head;
         manifest_file::check_model(path, &head.model, &self.run.model)?;
         if head.seed != self.run.seed {
-            return Err(Error::new(
+            return Err(Problem::new(
                 format!(
                     "{} was trained with seed {}, the run has seed {}",
                     path.display(),
@@ -151,11 +151,11 @@ fn find<'a>(path: &Path, tensors: &'a [Tensor], name: &str, shape: &[usize]) -> 
     let hint = "the checkpoint is of another model";
     let found = tensors.iter().find(|(found, _, _)| found == name);
     let Some((_, found, values)) = found else {
-        return Err(Error::new(format!("{} lacks the tensor `{name}`", path.display()), hint));
+        return Err(Problem::new(format!("{} lacks the tensor `{name}`", path.display()), hint));
     };
     if found != shape {
         let problem = format!("{}: `{name}` is {found:?}, the model's is {shape:?}", path.display());
-        return Err(Error::new(problem, hint));
+        return Err(Problem::new(problem, hint));
     }
     Ok(values)
 }

@@ -1,7 +1,7 @@
 //! How well a model predicts text that is given: the likelihood of documents, and of the choices of a question.
 
-use crate::error::{Error, Result};
 use lingot_model::{Inputs, Model, Rows};
+use lingot_spec::problem::{Problem, Result};
 use serde::Deserialize;
 
 /// What a text cost, summed over documents.
@@ -110,7 +110,7 @@ fn score_choices(model: &Model, question: &Question, encode: &dyn Fn(&str) -> Ve
         rows.push(tokens);
     }
     if before == 0 || rows.iter().any(|tokens| tokens.len() <= before) {
-        return Err(Error::new(
+        return Err(Problem::new(
             format!("the question `{context}` or one of its choices is empty"),
             "a question needs text, and each choice text that can be scored after it",
         ));
@@ -154,7 +154,7 @@ fn check_tokens(model: &Model, tokens: &[u32]) -> Result<()> {
     let rows = model.spec.vocabulary;
     match tokens.iter().find(|&&token| token >= rows) {
         None => Ok(()),
-        Some(token) => Err(Error::new(
+        Some(token) => Err(Problem::new(
             format!("the text has token {token}, the model's vocabulary is {rows}"),
             "give the tokenizer that the model was trained with",
         )),

@@ -1,7 +1,6 @@
 //! The loop. If you read one file, read this one: fetch, differentiate, agree, update, record.
 
 use crate::config::Resolved;
-use crate::error::{Error, Result};
 use crate::fleet::{Apart, Fleet, Opener, Roster};
 use crate::ledger::Part;
 use crate::local::{self, Local};
@@ -15,6 +14,7 @@ use lingot_device::Device;
 use lingot_device::cpu::Cpu;
 use lingot_spec::RunSpec;
 use lingot_spec::event::Event;
+use lingot_spec::problem::{Problem, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -297,5 +297,5 @@ fn store(folder: &Path, toml: &str) -> Result<()> {
     let (partial, place) = (folder.join("run.toml.partial"), folder.join("run.toml"));
     std::fs::write(&partial, toml)
         .and_then(|()| std::fs::rename(&partial, &place))
-        .map_err(|error| Error::io("write", &place, &error))
+        .map_err(|error| Problem::io("write", &place, &error))
 }

@@ -1,7 +1,6 @@
 //! One worker: a model on a device with its optimizer, its data, and how far it has come.
 
 use crate::checkpoint::Tensor;
-use crate::error::{Error, Result};
 use crate::evaluate::{self, HeldOut};
 use crate::optimizer::Optimizer;
 use crate::saving::{Found, Saver};
@@ -14,6 +13,7 @@ use lingot_model::random::Stream;
 use lingot_model::{Gradients, Inputs, Losses, Model, Reach, Rows, Totals, Warmth};
 use lingot_spec::RunSpec;
 use lingot_spec::event::Event;
+use lingot_spec::problem::{Problem, Result};
 use lingot_spec::run::{Recompute, RecomputeSpec};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -158,7 +158,7 @@ impl<'a> Worker<'a> {
     pub(crate) fn micros(&self, first: u64, sequences: u32) -> Result<Vec<Batch>> {
         let micro = self.run.batch.micro;
         let from = (0..sequences).step_by(micro as usize);
-        from.map(|from| Ok(self.dataset.training(first + u64::from(from), micro)?)).collect()
+        from.map(|from| self.dataset.training(first + u64::from(from), micro)).collect()
     }
 
     /// Losses and gradients of the step, micro-batch by micro-batch.
@@ -197,7 +197,7 @@ impl<'a> Worker<'a> {
         } else {
             self.skipped += 1;
             if self.skipped >= SKIPPED_MOST {
-                return Err(Error::new(
+                return Err(Problem::new(
                     format!(
                         "{} steps in a row had no finite loss or gradient; the last is step {}",
                         self.skipped,
@@ -313,7 +313,7 @@ fn noise(run: &RunSpec, step: u64, layer: usize, first_sample: u64, micro: &Batc
 pub fn prepare_data(run: &RunSpec, progress: lingot_data::Progress<'_>) -> Result<Dataset> {
     let folder = data_folder(run);
     lingot_data::prepare(&run.data, run.model.vocabulary, run.seed, &folder, progress)?;
-    Ok(Dataset::open(&run.data, &folder, run.seed)?)
+    Dataset::open(&run.data, &folder, run.seed)
 }
 
 /// The folder of a run's shards and tokenizer.

@@ -4,17 +4,19 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each crate, and the ones it may stand on. The picture is in ARCHITECTURE.md.
+/// Each crate, and exactly the ones it imports. The picture is in ARCHITECTURE.md.
 const HOUSE: &[(&str, &[&str])] = &[
     ("spec", &[]),
     ("device", &["spec"]),
     ("model", &["spec", "device"]),
     ("data", &["spec"]),
-    ("sync", &["spec", "device"]),
-    ("train", &["spec", "device", "model", "data", "sync"]),
+    ("sync", &["spec"]),
+    ("formats", &["spec"]),
+    ("train", &["spec", "device", "model", "data", "sync", "formats"]),
     ("plan", &["spec"]),
-    ("align", &["spec", "device", "model", "data", "train"]),
-    ("app", &["spec", "device", "model", "data", "train", "plan", "align"]),
+    ("align", &["spec", "device", "model", "train"]),
+    ("measure", &["spec", "device", "model", "sync", "train"]),
+    ("app", &["spec", "device", "model", "data", "formats", "train", "plan", "align", "measure"]),
 ];
 
 fn crates() -> PathBuf {
@@ -54,9 +56,8 @@ fn every_arrow_is_in_the_picture() {
     let drawn: BTreeSet<String> = HOUSE.iter().map(|(room, _)| (*room).to_owned()).collect();
     assert_eq!(rooms, drawn, "a crate is missing from the picture");
     for (room, may_import) in HOUSE {
-        for import in imports_of(room) {
-            assert!(may_import.contains(&import.as_str()), "{room} must not import {import}");
-        }
+        let drawn: BTreeSet<String> = may_import.iter().map(|import| (*import).to_owned()).collect();
+        assert_eq!(imports_of(room), drawn, "the arrows of {room} are not those of the picture");
     }
 }
 

@@ -7,7 +7,7 @@ use lingot_data::Tokenizer;
 use parquet::basic::Compression;
 
 /// The error for a corpus of one file.
-fn error_for(name: &str, bytes: impl AsRef<[u8]>) -> lingot_data::Error {
+fn error_for(name: &str, bytes: impl AsRef<[u8]>) -> lingot_spec::Problem {
     let mut bench = Bench::new();
     bench.write(name, bytes);
     bench.corpus(name);

@@ -34,7 +34,7 @@ source = "made up"
 price = { per_hour = 0.5, currency = "USD", source = "made up", date = "2026-01" }
 "#;
 
-fn answer(request: &str) -> lingot_plan::Result<lingot_plan::answer::Answer> {
+fn answer(request: &str) -> lingot_spec::Result<lingot_plan::answer::Answer> {
     plan(&Request::parse(request)?, &Catalogue::built_in()?, &BTreeMap::new())
 }
 

@@ -1,8 +1,8 @@
 //! What serde cannot know: numbers that must be positive, divide each other, or come together.
 
 use super::source::Source;
-use crate::error::Result;
-use crate::fleet::entry;
+use lingot_device::entry;
+use lingot_spec::Result;
 use lingot_spec::run::{RecomputeSpec, RunSpec, Shape, Strategy};
 
 pub(super) fn check(source: &Source, run: &RunSpec) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Where each key of a run was written, so that every error can show the line, and guess what was meant.
 
-use crate::error::{Error, Result};
+use lingot_spec::problem::{Problem, Result};
 use lingot_spec::run::{Recompute, RunSpec};
 use serde::Deserialize;
 use serde_path_to_error::Segment;
@@ -42,7 +42,7 @@ impl<'a> Source<'a> {
     /// Applies one `key.path=value`; the value is TOML, or else a bare word.
     pub(super) fn apply(&mut self, table: &mut Table, text: &str) -> Result<()> {
         let failed = |problem: String| {
-            Error::new(problem, "write it as --set section.key=value, for example --set stop.steps=500")
+            Problem::new(problem, "write it as --set section.key=value, for example --set stop.steps=500")
         };
         let (key, value) = text.split_once('=').ok_or_else(|| failed(format!("--set {text} has no `=`")))?;
         let (key, value) = (key.trim(), value.trim());
@@ -69,28 +69,28 @@ impl<'a> Source<'a> {
     }
 
     /// An error about a key: where it was written, the line itself, the hint.
-    pub(super) fn error(&self, key: &str, problem: impl AsRef<str>, hint: impl Into<String>) -> Error {
+    pub(super) fn error(&self, key: &str, problem: impl AsRef<str>, hint: impl Into<String>) -> Problem {
         let mut key = key;
         loop {
             match self.origins.get(key) {
                 Some(Origin::File(at)) => return self.at_byte(*at, problem.as_ref(), hint),
                 Some(Origin::Set(text)) => {
-                    return Error::new(format!("--set {text}: {}", problem.as_ref()), hint);
+                    return Problem::new(format!("--set {text}: {}", problem.as_ref()), hint);
                 }
                 // A value that no one wrote comes from the section above, such as a preset.
                 None => match key.rsplit_once('.') {
                     Some((above, _)) => key = above,
-                    None => return Error::new(format!("{}: {}", self.path, problem.as_ref()), hint),
+                    None => return Problem::new(format!("{}: {}", self.path, problem.as_ref()), hint),
                 },
             }
         }
     }
 
-    fn at_byte(&self, at: usize, problem: &str, hint: impl Into<String>) -> Error {
+    fn at_byte(&self, at: usize, problem: &str, hint: impl Into<String>) -> Problem {
         let before = &self.text.as_bytes()[..at.min(self.text.len())];
         let number = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
         let line: String = self.text.lines().nth(number - 1).unwrap_or("").chars().take(160).collect();
-        Error::new(format!("{}:{number}: {problem}\n  {number} | {}", self.path, line.trim_end()), hint)
+        Problem::new(format!("{}:{number}: {problem}\n  {number} | {}", self.path, line.trim_end()), hint)
     }
 
     fn table(&mut self, prefix: &str, table: DeTable<'_>, depth: usize) -> Result<Table> {
@@ -138,7 +138,7 @@ impl<'a> Source<'a> {
     }
 
     /// Turns serde's words into ours; its messages put every name in backticks, the wrong one first.
-    fn explain(&self, mut parts: Vec<String>, message: &str) -> Error {
+    fn explain(&self, mut parts: Vec<String>, message: &str) -> Problem {
         let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
         let (name, known) = names.split_first().map_or(("", &[][..]), |(first, rest)| (*first, rest));
         if message.starts_with("unknown field") {
@@ -165,7 +165,7 @@ impl<'a> Source<'a> {
         self.error(&key, format!("{key}: {message}"), "docs/run-toml.md lists every key and what it takes")
     }
 
-    fn missing(&self, section: &str, name: &str) -> Error {
+    fn missing(&self, section: &str, name: &str) -> Problem {
         let hint = match (section, name) {
             ("", "model") => "add [model] with preset = \"toy\"".into(),
             ("", "data") | ("data", "corpora") => {
@@ -180,7 +180,7 @@ impl<'a> Source<'a> {
     }
 
     /// An untagged enum only says that nothing matched; the policies one by one say more.
-    fn bad_recompute(&self, value: Value, message: &str) -> Error {
+    fn bad_recompute(&self, value: Value, message: &str) -> Problem {
         let single = |value: Value, key: &str| {
             let error = Recompute::deserialize(value).err()?;
             Some(self.explain(key.split('.').map(str::to_owned).collect(), error.message()))

@@ -11,12 +11,12 @@ mod kept;
 
 use super::Fleet;
 use super::member::{Agreement, Answer, Moments, Moved, News, Order};
-use crate::error::Result;
 use crate::ledger::Busy;
 use crate::local::{Agreed, Decided, Own, Round, Sums, nothing_finite};
 use crate::schedule;
 use crate::worker::{StepBatch, Worker, totals};
 use kept::Samples;
+use lingot_spec::Result;
 use lingot_spec::run::Strategy;
 use lingot_sync::exchange::Exchange;
 use lingot_sync::membership::{Leave, Standing};

@@ -2,11 +2,11 @@
 
 use super::member::{Answer, Computed, News, Order, Part, Weights};
 use super::{Fleet, Lap, PATIENCE};
-use crate::error::{Error, Result};
 use crate::ledger::Busy;
 use crate::worker::{StepBatch, Worker};
 use lingot_model::{Counts, Model};
 use lingot_spec::event::{Exchange, Piece, WorkerShare};
+use lingot_spec::problem::{Problem, Result};
 use lingot_sync::membership::{Leave, Standing, deadline_s, overdue};
 use lingot_sync::shares::{self, Capacity, split};
 use lingot_sync::{sum, traffic};
@@ -123,7 +123,7 @@ impl Fleet {
             Some((_, present)) => shares::revise(present, &capacities, GAIN),
             None => split(micros as u64, &capacities),
         };
-        let shares = divided.map_err(|error| Error::new(error.to_string(), "this is a bug; report it"))?;
+        let shares = divided.map_err(|error| Problem::new(error.to_string(), "this is a bug; report it"))?;
         let unsure: Vec<bool> = active.iter().map(|&worker| self.seats[worker].is_unsure()).collect();
         let counts = shares::with_probes(&shares.counts, &unsure).into_iter().map(|count| count as usize);
         let counts: Vec<usize> = counts.collect();
@@ -191,7 +191,7 @@ impl Fleet {
             active.retain(|&worker| worker != but);
         }
         let shares = split(range.len() as u64, &self.capacities(&active))
-            .map_err(|error| Error::new(error.to_string(), "this is a bug; report it"))?;
+            .map_err(|error| Problem::new(error.to_string(), "this is a bug; report it"))?;
         let counts = shares.counts.into_iter().map(|count| count as usize);
         for (worker, range) in ranges(range.start, active.into_iter().zip(counts)) {
             self.order(worker, job, range);

@@ -1,13 +1,13 @@
 //! One device of a fleet in a thread of its own: it takes orders, and answers with gradients or with why it cannot.
 
-use super::entry::Opener;
-use crate::error::{Error, Result};
 use crate::local;
 use crate::optimizer::Optimizer;
 use crate::worker::{self, Outcome, StepBatch};
+use lingot_device::entry::Opener;
 use lingot_device::{Device, Kind};
 use lingot_model::{Counts, Gradients, Model, Totals};
 use lingot_spec::RunSpec;
+use lingot_spec::problem::{Problem, ProblemKind, Result};
 use lingot_spec::run::Strategy;
 use lingot_spec::step;
 use lingot_spec::tensors::{Layer, layers};
@@ -70,7 +70,7 @@ pub(super) enum News {
     /// It is open and has room for the model.
     Ready,
     /// There is no such device.
-    Absent(Error),
+    Absent(Problem),
     /// A micro-batch is done, after so long.
     Micro(Duration),
     /// Gradients are there.
@@ -93,7 +93,7 @@ pub(super) enum News {
     },
     Kept(Moments),
     /// It is of no use any more.
-    Failed(Error),
+    Failed(Problem),
 }
 
 /// Numbers that a device took and brought since it last said so.
@@ -145,7 +145,7 @@ pub(super) fn begin(
         match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tell(News::Failed(error)),
-            Err(_) => tell(News::Failed(Error::new("its thread panicked", "this is a bug; report it"))),
+            Err(_) => tell(News::Failed(Problem::new("its thread panicked", "this is a bug; report it"))),
         }
     });
     orders
@@ -214,7 +214,7 @@ fn check_room(run: &RunSpec, device: &Device) -> Result<()> {
         needs - has
     );
     let hint = "use a smaller batch.micro, device.recompute = \"block\", or a smaller model";
-    Err(Error { is_device: true, ..Error::new(problem, hint) })
+    Err(Problem::new(problem, hint).of(ProblemKind::Device))
 }
 
 struct Member<'a> {
@@ -332,7 +332,7 @@ impl Member<'_> {
     fn optimizer(&self) -> Result<&Optimizer> {
         self.optimizer
             .as_ref()
-            .ok_or_else(|| Error::new("a device has no moments", "this is a bug; report it"))
+            .ok_or_else(|| Problem::new("a device has no moments", "this is a bug; report it"))
     }
 
     fn compute(&mut self, part: Part, tell: &dyn Fn(News)) -> Result<Computed> {

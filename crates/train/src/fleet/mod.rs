@@ -7,19 +7,18 @@
 //! `entry`.
 
 mod apart;
-pub mod entry;
 mod gather;
 mod member;
 mod roster;
 
 pub(crate) use apart::Apart;
-pub use entry::Opener;
 pub(crate) use gather::Gathered;
+pub use lingot_device::entry::Opener;
 pub(crate) use roster::Roster;
 
-use crate::error::{Error, Result};
 use lingot_spec::RunSpec;
 use lingot_spec::event::{Event, Piece};
+use lingot_spec::problem::{Problem, ProblemKind, Result};
 use lingot_spec::run::PriceSpec;
 use lingot_sync::membership::{AllLost, Change, Leave, Membership, Standing};
 use lingot_sync::shares::{Shares, Speed};
@@ -170,7 +169,7 @@ impl Fleet {
     }
 
     /// A change of the run's file that cannot be followed.
-    pub(crate) fn refuse(&mut self, error: &Error) {
+    pub(crate) fn refuse(&mut self, error: &Problem) {
         let reason = format!("the devices stay as they are: {}", error.problem);
         self.changes.push(Happening { kind: "devices_refused", reason });
     }
@@ -234,7 +233,7 @@ impl Fleet {
         for _ in 0..self.seats.len() {
             let Some(answer) = self.next_answer(begin) else { break };
             if let News::Absent(error) = answer.news {
-                return Err(Error { is_device: true, ..error });
+                return Err(error.of(ProblemKind::Device));
             }
             self.hear_between(answer, step)?;
         }
@@ -257,7 +256,7 @@ impl Fleet {
             let Some(answer) = self.next_answer(begin) else {
                 let problem = format!("no device was ready after {:.1} s", begin.elapsed().as_secs_f64());
                 let hint = "see `lingot devices`; sync.deadline_s is a tenth of what opening may take";
-                return Err(Error { is_device: true, ..Error::new(problem, hint) });
+                return Err(Problem::new(problem, hint).of(ProblemKind::Device));
             };
             self.hear_between(answer, step)?;
         }
@@ -361,7 +360,7 @@ fn step_of(leave: &Leave) -> u64 {
     }
 }
 
-fn all_lost(lost: &AllLost, seats: &[Seat], step: u64) -> Error {
+fn all_lost(lost: &AllLost, seats: &[Seat], step: u64) -> Problem {
     let reasons: Vec<String> = seats
         .iter()
         .zip(&lost.reasons)
@@ -371,5 +370,5 @@ fn all_lost(lost: &AllLost, seats: &[Seat], step: u64) -> Error {
         .collect();
     let problem = format!("all devices are lost after step {step}: {}", reasons.join("; "));
     let hint = "run the same command again: it goes on from the checkpoint, on the devices that then answer";
-    Error { is_device: true, ..Error::new(problem, hint) }
+    Problem::new(problem, hint).of(ProblemKind::Device)
 }

@@ -1,7 +1,7 @@
 //! The devices that the run's file lists now: whoever edits the list while the run goes on adds and removes devices.
 
 use crate::config::{self, Resolved};
-use crate::error::Result;
+use lingot_spec::Result;
 use lingot_spec::RunSpec;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;

@@ -1,9 +1,9 @@
 //! A meeting: layer by layer the workers' changes are weighed, summed, clipped, and taken as one outer step.
 
 use super::{Local, Rank};
-use crate::error::Result;
 use crate::worker::Worker;
 use lingot_model::Model;
+use lingot_spec::Result;
 use lingot_spec::run::{PenaltySpec, SyncSpec};
 use lingot_spec::tensors::{Layer, layers};
 use lingot_sync::exchange::Exchange;

@@ -13,13 +13,13 @@ pub use round::Round;
 pub(crate) use round::Sums;
 pub(crate) use state::{Kept, number, tensor};
 
-use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
 use crate::schedule;
 use crate::worker::Worker;
 use lingot_data::Batch;
 use lingot_device::Kind;
 use lingot_model::Model;
+use lingot_spec::problem::{Problem, Result};
 use lingot_spec::run::RunSpec;
 use lingot_sync::exchange::Exchange;
 
@@ -95,8 +95,8 @@ impl Local {
 }
 
 /// No worker took a step that could be applied.
-pub(crate) fn nothing_finite(step: u64, rate: f64) -> Error {
-    Error::new(
+pub(crate) fn nothing_finite(step: u64, rate: f64) -> Problem {
+    Problem::new(
         format!("no worker had a finite loss and gradient in the round that began after step {step}"),
         format!(
             "lower optimizer.rate ({rate}) and run the same command again: it goes on from the newest checkpoint"

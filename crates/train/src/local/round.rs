@@ -2,11 +2,11 @@
 
 use super::meeting::Minutes;
 use super::{Local, Tamper, nothing_finite};
-use crate::error::Result;
 use crate::schedule;
 use crate::worker::{self, Outcome, StepBatch, Worker, totals};
 use lingot_data::Batch;
 use lingot_model::{Losses, Totals};
+use lingot_spec::Result;
 use lingot_spec::run::RunSpec;
 use lingot_sync::penalty::Verdict;
 use lingot_sync::strategy::{self, Decision, Meet, Progress};

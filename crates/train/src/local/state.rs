@@ -6,8 +6,8 @@
 
 use super::{Agreed, Local};
 use crate::checkpoint::Tensor;
-use crate::error::{Error, Result};
 use crate::worker::Worker;
+use lingot_spec::problem::{Problem, Result};
 use lingot_sync::penalty::Detector;
 
 /// An f32 holds integers up to 2^24.
@@ -26,7 +26,7 @@ impl Kept {
         let found = self.find(name);
         found.filter(|values| values.len() == length).map(<[f32]>::to_vec).ok_or_else(|| {
             let found = found.map_or(0, <[f32]>::len);
-            Error::damaged(format!("`{name}` has {found} numbers, the model has {length}"))
+            Problem::damaged(format!("`{name}` has {found} numbers, the model has {length}"))
         })
     }
 

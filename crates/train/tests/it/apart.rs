@@ -139,7 +139,7 @@ fn when_all_are_lost_between_meetings_what_was_agreed_is_kept_and_gone_on_from()
     let more = ["sync.strategy=edit", "checkpoint.every=0", "stop.steps=60"];
     let resolved = apart(folder.path(), &more);
     let error = train(&resolved, Lab::default().opener(throttle), &mut |_| ()).unwrap_err();
-    assert!(error.is_device && error.problem.contains("all devices are lost"), "{error}");
+    assert!(error.kind.is_device() && error.problem.contains("all devices are lost"), "{error}");
     let kept = checkpoints::list(&folder.path().join("checkpoints")).unwrap();
     assert!(kept.last().unwrap().0 > 4, "{kept:?}");
     let summary = plain(&resolved);

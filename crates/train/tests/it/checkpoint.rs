@@ -1,15 +1,15 @@
 //! Checkpoints: saved, loaded, damaged in every way, merged.
 
 use super::random::Random;
+use lingot_formats::tensor_file::parse_header;
 use lingot_spec::ModelSpec;
 use lingot_spec::manifest::{FORMAT, ManifestHead};
 use lingot_spec::presets::preset;
+use lingot_spec::problem::{Problem, Result};
 use lingot_train::checkpoint::{Loaded, Named, OPTIMIZER, STATE, WEIGHTS, load, load_weights, save, verify};
 use lingot_train::checkpoints::{clean, latest, list, prune, resolve, set_aside_newer};
-use lingot_train::error::{Error, Result};
 use lingot_train::manifest_file::{self, check_model};
 use lingot_train::merge::{Decay, merge};
-use lingot_train::tensor_file::parse_header;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -67,7 +67,7 @@ fn flip_bit(path: &Path, from_end: usize) {
 }
 
 fn problem<T>(result: Result<T>) -> String {
-    let Err(Error { problem, hint, .. }) = result else { panic!("this should have failed") };
+    let Err(Problem { problem, hint, .. }) = result else { panic!("this should have failed") };
     assert!(!hint.is_empty());
     problem
 }

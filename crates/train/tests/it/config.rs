@@ -1,19 +1,19 @@
 //! RUN.toml: what resolves to what, and what each mistake is told.
 
 use super::random::Random;
+use lingot_spec::Problem;
 use lingot_spec::presets::preset;
 use lingot_spec::run::{Recompute, RecomputeSpec, Shape};
 use lingot_train::config::{Resolved, load, parse};
-use lingot_train::error::Error;
 use std::path::Path;
 
 const SMALLEST: &str = "[model]\npreset = \"toy\"\n\n[data]\ncorpora = [{ path = \"plays.txt\" }]\n";
 
-fn resolve(text: &str) -> Result<Resolved, Error> {
+fn resolve(text: &str) -> Result<Resolved, Problem> {
     parse(text, Path::new("runs/plays.toml"), &[])
 }
 
-fn with_set(overrides: &[&str]) -> Result<Resolved, Error> {
+fn with_set(overrides: &[&str]) -> Result<Resolved, Problem> {
     let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
     parse(SMALLEST, Path::new("runs/plays.toml"), &overrides)
 }

@@ -5,9 +5,10 @@ use lingot_device::Device;
 use lingot_device::cpu::Cpu;
 use lingot_device::throttled::{Controls, Fault, Throttle, Throttled};
 use lingot_spec::event::{Event, Exchange};
+use lingot_spec::problem::{Problem, Result};
 use lingot_train::config::Resolved;
 use lingot_train::fleet::Opener;
-use lingot_train::{Error, Result, log, step, worker};
+use lingot_train::{log, step, worker};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -188,7 +189,7 @@ fn when_all_devices_are_lost_what_was_done_is_kept() {
     let throttle = |_: &str| Throttle { fault: Some((2500, Fault::Dies)), ..Throttle::default() };
     let resolved = tiny(folder.path(), &with(&[THREE, "checkpoint.every=0", "stop.steps=400"]));
     let error = train(&resolved, Lab::default().opener(throttle), &mut |_| ()).unwrap_err();
-    assert!(error.is_device && error.problem.contains("all devices are lost"), "{error}");
+    assert!(error.kind.is_device() && error.problem.contains("all devices are lost"), "{error}");
     let kept = lingot_train::checkpoints::list(&folder.path().join("checkpoints")).unwrap();
     let taken = exchanges(folder.path()).len() as u64;
     assert_eq!(kept.last().unwrap().0, taken);
@@ -241,13 +242,13 @@ fn when_a_device_slows_down_the_shares_follow_within_ten_steps_and_nothing_is_lo
 fn devices_that_cannot_work_are_refused_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let absent: Opener =
-        Arc::new(|name| Err(Error::new(format!("no device is called `{name}`"), "look again")));
+        Arc::new(|name| Err(Problem::new(format!("no device is called `{name}`"), "look again")));
     let error = train(&tiny(folder.path(), &with(&[THREE])), absent, &mut |_| ()).unwrap_err();
     assert!(error.problem.contains("no device is called"), "{error}");
     let small = |_: &str| Throttle { memory_bytes: Some(1000), ..Throttle::default() };
     let error =
         train(&tiny(folder.path(), &with(&[THREE])), Lab::default().opener(small), &mut |_| ()).unwrap_err();
-    assert!(error.is_device && error.problem.contains("which has 1000"), "{error}");
+    assert!(error.kind.is_device() && error.problem.contains("which has 1000"), "{error}");
 }
 
 #[test]

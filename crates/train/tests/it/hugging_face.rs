@@ -2,13 +2,13 @@
 
 use lingot_device::reference::Reference;
 use lingot_device::{Device, Kind};
+use lingot_formats::hugging_face::{
+    ElementType, Exported, Format, Source, Target, Tensor, export, fitting, import,
+};
 use lingot_model::{Cache, Model};
 use lingot_spec::model::{ModelSpec, RouterSpec};
 use lingot_spec::presets::preset;
 use lingot_spec::tensors::{buffers, tensors};
-use lingot_train::hugging_face::{
-    ElementType, Exported, Format, Source, Target, Tensor, export, fitting, import,
-};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
@@ -480,7 +480,7 @@ impl Made {
         format: Format,
         element_type: ElementType,
         max_shard_bytes: u64,
-    ) -> lingot_train::error::Result<Exported> {
+    ) -> lingot_spec::Result<Exported> {
         export(&self.source(), &Target { folder, format, element_type, max_shard_bytes })
     }
 

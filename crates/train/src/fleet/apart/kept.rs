@@ -1,12 +1,12 @@
 //! What devices that train alone have between meetings, and which samples come next: begun, kept in checkpoints, restored.
 
 use super::Apart;
-use crate::error::Result;
 use crate::fleet::Fleet;
 use crate::fleet::member::Moments;
 use crate::local::{Agreed, Kept, number, tensor};
 use crate::schedule;
 use crate::worker::Worker;
+use lingot_spec::Result;
 use lingot_spec::run::{RunSpec, Strategy, SyncSpec};
 use lingot_sync::exchange::Exchange;
 use lingot_sync::strategy::{self, Decision, Progress};

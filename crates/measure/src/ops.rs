@@ -2,16 +2,17 @@
 //!
 //! The ops come in the order that `spec::step` lists, so each time belongs to known sizes.
 
-use super::Spread;
-use super::case::Sequences;
-use super::grid::Setup;
-use super::{Training, memory};
-use crate::error::{Error, Result};
+use crate::case::Sequences;
+use crate::grid::Setup;
+use crate::memory;
+use crate::steps::Spread;
+use crate::steps::Training;
 use lingot_device::Device;
 use lingot_device::backend::Backend;
 use lingot_device::cpu::Cpu;
 use lingot_device::intercepted::Intercepted;
 use lingot_device::op::Op;
+use lingot_spec::problem::{Problem, Result};
 use lingot_spec::step::{self, StepOp};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -67,7 +68,7 @@ pub fn measure_ops(setup: &Setup, threads: usize, steps: usize) -> Result<OpsSam
         if laps.len() != promised.ops.len()
             || laps.iter().zip(&promised.ops).any(|(lap, op)| lap.0 != op.name)
         {
-            return Err(Error::new(
+            return Err(Problem::new(
                 format!("{}: {} ops ran, {} were promised", setup.name, laps.len(), promised.ops.len()),
                 "`spec::step` no longer lists what the model does; report it",
             ));

@@ -1,13 +1,13 @@
 //! What follows when a device slows down midway: how many steps it takes until the shares follow.
 
 use super::{Slowdown, micros, train};
-use crate::config::Resolved;
-use crate::error::Result;
-use crate::fleet::Opener;
 use lingot_device::Device;
+use lingot_device::entry::Opener;
 use lingot_device::throttled::{Controls, Fault, Throttle, Throttled};
+use lingot_spec::Result;
 use lingot_spec::event::{Event, Exchange};
 use lingot_sync::shares::{Capacity, Shares, split};
+use lingot_train::config::Resolved;
 use std::sync::{Arc, Mutex};
 
 /// What is left of the first device's speed.
@@ -17,7 +17,7 @@ const LEFT: f64 = 1.0 / 3.0;
 const GOOD: f64 = 0.05;
 
 /// Trains by the run's devices, of which the first is slowed down after `at` steps.
-pub(super) fn measure(resolved: &Resolved, at: u64, open: &Opener) -> Result<Slowdown> {
+pub(crate) fn measure(resolved: &Resolved, at: u64, open: &Opener) -> Result<Slowdown> {
     let first = resolved.run.devices[0].clone();
     let controls: Arc<Mutex<Option<Controls>>> = Arc::default();
     let (inner, held, name) = (open.clone(), controls.clone(), first.clone());

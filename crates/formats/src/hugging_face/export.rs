@@ -4,8 +4,8 @@ use super::names::{Entry, Experts, Kind, layout};
 use super::shards::{Planned, write};
 use super::tokenizer::{SpecialIds, carry, write_json};
 use super::{ElementType, Format, Kept, Tensor, config, fitting, refusals};
-use crate::error::{Error, Result};
 use lingot_spec::model::ModelSpec;
+use lingot_spec::problem::{Problem, Result};
 use lingot_spec::tensors::tensors;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -84,21 +84,21 @@ fn refuse_unfit(model: &ModelSpec, format: Format) -> Result<()> {
         0 => "no format can express this model; see docs/hugging-face.md for what each can".to_owned(),
         _ => format!("formats that can: {}", fitting.join(", ")),
     };
-    Err(Error::new(format!("{format} cannot express this model: {}", reasons.join("; ")), hint))
+    Err(Problem::new(format!("{format} cannot express this model: {}", reasons.join("; ")), hint))
 }
 
 fn refuse_occupied(target: &Target) -> Result<()> {
     if target.max_shard_bytes == 0 {
-        return Err(Error::new("the largest shard is 0 bytes", "5000000000 is usual"));
+        return Err(Problem::new("the largest shard is 0 bytes", "5000000000 is usual"));
     }
     let folder = target.folder;
     let occupied = match fs::read_dir(folder) {
         Ok(mut entries) => entries.next().is_some(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
-        Err(error) => return Err(Error::io("read", folder, &error)),
+        Err(error) => return Err(Problem::io("read", folder, &error)),
     };
     if occupied {
-        return Err(Error::new(
+        return Err(Problem::new(
             format!("{} is not empty", folder.display()),
             "export writes a folder of its own; name another one or remove this one",
         ));
@@ -137,10 +137,10 @@ fn gather<'a>(source: &Source<'a>, model: &ModelSpec, format: Format) -> Result<
 fn take<'a>(given: &HashMap<&str, &'a Tensor>, name: &str, shape: &[usize]) -> Result<&'a Tensor> {
     let hint = "the checkpoint is not of this model; give the checkpoint's own model";
     let Some(tensor) = given.get(name) else {
-        return Err(Error::new(format!("the tensor {name} is missing"), hint));
+        return Err(Problem::new(format!("the tensor {name} is missing"), hint));
     };
     if tensor.1 != shape || tensor.2.len() != shape.iter().product::<usize>() {
-        return Err(Error::new(
+        return Err(Problem::new(
             format!(
                 "{name} has shape {:?} and {} numbers, the model says {shape:?}",
                 tensor.1,
@@ -170,20 +170,20 @@ fn fold(head: &[f32], width: usize) -> Vec<f32> {
 /// Beside the target, so that the last step is a rename.
 fn partial_folder(folder: &Path) -> Result<PathBuf> {
     let Some(name) = folder.file_name() else {
-        return Err(Error::new(format!("{} cannot be created", folder.display()), "name a new folder"));
+        return Err(Problem::new(format!("{} cannot be created", folder.display()), "name a new folder"));
     };
     let mut name = name.to_owned();
     name.push(".partial");
     let partial = folder.with_file_name(name);
     if partial.exists() {
-        fs::remove_dir_all(&partial).map_err(|error| Error::io("remove", &partial, &error))?;
+        fs::remove_dir_all(&partial).map_err(|error| Problem::io("remove", &partial, &error))?;
     }
-    fs::create_dir_all(&partial).map_err(|error| Error::io("create", &partial, &error))?;
+    fs::create_dir_all(&partial).map_err(|error| Problem::io("create", &partial, &error))?;
     Ok(partial)
 }
 
 fn publish(partial: &Path, folder: &Path) -> Result<()> {
-    let failed = |error: std::io::Error| Error::io("create", folder, &error);
+    let failed = |error: std::io::Error| Problem::io("create", folder, &error);
     for entry in fs::read_dir(partial).map_err(failed)? {
         fs::File::open(entry.map_err(failed)?.path()).and_then(|file| file.sync_all()).map_err(failed)?;
     }
@@ -268,7 +268,7 @@ fn fill(entry: &Entry, element: ElementType, values: &Values, bytes: &mut Vec<u8
 
 fn encode(entry: &Entry, element: ElementType, numbers: &[f32], bytes: &mut Vec<u8>) -> Result<()> {
     element.encode(numbers, bytes).map_err(|value| {
-        Error::new(
+        Problem::new(
             format!("{} holds {value}, more than {element} can", entry.name),
             "export as F32 or BF16, which reach as far as training does",
         )

@@ -2,8 +2,8 @@
 
 use super::ElementType;
 use super::tokenizer::{read_object, write_json};
-use crate::error::{Error, Result};
 use crate::tensor_file::TensorFile;
+use lingot_spec::problem::{Problem, Result};
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -54,7 +54,7 @@ impl Shards {
             let found =
                 shards.tensors.get(&tensor).is_some_and(|at| shards.files[at.file].0.ends_with(&file));
             if !found {
-                return Err(Error::new(
+                return Err(Problem::new(
                     format!("{INDEX} places {tensor} in {file}, which does not hold it"),
                     DAMAGED,
                 ));
@@ -70,17 +70,17 @@ impl Shards {
             } else {
                 format!("neither {} nor {INDEX} is there", path.display())
             };
-            return Err(Error::new(problem, "fetch all files of the model; only safetensors are read"));
+            return Err(Problem::new(problem, "fetch all files of the model; only safetensors are read"));
         }
         for (name, located) in read_header(&path, self.files.len())? {
             if self.tensors.insert(name.clone(), located).is_some() {
-                return Err(Error::new(
+                return Err(Problem::new(
                     format!("{name} is in two files, one is {}", path.display()),
                     DAMAGED,
                 ));
             }
         }
-        let file = File::open(&path).map_err(|error| Error::io("open", &path, &error))?;
+        let file = File::open(&path).map_err(|error| Problem::io("open", &path, &error))?;
         self.files.push((path, file));
         Ok(())
     }
@@ -91,13 +91,14 @@ impl Shards {
         bytes.resize(located.bytes, 0);
         file.seek(SeekFrom::Start(located.start))
             .and_then(|_| file.read_exact(bytes))
-            .map_err(|error| Error::io("read", path, &error))
+            .map_err(|error| Problem::io("read", path, &error))
     }
 }
 
 fn weight_map(path: &Path) -> Result<BTreeMap<String, String>> {
     let object = read_object(path)?;
-    parse_weight_map(&object).map_err(|problem| Error::new(format!("{}: {problem}", path.display()), DAMAGED))
+    parse_weight_map(&object)
+        .map_err(|problem| Problem::new(format!("{}: {problem}", path.display()), DAMAGED))
 }
 
 fn parse_weight_map(index: &Map<String, Value>) -> std::result::Result<BTreeMap<String, String>, String> {
@@ -119,10 +120,10 @@ fn is_plain_name(file: &str) -> bool {
 
 /// Every tensor of one file, its header held against the file's length.
 fn read_header(path: &Path, file: usize) -> Result<Vec<(String, Located)>> {
-    let opened = TensorFile::open(path).map_err(|error| Error { hint: DAMAGED.into(), ..error })?;
+    let opened = TensorFile::open(path).map_err(|error| Problem { hint: DAMAGED.into(), ..error })?;
     let located = opened.entries.into_iter().map(|entry| {
         let element = element_of(entry.dtype).ok_or_else(|| {
-            Error::new(
+            Problem::new(
                 format!("{} of {} has element type {:?}", entry.name, path.display(), entry.dtype),
                 "F32, BF16 and F16 are supported; quantised models are not",
             )
@@ -216,7 +217,7 @@ fn write_file(
     mut group: Vec<Planned>,
     fill: &mut impl FnMut(&Planned, &mut Vec<u8>) -> Result<()>,
 ) -> Result<()> {
-    let failed = |error: std::io::Error| Error::io("write", path, &error);
+    let failed = |error: std::io::Error| Problem::io("write", path, &error);
     // The wider type first, so that every tensor starts at a multiple of its element.
     group.sort_by_key(|tensor| std::cmp::Reverse(tensor.element.bytes()));
     let mut file = BufWriter::new(File::create(path).map_err(failed)?);

@@ -1,11 +1,12 @@
 //! Which device a name stands for, and which there are here.
 
-use crate::error::{Error, Result};
-use lingot_device::cpu::Cpu;
-use lingot_device::reference::Reference;
+use crate::backend::{Backend, DeviceInfo};
+use crate::cpu::Cpu;
+use crate::reference::Reference;
+use crate::tensor::Device;
 #[cfg(unix)]
-use lingot_device::torch::{Options, Torch};
-use lingot_device::{Backend, Device, DeviceInfo};
+use crate::torch::{Options, Torch};
+use lingot_spec::problem::{Problem, Result};
 use lingot_spec::run::DeviceSpec;
 
 /// Opens the device that `device.name` of a run asks for.
@@ -19,7 +20,7 @@ pub fn open(spec: &DeviceSpec) -> Result<Device> {
             let options = Options { precision: spec.precision, threads, ..Options::default() };
             Ok(Device::new(Torch::open(name, options)?))
         }
-        other => Err(Error::new(
+        other => Err(Problem::new(
             format!("no device is called `{other}`"),
             "`cpu` computes; `torch:cpu`, `torch:cuda:0` and the like compute through the user's torch; `reference` is \
              the slow definition; `lingot devices` lists what was found",

@@ -1,9 +1,9 @@
 //! The rate of plain matrix products at the shapes of a model's experts: the ceiling that a step is held against.
 
-use super::Spread;
-use crate::error::Result;
+use crate::steps::Spread;
 use lingot_device::{Device, Flip, Kind, Tensor, ops};
 use lingot_spec::ModelSpec;
+use lingot_spec::Result;
 use serde::Serialize;
 use std::time::Instant;
 
@@ -24,7 +24,7 @@ pub struct Rates {
 }
 
 /// The rounds of products and of register work take turns.
-pub(super) fn measure(model: &ModelSpec, tokens: usize, device: &Device) -> Result<Rates> {
+pub(crate) fn measure(model: &ModelSpec, tokens: usize, device: &Device) -> Result<Rates> {
     let rows = (tokens * model.choices as usize).div_ceil(model.experts as usize);
     let [width, columns] = [model.width as usize, 2 * model.expert_width as usize];
     let (x, w, dy) = (

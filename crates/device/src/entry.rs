@@ -4,11 +4,11 @@
 //! dies=9000)` says more. `dies`, `hangs` and `corrupts` take the number of ops after which it happens, `slows` also
 //! the speed from then on, as `9000:0.33`.
 
-use crate::devices;
-use crate::error::{Error, Result};
-use lingot_device::Device;
-use lingot_device::throttled::{Fault, Throttle, Throttled};
+use crate::open;
+use crate::tensor::Device;
+use crate::throttled::{Fault, Throttle, Throttled};
 use lingot_spec::RunSpec;
+use lingot_spec::problem::{Problem, Result};
 use lingot_spec::run::DeviceSpec;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub fn parse_all(texts: &[String]) -> Result<Vec<Entry>> {
             .iter()
             .position(|other| other.throttle.is_none() && chip(&other.device) == chip(&entry.device));
         if let Some(first) = twice {
-            return Err(Error::new(
+            return Err(Problem::new(
                 format!(
                     "devices names one accelerator twice: entry {} is `{}`, entry {} is `{}`",
                     first + 1,
@@ -65,7 +65,7 @@ pub fn parse_all(texts: &[String]) -> Result<Vec<Entry>> {
 /// Reads one entry.
 pub fn parse(text: &str) -> Result<Entry> {
     let text = text.trim();
-    let wrong = |what: String| Error::new(format!("`{text}` in devices: {what}"), HINT);
+    let wrong = |what: String| Problem::new(format!("`{text}` in devices: {what}"), HINT);
     if let Some(inside) = text.strip_prefix("throttled(") {
         let inside =
             inside.strip_suffix(')').ok_or_else(|| wrong("the closing bracket is missing".into()))?;
@@ -94,7 +94,7 @@ pub fn opener(run: &RunSpec, entries: &[Entry]) -> Opener {
     Arc::new(move |text| {
         let entry = parse(text)?;
         let name = chip(&entry.device).to_owned();
-        let device = devices::open(&DeviceSpec { name, threads, ..spec.clone() })?;
+        let device = open::open(&DeviceSpec { name, threads, ..spec.clone() })?;
         Ok(match entry.throttle {
             None => device,
             Some(throttle) => Device::new(Throttled::new(device, text, throttle).0),

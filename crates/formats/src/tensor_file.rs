@@ -1,6 +1,6 @@
 //! One safetensors file: written and read tensor by tensor, each hashed in passing, nothing copied twice.
 
-use crate::error::{Error, Result};
+use lingot_spec::problem::{Problem, Result};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::collections::HashSet;
 use std::fs::File;
@@ -40,7 +40,7 @@ pub struct Entry {
 /// Writes the tensors in their order and syncs the file; gives its size and the hash of each tensor.
 pub fn write(path: &Path, tensors: &[Named<'_>]) -> Result<(u64, Vec<String>)> {
     let header = header_bytes(path, tensors)?;
-    let failed = |error: std::io::Error| Error::io("write", path, &error);
+    let failed = |error: std::io::Error| Problem::io("write", path, &error);
     let mut file = File::create(path).map_err(failed)?;
     file.write_all(&(header.len() as u64).to_le_bytes()).map_err(failed)?;
     file.write_all(&header).map_err(failed)?;
@@ -68,7 +68,7 @@ pub struct TensorFile {
 
 impl TensorFile {
     pub fn open(path: &Path) -> Result<TensorFile> {
-        let failed = |error: std::io::Error| Error::io("read", path, &error);
+        let failed = |error: std::io::Error| Problem::io("read", path, &error);
         let mut file = File::open(path).map_err(failed)?;
         let bytes = file.metadata().map_err(failed)?.len();
         let mut start = Vec::new();
@@ -85,7 +85,7 @@ impl TensorFile {
         // The header was checked against the file's size, so a damaged one cannot ask for more than that.
         let mut values = vec![0f32; ((entry.end - entry.begin) / 4) as usize];
         let data: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
-        let failed = |error: std::io::Error| Error::io("read", &self.path, &error);
+        let failed = |error: std::io::Error| Problem::io("read", &self.path, &error);
         self.file.seek(SeekFrom::Start(entry.begin)).map_err(failed)?;
         self.file.read_exact(data).map_err(failed)?;
         let hash = blake3::hash(data).to_hex().to_string();
@@ -94,7 +94,7 @@ impl TensorFile {
 
     /// The hash of a tensor's bytes, without keeping them.
     pub fn hash(&mut self, entry: &Entry) -> Result<String> {
-        let failed = |error: std::io::Error| Error::io("read", &self.path, &error);
+        let failed = |error: std::io::Error| Problem::io("read", &self.path, &error);
         self.file.seek(SeekFrom::Start(entry.begin)).map_err(failed)?;
         let mut hasher = blake3::Hasher::new();
         let mut left = entry.end - entry.begin;
@@ -112,7 +112,7 @@ impl TensorFile {
         if entry.dtype == Dtype::F32 {
             return Ok(());
         }
-        Err(Error::new(
+        Err(Problem::new(
             format!("tensor `{}` of {} is {:?}, not F32", entry.name, self.path.display(), entry.dtype),
             "checkpoints hold f32; for weights in another type use `lingot import`",
         ))
@@ -180,7 +180,7 @@ fn header_bytes(path: &Path, tensors: &[Named<'_>]) -> Result<Vec<u8>> {
     let header = Metadata::new(None, infos).map_err(|error| error.to_string());
     let header = header.and_then(|header| serde_json::to_vec(&header).map_err(|error| error.to_string()));
     let mut header = header.map_err(|problem| {
-        Error::new(
+        Problem::new(
             format!("cannot describe the tensors of {}: {problem}", path.display()),
             "this is a bug; report it",
         )
@@ -190,8 +190,8 @@ fn header_bytes(path: &Path, tensors: &[Named<'_>]) -> Result<Vec<u8>> {
     Ok(header)
 }
 
-fn damaged(path: &Path, problem: &str) -> Error {
-    Error::new(
+fn damaged(path: &Path, problem: &str) -> Problem {
+    Problem::new(
         format!("{} is damaged: {problem}", path.display()),
         "copy the file again, or use an older checkpoint",
     )

@@ -5,8 +5,8 @@ use super::names::{Entry, Experts, Kind, layout};
 use super::shards::Shards;
 use super::tokenizer::read_object;
 use super::{ElementType, Format, Kept, Tensor, config};
-use crate::error::{Error, Result};
 use lingot_spec::model::ModelSpec;
+use lingot_spec::problem::{Problem, Result};
 use lingot_spec::tensors::{buffers, tensors};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
@@ -45,7 +45,7 @@ pub fn import(folder: &Path) -> Result<Imported> {
 fn read_config(folder: &Path) -> Result<(Format, Map<String, Value>)> {
     let path = folder.join("config.json");
     if !path.is_file() {
-        return Err(Error::new(
+        return Err(Problem::new(
             format!("{} is not there", path.display()),
             "give a folder of the Hugging Face layout: config.json and *.safetensors",
         ));
@@ -54,7 +54,7 @@ fn read_config(folder: &Path) -> Result<(Format, Map<String, Value>)> {
     let name = object.get("model_type").and_then(Value::as_str);
     let Some(format) = name.and_then(Format::from_name) else {
         let said: String = name.unwrap_or("absent").chars().take(100).collect();
-        return Err(Error::new(
+        return Err(Problem::new(
             format!("{}: model_type is {said}", path.display()),
             format!("supported: {}", Format::names()),
         ));
@@ -75,7 +75,7 @@ fn expected(model: &ModelSpec, format: Format, shards: &Shards) -> Result<Vec<En
     let at_least = 4 * u64::from(model.layers) + u64::from(model.moe_layers()) * per_layer;
     let found = shards.tensors.len() as u64;
     if at_least > 1000 + 16 * found {
-        return Err(Error::new(
+        return Err(Problem::new(
             format!(
                 "config.json describes {} layers with {} experts, which is {at_least} tensors or more, the files hold {found}",
                 model.layers, model.experts
@@ -95,7 +95,7 @@ fn compare(entries: &[Entry], shards: &Shards) -> Result<()> {
         .map(|entry| entry.name.as_str())
         .collect();
     if !missing.is_empty() {
-        return Err(Error::new(format!("missing {}", listed(&missing)), hint));
+        return Err(Problem::new(format!("missing {}", listed(&missing)), hint));
     }
     let known: HashMap<&str, &Entry> = entries.iter().map(|entry| (entry.name.as_str(), entry)).collect();
     let unexpected: Vec<&str> = shards
@@ -106,12 +106,12 @@ fn compare(entries: &[Entry], shards: &Shards) -> Result<()> {
         .filter(|name| !known.contains_key(name) && !name.ends_with("rotary_emb.inv_freq"))
         .collect();
     if !unexpected.is_empty() {
-        return Err(Error::new(format!("unexpected {}", listed(&unexpected)), hint));
+        return Err(Problem::new(format!("unexpected {}", listed(&unexpected)), hint));
     }
     for entry in entries {
         if let Some(located) = shards.tensors.get(&entry.name).filter(|located| located.shape != entry.shape)
         {
-            return Err(Error::new(
+            return Err(Problem::new(
                 format!("{} has shape {:?}, config.json says {:?}", entry.name, located.shape, entry.shape),
                 hint,
             ));
@@ -188,7 +188,7 @@ fn place(entry: &Entry, numbers: &[f32], all: &mut [Tensor], places: &HashMap<St
         let ours = &mut all[at].2[piece.start..piece.start + piece.length];
         if entry.kind == Kind::Copy {
             if ours.iter().zip(numbers).any(|(ours, theirs)| ours.to_bits() != theirs.to_bits()) {
-                return Err(Error::new(
+                return Err(Problem::new(
                     format!("{} differs from {}, which it should repeat", entry.name, piece.tensor),
                     "Lingot keeps one embedding and one head; this model has more",
                 ));

@@ -2,12 +2,12 @@
 
 mod slowdown;
 
-use super::Spread;
-use crate::config;
-use crate::error::{Error, Result};
-use crate::fleet::{Opener, entry};
-use crate::{step, worker};
+use crate::steps::Spread;
+use lingot_device::entry::{self, Opener};
 use lingot_spec::event::{Event, Exchange};
+use lingot_spec::problem::{Problem, Result};
+use lingot_train::config;
+use lingot_train::{step, worker};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -123,7 +123,10 @@ fn measure_in(folder: &Path, request: &Request) -> Result<Report> {
     let text = write_text(folder)?;
     let entries = entry::parse_all(&request.devices)?;
     if entries.is_empty() {
-        return Err(Error::new("there is no device to measure", "name some, such as --device cpu@1,cpu@0.5"));
+        return Err(Problem::new(
+            "there is no device to measure",
+            "name some, such as --device cpu@1,cpu@0.5",
+        ));
     }
     let resolved = resolve(folder, &text, &request.devices, request, 1)?;
     // One for all turns: a device alone has the cores that it has in the fleet.
@@ -269,7 +272,7 @@ fn write_text(folder: &Path) -> Result<PathBuf> {
         text += if word % 200 == 0 { "\n\n" } else { " " };
     }
     let path = folder.join("text.txt");
-    std::fs::create_dir_all(folder).map_err(|error| Error::io("make", folder, &error))?;
-    std::fs::write(&path, text).map_err(|error| Error::io("write", &path, &error))?;
+    std::fs::create_dir_all(folder).map_err(|error| Problem::io("make", folder, &error))?;
+    std::fs::write(&path, text).map_err(|error| Problem::io("write", &path, &error))?;
     Ok(path)
 }

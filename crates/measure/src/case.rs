@@ -7,13 +7,13 @@ use lingot_spec::presets::preset;
 use serde::{Deserialize, Serialize};
 
 /// Seeds the initial weights and the tokens.
-pub(super) const SEED: u64 = 1;
+pub(crate) const SEED: u64 = 1;
 
 /// Sets the stream of tokens apart from others with the same seed.
 const PURPOSE_TOKENS: u64 = 3;
 
 /// Forced routing: the share of the true logits that is kept.
-pub(super) const KEEP: f64 = 0.5;
+pub(crate) const KEEP: f64 = 0.5;
 
 /// Forced routing: what the chosen experts' logits are pulled to.
 const PULL: f32 = 40.0;
@@ -40,7 +40,7 @@ pub enum Routing {
 }
 
 impl Routing {
-    pub(super) fn all(skewed: bool) -> impl Iterator<Item = Routing> {
+    pub(crate) fn all(skewed: bool) -> impl Iterator<Item = Routing> {
         let count = if skewed { 3 } else { 2 };
         [Routing::Real, Routing::Balanced, Routing::Skewed].into_iter().take(count)
     }
@@ -73,12 +73,12 @@ impl Case {
     }
 
     /// The tokens of a step.
-    pub(super) fn sequences(&self, step: u64) -> Sequences {
+    pub(crate) fn sequences(&self, step: u64) -> Sequences {
         Sequences::drawn(self.model.vocabulary, self.sequences, self.sequence, step)
     }
 
     /// What `WarmLogits` mixes into the logits [T, E] to force the choice; nothing for real routing.
-    pub(super) fn pull(&self, routing: Routing) -> Option<Vec<f32>> {
+    pub(crate) fn pull(&self, routing: Routing) -> Option<Vec<f32>> {
         let [experts, choices] = [self.model.experts, self.model.choices].map(|n| n as usize);
         let step = match routing {
             Routing::Real => return None,
@@ -96,7 +96,7 @@ impl Case {
 }
 
 /// The batch of one step: one document per sequence.
-pub(super) struct Sequences {
+pub(crate) struct Sequences {
     tokens: Vec<i32>,
     targets: Vec<i32>,
     starts: Vec<i32>,
@@ -106,7 +106,7 @@ pub(super) struct Sequences {
 
 impl Sequences {
     /// Token ids are `floor(V u^3)` with u uniform, so that some are far more frequent than others, as in text.
-    pub(super) fn drawn(vocabulary: u32, sequences: usize, length: usize, step: u64) -> Sequences {
+    pub(crate) fn drawn(vocabulary: u32, sequences: usize, length: usize, step: u64) -> Sequences {
         let mut stream = Stream::new(&[SEED, PURPOSE_TOKENS, step]);
         let mut token = || {
             let uniform = stream.uniform();
@@ -129,7 +129,7 @@ impl Sequences {
         batch
     }
 
-    pub(super) fn rows(&self) -> Rows<'_> {
+    pub(crate) fn rows(&self) -> Rows<'_> {
         Rows {
             tokens_t: &self.tokens,
             targets_t: &self.targets,

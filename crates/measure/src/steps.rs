@@ -4,25 +4,16 @@
 //! norm, clip, AdamW, selection biases. Making the tokens is not part of it. `bench/peer_torch.py` makes the same
 //! weights and tokens by the same formulas.
 
-mod case;
-pub mod fleet;
-pub mod grid;
-mod memory;
-pub mod ops;
-mod rate;
-
-pub use case::{Case, Routing};
-pub use rate::Rates;
-
-use crate::devices;
-use crate::error::Result;
-use crate::optimizer::Optimizer;
-use case::{SEED, Sequences};
+use crate::case::{self, Case, Routing, SEED, Sequences};
+use crate::rate::Rates;
+use crate::{memory, rate};
 use lingot_device::timed::{Timed, Times};
 use lingot_device::{Device, Kind};
 use lingot_model::{Gradients, Inputs, Model, Totals, Warmth};
 use lingot_spec::ModelSpec;
+use lingot_spec::Result;
 use lingot_spec::run::{DeviceSpec, OptimizerSpec, Recompute};
+use lingot_train::optimizer::Optimizer;
 use serde::Serialize;
 use std::time::Instant;
 
@@ -147,7 +138,7 @@ pub fn train(case: &Case, request: &Request, start: Instant) -> Result<Report> {
 
 fn open(request: &Request) -> Result<(Device, Option<Times>)> {
     let (name, threads) = (request.device.clone(), request.threads as u32);
-    let device = devices::open(&DeviceSpec { name, threads, ..DeviceSpec::default() })?;
+    let device = lingot_device::open::open(&DeviceSpec { name, threads, ..DeviceSpec::default() })?;
     if !request.profile {
         return Ok((device, None));
     }
@@ -156,22 +147,22 @@ fn open(request: &Request) -> Result<(Device, Option<Times>)> {
 }
 
 /// A model in training.
-struct Training {
+pub(crate) struct Training {
     model: Model,
     gradients: Gradients,
     optimizer: Optimizer,
     /// Taken so far.
-    steps: u64,
+    pub(crate) steps: u64,
 }
 
 impl Training {
-    fn new(spec: &ModelSpec, device: &Device) -> Result<Training> {
+    pub(crate) fn new(spec: &ModelSpec, device: &Device) -> Result<Training> {
         let model = Model::new(spec, device, Kind::F32, SEED)?;
         Ok(Training { gradients: model.gradients()?, optimizer: Optimizer::new(&model)?, model, steps: 0 })
     }
 
     /// The next step on these micro-batches: its loss, and the seconds it took.
-    fn step(
+    pub(crate) fn step(
         &mut self,
         micros: &[Sequences],
         warmth: Option<Warmth<'_>>,

@@ -1,7 +1,7 @@
 //! The tokenizer's files beside a model: copied, completed where `transformers` would otherwise guess, and asked for
 //! the ids of its special tokens.
 
-use crate::error::{Error, Result};
+use lingot_spec::problem::{Problem, Result};
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -47,7 +47,7 @@ pub(super) fn carry(from: &Path, to: &Path, vocabulary: u32, context_tokens: u32
     let tokenizer = read_object(&from.join("tokenizer.json"))?;
     let tokens = token_count(&tokenizer);
     if tokens > u64::from(vocabulary) {
-        return Err(Error::new(
+        return Err(Problem::new(
             format!(
                 "the tokenizer of {} has {tokens} tokens, the model's vocabulary is {vocabulary}",
                 from.display()
@@ -72,7 +72,7 @@ pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
     for name in FILES {
         let source = from.join(name);
         if source.is_file() {
-            std::fs::copy(&source, to.join(name)).map_err(|error| Error::io("copy", &source, &error))?;
+            std::fs::copy(&source, to.join(name)).map_err(|error| Problem::io("copy", &source, &error))?;
         }
     }
     Ok(())
@@ -137,9 +137,12 @@ fn token_count(tokenizer: &Map<String, Value>) -> u64 {
 }
 
 pub(super) fn read_object(path: &Path) -> Result<Map<String, Value>> {
-    let bytes = std::fs::read(path).map_err(|error| Error::io("read", path, &error))?;
+    let bytes = std::fs::read(path).map_err(|error| Problem::io("read", path, &error))?;
     parse_object(&bytes).map_err(|problem| {
-        Error::new(format!("{}: {problem}", path.display()), "the file is damaged; fetch or export it again")
+        Problem::new(
+            format!("{}: {problem}", path.display()),
+            "the file is damaged; fetch or export it again",
+        )
     })
 }
 
@@ -153,5 +156,5 @@ pub(super) fn parse_object(bytes: &[u8]) -> std::result::Result<Map<String, Valu
 
 pub(super) fn write_json(path: &Path, value: &Value) -> Result<()> {
     let text = format!("{value:#}\n");
-    std::fs::write(path, text).map_err(|error| Error::io("write", path, &error))
+    std::fs::write(path, text).map_err(|error| Problem::io("write", path, &error))
 }

@@ -1,9 +1,9 @@
 //! config.json: the shape of a model in the words of each format.
 
 use super::{ElementType, Format, Kept};
-use crate::error::{Error, Result};
 use lingot_spec::model::{ModelSpec, RouterSpec};
 use lingot_spec::presets::preset;
+use lingot_spec::problem::{Problem, Result};
 use serde_json::{Map, Value, json};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -409,7 +409,7 @@ fn check_size(model: &ModelSpec) -> Result<()> {
     let largest =
         [v * d, h * c * d, 2 * e * f * d, 2 * shared * f * d, 2 * dense * d].into_iter().max().unwrap_or(0);
     if largest > 1 << 44 || shared * f > 1 << 31 {
-        return Err(Error::new(
+        return Err(Problem::new(
             format!(
                 "config.json describes a tensor of {largest} numbers; at most {} are supported",
                 1u64 << 44
@@ -420,12 +420,12 @@ fn check_size(model: &ModelSpec) -> Result<()> {
     Ok(())
 }
 
-fn unsupported(key: &str, value: &Value, why: &str) -> Error {
+fn unsupported(key: &str, value: &Value, why: &str) -> Problem {
     let mut shown = value.to_string();
     if shown.chars().count() > 200 {
         shown = shown.chars().take(200).collect::<String>() + "...";
     }
-    Error::new(
+    Problem::new(
         format!("config.json has {key} = {shown}: {why}"),
         "Lingot cannot compute what this model computes",
     )
@@ -484,8 +484,8 @@ impl Keys<'_> {
     }
 }
 
-fn missing(key: &str) -> Error {
-    Error::new(format!("config.json has no {key}"), "fetch the config.json that belongs to these weights")
+fn missing(key: &str) -> Problem {
+    Problem::new(format!("config.json has no {key}"), "fetch the config.json that belongs to these weights")
 }
 
 #[cfg(test)]

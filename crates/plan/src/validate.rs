@@ -1,0 +1,20 @@
+//! Checks that requests, catalogues and money share.
+
+use lingot_spec::problem::{Problem, Result};
+
+/// Refuses numbers that are not finite and positive.
+pub(crate) fn positive(key: &str, value: f64) -> Result<()> {
+    if value.is_finite() && value > 0.0 {
+        return Ok(());
+    }
+    Err(Problem::new(format!("{key} is {value}"), format!("give {key} a finite number above 0")))
+}
+
+/// `did you mean` of the nearest valid choice.
+pub(crate) fn nearest<'a>(wanted: &str, choices: impl Iterator<Item = &'a str>) -> String {
+    let wanted = wanted.to_lowercase();
+    let best = choices
+        .map(|choice| (strsim::jaro_winkler(&wanted, &choice.to_lowercase()), choice))
+        .max_by(|(a, _), (b, _)| a.total_cmp(b));
+    best.map_or_else(|| "there are none to choose from".into(), |(_, name)| format!("did you mean `{name}`?"))
+}

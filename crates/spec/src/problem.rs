@@ -1,0 +1,103 @@
+//! The error of every crate: what kind of thing failed, what exactly is wrong, and what to do about it.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+/// The result of everything that can fail.
+pub type Result<T> = std::result::Result<T, Problem>;
+
+/// What went wrong, with the numbers that show it, and a hint that works when followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// What callers decide by: retry, save, give up, and with which exit code.
+    pub kind: ProblemKind,
+    /// Names the thing and shows the numbers; no full stop.
+    pub problem: String,
+    /// One thing to do.
+    pub hint: String,
+}
+
+/// Kinds of problems, as far as anything decides by them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProblemKind {
+    /// A run, file or folder failed for a reason that no rule depends on.
+    Failed,
+    /// The command, the configuration or an input is wrong; nothing was started.
+    Input,
+    /// The operating system refused a file or folder.
+    Io(io::ErrorKind),
+    /// A file is not what was written to it.
+    Damaged,
+    /// A device is missing, or cannot do what is asked.
+    Device,
+    /// A device is there and has no room. The free bytes are 0 where they are unknown.
+    DeviceFull { needs_bytes: u64, has_bytes: u64 },
+    /// A device no longer answers.
+    DeviceLost,
+    /// An invariant of Lingot is broken.
+    Bug,
+}
+
+impl ProblemKind {
+    /// Whether a device is at fault: it is missing, full or lost.
+    pub fn is_device(self) -> bool {
+        matches!(self, ProblemKind::Device | ProblemKind::DeviceFull { .. } | ProblemKind::DeviceLost)
+    }
+}
+
+impl Problem {
+    /// A failure that no rule depends on.
+    pub fn new(problem: impl Into<String>, hint: impl Into<String>) -> Problem {
+        Problem { kind: ProblemKind::Failed, problem: problem.into(), hint: hint.into() }
+    }
+
+    /// A broken invariant.
+    pub fn bug(problem: impl Into<String>) -> Problem {
+        Problem::new(problem, "this is a bug; report it").of(ProblemKind::Bug)
+    }
+
+    /// A checkpoint is not what it was when it was written.
+    pub fn damaged(problem: impl Into<String>) -> Problem {
+        Problem::new(problem, "the checkpoint is damaged; copy it again, or use an older one")
+            .of(ProblemKind::Damaged)
+    }
+
+    /// The same problem, of another kind.
+    pub fn of(self, kind: ProblemKind) -> Problem {
+        Problem { kind, ..self }
+    }
+
+    /// The operating system refused a file or folder; `verb` completes "cannot ...".
+    pub fn io(verb: &str, path: &Path, error: &io::Error) -> Problem {
+        use io::ErrorKind::{
+            FileTooLarge, NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem,
+            StorageFull,
+        };
+        let hint = match error.kind() {
+            StorageFull | QuotaExceeded => {
+                "free some disk space or choose another folder, then run the same command again"
+            }
+            FileTooLarge => {
+                "the file is larger than this file system or `ulimit -f` allows; choose another folder"
+            }
+            PermissionDenied => {
+                "check the permissions of the file and of its folder, or choose another folder"
+            }
+            ReadOnlyFilesystem => "the file system is mounted read-only; choose another folder",
+            NotADirectory => "a part of the path is a file, not a folder; choose another path",
+            NotFound => "check the path; relative paths start from the current directory",
+            _ => "check the path and the disk, then run the same command again",
+        };
+        Problem::new(format!("cannot {verb} {}: {error}", path.display()), hint)
+            .of(ProblemKind::Io(error.kind()))
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n\nhint: {}", self.problem, self.hint)
+    }
+}
+
+impl std::error::Error for Problem {}
