@@ -1,8 +1,10 @@
 //! Why no fleet does what is asked: the fewest constraints whose lifting makes one possible, and how far to lift them.
 
-use crate::answer::Binding;
+use crate::answer::{Binding, Rejected};
 use crate::fleet::{Fleet, Question};
-use crate::planner::{OTHER, Planner};
+use crate::layout::USABLE_MEMORY;
+use crate::planner::{EXPLANATORY, Planner};
+use crate::rejected::{Reason, Rejection, cards};
 use crate::search::Least;
 
 /// A constraint of a request that can be lifted.
@@ -32,13 +34,13 @@ pub(crate) fn binding(planner: &Planner<'_>) -> Binding {
             _ if only(Limit::Budget) => Least::Money,
             least => least,
         };
-        if let Some(fleet) = planner.search(&question, least, OTHER).best {
+        if let Some(fleet) = planner.search(&question, least, EXPLANATORY).best {
             let (constraints, changes): (Vec<String>, Vec<String>) =
                 set.iter().map(|limit| words(planner, *limit, &fleet)).unzip();
             return Binding { constraint: constraints.join("; and "), change: changes.join(", and ") };
         }
     }
-    no_cards(planner)
+    no_replica(planner)
 }
 
 /// At most six, so that there are few sets of them: a request has a deadline, a budget, and few vendors.
@@ -60,8 +62,8 @@ fn lifted(planner: &Planner<'_>, set: &[Limit<'_>]) -> Question {
             // A share of all caps nothing, and the others keep their places.
             Limit::Cap(at) => question.caps[*at].share = 1.0,
             Limit::Without(vendor) => {
-                for (at, chip) in planner.chips.iter().enumerate() {
-                    if chip.vendor.eq_ignore_ascii_case(vendor) {
+                for at in 0..planner.chips.len() {
+                    if planner.is_of(at, vendor) {
                         question.cards[at] = planner.available(at);
                     }
                 }
@@ -102,7 +104,7 @@ fn words(planner: &Planner<'_>, limit: Limit<'_>, fleet: &Fleet) -> (String, Str
         Limit::Without(vendor) => {
             let cards: f64 = (asked.ways.iter().zip(&fleet.counts))
                 .flat_map(|(way, count)| way.uses().map(|(chip, cards)| (chip, cards * *count)))
-                .filter(|(chip, _)| planner.chips[*chip].vendor.eq_ignore_ascii_case(vendor))
+                .filter(|(chip, _)| planner.is_of(*chip, vendor))
                 .map(|(_, cards)| f64::from(cards))
                 .sum();
             let constraint =
@@ -121,14 +123,26 @@ fn rounded_up(value: f64) -> f64 {
     format!("{up:.*}", digits.max(0) as usize).parse().unwrap_or(up)
 }
 
-fn no_cards(planner: &Planner<'_>) -> Binding {
-    let reason =
-        |[chip, reason, found, limit]: &[String; 4]| format!("{chip}: {reason} ({found} against {limit})");
-    let cards: u64 = planner.question.cards.iter().map(|&cards| u64::from(cards)).sum();
-    Binding {
-        constraint: planner.unusable.first().map_or_else(|| format!("{cards} cards may be used"), reason),
-        change: "make more or larger cards available".into(),
-    }
+/// Without limits there is no fleet either: no chip has the memory or the cards for one replica.
+fn no_replica(planner: &Planner<'_>) -> Binding {
+    let missing = |rejection: &Rejection| match rejection.reason {
+        Reason::TooFewCards { needs, has } => u64::from(needs - has),
+        _ => u64::MAX,
+    };
+    let Some(nearest) = planner.unusable.iter().min_by_key(|rejection| missing(rejection)) else {
+        return Binding { constraint: "0 cards may be used".into(), change: "make cards available".into() };
+    };
+    let chip = &planner.chips[nearest.chip].name;
+    let change = match nearest.reason {
+        Reason::TooFewCards { needs, .. } => format!("make {} of {chip} available", cards(needs)),
+        Reason::TooLittleMemory { needs_bytes, .. } => {
+            let gigabytes = (needs_bytes / USABLE_MEMORY / 1e9).ceil();
+            format!("name a chip whose cards have {gigabytes} GB of memory")
+        }
+        _ => "make more or larger cards available".into(),
+    };
+    let Rejected { family, reason, found, limit } = nearest.words(planner);
+    Binding { constraint: format!("{family}: {reason} ({found} against {limit})"), change }
 }
 
 #[cfg(test)]

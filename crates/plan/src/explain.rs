@@ -1,9 +1,11 @@
-//! Around the best plan: each chip alone, the front between money and time, what was ruled out and what would lift it.
+//! What surrounds the best plan: each chip alone, the front between money and time, what was ruled out, and what the
+//! numbers rest on.
 
-use crate::answer::{Answer, Independence, Plan, Rejected, Sensitivity};
+use crate::answer::{Answer, Independence, Plan, Sensitivity};
 use crate::binding::binding;
 use crate::fleet::{Fleet, Question};
-use crate::planner::{MAIN, OTHER, Planner};
+use crate::planner::{EXPLANATORY, MAIN, Planner};
+use crate::rejected::rejections;
 use crate::request::ModelChoice;
 use crate::search::Least;
 use lingot_spec::run::Strategy;
@@ -31,7 +33,7 @@ pub(crate) fn answer(planner: &Planner<'_>) -> Answer {
         single_chip: single(planner, best),
         pareto: best.map(|_| front(planner, best)).unwrap_or_default(),
         next_best: best.map(|best| next(planner, best)).unwrap_or_default(),
-        rejected: rejected(planner),
+        rejected: rejections(planner).iter().map(|one| one.words(planner)).collect(),
         independence: best.map(|best| independence(planner, best)).unwrap_or_default(),
         sensitivity: best.map(|best| sensitivity(planner, best)).unwrap_or_default(),
         assumptions: assumptions(planner, found.gap, found.boxes),
@@ -62,11 +64,8 @@ fn objective(planner: &Planner<'_>) -> String {
 /// The best fleet of each chip alone; a cap on a vendor's share means nothing there.
 fn single(planner: &Planner<'_>, best: Option<&Fleet>) -> BTreeMap<String, Plan> {
     let alone = |at: usize| {
-        let mut question = Question { caps: Vec::new(), ..planner.question.clone() };
-        for (chip, cards) in question.cards.iter_mut().enumerate() {
-            *cards = if chip == at { *cards } else { 0 };
-        }
-        let fleet = planner.search(&question, planner.least(), OTHER).best?;
+        let question = Question { caps: Vec::new(), ..planner.only(|chip| chip == at) };
+        let fleet = planner.search(&question, planner.least(), EXPLANATORY).best?;
         Some((planner.chips[at].name.clone(), planner.describe(&fleet, why(planner, &fleet, best))))
     };
     (0..planner.chips.len()).filter_map(alone).collect()
@@ -90,7 +89,7 @@ fn why(planner: &Planner<'_>, fleet: &Fleet, best: Option<&Fleet>) -> String {
 
 /// No other plan is both cheaper and faster; all keep the constraints.
 fn front(planner: &Planner<'_>, best: Option<&Fleet>) -> Vec<Plan> {
-    let find = |question: &Question, least| planner.search(question, least, OTHER).best;
+    let find = |question: &Question, least| planner.search(question, least, EXPLANATORY).best;
     let cheapest = find(&planner.question, Least::Money);
     let fastest = find(&planner.question, Least::Seconds);
     let mut fleets: Vec<Fleet> =
@@ -117,7 +116,7 @@ fn next(planner: &Planner<'_>, best: &Fleet) -> Vec<Plan> {
     let others = planner.question.families.iter().enumerate().filter(|(at, _)| *at != best.family);
     let other = |(_, family): (usize, &crate::fleet::Family)| {
         let question = Question { families: vec![*family], ..planner.question.clone() };
-        let fleet = planner.search(&question, planner.least(), OTHER).best?;
+        let fleet = planner.search(&question, planner.least(), EXPLANATORY).best?;
         let family = planner.question.families.iter().position(|known| known == family)?;
         let fleet = Fleet { family, ..fleet };
         let mut plan = planner.describe(&fleet, why(planner, &fleet, Some(best)));
@@ -144,7 +143,7 @@ fn vendors(planner: &Planner<'_>) -> Vec<String> {
 
 fn independence(planner: &Planner<'_>, best: &Fleet) -> Vec<Independence> {
     let row = |vendor: String| {
-        let without = planner.search(&planner.without(&vendor), planner.least(), OTHER).best;
+        let without = planner.search(&planner.without(&vendor), planner.least(), EXPLANATORY).best;
         Independence { without: without.map(|fleet| fleet.money), with: Some(best.money), vendor }
     };
     vendors(planner).into_iter().map(row).collect()
@@ -163,7 +162,7 @@ fn sensitivity(planner: &Planner<'_>, best: &Fleet) -> Vec<Sensitivity> {
     let row = |at: usize| {
         let mut question = planner.question.clone();
         question.ways.iter_mut().for_each(|way| way.reprice(at, 1.1));
-        let dearer = planner.search(&question, planner.least(), OTHER).best;
+        let dearer = planner.search(&question, planner.least(), EXPLANATORY).best;
         Sensitivity {
             change: format!("{} 10 % dearer", planner.chips[at].name),
             with: best.money,
@@ -173,43 +172,13 @@ fn sensitivity(planner: &Planner<'_>, best: &Fleet) -> Vec<Sensitivity> {
     (0..planner.chips.len()).filter(|&at| is_used(at)).map(row).collect()
 }
 
-fn rejected(planner: &Planner<'_>) -> Vec<Rejected> {
-    let mut all: Vec<Rejected> = Vec::new();
-    for [family, reason, found, limit] in planner.unusable.clone() {
-        all.push(Rejected { family, reason, found, limit });
-    }
-    for (at, chip) in planner.chips.iter().enumerate() {
-        let mut question =
-            Question { deadline_s: None, budget: None, caps: Vec::new(), ..planner.question.clone() };
-        for (other, cards) in question.cards.iter_mut().enumerate() {
-            *cards = if other == at { *cards } else { 0 };
-        }
-        let find = |least| planner.search(&question, least, OTHER).best;
-        let family = format!("{} alone", chip.name);
-        if let Some((limit_s, fastest)) = planner.question.deadline_s.zip(find(Least::Seconds))
-            && fastest.seconds > limit_s
-        {
-            all.push(Rejected {
-                family,
-                reason: "even all of its cards are too slow".into(),
-                found: hours(fastest.seconds),
-                limit: hours(limit_s),
-            });
-        } else if let Some((limit, cheapest)) = planner.question.budget.zip(find(Least::Money))
-            && cheapest.money > limit
-        {
-            let [found, limit] = [cheapest.money, limit].map(|money| amount(planner, money));
-            all.push(Rejected { family, reason: "too dear".into(), found, limit });
-        }
-    }
-    all
-}
-
-fn hours(seconds: f64) -> String {
+/// Hours with one digit.
+pub(crate) fn hours(seconds: f64) -> String {
     format!("{:.1} h", seconds / 3600.0)
 }
 
-fn amount(planner: &Planner<'_>, money: f64) -> String {
+/// An amount in the request's currency.
+pub(crate) fn amount(planner: &Planner<'_>, money: f64) -> String {
     format!("{money:.2} {}", planner.request.currency)
 }
 

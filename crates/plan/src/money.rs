@@ -8,22 +8,28 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Money {
+    /// Units of the currency.
     pub amount: f64,
     /// As ISO 4217 writes it, or any other word used consistently.
     pub currency: String,
 }
 
-/// One unit of `from` buys `rate` units of `to`.
+/// An exchange rate: one unit of `from` buys `rate` units of `to`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rate {
+    /// The currency that is sold.
     pub from: String,
+    /// The currency that is bought.
     pub to: String,
+    /// Units of `to` for one of `from`.
     pub rate: f64,
 }
 
 impl Money {
-    /// The same value in another currency, by a direct rate or its inverse.
+    /// Returns the same value in another currency, by a direct rate or the inverse of one.
+    ///
+    /// Errors if no rate between the two is given.
     pub fn exchanged(&self, currency: &str, rates: &[Rate]) -> Result<Money> {
         let amount = if self.currency == currency {
             self.amount
