@@ -98,8 +98,8 @@ impl Catalogue {
         Ok(catalogue)
     }
 
-    /// Returns this catalogue with a user's file laid over it: `[[chip]]` adds or replaces a row, `[[override]]` changes
-    /// the price or the availability of one.
+    /// Returns this catalogue with a user's file laid over it: `[[chip]]` adds or replaces a row,
+    /// `[[override]]` changes the price or the availability of one.
     pub fn with_user_rows(mut self, text: &str) -> Result<Catalogue> {
         let rows: UserRows = toml::from_str(text).map_err(unreadable)?;
         for chip in rows.chips {

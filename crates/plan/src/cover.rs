@@ -1,9 +1,10 @@
-//! The cheapest fractional fleet that is fast enough: a covering problem with one row, which a greedy rule solves.
+//! The cheapest fractional fleet that is fast enough: a covering problem with one row, which a greedy rule
+//! solves.
 //!
-//! To finish a step in `t` seconds, replicas must cover the batch: `sum n_i (t r_i - r_i a_i) >= B`. All ways of one
-//! chip share its cards and a price per card, so the way that covers most per card is also the cheapest per covered
-//! token; taking ways by price per covered token is then best within a chip and between chips. Replicas over two chips
-//! are taken to need no cards, which loosens the bound and keeps it a bound.
+//! To finish a step in `t` seconds, replicas must cover the batch: `sum n_i (t r_i - r_i a_i) >= B`. All ways
+//! of one chip share its cards and a price per card, so the way that covers most per card is also the
+//! cheapest per covered token; taking ways by price per covered token is then best within a chip and between
+//! chips. Replicas over two chips are taken to need no cards, which loosens the bound and keeps it a bound.
 
 use crate::fleet::{Cap, Question, Way};
 
@@ -27,7 +28,8 @@ impl Bounds {
         Bounds { low: vec![0; question.ways.len()], high }
     }
 
-    /// Lowers the high counts to what the cards allow beside the others' low counts; false where no fleet is left.
+    /// Lowers the high counts to what the cards allow beside the others' low counts; false where no fleet is
+    /// left.
     pub(crate) fn tighten(&mut self, question: &Question) -> bool {
         let Some(left) = self.left(question) else { return false };
         for (at, way) in question.ways.iter().enumerate() {
@@ -53,8 +55,8 @@ impl Bounds {
     }
 }
 
-/// The least `sum n_i weight_i` of fleets within the bounds whose step takes at most `step_s`; none where all are
-/// slower. `weight` must be the same per card for all ways of a chip.
+/// The least `sum n_i weight_i` of fleets within the bounds whose step takes at most `step_s`; none where all
+/// are slower. `weight` must be the same per card for all ways of a chip.
 pub(crate) fn cover(
     question: &Question,
     bounds: &Bounds,
@@ -64,9 +66,10 @@ pub(crate) fn cover(
     Fractions::new(question, bounds, step_s, weight, &[])?.cover()
 }
 
-/// The least price per second of fleets that keep the caps too. Where a cap limits a vendor, the others have to reach
-/// their part of the slowest allowed speed, and the least cost of that part is spent on them first. Caps are applied
-/// together where no chip is outside the vendors of two caps; otherwise the strictest single cap gives the bound.
+/// The least price per second of fleets that keep the caps too. Where a cap limits a vendor, the others have
+/// to reach their part of the slowest allowed speed, and the least cost of that part is spent on them first.
+/// Caps are applied together where no chip is outside the vendors of two caps; otherwise the strictest single
+/// cap gives the bound.
 pub(crate) fn cheapest(question: &Question, bounds: &Bounds, step_s: f64) -> Option<Cover> {
     let caps: Vec<&Cap> = question.caps.iter().filter(|cap| cap.share < 1.0).collect();
     let is_apart =
@@ -82,7 +85,8 @@ pub(crate) fn cheapest(question: &Question, bounds: &Bounds, step_s: f64) -> Opt
     most
 }
 
-/// A way, or its part on one chip where caps tell its two chips apart: what it weighs, covers and adds in speed.
+/// A way, or its part on one chip where caps tell its two chips apart: what it weighs, covers and adds in
+/// speed.
 struct Piece {
     way: usize,
     weight: f64,
@@ -166,7 +170,8 @@ impl<'a> Fractions<'a> {
     }
 
     fn cover(mut self) -> Option<Cover> {
-        // All floors are computed before any is spent on: each is the cost of its part from the low counts on.
+        // All floors are computed before any is spent on: each is the cost of its part from the low counts
+        // on.
         let floors = (0..self.caps.len()).map(|floor| self.floor(floor)).collect::<Option<Vec<f64>>>()?;
         for (floor, mut left) in floors.into_iter().enumerate() {
             for at in 0..self.pieces.len() {
@@ -197,7 +202,8 @@ impl<'a> Fractions<'a> {
         Some(Cover { sum: self.sum, counts })
     }
 
-    /// The least weight with which the other vendors of a cap reach their part of the speed; none where they cannot.
+    /// The least weight with which the other vendors of a cap reach their part of the speed; none where they
+    /// cannot.
     fn floor(&self, floor: usize) -> Option<f64> {
         let speed = (1.0 - self.caps[floor].share) * self.question.batch_tokens / self.step_s;
         let mut missing = speed - self.speeds[floor];
@@ -248,7 +254,8 @@ impl<'a> Fractions<'a> {
     }
 }
 
-/// The shortest and the longest shared step of fleets within the bounds, each way with all the cards it could use.
+/// The shortest and the longest shared step of fleets within the bounds, each way with all the cards it could
+/// use.
 pub(crate) fn steps_between(question: &Question, bounds: &Bounds) -> [f64; 2] {
     let extreme = |is_better: &dyn Fn(f64, f64) -> bool| {
         let (mut work, mut speed) = (question.batch_tokens, 0.0);

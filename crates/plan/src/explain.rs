@@ -1,5 +1,5 @@
-//! What surrounds the best plan: each chip alone, the front between money and time, what was ruled out, and what the
-//! numbers rest on.
+//! What surrounds the best plan: each chip alone, the front between money and time, what was ruled out, and
+//! what the numbers rest on.
 
 use crate::answer::{Answer, Independence, Plan, Sensitivity};
 use crate::binding::binding;
@@ -43,8 +43,8 @@ pub(crate) fn answer(planner: &Planner<'_>) -> Answer {
 fn objective(planner: &Planner<'_>) -> String {
     let limits = &planner.request.constraints;
     let mut text = match planner.least() {
-        Least::Money => "the least money".to_owned(),
-        Least::Seconds => "the least time".to_owned(),
+        Least::Money => "lowest cost".to_owned(),
+        Least::Seconds => "shortest time".to_owned(),
     };
     if let Some(hours) = limits.deadline_hours {
         text += &format!(", within {hours} h");
@@ -72,22 +72,22 @@ fn single(planner: &Planner<'_>, best: Option<&Fleet>) -> BTreeMap<String, Plan>
 }
 
 fn why(planner: &Planner<'_>, fleet: &Fleet, best: Option<&Fleet>) -> String {
-    let Some(best) = best else { return "the best would need a constraint lifted".into() };
-    let (name, ratio) = match planner.least() {
-        Least::Money => ("money", fleet.money / best.money),
-        Least::Seconds => ("time", fleet.seconds / best.seconds),
-    };
-    if ratio < 1.0 - 1e-9 {
-        let less = (1.0 - ratio) * 100.0;
-        return format!("takes {less:.1} % less {name}, and breaks a cap on a vendor's share");
+    let Some(best) = best else { return "no fleet keeps all constraints".into() };
+    let is_money = planner.least() == Least::Money;
+    let ratio = if is_money { fleet.money / best.money } else { fleet.seconds / best.seconds };
+    let percent = (ratio - 1.0).abs() * 100.0;
+    let same = (ratio - 1.0).abs() < 1e-9;
+    match (is_money, ratio < 1.0) {
+        (true, _) if same => "costs as much as the best".into(),
+        (false, _) if same => "takes as long as the best".into(),
+        (true, true) => format!("costs {percent:.1} % less, but exceeds a vendor's greatest share"),
+        (false, true) => format!("is {percent:.1} % faster, but exceeds a vendor's greatest share"),
+        (true, false) => format!("costs {percent:.1} % more than the best"),
+        (false, false) => format!("takes {percent:.1} % longer than the best"),
     }
-    if ratio < 1.0 + 1e-9 {
-        return format!("takes as much {name} as the best");
-    }
-    format!("takes {:.1} % more {name} than the best", (ratio - 1.0) * 100.0)
 }
 
-/// No other plan is both cheaper and faster; all keep the constraints.
+/// Plans between the cheapest and the fastest that no other plan beats in both; all keep the constraints.
 fn front(planner: &Planner<'_>, best: Option<&Fleet>) -> Vec<Plan> {
     let find = |question: &Question, least| planner.search(question, least, EXPLANATORY).best;
     let cheapest = find(&planner.question, Least::Money);
@@ -111,7 +111,7 @@ fn front(planner: &Planner<'_>, best: Option<&Fleet>) -> Vec<Plan> {
     kept.iter().map(|fleet| planner.describe(fleet, String::new())).collect()
 }
 
-/// The best of each other strategy.
+/// The best plan of each other strategy.
 fn next(planner: &Planner<'_>, best: &Fleet) -> Vec<Plan> {
     let others = planner.question.families.iter().enumerate().filter(|(at, _)| *at != best.family);
     let other = |(_, family): (usize, &crate::fleet::Family)| {
@@ -149,7 +149,7 @@ fn independence(planner: &Planner<'_>, best: &Fleet) -> Vec<Independence> {
     vendors(planner).into_iter().map(row).collect()
 }
 
-/// What the best plan costs when a chip of it becomes dearer.
+/// What the best plan costs when the price of one of its chips rises.
 fn sensitivity(planner: &Planner<'_>, best: &Fleet) -> Vec<Sensitivity> {
     let is_used = |at: usize| {
         planner
@@ -162,11 +162,11 @@ fn sensitivity(planner: &Planner<'_>, best: &Fleet) -> Vec<Sensitivity> {
     let row = |at: usize| {
         let mut question = planner.question.clone();
         question.ways.iter_mut().for_each(|way| way.reprice(at, 1.1));
-        let dearer = planner.search(&question, planner.least(), EXPLANATORY).best;
+        let raised = planner.search(&question, planner.least(), EXPLANATORY).best;
         Sensitivity {
-            change: format!("{} 10 % dearer", planner.chips[at].name),
+            change: format!("{} at a 10 % higher price", planner.chips[at].name),
             with: best.money,
-            then: dearer.map(|fleet| fleet.money),
+            then: raised.map(|fleet| fleet.money),
         }
     };
     (0..planner.chips.len()).filter(|&at| is_used(at)).map(row).collect()
@@ -186,7 +186,8 @@ fn assumptions(planner: &Planner<'_>, gap: f64, boxes: usize) -> Vec<String> {
     let request = planner.request;
     let assume = &request.assume;
     let mut all = vec![format!(
-        "The search looked at {boxes} sets of fleets; no fleet of this model of cost is better by more than {:.3} %.",
+        "The search examined {boxes} sets of fleets; by this cost model, no fleet is better by more than \
+         {:.3} %.",
         gap * 100.0
     )];
     for (chip, used) in planner.chips.iter().zip(&request.chips) {
@@ -196,7 +197,8 @@ fn assumptions(planner: &Planner<'_>, gap: f64, boxes: usize) -> Vec<String> {
         all.push(format!("{}: {}.", chip.name, price.unwrap_or_default()));
         if let Some(share) = used.utilisation {
             all.push(format!(
-                "{} reaches {:.1} % of its peak, as given, failures and exchange included, at any size of the fleet.",
+                "{} reaches {:.1} % of its peak in fleets of any size, failures and exchange included (as \
+                 given).",
                 chip.name,
                 share * 100.0
             ));
@@ -204,19 +206,19 @@ fn assumptions(planner: &Planner<'_>, gap: f64, boxes: usize) -> Vec<String> {
     }
     if request.chips.iter().any(|used| used.utilisation.is_none()) {
         all.push(format!(
-            "Where no profile is given, products reach {:.0} % of the peak and memory and links {:.0} % of their \
-             bandwidth; the busiest expert has {:.3} times the mean load.",
+            "Where no profile is given, products reach {:.0} % of the peak, memory and links {:.0} % of \
+             their bandwidth; the busiest expert has {:.3} times the mean load.",
             assume.compute_efficiency * 100.0,
             assume.bandwidth_efficiency * 100.0,
             assume.skew
         ));
         all.push(format!(
-            "{:e} failures per card and hour, {} s for a checkpoint, {} s for a restart.",
+            "A card fails {:e} times per hour; a checkpoint takes {} s, a restart {} s.",
             assume.failures_per_device_hour, assume.checkpoint_s, assume.restart_s
         ));
     }
     if request.strategies.iter().any(|strategy| *strategy != Strategy::EveryStep) {
-        all.push("EDiT and A-EDiT are taken to need no more tokens than agreeing every step.".into());
+        all.push("EDiT and A-EDiT are assumed to need no more tokens than agreeing in every step.".into());
     }
     all
 }

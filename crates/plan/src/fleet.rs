@@ -1,10 +1,10 @@
-//! Time and cost of a fleet: a number of replicas of the model in each of several ways to lay one out, which share
-//! every step's batch by speed.
+//! Time and cost of a fleet: a number of replicas of the model in each of several ways to lay one out, which
+//! share every step's batch by speed.
 //!
-//! A replica in way `i` computes `r_i` tokens per second after `a_i` seconds that each step takes whatever its share.
-//! All finish together when a step of `B` tokens lasts `t = (B + sum n_i r_i a_i) / sum n_i r_i`, or as long as the
-//! slowest replica's smallest share takes. Exchange, checkpoints and failures come on top; `docs/planner.md` derives
-//! this.
+//! A replica in way `i` computes `r_i` tokens per second after `a_i` seconds that each step takes whatever
+//! its share. All finish together when a step of `B` tokens lasts `t = (B + sum n_i r_i a_i) / sum n_i r_i`,
+//! or as long as the slowest replica's smallest share takes. Exchange, checkpoints and failures come on top;
+//! `docs/planner.md` derives this.
 
 use lingot_spec::run::Strategy;
 
@@ -21,7 +21,8 @@ pub struct Way {
     pub tokens_per_s: f64,
     /// Seconds of each step whatever the share of the batch: filling the pipeline, the update.
     pub fixed_s: f64,
-    /// Seconds of the shortest step that a replica can take part in: one micro-batch on every card of a stage.
+    /// Seconds of the shortest step that a replica can take part in: one micro-batch on every card of a
+    /// stage.
     pub least_s: f64,
     /// Seconds of one exchange with other replicas, overlapped with nothing.
     pub exchange_s: f64,
@@ -111,8 +112,8 @@ pub struct Fleet {
 }
 
 impl Question {
-    /// Returns the time and cost of the run on that fleet, whether or not the fleet keeps the constraints; none for an
-    /// empty one.
+    /// Returns the time and cost of the run on that fleet, whether or not the fleet keeps the constraints;
+    /// none for an empty one.
     pub fn evaluate(&self, family: usize, counts: &[u32]) -> Option<Fleet> {
         let agree = self.families.get(family)?;
         let used = || self.ways.iter().zip(counts).filter(|(_, count)| **count > 0);
@@ -135,8 +136,8 @@ impl Question {
         Some(Fleet { family, counts: counts.to_vec(), seconds, money, compute_s, exchange_s, stretch })
     }
 
-    /// Time with checkpoints and failures over time without, at the best interval between checkpoints (Young 1974,
-    /// Daly 2006).
+    /// Time with checkpoints and failures over time without, at the best interval between checkpoints (Young
+    /// 1974, Daly 2006).
     pub fn stretch(&self, failures_per_s: f64) -> f64 {
         1.0 + (2.0 * self.checkpoint_s * failures_per_s).sqrt() + failures_per_s * self.restart_s
     }

@@ -1,7 +1,9 @@
-//! How a replica of the model can lie on the cards of one chip type: how fast each such layout is, and what it fills.
+//! How a replica of the model can lie on the cards of one chip type: how fast each such layout is, and what
+//! it fills.
 //!
-//! Layers go to the stages of a pipeline; the experts of a layer are spread over the cards of a stage, each of which
-//! computes its own micro-batches and holds all other weights of the stage. Costs are those of `spec::step`'s ops.
+//! Layers go to the stages of a pipeline; the experts of a layer are spread over the cards of a stage, each
+//! of which computes its own micro-batches and holds all other weights of the stage. Costs are those of
+//! `spec::step`'s ops.
 
 use crate::catalogue::Chip;
 use crate::pair::SecondSide;
@@ -31,9 +33,12 @@ pub(crate) struct Layout {
     pub shape: Shape,
     /// Cards of the replica; of its first chip type, where it lies on two.
     pub cards: u32,
+    /// Tokens of one micro-batch on every card of a stage.
+    pub micro_tokens: f64,
     /// Tokens per second of the replica while its pipeline is full.
     pub tokens_per_s: f64,
-    /// Seconds of each step whatever its tokens: filling the pipeline, agreeing within the replica, the update.
+    /// Seconds of each step whatever its tokens: filling the pipeline, agreeing within the replica, the
+    /// update.
     pub fixed: Times,
     /// Seconds of one micro-batch in the slowest stage.
     pub micro: Times,
@@ -100,8 +105,8 @@ impl Placer<'_> {
         self.chip.memory_bytes * USABLE_MEMORY
     }
 
-    /// The layouts worth searching: for each fleet size the one that uses its cards best, whatever their price, and the
-    /// one of the fewest cards.
+    /// The layouts worth searching: for each fleet size the one that uses its cards best, whatever their
+    /// price, and the one of the fewest cards.
     pub(crate) fn best(&self, all: &[Layout]) -> Vec<Layout> {
         let mut kept: Vec<Layout> = Vec::new();
         for scale in SCALES {
@@ -121,7 +126,8 @@ impl Placer<'_> {
         kept
     }
 
-    /// Tokens per second of each card of a replica of `cards` cards, in a fleet of `fleet` cards that share a step.
+    /// Tokens per second of each card of a replica of `cards` cards, in a fleet of `fleet` cards that share a
+    /// step.
     pub(crate) fn card_speed(&self, layout: &Layout, cards: u32, fleet: u32) -> f64 {
         let request = self.request;
         let (cards, sequence) = (f64::from(cards), f64::from(request.sequence));
@@ -148,6 +154,7 @@ impl Placer<'_> {
         Layout {
             shape,
             cards: shape.stages * shape.expert_cards,
+            micro_tokens: self.micro_tokens() * cards,
             tokens_per_s: self.micro_tokens() * cards / micro_s,
             fixed: Times::default()
                 .with(Part::PipelineFilling, f64::from(shape.stages - 1) * micro_s)
@@ -160,7 +167,8 @@ impl Placer<'_> {
         }
     }
 
-    /// The pipeline whose slowest stage is fastest, of those whose stages all have as many layers but the last.
+    /// The pipeline whose slowest stage is fastest, of those whose stages all have as many layers but the
+    /// last.
     pub(crate) fn balanced(&self, pieces: &Pieces, shape: Shape) -> Cut {
         let (layers, stages) = (self.model.layers, shape.stages);
         if stages == 1 {
@@ -196,8 +204,8 @@ impl Placer<'_> {
         fuller(self.held(pieces, one), self.held(pieces, other))
     }
 
-    /// The loads of a card in the first and in the last stage of a pipeline, all of whose stages but the last have
-    /// `layers` layers.
+    /// The loads of a card in the first and in the last stage of a pipeline, all of whose stages but the last
+    /// have `layers` layers.
     pub(crate) fn end_loads(&self, stages: u32, layers: u32, expert_share: f64) -> [Load; 2] {
         let model = self.model;
         let dense_layers = model.dense_layers.min(layers);

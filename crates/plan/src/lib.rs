@@ -2,11 +2,11 @@
 //!
 //! Text comes in and values go out: no clock, file, device, thread or randomness. The front door is [`plan`].
 //!
-//! Reading order: `money`, `catalogue` and `request` are what comes in. `times`, `pieces`, `stage` and `layout` price a
-//! replica on one chip type, `pair` on two. `fleet` prices a fleet of replicas; `search`, with the bounds of `cover`,
-//! finds the best. `planner` makes the question; `describe`, `explain`, `rejected` and `binding` make the `answer`.
-//! Apart from these, `profile` and `predict` price one device's step as measured, and `together` the step of several
-//! devices on one machine.
+//! Reading order: `money`, `catalogue` and `request` are what comes in. `times`, `pieces`, `stage` and
+//! `layout` price a replica on one chip type, `pair` on two. `fleet` prices a fleet of replicas; `search`,
+//! with the bounds of `cover`, finds the best. `planner` makes the question; `describe`, `explain`,
+//! `rejected` and `binding` make the `answer`. Apart from these, `profile` and `predict` price one device's
+//! step as measured, and `together` the step of several devices on one machine.
 
 #![deny(missing_docs)]
 

@@ -1,8 +1,9 @@
-//! Replicas over two chip types: a pipeline whose stages hold unequally many layers ([`pipeline`]), or stages whose
-//! cards of both types share experts and sequences unequally ([`shared`]). A type holds less of what it is slow at;
-//! memory bounds what it holds.
+//! Replicas over two chip types: a pipeline whose stages hold unequally many layers ([`pipeline`]), or stages
+//! whose cards of both types share experts and sequences unequally ([`shared`]). A type holds less of what it
+//! is slow at; memory bounds what it holds.
 //!
-//! Everything between the types crosses the slower network. Time is taken to be in proportion to sequences and experts.
+//! Everything between the types crosses the slower network. Time is taken to be in proportion to sequences
+//! and experts.
 
 mod pipeline;
 mod shared;
@@ -63,8 +64,8 @@ pub(crate) enum Division {
     },
 }
 
-/// Two chip types of a request. The first holds the first layers, whose stages keep the most micro-batches, so it is
-/// best the one with more memory.
+/// Two chip types of a request. The first holds the first layers, whose stages keep the most micro-batches,
+/// so it is best the one with more memory.
 pub(crate) struct Pair<'a> {
     pub placers: [&'a Placer<'a>; 2],
     pub variants: [&'a [Variant]; 2],
@@ -117,9 +118,10 @@ pub(crate) fn variants(placer: &Placer<'_>) -> Vec<Variant> {
 }
 
 impl Pair<'_> {
-    /// The layouts worth searching, whatever the prices: for each fleet size the one that uses its peaks best, where it
-    /// wastes less than replicas on each type alone (`own`) would; and where cards are scarce, for each proportion of the
-    /// types the one of the fewest cards, so that whatever cards there are, some can be used.
+    /// The layouts worth searching, whatever the prices: for each fleet size the one that uses its peaks
+    /// best, where it wastes less than replicas on each type alone (`own`) would; and where cards are scarce,
+    /// for each proportion of the types the one of the fewest cards, so that whatever cards there are, some
+    /// can be used.
     pub(crate) fn best(&self, own: [&[Layout]; 2], are_scarce: bool) -> Vec<Layout> {
         let all = self.all();
         let total = |layout: &Layout| cards(layout).iter().sum::<u32>();
@@ -154,7 +156,8 @@ impl Pair<'_> {
         kept
     }
 
-    /// Tokens per second over the sum of the peaks, of a layout whose cards reach `card_speed` tokens per second each.
+    /// Tokens per second over the sum of the peaks, of a layout whose cards reach `card_speed` tokens per
+    /// second each.
     fn per_peak(&self, layout: &Layout, card_speed: f64) -> f64 {
         let [a, b] = cards(layout).map(f64::from);
         let [first, second] = self.placers.map(|placer| placer.chip.peak());
@@ -198,6 +201,7 @@ impl Pair<'_> {
         Layout {
             shape,
             cards: drawn.cards[0],
+            micro_tokens: self.placers[0].micro_tokens() * cards,
             tokens_per_s: self.placers[0].micro_tokens() * cards / micro_s,
             fixed: Times::default()
                 .with(Part::PipelineFilling, f64::from(shape.stages - 1) * micro_s)

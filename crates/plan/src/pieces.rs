@@ -1,4 +1,5 @@
-//! Prices of the pieces that stages are made of: one dense layer, one MoE layer, and the two ends of the model.
+//! Prices of the pieces that stages are made of: one dense layer, one MoE layer, and the two ends of the
+//! model.
 
 use crate::layout::{Placer, WIDTH};
 use crate::times::{Part, Times};
@@ -65,14 +66,16 @@ impl Placer<'_> {
         times
     }
 
-    /// Load over the mean of the busiest of `cards` cards that share the experts. A card with several experts is nearer
-    /// to the mean than a single expert, as a sum of independent loads is; one with all of them has the mean.
+    /// Load over the mean of the busiest of `cards` cards that share the experts. A card with several experts
+    /// is nearer to the mean than a single expert, as a sum of independent loads is; one with all of them has
+    /// the mean.
     pub(crate) fn skew(&self, cards: u32) -> f64 {
         let experts = f64::from(self.model.experts.max(1)) / f64::from(cards);
         if cards == 1 { 1.0 } else { 1.0 + (self.request.assume.skew - 1.0) / experts.max(1.0).sqrt() }
     }
 
-    /// Seconds of one op: as measured where there is a profile, else the slower of the chip's arithmetic and memory.
+    /// Seconds of one op: as measured where there is a profile, else the slower of the chip's arithmetic and
+    /// memory.
     fn seconds(&self, op: &StepOp) -> f64 {
         let assume = &self.request.assume;
         self.profile.and_then(|profile| profile.seconds(op)).unwrap_or_else(|| {

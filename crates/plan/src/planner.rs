@@ -51,7 +51,8 @@ pub(crate) struct Planner<'a> {
 /// use std::collections::BTreeMap;
 ///
 /// let request = Request::parse(
-///     "model = \"ling-lite\"\ntokens = 1e12\ncurrency = \"USD\"\nchips = [{ name = \"H100\", available = 16 }]",
+///     "model = \"ling-lite\"\ntokens = 1e12\ncurrency = \"USD\"\n\
+///      chips = [{ name = \"H100\", available = 16 }]",
 /// )?;
 /// let answer = plan(&request, &Catalogue::built_in()?, &BTreeMap::new())?;
 /// let best = answer.best.expect("16 cards hold the model");
@@ -74,6 +75,7 @@ impl<'a> Planner<'a> {
     ) -> Result<Planner<'a>> {
         request.check()?;
         let model = request.model()?;
+        check_micro_batch(request, &model)?;
         let chips: Vec<&Chip> =
             request.chips.iter().map(|used| catalogue.chip(&used.name)).collect::<Result<_>>()?;
         check_vendors(request, &chips)?;
@@ -231,7 +233,16 @@ impl<'a> Planner<'a> {
         let Some(utilisation) = self.request.chips[at].utilisation else { return Ok(modelled) };
         let flops = 6.0 * self.model.activated_parameters() as f64;
         let tokens_per_s = f64::from(layout.cards) * utilisation * self.chips[at].peak() / flops;
-        Ok(Way { tokens_per_s, fixed_s: 0.0, least_s: 0.0, exchange_s: 0.0, failures_per_s: 0.0, ..modelled })
+        let micro_s = layout.micro_tokens / tokens_per_s;
+        Ok(Way {
+            tokens_per_s,
+            fixed_s: 0.0,
+            // The smallest share still passes through every stage.
+            least_s: f64::from(layout.shape.stages) * micro_s,
+            exchange_s: 0.0,
+            failures_per_s: 0.0,
+            ..modelled
+        })
     }
 
     fn failures_per_s(&self, cards: u32) -> f64 {
@@ -288,6 +299,25 @@ fn question(request: &Request, chips: &[&Chip]) -> Result<Question> {
         budget: budget.transpose()?.map(|budget| budget.amount),
         caps: limits.max_share.iter().map(cap).collect(),
     })
+}
+
+/// Errors if a micro-batch does not hold whole groups of the sequences over which the model balances its
+/// experts.
+fn check_micro_batch(request: &Request, model: &ModelSpec) -> Result<()> {
+    let (micro, router) = (request.micro_sequences, &model.router);
+    let is_routed = model.moe_layers() + model.mtp_layers > 0;
+    if !is_routed || router.balance_loss <= 0.0 || micro.is_multiple_of(router.balance_sequences) {
+        return Ok(());
+    }
+    let group = router.balance_sequences;
+    Err(Problem::new(
+        format!(
+            "micro_sequences ({micro}) is not a multiple of the model's router.balance_sequences ({group})"
+        ),
+        format!(
+            "set micro_sequences to {group} or a multiple of it: the balance loss is taken over whole groups"
+        ),
+    ))
 }
 
 fn check_vendors(request: &Request, chips: &[&Chip]) -> Result<()> {

@@ -16,7 +16,8 @@ pub struct Prediction {
     pub unknown: Vec<&'static str>,
 }
 
-/// Predicts one step of `model` on the device of `profile`: the sum over the step's ops, and the time between them.
+/// Predicts one step of `model` on the device of `profile`: the sum over the step's ops, and the time between
+/// them.
 pub fn step(model: &ModelSpec, batch: &Batch<'_>, profile: &Profile) -> Prediction {
     let step = step::step(model, batch);
     let mut unknown = Vec::new();

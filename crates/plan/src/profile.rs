@@ -1,9 +1,9 @@
 //! The measured speed of one device for each kind of op: the content of `profile.toml`.
 //!
-//! The time of an op is a sum of terms that follow from its sizes (one per call, per multiply-add, per number of each
-//! operand), each with a fitted factor of 0 or more. Near measured sizes the sum is corrected by the residuals there,
-//! weighted by nearness in the logarithms of the sizes. Far from all measurements the correction fades and the sum
-//! alone answers.
+//! The time of an op is a sum of terms that follow from its sizes (one per call, per multiply-add, per number
+//! of each operand), each with a fitted factor of 0 or more. Near measured sizes the sum is corrected by the
+//! residuals there, weighted by nearness in the logarithms of the sizes. Far from all measurements the
+//! correction fades and the sum alone answers.
 
 use lingot_spec::step::StepOp;
 use serde::{Deserialize, Serialize};

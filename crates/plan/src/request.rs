@@ -1,6 +1,6 @@
 //! A question to the planner, as in `REQUEST.toml`: model, tokens, chips, objective and constraints.
 
-use crate::money::{Money, Rate};
+use crate::money::{Money, Rate, check_rates};
 use crate::validate::{nearest, positive};
 use lingot_spec::event::{Event, ExpertLoad};
 use lingot_spec::problem::{Problem, Result};
@@ -92,8 +92,8 @@ pub struct ChipUse {
     /// Cards that may be used; as many as the catalogue says where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub available: Option<u32>,
-    /// The share of its peak that whole runs were measured to reach, at 6 FLOPs per activated parameter and token; it
-    /// replaces the model of time for this chip, failures and exchange included.
+    /// The share of its peak that whole runs were measured to reach, at 6 FLOPs per activated parameter and
+    /// token; it replaces the model of time for this chip, failures and exchange included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub utilisation: Option<f64>,
 }
@@ -160,8 +160,8 @@ impl Default for Assumptions {
 }
 
 impl Assumptions {
-    /// Returns the skew that a run's log shows: the mean over layers of the later half of its `experts` events, since
-    /// routing settles at the beginning. None without such events.
+    /// Returns the skew that a run's log shows: the mean over layers of the later half of its `experts`
+    /// events, since routing settles at the beginning. None without such events.
     pub fn skew_of(events: &[Event]) -> Option<f64> {
         let loads: Vec<&Vec<ExpertLoad>> = (events.iter())
             .filter_map(
@@ -251,6 +251,14 @@ impl Request {
     }
 
     fn check_lists(&self) -> Result<()> {
+        let (batch, micro) = (self.batch_sequences, self.micro_sequences);
+        if !batch.is_multiple_of(micro) {
+            return Err(Problem::new(
+                format!("batch_sequences ({batch}) is not a multiple of micro_sequences ({micro})"),
+                "set micro_sequences to 1 or another divisor: every step is made of whole micro-batches",
+            ));
+        }
+        check_rates(&self.rates)?;
         if self.chips.is_empty() || self.chips.len() > 5 {
             let problem = format!("the request names {} chip types", self.chips.len());
             return Err(Problem::new(problem, "name 1 to 5 in [[chips]]"));

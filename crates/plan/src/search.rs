@@ -1,8 +1,9 @@
 //! The best fleet: branch and bound over boxes of counts and windows of the step's time, best bound first.
 //!
-//! In a window, a fleet's step takes at least the window's start, and what it costs per second is at least what the
-//! cheapest fractional fleet costs that meets the window's end (`cover`). Windows are halved until they are narrow,
-//! then boxes are cut where the fractional fleet is no whole number. Rounding that fleet up gives the fleets to beat.
+//! In a window, a fleet's step takes at least the window's start, and what it costs per second is at least
+//! what the cheapest fractional fleet costs that meets the window's end (`cover`). Windows are halved until
+//! they are narrow, then boxes are cut where the fractional fleet is no whole number. Rounding that fleet up
+//! gives the fleets to beat.
 
 use crate::cover::{Bounds, cheapest, cover, steps_between};
 use crate::fleet::{Cap, Fleet, Question, ROUNDING};
@@ -150,7 +151,8 @@ impl Search<'_> {
         }
     }
 
-    /// Takes out replicas whose smallest share takes longer than the step; false where the box requires one of them.
+    /// Takes out replicas whose smallest share takes longer than the step; false where the box requires one
+    /// of them.
     fn drop_slow(&self, bounds: &mut Bounds, to_s: f64) -> bool {
         for (at, way) in self.question.ways.iter().enumerate() {
             if way.least_s > to_s * (1.0 + ROUNDING) {

@@ -61,7 +61,8 @@ impl Part {
         Part::Waiting,
     ];
 
-    /// The part of a micro-batch that `op` belongs to; none for ops that a step runs once, whatever its micro-batches.
+    /// The part of a micro-batch that `op` belongs to; none for ops that a step runs once, whatever its
+    /// micro-batches.
     pub(crate) fn of(op: &StepOp) -> Option<Part> {
         match op.name {
             "fill" | "adamw" | "sum_of_squares" | "balance_bias" => None,

@@ -34,9 +34,10 @@ impl Device {
     }
 }
 
-/// Predicts a step of `micros` micro-batches. `host_s` are the seconds in which the host works once in every step while
-/// the devices wait, such as for the optimizer's step; 0 where the devices' `fixed_s` includes them. None where the
-/// devices have no room for the micro-batches, or there are no devices or no micro-batches.
+/// Predicts a step of `micros` micro-batches. `host_s` are the seconds in which the host works once in every
+/// step while the devices wait, such as for the optimizer's step; 0 where the devices' `fixed_s` includes
+/// them. None where the devices have no room for the micro-batches, or there are no devices or no
+/// micro-batches.
 pub fn together(micros: u32, devices: &[Device], host_s: f64) -> Option<Together> {
     let holder = |device: &Device| Holder {
         fixed_s: device.fixed_s,

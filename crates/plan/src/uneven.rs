@@ -1,4 +1,5 @@
-//! Division of whole things (layers, experts, sequences) among unequal holders so that the slowest ends soonest.
+//! Division of whole things (layers, experts, sequences) among unequal holders so that the slowest ends
+//! soonest.
 
 /// A holder that takes `fixed_s` seconds, and `each_s` more for each thing it holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,8 +20,8 @@ impl Holder {
 
 /// How many each holds; none where they have no room for all things, or there are too few things for all.
 ///
-/// Each thing goes to the holder that then ends first. No other division ends sooner: every other holder would have
-/// ended at least as late with the last thing given.
+/// Each thing goes to the holder that then ends first. No other division ends sooner: every other holder
+/// would have ended at least as late with the last thing given.
 pub(crate) fn apportion(total: u32, holders: &[Holder]) -> Option<Vec<u32>> {
     let mut counts: Vec<u32> = holders.iter().map(|holder| holder.least).collect();
     let given = counts.iter().try_fold(0_u32, |sum, count| sum.checked_add(*count))?;

@@ -1,4 +1,5 @@
-//! A pipeline over two chip types: stages of the first, then stages of the second, with as many layers as each can take.
+//! A pipeline over two chip types: stages of the first, then stages of the second, with as many layers as
+//! each can take.
 
 use super::{Division, Drawn, Pair, Sides};
 use crate::layout::{Layout, Shape, WIDTH};

@@ -17,8 +17,8 @@ struct Card {
 }
 
 impl Pair<'_> {
-    /// `stages` stages of so many cards of each type; none where the types would cut the layers differently, the model
-    /// is too small or the memory too little.
+    /// `stages` stages of so many cards of each type; none where the types would cut the layers differently,
+    /// the model is too small or the memory too little.
     pub(super) fn shared(&self, stages: u32, cards: [u32; 2], sides: &Sides<'_>) -> Option<Layout> {
         let model = self.placers[0].model;
         let lanes = cards[0] + cards[1];
@@ -82,8 +82,8 @@ impl Pair<'_> {
         routed * second(experts) + (1.0 - routed) * second(sequences)
     }
 
-    /// What a card of the fuller of a pipeline's two ends holds. What is kept, and the scratch, grow with its sequences
-    /// or with the rows of its experts, whichever are more than an equal share.
+    /// What a card of the fuller of a pipeline's two ends holds. What is kept, and the scratch, grow with its
+    /// sequences or with the rows of its experts, whichever are more than an equal share.
     fn mixed(&self, card: Card, shape: Shape, layers: u32, sides: &Sides<'_>) -> Held {
         let placer = self.placers[card.side];
         let expert_share = f64::from(card.experts) / f64::from(placer.model.experts);
