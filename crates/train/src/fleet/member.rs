@@ -296,12 +296,14 @@ impl Member<'_> {
             compute = compute.saturating_sub(coming.moved.time + coming.waited);
             self.moved.add(coming.moved);
         }
+        let peak_memory_bytes = self.model.device.memory_in_use().peak_bytes;
+        self.model.device.restart_peak();
         Ok(News::Stepped {
             outcome,
             totals: batch.totals,
             compute,
             moved: std::mem::take(&mut self.moved),
-            peak_memory_bytes: self.model.device.memory_in_use().peak_bytes,
+            peak_memory_bytes,
         })
     }
 
@@ -351,6 +353,7 @@ impl Member<'_> {
         computed.bytes += 4 * (computed.gradients.len() + computed.counts.len()) as u64;
         computed.exchange += begin.elapsed();
         computed.peak_memory_bytes = self.model.device.memory_in_use().peak_bytes;
+        self.model.device.restart_peak();
         computed.whole = whole.elapsed();
         Ok(computed)
     }
