@@ -1,4 +1,4 @@
-//! An op's tensors by name, and its numbers as text: what a trace keeps of it.
+//! The tensors of an op by name, and its numbers as text: what a trace records of it.
 
 use Access::{Adds, In, Out};
 use lingot_device::{Op, Tensor};
@@ -6,10 +6,11 @@ use lingot_device::{Op, Tensor};
 /// What an op does with a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
+    /// Reads it.
     In,
-    /// Overwritten; what was there does not matter.
+    /// Overwrites it, whatever was there.
     Out,
-    /// Read and written.
+    /// Reads and writes it.
     Adds,
 }
 
