@@ -3,9 +3,9 @@
 //! Every level runs the same small training task ([`task`]) or the conformance suite on both devices and
 //! reports where they differ. Nothing here repairs anything.
 //!
-//! Reading order: `task` and `trainer` are what is trained. `trace`, with the table of `operands`, holds one
-//! device against the other op by op; `modules`, `curve` and `run` are the levels, `certificate` and
-//! `picture` their report. `faults` and `self_test` prove that the levels see what they should.
+//! Reading order: `task` and `trainer` are what is trained. `trace` compares one device with the other op by
+//! op; `modules`, `curve` and `run` are the levels, `certificate` and `picture` their report. `faults` and
+//! `self_test` prove that the levels see what they should.
 
 #![deny(missing_docs)]
 
@@ -13,7 +13,6 @@ pub mod certificate;
 pub mod curve;
 pub mod faults;
 pub mod modules;
-mod operands;
 mod picture;
 pub mod run;
 pub mod self_test;

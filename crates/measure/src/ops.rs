@@ -178,7 +178,7 @@ type Laps = Arc<Mutex<Vec<Lap>>>;
 fn timed(device: Device) -> (Device, Laps) {
     let laps = Laps::default();
     let (inner, kept) = (device.clone(), laps.clone());
-    let run = move |op: Op<'_>| {
+    let run = move |op: &Op<'_>| {
         let name = op.name();
         let start = Instant::now();
         Backend::run(&inner, op)?;
