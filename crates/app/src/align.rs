@@ -4,7 +4,7 @@ use crate::failure::{Code, Failure, Result};
 use crate::json;
 use crate::plot;
 use crate::terminal::{Progress, Terminal};
-use lingot_align::certificate::{Certificate, Side, by_op};
+use lingot_align::certificate::{Certificate, PageFile, Side, by_op};
 use lingot_align::curve::{self, CurvePlan, CurveReport};
 use lingot_align::run::{self as earlier, RunPlan};
 use lingot_align::{modules, self_test};
@@ -161,8 +161,9 @@ fn certify_run(args: &Args, folder: &Path, progress: &Progress) -> Result<bool> 
     };
     let tell =
         &mut |label: &str, done, total| progress.update(label, done, total, || format!("{done}/{total}"));
-    let (reference, candidate, curve) = earlier::check(&plan, tell)?;
-    hand_over(args, Certificate { curve: vec![curve], ..blank(args, reference, candidate) }, Some(&out))
+    let again = earlier::check(&plan, tell)?;
+    let blank = blank(args, again.reference, again.candidate);
+    hand_over(args, Certificate { curve: vec![again.curve], ..blank }, Some(&out))
 }
 
 fn blank(args: &Args, reference: Side, candidate: Side) -> Certificate {
@@ -223,8 +224,8 @@ fn write(folder: &Path, certificate: &Certificate) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|error| Failure::io("create", folder, &error))?;
     let json = serde_json::to_string(certificate)
         .map_err(|error| Failure::input(format!("cannot write JSON: {error}"), "this is a bug; report it"))?;
-    let files = [("certificate.json".to_owned(), json + "\n")].into_iter().chain(certificate.page());
-    for (name, content) in files {
+    let whole = PageFile { name: "certificate.json".into(), content: json + "\n" };
+    for PageFile { name, content } in std::iter::once(whole).chain(certificate.page()) {
         let path = folder.join(name);
         std::fs::write(&path, content).map_err(|error| Failure::io("write", &path, &error))?;
     }
