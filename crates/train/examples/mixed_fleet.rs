@@ -8,7 +8,7 @@
 use lingot_device::entry;
 use lingot_spec::Result;
 use lingot_spec::event::{Event, Piece};
-use lingot_train::{config, step, worker};
+use lingot_train::{config, data, step};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -94,7 +94,7 @@ fn train(
     ];
     let resolved = config::parse(RUN, Path::new("mixed.toml"), &overrides)?;
     let open = entry::opener(&resolved.run, &entry::parse_all(&resolved.run.devices)?);
-    let dataset = worker::prepare_data(&resolved.run, &|_| ())?;
+    let dataset = data::prepare_data(&resolved.run, &|_| ())?;
     let (mut losses, mut micros) = (Vec::new(), BTreeMap::new());
     let mut listen = |event: &Event| match event {
         Event::Step(step) => losses.push(step.loss),

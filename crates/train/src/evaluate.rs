@@ -1,9 +1,7 @@
 //! Held-out loss, and how a trained model is opened again.
 
-use crate::checkpoint;
-use crate::checkpoints;
-use crate::saving::overwrite;
-use crate::worker::rows;
+use crate::checkpoint::{self, newest};
+use crate::data::rows;
 use lingot_data::Dataset;
 use lingot_device::{Device, Kind};
 use lingot_model::{Inputs, Model};
@@ -55,9 +53,9 @@ pub fn held_out(
 
 /// The model of a run's newest checkpoint, or of the checkpoint named.
 pub fn load_model(path: &Path, device: &Device) -> Result<(Model, Manifest)> {
-    let path = checkpoints::resolve(path)?;
+    let path = newest::resolve(path)?;
     let loaded = checkpoint::load_weights(&path)?;
     let mut model = Model::blank(&loaded.manifest.head.model, device, Kind::F32)?;
-    overwrite(&mut model, &path, &loaded.weights, &loaded.buffers)?;
+    checkpoint::overwrite(&mut model, &path, &loaded)?;
     Ok((model, loaded.manifest))
 }

@@ -1,4 +1,4 @@
-//! Text from a model, token by token: which token comes next, and when to stop.
+//! Text from a model, token by token: which token comes next, and when it ends.
 
 use lingot_model::random::Stream;
 use lingot_model::{Cache, Model};
@@ -14,13 +14,14 @@ pub struct Sampling {
     pub temperature: f64,
     /// Only the likeliest tokens that together have this probability are drawn from.
     pub top_p: f64,
+    /// Where the random numbers come from.
     pub seed: u64,
 }
 
 /// What bounds a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// At most so many new tokens.
+    /// The largest number of new tokens.
     pub tokens: usize,
     /// Tokens of the tokenizer; the model's vocabulary may have more rows, which mean nothing.
     pub vocabulary: usize,

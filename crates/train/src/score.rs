@@ -13,6 +13,7 @@ pub struct TextScore {
     pub tokens: u64,
     /// UTF-8 bytes of the text.
     pub bytes: u64,
+    /// Documents that were added.
     pub documents: u64,
 }
 
@@ -22,10 +23,12 @@ impl TextScore {
         self.nats / self.tokens as f64
     }
 
+    /// The exponential of the loss.
     pub fn perplexity(&self) -> f64 {
         self.loss().exp()
     }
 
+    /// Bits needed for a byte of the text.
     pub fn bits_per_byte(&self) -> f64 {
         self.nats / std::f64::consts::LN_2 / self.bytes as f64
     }
@@ -35,7 +38,9 @@ impl TextScore {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Question {
     #[serde(alias = "context")]
+    /// The text before the choices.
     pub question: String,
+    /// The possible answers.
     pub choices: Vec<String>,
     /// Index of the right choice, from 0.
     pub answer: usize,
@@ -44,6 +49,7 @@ pub struct Question {
 /// How many questions were answered right.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChoiceScore {
+    /// Questions that were added.
     pub questions: u64,
     /// The likeliest choice is right.
     pub right: u64,

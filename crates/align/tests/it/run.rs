@@ -4,7 +4,7 @@ use lingot_align::run::{RunPlan, check};
 use lingot_device::Device;
 use lingot_device::Precision;
 use lingot_device::cpu::Cpu;
-use lingot_train::{config, step, worker};
+use lingot_train::{config, data, step};
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -48,7 +48,7 @@ threads = 1
         text.display()
     );
     let resolved = config::parse(&run, Path::new("tiny.toml"), &[]).unwrap();
-    let dataset = worker::prepare_data(&resolved.run, &|_| ()).unwrap();
+    let dataset = data::prepare_data(&resolved.run, &|_| ()).unwrap();
     let device = Device::new(Cpu::new(1));
     step::train(&resolved, &dataset, &device, &mut |_| (), &AtomicBool::new(false)).unwrap();
 }

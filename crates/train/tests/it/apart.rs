@@ -5,9 +5,10 @@ use crate::it::fleet::{Lab, anomalies, exchanges, train};
 use crate::it::step::{contents, tiny};
 use lingot_device::throttled::{Fault, Throttle};
 use lingot_spec::event::{Event, Exchange};
+use lingot_train::checkpoint::newest;
 use lingot_train::config::Resolved;
+use lingot_train::record::log;
 use lingot_train::step::Summary;
-use lingot_train::{checkpoints, log};
 use std::path::Path;
 
 pub(crate) const APART: [&str; 7] = [
@@ -67,7 +68,7 @@ fn a_resumed_run_of_devices_apart_is_the_uninterrupted_one() {
     let folder = tempfile::tempdir().unwrap();
     let more = ["sync.strategy=edit", "checkpoint.every=2"];
     let uninterrupted = contents(&plain(&apart(folder.path(), &more)));
-    let kept = checkpoints::list(&folder.path().join("checkpoints")).unwrap();
+    let kept = newest::list(&folder.path().join("checkpoints")).unwrap();
     let last = kept.iter().position(|(step, _)| *step > 4).unwrap();
     // The kill: all after the first checkpoint that was made apart is lost.
     for (_, newer) in &kept[last + 1..] {
@@ -140,7 +141,7 @@ fn when_all_are_lost_between_meetings_what_was_agreed_is_kept_and_gone_on_from()
     let resolved = apart(folder.path(), &more);
     let error = train(&resolved, Lab::default().opener(throttle), &mut |_| ()).unwrap_err();
     assert!(error.kind.is_device() && error.problem.contains("all devices are lost"), "{error}");
-    let kept = checkpoints::list(&folder.path().join("checkpoints")).unwrap();
+    let kept = newest::list(&folder.path().join("checkpoints")).unwrap();
     assert!(kept.last().unwrap().0 > 4, "{kept:?}");
     let summary = plain(&resolved);
     assert_eq!((summary.step, summary.tokens), (60, 60 * 8 * 32));

@@ -6,10 +6,10 @@ use lingot_spec::ModelSpec;
 use lingot_spec::manifest::{FORMAT, ManifestHead};
 use lingot_spec::presets::preset;
 use lingot_spec::problem::{Problem, Result};
+use lingot_train::checkpoint::manifest::{self, check_model};
+use lingot_train::checkpoint::merge::{Decay, merge};
+use lingot_train::checkpoint::newest::{clean, latest, list, prune, resolve, set_aside_newer};
 use lingot_train::checkpoint::{Loaded, Named, OPTIMIZER, STATE, WEIGHTS, load, load_weights, save, verify};
-use lingot_train::checkpoints::{clean, latest, list, prune, resolve, set_aside_newer};
-use lingot_train::manifest_file::{self, check_model};
-use lingot_train::merge::{Decay, merge};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -355,7 +355,7 @@ fn no_manifest_makes_the_reader_panic() {
         let bytes = random.mutate(&original);
         let same = bytes == original;
         fs::write(place.join("manifest.json"), bytes).unwrap();
-        assert_eq!(manifest_file::read(&place).is_ok(), same);
+        assert_eq!(manifest::read(&place).is_ok(), same);
     }
 }
 

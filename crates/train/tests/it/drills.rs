@@ -7,9 +7,10 @@ use crate::it::step::tiny;
 use lingot_device::throttled::{Fault, Throttle};
 use lingot_model::random::Stream;
 use lingot_spec::event::Event;
+use lingot_train::checkpoint::newest;
 use lingot_train::config::{self, Resolved};
+use lingot_train::record::log;
 use lingot_train::step::Summary;
-use lingot_train::{checkpoints, log};
 use std::path::Path;
 
 const DRILLS: u64 = 100;
@@ -112,7 +113,7 @@ impl Drill {
         let first = train(&resolved, open, &mut listen);
         lab.recover_all();
         if self.is_killed {
-            let kept = checkpoints::list(&folder.join("checkpoints")).unwrap();
+            let kept = newest::list(&folder.join("checkpoints")).unwrap();
             for (_, newer) in kept.iter().skip(1) {
                 std::fs::remove_dir_all(newer).unwrap();
             }

@@ -3,12 +3,13 @@
 use crate::it::step::{contents, run, tiny};
 use lingot_device::Device;
 use lingot_device::cpu::Cpu;
+use lingot_device::entry::Opener;
 use lingot_device::throttled::{Controls, Fault, Throttle, Throttled};
 use lingot_spec::event::{Event, Exchange};
 use lingot_spec::problem::{Problem, Result};
 use lingot_train::config::Resolved;
-use lingot_train::fleet::Opener;
-use lingot_train::{log, step, worker};
+use lingot_train::record::log;
+use lingot_train::{data, step};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -43,7 +44,7 @@ pub(crate) fn train(
     open: Opener,
     listen: &mut dyn FnMut(&Event),
 ) -> Result<step::Summary> {
-    let dataset = worker::prepare_data(&resolved.run, &|_| ()).unwrap();
+    let dataset = data::prepare_data(&resolved.run, &|_| ()).unwrap();
     step::train_fleet(resolved, &dataset, open, listen, &AtomicBool::new(false))
 }
 
@@ -190,7 +191,7 @@ fn when_all_devices_are_lost_what_was_done_is_kept() {
     let resolved = tiny(folder.path(), &with(&[THREE, "checkpoint.every=0", "stop.steps=400"]));
     let error = train(&resolved, Lab::default().opener(throttle), &mut |_| ()).unwrap_err();
     assert!(error.kind.is_device() && error.problem.contains("all devices are lost"), "{error}");
-    let kept = lingot_train::checkpoints::list(&folder.path().join("checkpoints")).unwrap();
+    let kept = lingot_train::checkpoint::newest::list(&folder.path().join("checkpoints")).unwrap();
     let taken = exchanges(folder.path()).len() as u64;
     assert_eq!(kept.last().unwrap().0, taken);
 }

@@ -2,7 +2,7 @@
 
 use crate::it::step::{contents, run, tiny};
 use lingot_spec::event::{Event, Exchange};
-use lingot_train::log;
+use lingot_train::record::log;
 use std::path::Path;
 
 const FOUR: &str = "sync.virtual_speeds=[1.0, 1.0, 1.0, 0.25]";
@@ -74,7 +74,7 @@ fn a_resumed_run_of_workers_apart_is_the_uninterrupted_one() {
         let checkpoints = parts.path().join("checkpoints");
         run(&tiny(parts.path(), &more), 1);
         // The kill: everything after the first checkpoint that was made apart is lost.
-        let kept = lingot_train::checkpoints::list(&checkpoints).unwrap();
+        let kept = lingot_train::checkpoint::newest::list(&checkpoints).unwrap();
         for (_, newer) in &kept[1..] {
             std::fs::remove_dir_all(newer).unwrap();
         }

@@ -4,7 +4,7 @@ use super::random::Random;
 use lingot_spec::event::{
     Anomaly, Checkpoint, End, Evaluation, Event, ExpertLoad, Experts, Resume, SCHEMA, Start, Step,
 };
-use lingot_train::log::{Log, read};
+use lingot_train::record::log::{Log, read};
 use std::fs;
 use std::path::Path;
 
