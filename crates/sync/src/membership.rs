@@ -158,7 +158,8 @@ impl Membership {
     }
 }
 
-/// Returns how long a worker may be silent: `patience` times what its work should take, and at least `least_s`.
+/// Returns how long a worker may be silent: `patience` times what its work should take, and at least
+/// `least_s`.
 pub fn deadline_s(expected_s: f64, patience: f64, least_s: f64) -> f64 {
     (expected_s * patience).max(least_s)
 }

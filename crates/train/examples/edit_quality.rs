@@ -1,13 +1,14 @@
-//! Trains one small model on real text by every strategy and prints a JSON line per run: held-out curve, virtual time,
-//! bytes. `scripts/plot_fleet.py` draws the lines.
+//! Trains one small model on real text by every strategy and prints a JSON line per run: held-out curve,
+//! virtual time, bytes. `scripts/plot_fleet.py` draws the lines.
 //!
 //! ```text
 //! cargo run --release -p lingot-train --example edit_quality -- TEXT FOLDER CASE...
 //! ```
 //!
-//! A case is `STRATEGY:WORKERS[:OPTION...]`; options are `seed=N`, `straggler=F` (the last worker computes at F of the
-//! others' speed), `corrupt` (from a quarter of the run on the last worker reads random tokens), `plain` (no penalty:
-//! changes are averaged), and any `key=value` of RUN.toml. A case whose folder is there already goes on from it.
+//! A case is `STRATEGY:WORKERS[:OPTION...]`; options are `seed=N`, `straggler=F` (the last worker computes at
+//! F of the others' speed), `corrupt` (from a quarter of the run on the last worker reads random tokens),
+//! `plain` (no penalty: changes are averaged), and any `key=value` of RUN.toml. A case whose folder is there
+//! already goes on from it.
 
 use lingot_data::Batch;
 use lingot_device::Device;
@@ -85,7 +86,8 @@ fn train(text: &str, folder: &str, case: &str) -> Result<Value> {
     let mut parts = case.split(':');
     let strategy = parts.next().unwrap_or_default();
     let workers: usize = parts.next().and_then(|workers| workers.parse().ok()).unwrap_or(1);
-    // A worker's step takes one second of virtual time, a straggler's longer: its share is 16 / workers sequences.
+    // A worker's step takes one second of virtual time, a straggler's longer: its share is 16 / workers
+    // sequences.
     let share = 16.0 / workers as f64;
     let mut speeds = vec![share; workers];
     let mut overrides = vec![

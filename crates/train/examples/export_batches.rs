@@ -1,12 +1,13 @@
-//! Writes what `scripts/reference/train.py` needs to train the PyTorch reference on exactly the batches of a run.
+//! Writes what `scripts/reference/train.py` needs to train the PyTorch reference on exactly the batches of a
+//! run.
 //!
 //! ```text
 //! cargo run --release -p lingot-train --example export_batches -- RUN.toml FOLDER [--set key=value]...
 //! ```
 //!
-//! FOLDER receives `spec.json`, `initial.safetensors`, `hyperparameters.json`, `batch-00000.safetensors`, ... (one for
-//! each step) and `validation-00000.safetensors`, ... (what the run's evaluation scores). The text is prepared as the
-//! run itself does it, in the run's folder.
+//! FOLDER receives `spec.json`, `initial.safetensors`, `hyperparameters.json`, `batch-00000.safetensors`, ...
+//! (one for each step) and `validation-00000.safetensors`, ... (what the run's evaluation scores). The text
+//! is prepared as the run itself does it, in the run's folder.
 
 use lingot_data::{Batch, Dataset};
 use lingot_device::cpu::Cpu;

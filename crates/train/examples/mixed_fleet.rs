@@ -1,5 +1,6 @@
-//! Trains one small model on real text by one processor, and again by each fleet that is asked for, with the v1 and the
-//! v2 router; prints how far the losses of all steps are apart, as a line of JSON for each fleet and router.
+//! Trains one small model on real text by one processor, and again by each fleet that is asked for, with the
+//! v1 and the v2 router; prints how far the losses of all steps are apart, as a line of JSON for each fleet
+//! and router.
 //!
 //! ```text
 //! cargo run --release -p lingot-train --example mixed_fleet -- TEXT FOLDER STEPS DEVICE,... [DEVICE,...]...

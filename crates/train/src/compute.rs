@@ -1,4 +1,5 @@
-//! The arithmetic of a step on any one device: micro-batches to gradients, gradients to an outcome, a step alone.
+//! The arithmetic of a step on any one device: micro-batches to gradients, gradients to an outcome, a step
+//! alone.
 
 use crate::data::{StepBatch, rows};
 use crate::optimizer::{At, Optimizer};
@@ -69,9 +70,9 @@ pub(crate) fn differentiate(
     Ok(model.differentiate(&inputs, micro.totals, warmth, &recompute(run), gradients)?)
 }
 
-/// Takes one step of a model alone, after the warm-up of routing. `reach` is called before a layer's weights are first
-/// read, so they may still be on their way. The gradients must be zero before. A step without a finite loss or gradient
-/// is not applied.
+/// Takes one step of a model alone, after the warm-up of routing. `reach` is called before a layer's weights
+/// are first read, so they may still be on their way. The gradients must be zero before. A step without a
+/// finite loss or gradient is not applied.
 pub(crate) fn step_alone(
     run: &RunSpec,
     at: At,

@@ -21,7 +21,7 @@ pub struct HeldOut {
     pub bits_per_byte: Option<f64>,
 }
 
-/// The loss on the first `sequences` held-out sequences, the same ones each time.
+/// Returns the loss on the first `sequences` held-out sequences, the same ones each time.
 pub fn held_out(
     model: &Model,
     dataset: &Dataset,
@@ -51,7 +51,7 @@ pub fn held_out(
     Ok(HeldOut { loss, tokens, bits_per_byte })
 }
 
-/// The model of a run's newest checkpoint, or of the checkpoint named.
+/// Loads the model of a run's newest checkpoint, or of the checkpoint that `path` names.
 pub fn load_model(path: &Path, device: &Device) -> Result<(Model, Manifest)> {
     let path = newest::resolve(path)?;
     let loaded = checkpoint::load_weights(&path)?;

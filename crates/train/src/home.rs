@@ -1,10 +1,11 @@
 //! Where master weights and moments live, and where the optimizer runs.
 //!
-//! A home is on the device itself where one device trains alone, and on the host where several train together: no device
-//! is then needed to go on, and all devices take the same bits. Working copies of the weights reach the devices through
-//! commands (`crew`); today each is whole. There is one kind of home, so it is a struct and no trait. A home that lives
-//! elsewhere, such as in shards on several machines, has to offer the same four methods: `differentiate` (only where it
-//! computes itself), `outcome`, `update`, and access to its weights and moments for snapshots and working copies.
+//! A home is on the device itself where one device trains alone, and on the host where several train
+//! together: no device is then needed to go on, and all devices take the same bits. Working copies of the
+//! weights reach the devices through commands (`crew`); today each is whole. There is one kind of home, so it
+//! is a struct and no trait. A home that lives elsewhere, such as in shards on several machines, has to offer
+//! the same four methods: `differentiate` (only where it computes itself), `outcome`, `update`, and access to
+//! its weights and moments for snapshots and working copies.
 
 use crate::compute::{self, Micro, Outcome};
 use crate::data::StepBatch;
@@ -42,7 +43,8 @@ impl Home {
         Ok(Home { model, gradients, optimizer, is_torn: false })
     }
 
-    /// Computes the gradients of a whole step here, micro-batch by micro-batch. `step` steps were taken before it.
+    /// Computes the gradients of a whole step here, micro-batch by micro-batch. `step` steps were taken
+    /// before it.
     pub(crate) fn differentiate(&self, run: &RunSpec, step: u64, batch: &StepBatch) -> Result<()> {
         self.gradients.clear()?;
         let mut first_sequence = 0;

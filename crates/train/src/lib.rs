@@ -2,7 +2,8 @@
 //!
 //! Reading order:
 //! 1. `step`: the loop, and the failure policy.
-//! 2. `engine`: who takes a step: `alone`, `in_step`, `apart`. `crew`: who the workers are: `threads`, `emulated`.
+//! 2. `engine`: who takes a step: `alone`, `in_step`, `apart`. `crew`: who the workers are: `threads`,
+//!    `emulated`.
 //! 3. `training`, `home`, `compute`, `optimizer`, `schedule`, `data`, `meter`: what a step works on.
 //! 4. `guard`: pure verdicts. `checkpoint`: what is saved. `record`: what is written down.
 //! 5. `config`, `lock`: how a run begins. `evaluate`, `score`, `sample`: what a trained model is good for.

@@ -1,4 +1,5 @@
-//! One process per run folder, by a lock that the operating system drops when the process ends, however it ends.
+//! One process per run folder, by a lock that the operating system drops when the process ends, however it
+//! ends.
 
 use lingot_spec::problem::{Problem, Result};
 use std::fs::{File, OpenOptions, TryLockError};

@@ -37,7 +37,8 @@ impl Optimizer {
         })
     }
 
-    /// Returns the global norm of the gradient before clipping; `update`, which clips by it, comes after this call.
+    /// Returns the global norm of the gradient before clipping; `update`, which clips by it, comes after this
+    /// call.
     pub fn gradient_norm(&self, gradients: &Gradients) -> Result<f64> {
         ops::fill(&self.squares_1, 0.0)?;
         ops::sum_of_squares(&gradients.bundle.flat, &self.squares_1)?;

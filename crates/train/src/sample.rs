@@ -29,7 +29,7 @@ pub struct Bounds {
     pub end: u32,
 }
 
-/// Continues `prompt`. Every new token is shown to `each` as it comes; returns them all.
+/// Continues `prompt`. Every new token is passed to `each` as it comes. Returns all of them.
 pub fn sample(
     model: &Model,
     prompt: &[u32],
@@ -77,11 +77,12 @@ pub fn next_token(logits: &[f32], sampling: &Sampling, stream: &mut Stream) -> u
             return token;
         }
     }
-    // Rounding may leave a trifle over.
+    // Rounding may leave a little over.
     tokens[weights.len() - 1]
 }
 
-/// How many of the weights, largest first, are needed for the share `top_p` of their sum; at least one.
+/// Returns how many of the weights, largest first, are needed for the share `top_p` of their sum; at least
+/// one.
 fn nucleus(weights: &[f64], top_p: f64) -> usize {
     let wanted = top_p * weights.iter().sum::<f64>();
     let mut sum = 0.0;

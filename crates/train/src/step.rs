@@ -48,8 +48,8 @@ pub struct Summary {
 }
 
 /// Trains on one device until a limit is met, from the newest checkpoint if there is one. A run with
-/// `sync.virtual_speeds` is trained by emulated workers on it. Every event is written to `run.jsonl` and then shown to
-/// `listen`. When `interrupted` becomes true, the step is finished and saved.
+/// `sync.virtual_speeds` is trained by emulated workers on it. Every event is written to `run.jsonl` and then
+/// shown to `listen`. When `interrupted` becomes true, the step is finished and saved.
 pub fn train(
     resolved: &Resolved,
     dataset: &Dataset,
@@ -64,8 +64,8 @@ pub fn train(
     start.train(Alone, listen)
 }
 
-/// Trains as `train` does, by the emulated workers of `sync.virtual_speeds` on one device. `tamper` changes what they
-/// read in steps of their own.
+/// Trains as `train` does, by the emulated workers of `sync.virtual_speeds` on one device. `tamper` changes
+/// what they read in steps of their own.
 pub fn train_emulated(
     resolved: &Resolved,
     dataset: &Dataset,
@@ -80,8 +80,8 @@ pub fn train_emulated(
     start.train_fleet(fleet, listen)
 }
 
-/// Trains as `train` does, by the devices that the run's `devices` name, each opened by `open`. The host, which has the
-/// weights and the optimizer, is the processor.
+/// Trains as `train` does, by the devices that the run's `devices` name, each opened by `open`. The host,
+/// which has the weights and the optimizer, is the processor.
 pub fn train_fleet(
     resolved: &Resolved,
     dataset: &Dataset,
@@ -282,7 +282,8 @@ impl<E: Engine> Run<'_, E> {
         work(self).map_err(|error| self.give_up(error, doing))
     }
 
-    /// The failure policy: saves what is sound if a device is at fault, and finishes the save under way in any case.
+    /// The failure policy: saves what is sound if a device is at fault, and finishes the save under way in
+    /// any case.
     fn give_up(&mut self, error: Problem, doing: Doing) -> Problem {
         if !error.kind.is_device() {
             let _ = self.training.saver.finish();

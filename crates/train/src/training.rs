@@ -121,8 +121,8 @@ impl<'a> Training<'a> {
         StepBatch::read(self.run, self.dataset, first, sequences)
     }
 
-    /// Applies the gradients in the home as the next step, or skips it when its loss or gradient is not finite. Errors
-    /// if too many steps in a row were skipped.
+    /// Applies the gradients in the home as the next step, or skips it when its loss or gradient is not
+    /// finite. Errors if too many steps in a row were skipped.
     pub(crate) fn update(&mut self, totals: Totals, outcome: &Outcome) -> Result<()> {
         let run = self.run;
         let step = self.position.step;

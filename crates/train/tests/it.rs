@@ -8,11 +8,12 @@ mod it {
     mod checkpoint;
     mod config;
     mod drills;
+    mod emulated;
+    mod failure;
     mod fleet;
     mod golden;
     mod hugging_face;
     mod ledger;
-    mod local;
     mod log;
     mod overlap;
     mod promise;

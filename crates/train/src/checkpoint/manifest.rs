@@ -10,7 +10,7 @@ use std::path::Path;
 
 pub(crate) const MANIFEST: &str = "manifest.json";
 
-/// Reads a checkpoint's manifest; the tensors are not looked at.
+/// Reads a checkpoint's manifest, but none of the tensors.
 pub fn read(checkpoint: &Path) -> Result<Manifest> {
     let path = checkpoint.join(MANIFEST);
     if !checkpoint.is_dir() {
@@ -56,7 +56,7 @@ pub(crate) fn write(folder: &Path, mut manifest: Manifest) -> Result<()> {
     written.map_err(|error| Problem::io("write", &path, &error))
 }
 
-/// Whether a checkpoint is of the model that a run wants.
+/// Errors unless a checkpoint is of the model that a run wants.
 pub fn check_model(checkpoint: &Path, found: &ModelSpec, wanted: &ModelSpec) -> Result<()> {
     match difference(found, wanted) {
         None => Ok(()),
@@ -70,13 +70,13 @@ pub fn check_model(checkpoint: &Path, found: &ModelSpec, wanted: &ModelSpec) -> 
     }
 }
 
-/// The first key, with both values, in which two models differ.
+/// Returns the first key, with both values, in which two models differ.
 pub(crate) fn difference(a: &ModelSpec, b: &ModelSpec) -> Option<(String, String, String)> {
     let [a, b] = [a, b].map(|model| serde_json::to_value(model).unwrap_or_default());
     first_difference("model", &a, &b)
 }
 
-/// Whether the manifest's format is newer than this program.
+/// Returns the problem of a manifest whose format is newer than this program.
 pub(crate) fn is_newer(checkpoint: &Path) -> Option<Problem> {
     let path = checkpoint.join(MANIFEST);
     let text = fs::read_to_string(&path).ok()?;

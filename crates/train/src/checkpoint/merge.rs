@@ -1,7 +1,8 @@
-//! Warmup-stable-merge: annealing by averaging the checkpoints of a constant rate, instead of lowering the rate.
+//! Warmup-stable-merge: annealing by averaging the checkpoints of a constant rate, instead of lowering the
+//! rate.
 //!
-//! Between neighbouring checkpoints lies the sum of the updates made there. A decay would have multiplied the updates
-//! of interval `i` by `w_i`; the same sum is a weighted mean of the checkpoints: `c_0 = 1 - w_1`,
+//! Between neighbouring checkpoints lies the sum of the updates made there. A decay would have multiplied the
+//! updates of interval `i` by `w_i`; the same sum is a weighted mean of the checkpoints: `c_0 = 1 - w_1`,
 //! `c_j = w_j - w_(j+1)`, `c_k = w_k` (Ling 2.0, arXiv 2510.22115).
 
 use super::writer::{named, save_as};
@@ -17,11 +18,11 @@ pub enum Decay {
     Linear,
     /// Falls as `w_i = 1 / sqrt(1 + i)`.
     InverseSqrt,
-    /// All checkpoints count the same, which is `w_i = 1 - i / (k + 1)`.
+    /// Weighs all checkpoints equally, which is `w_i = 1 - i / (k + 1)`.
     Mean,
 }
 
-/// The shares of `n` checkpoints, oldest first. None is negative, and they sum to one.
+/// Returns the shares of `n` checkpoints, oldest first. None is negative, and they sum to one.
 pub fn coefficients(kind: Decay, n: usize) -> Vec<f64> {
     if n == 0 {
         return Vec::new();
@@ -37,8 +38,9 @@ pub fn coefficients(kind: Decay, n: usize) -> Vec<f64> {
     (0..n).map(|j| decay(j) - decay(j + 1)).collect()
 }
 
-/// Merges the weights of checkpoints of one model, given oldest first, into the new checkpoint folder `place`. The
-/// routers' buffers are merged alike; there is no optimizer state. Head and buffers follow the newest.
+/// Merges the weights of checkpoints of one model, given oldest first, into the new checkpoint folder
+/// `place`. The routers' buffers are merged alike; there is no optimizer state. Head and buffers follow the
+/// newest.
 pub fn merge(sources: &[PathBuf], kind: Decay, place: &Path) -> Result<PathBuf> {
     if place.exists() {
         return Err(Problem::new(
@@ -73,7 +75,7 @@ pub fn merge(sources: &[PathBuf], kind: Decay, place: &Path) -> Result<PathBuf> 
     Ok(place.to_owned())
 }
 
-/// One model throughout, steps rising; gives the newest.
+/// Returns the newest manifest. Errors unless all are of one model, with rising steps.
 fn check<'a>(sources: &[PathBuf], manifests: &'a [Manifest]) -> Result<&'a Manifest> {
     let (Some(first), Some(newest)) = (manifests.first(), manifests.last()) else {
         return Err(Problem::new("there is nothing to merge", "name at least one checkpoint"));

@@ -4,8 +4,9 @@
 //! checkpoints/step-00000100/  weights.safetensors  optimizer.safetensors  state.safetensors  manifest.json
 //! ```
 //!
-//! Written as `step-00000100.partial`, every file and folder synced, then renamed. `docs/checkpoints.md` is the
-//! reference. Reading order: `snapshot` (what is saved), `writer`, `reader`, `manifest`, `newest`, `merge`.
+//! Written as `step-00000100.partial`, every file and folder synced, then renamed. `docs/checkpoints.md` is
+//! the reference. Reading order: `snapshot` (what is saved), `writer`, `reader`, `manifest`, `newest`,
+//! `merge`.
 
 pub mod manifest;
 pub mod merge;

@@ -1,4 +1,5 @@
-//! The folder of a run's checkpoints: which is the newest sound one, which may go, what a kill left behind.
+//! The folder of a run's checkpoints: finding the newest sound one, removing old ones, cleaning up after a
+//! kill.
 
 use super::manifest::{MANIFEST, is_newer};
 use super::places::{beside, folder_name, remove, sync_folder};
@@ -7,13 +8,14 @@ use lingot_spec::problem::{Problem, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The newest checkpoint that verifies, and a warning for every newer one that does not; none when there are no
-/// checkpoints. When there are some and none is sound this is an error: to start anew is the user's decision.
+/// Returns the newest checkpoint that verifies, and a warning for every newer one that does not; none when
+/// there are no checkpoints. Errors if there are some and none is sound: to start anew is the user's
+/// decision.
 pub fn latest(checkpoints: &Path) -> Result<Option<(PathBuf, Vec<String>)>> {
     let mut warnings = Vec::new();
     let mut first = None;
     for (_, path) in list(checkpoints)?.into_iter().rev() {
-        // A newer format is no damage: falling back from it would quietly lose its steps.
+        // A newer format is not damage: falling back from it would quietly lose its steps.
         if let Some(error) = is_newer(&path) {
             return Err(error);
         }
@@ -54,8 +56,8 @@ pub fn prune(checkpoints: &Path, keep: u32) -> Result<()> {
     Ok(())
 }
 
-/// Cleans up after a kill, before anything is read: partial folders go; a checkpoint that was being replaced comes
-/// back unless its replacement is there.
+/// Cleans up after a kill, before anything is read: partial folders go; a checkpoint that was being replaced
+/// comes back unless its replacement is there.
 pub fn clean(checkpoints: &Path) -> Result<()> {
     for (name, path) in folders(checkpoints)? {
         if name.ends_with(".partial") {
@@ -73,8 +75,8 @@ pub fn clean(checkpoints: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Renames the checkpoints after `step` to `step-....damaged`, for a run that had to fall back behind them: they
-/// are not lost, but are no longer counted by `prune` or found by `latest`.
+/// Renames the checkpoints after `step` to `step-....damaged`, for a run that had to fall back behind them:
+/// they are not lost, but are no longer counted by `prune` or found by `latest`.
 pub fn set_aside_newer(checkpoints: &Path, step: u64) -> Result<()> {
     for (_, path) in list(checkpoints)?.into_iter().filter(|(found, _)| *found > step) {
         let aside = beside(&path, "damaged");
@@ -84,9 +86,9 @@ pub fn set_aside_newer(checkpoints: &Path, step: u64) -> Result<()> {
     Ok(())
 }
 
-/// The checkpoint that a path means: a checkpoint folder itself, or the newest of a run's folder or of a folder of
-/// checkpoints. It is not verified here: loading does that, and says when it is
-/// damaged; older ones can be named by their own folder.
+/// Returns the checkpoint that a path means: a checkpoint folder itself, or the newest of a run's folder or
+/// of a folder of checkpoints. It is not verified here: loading does that, and says when it is damaged; older
+/// ones can be named by their own folder.
 pub fn resolve(path: &Path) -> Result<PathBuf> {
     if path.join(MANIFEST).is_file() || path.join(WEIGHTS).is_file() {
         return Ok(path.to_owned());
@@ -102,7 +104,7 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
     ))
 }
 
-/// Steps and paths of the complete checkpoints, oldest first.
+/// Lists steps and paths of the complete checkpoints, oldest first.
 pub fn list(checkpoints: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let mut all: Vec<(u64, PathBuf)> = folders(checkpoints)?
         .into_iter()

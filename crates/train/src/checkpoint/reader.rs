@@ -1,4 +1,4 @@
-//! Reading a checkpoint: every size, name, shape and hash is held against the manifest.
+//! Reading a checkpoint: every size, name, shape and hash is compared with the manifest.
 
 use super::{OPTIMIZER, STATE, Tensor, WEIGHTS, manifest};
 use lingot_formats::tensor_file::{self, TensorFile};

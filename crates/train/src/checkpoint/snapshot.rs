@@ -26,7 +26,8 @@ pub(crate) struct Flat<'a> {
 }
 
 impl Snapshot {
-    /// Copies a home's numbers off its device. Errors if the device cannot be read, or an update failed half-way.
+    /// Copies a home's numbers off its device. Errors if the device cannot be read, or an update failed
+    /// half-way.
     pub(crate) fn of(home: &Home) -> Result<Snapshot> {
         if home.is_torn {
             return Err(Problem::new(

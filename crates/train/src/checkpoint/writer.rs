@@ -1,4 +1,5 @@
-//! Writing a checkpoint: as a partial folder that is renamed once it is complete, in the background while a run goes on.
+//! Writing a checkpoint: as a partial folder that is renamed once it is complete, in the background while a
+//! run goes on.
 
 use super::places::{beside, folder_name, remove, sync_folder};
 use super::snapshot::Snapshot;
@@ -65,8 +66,8 @@ impl Drop for Saver {
     }
 }
 
-/// Writes a checkpoint of `head.step` into the folder `checkpoints` and returns where it lies. Without moments
-/// there is no optimizer file. When this fails or is killed, every earlier checkpoint is as it was.
+/// Writes a checkpoint of `head.step` into the folder `checkpoints` and returns where it lies. Without
+/// moments there is no optimizer file. When this fails or is killed, every earlier checkpoint is as it was.
 pub fn save(
     checkpoints: &Path,
     head: ManifestHead,
@@ -128,8 +129,8 @@ fn write_partial(
     sync_folder(partial)
 }
 
-/// Puts a complete partial folder in its place. A checkpoint that lies there already is moved aside first, so that a
-/// kill in between loses neither: `clean` puts it back.
+/// Puts a complete partial folder in its place. A checkpoint that lies there already is moved aside first, so
+/// that a kill in between loses neither: `clean` puts it back.
 fn settle(partial: &Path, place: &Path, parent: &Path) -> Result<()> {
     let old = beside(place, "old");
     if place.exists() {

@@ -14,17 +14,19 @@ use source::Source;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
-/// A run as it will be, and the text that says so.
+/// A run with every default filled in, and the text that says so.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resolved {
     /// Every key with its value.
     pub run: RunSpec,
-    /// Every key with its value, as TOML: printed, and stored with the run. Resolving it again gives the same run.
+    /// Every key with its value, as TOML: printed, and stored with the run. Resolving it again gives the same
+    /// run.
     pub toml: String,
-    /// What a plan or a profile predicts for it; the caller that has one puts it here, and it is written to the log.
+    /// What a plan or a profile predicts for it; the caller that has one puts it here, and it is written to
+    /// the log.
     pub prediction: Option<Prediction>,
-    /// The file that it was read from and what overrides it, so that a change of the file can be seen; none where it was
-    /// parsed from a text.
+    /// The file that it was read from and what overrides it, so that a change of the file can be seen; none
+    /// where it was parsed from a text.
     pub file: Option<(PathBuf, Vec<String>)>,
 }
 
@@ -42,7 +44,7 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<Resolved> {
     Ok(Resolved { file, ..parse(&text, path, overrides)? })
 }
 
-/// As `load`, for a text that has been read; `path` names it in errors and gives the run its name.
+/// Does what `load` does for a text that has been read; `path` names it in errors and gives the run its name.
 pub fn parse(text: &str, path: &Path, overrides: &[String]) -> Result<Resolved> {
     let (mut source, mut table) = Source::parse(text, path)?;
     for text in overrides {
@@ -60,7 +62,8 @@ pub fn parse(text: &str, path: &Path, overrides: &[String]) -> Result<Resolved> 
     Ok(Resolved { run, toml, prediction: None, file: None })
 }
 
-/// Fills in what the file leaves to Lingot: the preset's model, the run's name, folder and seed, whole sections.
+/// Fills in what the file leaves to Lingot: the preset's model, the run's name, folder and seed, whole
+/// sections.
 fn complete(source: &Source, table: &mut Table, path: &Path) -> Result<()> {
     if let Some(Value::Table(model)) = table.get_mut("model") {
         apply_preset(source, model)?;
@@ -75,7 +78,7 @@ fn complete(source: &Source, table: &mut Table, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// `preset` gives every key that `[model]` does not.
+/// Takes every key that `[model]` leaves out from its `preset`.
 fn apply_preset(source: &Source, model: &mut Table) -> Result<()> {
     let Some(name) = model.remove("preset") else {
         return Ok(());

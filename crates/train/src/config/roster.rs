@@ -1,4 +1,5 @@
-//! The devices that the run's file lists now: whoever edits the list while the run goes on adds and removes devices.
+//! The devices that the run's file lists now. Editing the list adds and removes devices while the run goes
+//! on.
 
 use super::{Resolved, load};
 use lingot_spec::problem::Result;
@@ -34,8 +35,9 @@ impl Roster {
         Roster { source, seen, list: resolved.run.devices.clone() }
     }
 
-    /// Returns the run as the file describes it now, where its list is another than before. A file that cannot be read as
-    /// a run is an error once and changes nothing; one that is away for a moment, as while an editor saves it, is ignored.
+    /// Returns the run as the file describes it now, where its list is another than before. A file that
+    /// cannot be read as a run is an error once and changes nothing; one that is away for a moment, as while
+    /// an editor saves it, is ignored.
     pub(crate) fn changed(&mut self) -> Option<Result<RunSpec>> {
         let source = self.source.as_ref()?;
         let now = stamp(&source.path)?;

@@ -1,9 +1,9 @@
-//! Workers that take turns on one device, each with a virtual clock: a fleet that is not there, reproducible to the bit
-//! on any machine.
+//! Workers that take turns on one device, each with a virtual clock: a fleet that is not there, reproducible
+//! to the bit on any machine.
 //!
-//! A command waits until a report is asked for. Then the command that is done first by its worker's clock is executed,
-//! the lower worker first among equals, and its report carries that clock. A worker's step takes its share of the batch
-//! over its speed (`sync.virtual_speeds`); moving numbers takes no time.
+//! A command waits until a report is asked for. Then the command that is done first by its worker's clock is
+//! executed, the lower worker first among equals, and its report carries that clock. A worker's step takes
+//! its share of the batch over its speed (`sync.virtual_speeds`); moving numbers takes no time.
 
 use super::member::Member;
 use super::{Command, Computed, Content, Crew, Report};
@@ -18,8 +18,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Changes what a worker reads in a step of its own, given the worker and the steps before it: bad data on purpose, for
-/// experiments.
+/// Changes what a worker reads in a step of its own, given the worker and the steps before it: bad data on
+/// purpose, for experiments.
 pub type Tamper = Box<dyn Fn(usize, u64, &mut Batch)>;
 
 /// All workers of one device.
@@ -74,8 +74,8 @@ impl Emulated {
         }
     }
 
-    /// The worker whose next task is done first. Gradients in step are computed in the order of the batch, whatever the
-    /// speeds, so that counts are added up in one order.
+    /// The worker whose next task is done first. Gradients in step are computed in the order of the batch,
+    /// whatever the speeds, so that counts are added up in one order.
     fn next(&self) -> Option<usize> {
         let due_s = |worker: &Worker| match worker.to_do.front()? {
             Task::Command(Command::Step { .. }) => Some(worker.clock_s + worker.step_s),
@@ -216,8 +216,8 @@ impl Counted {
         Ok(())
     }
 
-    /// Leaves a worker's own counts in its report. The device adds in f32, and the difference of two of its sums is exact
-    /// in f64: the sum of all reports is what one device would have counted, to the bit.
+    /// Leaves a worker's own counts in its report. The device adds in f32, and the difference of two of its
+    /// sums is exact in f64: the sum of all reports is what one device would have counted, to the bit.
     fn take_out(&mut self, computed: &mut Computed) {
         let sum = computed.counts.clone();
         if self.weights == computed.weights {

@@ -202,8 +202,8 @@ impl Member {
     }
 }
 
-/// Says why a device has no room for one micro-batch: its weights, gradients and activations. In step, moments stay on
-/// the host.
+/// Says why a device has no room for one micro-batch: its weights, gradients and activations. In step,
+/// moments stay on the host.
 pub(super) fn room_problem(run: &RunSpec, device: &Device) -> Option<Problem> {
     let memory = compute::memory(run);
     let in_step = run.sync.strategy == Strategy::EveryStep;

@@ -1,9 +1,11 @@
-//! Who the workers are. An engine commands them and listens to their reports; it does not know what carries them.
+//! Who the workers are. An engine commands them and listens to their reports; it does not know what carries
+//! them.
 //!
-//! A worker holds a working copy of the model on its device, and executes commands in their order (`member`). In `threads`
-//! every worker has a device and a thread of its own, and the clock is the real one. In `emulated` all workers take turns
-//! on one device, and each has a virtual clock. To add a crew, such as processes on several machines, implement `Crew`:
-//! carry each command to a `Member` and each of its reports back. Nothing else knows what a crew is made of.
+//! A worker holds a working copy of the model on its device, and executes commands in their order (`member`).
+//! In `threads` every worker has a device and a thread of its own, and the clock is the real one. In
+//! `emulated` all workers take turns on one device, and each has a virtual clock. To add a crew, such as
+//! processes on several machines, implement `Crew`: carry each command to a `Member` and each of its reports
+//! back. Nothing else knows what a crew is made of.
 
 mod arriving;
 mod emulated;
@@ -27,12 +29,13 @@ use std::time::Duration;
 
 /// Workers that execute commands and report.
 pub(crate) trait Crew {
-    /// Opens a worker's device as a new incarnation of the worker, and returns the incarnation's number. Its first report
-    /// is `Ready`, or says why it cannot work. Earlier incarnations are no longer heard as this worker.
+    /// Opens a worker's device as a new incarnation of the worker, and returns the incarnation's number. Its
+    /// first report is `Ready`, or says why it cannot work. Earlier incarnations are no longer heard as this
+    /// worker.
     fn open(&mut self, worker: usize, entry: &str) -> u64;
 
-    /// Gives a worker a command. Commands of one worker are executed in their order. A command to a worker that has failed
-    /// is dropped: its failure is among the reports.
+    /// Gives a worker a command. Commands of one worker are executed in their order. A command to a worker
+    /// that has failed is dropped: its failure is among the reports.
     fn command(&mut self, worker: usize, command: Command);
 
     /// Returns the next report; none where there is none within `patience`.
@@ -53,7 +56,8 @@ pub(crate) trait Crew {
     /// What a worker's next step of its own will probably take; zero where that is unknown.
     fn next_step_s(&self, worker: usize) -> f64;
 
-    /// Whether reports come in the same order in every run, so that nothing has to be fixed in advance for equal bits.
+    /// Whether reports come in the same order in every run, so that nothing has to be fixed in advance for
+    /// equal bits.
     fn is_reproducible(&self) -> bool;
 }
 

@@ -49,7 +49,8 @@ impl Threads {
         }
     }
 
-    /// Notes what a report means for its worker; those of earlier incarnations mean nothing for the present one.
+    /// Notes what a report means for its worker; those of earlier incarnations mean nothing for the present
+    /// one.
     fn note(&mut self, report: &Report) {
         let Some(worker) = self.workers.get_mut(report.worker) else { return };
         if worker.incarnation != report.incarnation {
@@ -142,7 +143,7 @@ struct Place {
 impl Place {
     fn tell(&self, content: Content) {
         let Place { worker, incarnation, reports } = self;
-        // Once the run is over nobody receives reports any more.
+        // Once the run is over, reports are no longer received.
         let _ = reports.send(Report { worker: *worker, incarnation: *incarnation, at_s: 0.0, content });
     }
 

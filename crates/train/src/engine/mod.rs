@@ -6,17 +6,18 @@
 //! |---|---|---|---|
 //! | fetch | the step's micro-batches | the same | which samples each worker takes next |
 //! | differentiate | on the one device | each worker a share of them | each worker's own steps |
-//! | agree | nobody to agree with | gradients are summed in the order of the batch | changes are weighed |
+//! | agree | nothing to agree on | gradients are summed in the order of the batch | changes are weighed |
 //! | update | AdamW at home | AdamW at home | the outer step |
 //!
-//! To add one, implement `Engine` and choose it in `step.rs`. What it needs of its workers, it asks of a `Fleet`.
+//! To add one, implement `Engine` and choose it in `step.rs`. What it needs of its workers, it asks of a
+//! `Fleet`.
 //!
 //! **One failure policy** holds for all engines, in `step.rs`:
-//! * A worker whose device fails, hangs or computes nonsense leaves. The others do its work, nothing is lost that was
-//!   agreed on, and it is tried again later. The engine sees to that.
-//! * What stops the whole run for a device's sake (the only device fails or has no room; all workers are lost) ends in an
-//!   error. First what is sound is saved: the engine's `snapshot` of the last step that was agreed on. The error says what
-//!   was not done, what is saved, and what to change.
+//! * A worker whose device fails, hangs or computes nonsense leaves. The others do its work, nothing is lost
+//!   that was agreed on, and it is tried again later. The engine sees to that.
+//! * When devices stop the whole run (the only one fails or is full, or all workers are lost), it ends in an
+//!   error. First what is sound is saved: the engine's `snapshot` of the last step that was agreed on. The
+//!   error says what was not done, what is saved, and what to change.
 //! * Any other error is returned as it is, once the save under way is finished.
 
 mod alone;
@@ -62,13 +63,14 @@ pub(crate) trait Engine {
         Ok(())
     }
 
-    /// Collects from the workers what only they hold, before a snapshot. Errors if all are lost on the way; a snapshot is
-    /// possible all the same.
+    /// Collects from the workers what only they hold, before a snapshot. Errors if all are lost on the way; a
+    /// snapshot is possible all the same.
     fn collect(&mut self, _training: &mut Training<'_>) -> Result<()> {
         Ok(())
     }
 
-    /// Copies the last step that was agreed on, for a checkpoint. Asks no worker, so it works when all are lost.
+    /// Copies the last step that was agreed on, for a checkpoint. Asks no worker, so it works when all are
+    /// lost.
     fn snapshot(&mut self, training: &Training<'_>) -> Result<Snapshot>;
 
     /// The devices that are paid for, now or earlier in this process.

@@ -5,8 +5,8 @@ use lingot_spec::problem::{Problem, Result};
 /// Steps without a finite loss or gradient that a run skips in a row; at this many it gives up.
 const SKIPPED_LIMIT: u32 = 10;
 
-/// Errors if too many steps in a row were skipped. `step` steps were taken before the one that was skipped last, whose
-/// peak learning rate is `rate`.
+/// Errors if too many steps in a row were skipped. `step` steps were taken before the one that was skipped
+/// last, whose peak learning rate is `rate`.
 pub(crate) fn check_skipped(skipped: u32, step: u64, rate: f64) -> Result<()> {
     if skipped < SKIPPED_LIMIT {
         return Ok(());

@@ -1,4 +1,5 @@
-//! Pure verdicts with their reasons: whether a run stops, what is due, what cannot be applied, what can be rescued.
+//! Pure verdicts with their reasons: whether a run stops, what is due, what cannot be applied, what can be
+//! rescued.
 
 pub(crate) mod due;
 pub(crate) mod finite;

@@ -1,8 +1,8 @@
 //! The ledger: every second of every device has one name and one price.
 //!
-//! The loop tells the ledger when something ends; the time since the last such moment goes to one part. So the parts
-//! of a device sum to the wall clock by construction, in whole nanoseconds. After a kill, the seconds between the
-//! checkpoint and the last line of the old log are `lost`.
+//! The loop tells the ledger when something ends; the time since the last such moment goes to one part. So
+//! the parts of a device sum to the wall clock by construction, in whole nanoseconds. After a kill, the
+//! seconds between the checkpoint and the last line of the old log are `lost`.
 
 pub use crate::engine::Busy;
 use crate::engine::PaidDevice;
@@ -68,7 +68,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// For the devices of this process, each with its price per hour where it has one. Time counts from `begin`.
+    /// For the devices of this process, each with its price per hour where it has one. Time counts from
+    /// `begin`.
     pub fn new(devices: &[(String, Option<f64>)], begin: Instant) -> Ledger {
         let accounts = devices
             .iter()
@@ -78,8 +79,8 @@ impl Ledger {
         Ledger { accounts, before: Duration::ZERO, begin, last: begin, marks: Vec::new() }
     }
 
-    /// Goes on from the log of earlier processes, at the step of the checkpoint that was restored. A checkpoint whose
-    /// log has no ledger brings `saved_s` seconds of computing.
+    /// Goes on from the log of earlier processes, at the step of the checkpoint that was restored. A
+    /// checkpoint whose log has no ledger brings `saved_s` seconds of computing.
     pub fn resume(&mut self, events: &[Event], step: u64, saved_s: f64) {
         let kept = events.iter().rev().find_map(|event| match event {
             Event::Ledger(ledger) if ledger.step <= step => Some(ledger.clone()),
@@ -95,8 +96,8 @@ impl Ledger {
         self.marks = marks(events, step);
     }
 
-    /// Opens the ledger of a run that goes on at `step`, with `before_s` seconds in its checkpoint. `history` is its log
-    /// before it is cut back to that step.
+    /// Opens the ledger of a run that goes on at `step`, with `before_s` seconds in its checkpoint. `history`
+    /// is its log before it is cut back to that step.
     pub(crate) fn open(
         devices: &[PaidDevice],
         begin: Instant,
@@ -131,8 +132,9 @@ impl Ledger {
         }
     }
 
-    /// Attributes the time since the last lap to a fleet's step. `busy` is by device number; what a device did not compute
-    /// or exchange it was idle. A device that claims more than the lap is cut to it, exchange first.
+    /// Attributes the time since the last lap to a fleet's step. `busy` is by device number; what a device
+    /// did not compute or exchange it was idle. A device that claims more than the lap is cut to it, exchange
+    /// first.
     pub fn lap_fleet(&mut self, busy: &[Busy], now: Instant) {
         let lap = now.saturating_duration_since(self.last);
         self.last += lap;
@@ -214,8 +216,8 @@ impl Ledger {
         event::Ledger { seconds: saved_s, devices, ..event::Ledger::default() }
     }
 
-    /// Takes over the account of a device of an earlier process, whose last `lost` seconds were lost. It goes on where the
-    /// device is here again, and otherwise stays as it was.
+    /// Takes over the account of a device of an earlier process, whose last `lost` seconds were lost. It goes
+    /// on where the device is here again, and otherwise stays as it was.
     fn take_over(&mut self, found: &DeviceSeconds, lost: Duration) {
         let spent = [
             found.idle_s,
@@ -297,9 +299,9 @@ impl Account {
     }
 }
 
-/// Returns what a fleet's money per million tokens would be without one of its devices: the others also train on its
-/// tokens, at the speed that each had while it computed; time in which no device computes stays as it is. None where
-/// there is no price, or no other device.
+/// Returns what a fleet's money per million tokens would be without one of its devices: the others also train
+/// on its tokens, at the speed that each had while it computed; time in which no device computes stays as it
+/// is. None where there is no price, or no other device.
 pub fn money_without(ledger: &event::Ledger, device: usize) -> Option<f64> {
     let speed = |found: &DeviceSeconds| {
         if found.compute_s > 0.0 { found.tokens as f64 / found.compute_s } else { 0.0 }
@@ -313,8 +315,8 @@ pub fn money_without(ledger: &event::Ledger, device: usize) -> Option<f64> {
     (tokens > 0 && left > 0.0).then(|| per_hour * seconds / 3600.0 / (tokens as f64 / 1e6))
 }
 
-/// Returns what a target loss took, or will take: the later half of the held-out losses as a line over the logarithm of
-/// the tokens, and money and time in proportion to tokens. None while the loss does not fall.
+/// Returns what a target loss took, or will take: the later half of the held-out losses as a line over the
+/// logarithm of the tokens, and money and time in proportion to tokens. None while the loss does not fall.
 pub fn to_target(marks: &[Mark], now: Mark, loss: f64) -> Option<Target> {
     if let Some(mark) = marks.iter().find(|mark| mark.loss <= loss) {
         let Mark { tokens, seconds, money, .. } = *mark;
@@ -344,8 +346,8 @@ pub fn to_target(marks: &[Mark], now: Mark, loss: f64) -> Option<Target> {
     })
 }
 
-/// Returns the held-out losses of a log up to a step, each with the ledger line that follows it or, in older logs, the
-/// step line before it.
+/// Returns the held-out losses of a log up to a step, each with the ledger line that follows it or, in older
+/// logs, the step line before it.
 pub fn marks(events: &[Event], step: u64) -> Vec<Mark> {
     let mut marks: Vec<Mark> = Vec::new();
     let (mut tokens, mut seconds, mut money, mut open) = (0, 0.0, None, false);

@@ -18,8 +18,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens `<folder>/run.jsonl` for appending, as it was when `resume_step` steps had been taken: later lines, an
-    /// earlier end and a torn last line are cut off in one rename. From step 0 the log begins anew.
+    /// Opens `<folder>/run.jsonl` for appending, as it was when `resume_step` steps had been taken: later
+    /// lines, an earlier end and a torn last line are cut off in one rename. From step 0 the log begins anew.
     pub fn open(folder: &Path, resume_step: u64) -> Result<Log> {
         fs::create_dir_all(folder).map_err(|error| Problem::io("make the run folder", folder, &error))?;
         let path = folder.join(FILE);
@@ -44,7 +44,7 @@ impl Log {
     }
 }
 
-/// The last held-out loss at or before `step`, and its step.
+/// Returns the last held-out loss at or before `step`, and its step.
 pub fn last_held_out(events: &[Event], step: u64) -> Option<(f64, u64)> {
     events.iter().rev().find_map(|event| match event {
         Event::Evaluation(scored) if scored.step <= step => Some((scored.loss, scored.step)),
@@ -52,8 +52,8 @@ pub fn last_held_out(events: &[Event], step: u64) -> Option<(f64, u64)> {
     })
 }
 
-/// Reads all events of a log, given the path of a run's folder or of the file. A torn last line is left out, and so are
-/// events that this program does not know. Errors if any other line cannot be read.
+/// Reads all events of a log, given the path of a run's folder or of the file. A torn last line is left out,
+/// and so are events that this program does not know. Errors if any other line cannot be read.
 pub fn read(path: &Path) -> Result<Vec<Event>> {
     let path = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
     let bytes = fs::read(&path).map_err(|error| Problem::io("read", &path, &error))?;
@@ -77,9 +77,9 @@ pub struct History {
     pub unreadable: Vec<String>,
 }
 
-/// Reads the log of a run that goes on, or begins where `has_checkpoint` is false. A line that is JSON but no event that
-/// this program can read is set aside and named, since the run can go on without it. Errors if a line is not JSON, which no
-/// program of ours has written.
+/// Reads the log of a run that goes on, or begins where `has_checkpoint` is false. A line that is JSON but no
+/// event that this program can read is set aside and named, since the run can go on without it. Errors if a
+/// line is not JSON, which no version of Lingot has written.
 pub fn history(folder: &Path, has_checkpoint: bool) -> Result<History> {
     let path = folder.join(FILE);
     let mut history = History::default();
@@ -88,7 +88,7 @@ pub fn history(folder: &Path, has_checkpoint: bool) -> Result<History> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             if has_checkpoint {
                 history.unreadable.push(format!(
-                    "{} is missing: the held-out losses, the costs and the divisions of earlier steps are not known",
+                    "{} is missing: earlier held-out losses, costs and divisions of steps are not known",
                     path.display()
                 ));
             }
@@ -106,7 +106,7 @@ pub fn history(folder: &Path, has_checkpoint: bool) -> Result<History> {
                 history.events.push(event);
             }
             Err(error) => history.unreadable.push(format!(
-                "set aside line {} of {}, which is not an event: {error}; what it says is not known to this run",
+                "set aside line {} of {}, which is not an event: {error}; this run does not know what it says",
                 index + 1,
                 path.display()
             )),
@@ -115,7 +115,7 @@ pub fn history(folder: &Path, has_checkpoint: bool) -> Result<History> {
     Ok(history)
 }
 
-/// Lines as raw JSON: an event this program does not know is kept as it is.
+/// Cuts a log back to a step. Works on raw JSON, so that an event this program does not know stays as it is.
 fn cut(path: &Path, resume_step: u64) -> Result<()> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,

@@ -1,5 +1,5 @@
-//! What a run leaves behind as it goes: `run.jsonl`, TensorBoard files, the ledger, and what a listener sees. It only
-//! writes; nothing that trains reads it.
+//! What a run leaves behind as it goes: `run.jsonl`, TensorBoard files, the ledger, and what a listener sees.
+//! It only writes; nothing that trains reads it.
 
 pub mod ledger;
 pub mod log;
@@ -38,8 +38,8 @@ pub(crate) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// Opens both files as they were at the run's step, and says that the run begins or goes on. `unreadable` are the
-    /// lines of the log that could not be read.
+    /// Opens both files as they were at the run's step, and says that the run begins or goes on. `unreadable`
+    /// are the lines of the log that could not be read.
     pub(crate) fn open(
         resolved: &'a Resolved,
         training: &Training<'_>,

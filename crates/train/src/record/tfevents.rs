@@ -19,8 +19,8 @@ pub struct EventFile {
 }
 
 impl EventFile {
-    /// Makes a new event file in `folder`. Each process has its own; TensorBoard reads them in the order of their
-    /// names as one run, and forgets what an earlier file says about steps after `resume_step`.
+    /// Makes a new event file in `folder`. Each process has its own; TensorBoard reads them in the order of
+    /// their names as one run, and forgets what an earlier file says about steps after `resume_step`.
     pub fn create(folder: &Path, unix_time_s: f64, resume_step: u64) -> Result<EventFile> {
         fs::create_dir_all(folder).map_err(|error| Problem::io("make the folder", folder, &error))?;
         let (path, file) = create_new(folder, unix_time_s as u64)?;

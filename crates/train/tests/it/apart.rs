@@ -1,13 +1,12 @@
-//! Devices that train alone and meet (EDiT, A-EDiT), each in its own thread: they agree to the bit, resume to the bit,
-//! and lose nothing that was agreed on when devices come and go.
+//! Devices that train alone and meet (EDiT, A-EDiT), each in its own thread: they agree to the bit, resume to
+//! the bit, and lose nothing that was agreed on when devices come and go.
 
 use crate::it::fleet::{Lab, anomalies, exchanges, train};
-use crate::it::step::{contents, tiny};
+use crate::it::step::{contents, ledgers, tiny};
 use lingot_device::throttled::{Fault, Throttle};
 use lingot_spec::event::{Event, Exchange};
 use lingot_train::checkpoint::newest;
 use lingot_train::config::Resolved;
-use lingot_train::record::log;
 use lingot_train::step::Summary;
 use std::path::Path;
 
@@ -159,11 +158,6 @@ fn a_straggler_gets_as_much_time_and_not_as_many_steps() {
         exchanges(folder.path()).into_iter().filter(|exchange| exchange.pieces.is_empty()).collect();
     let steps = |worker: usize| meetings.iter().map(|meeting| meeting.workers[worker].own_steps).sum::<u64>();
     assert!(steps(0) > steps(1), "{} and {}", steps(0), steps(1));
-    let events = log::read(folder.path()).unwrap();
-    let ledger = events.iter().rev().find_map(|event| match event {
-        Event::Ledger(ledger) => Some(ledger.clone()),
-        _ => None,
-    });
-    let ledger = ledger.unwrap();
+    let ledger = ledgers(folder.path()).pop().unwrap();
     assert_eq!(ledger.devices.iter().map(|device| device.tokens).sum::<u64>(), ledger.tokens);
 }

@@ -249,8 +249,8 @@ fn a_folder_that_cannot_be_written_is_a_clear_error() {
     assert!(problem(write(&file.join("checkpoints"), 1)).contains("cannot make the folder"));
 }
 
-/// A file size limit stands for a full disk: the write fails in the middle of a file. The limit holds for a whole
-/// process, so the saving is done in a child, which is this test program again.
+/// A file size limit stands for a full disk: the write fails in the middle of a file. The limit holds for a
+/// whole process, so the saving is done in a child, which is this test program again.
 #[cfg(unix)]
 #[test]
 fn a_disk_that_fills_up_leaves_the_previous_checkpoint_as_it_was() {

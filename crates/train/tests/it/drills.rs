@@ -1,6 +1,7 @@
-//! A hundred random mishaps: devices that die, hang, slow down, give nonsense or run out of memory while they compute,
-//! exchange or wait for a checkpoint, devices that are added, and kills; in step and apart. Each run ends by itself, with
-//! every token trained on once and a model as good as the undisturbed one, and its log says what happened.
+//! A hundred random mishaps: devices that die, hang, slow down, give nonsense or run out of memory while they
+//! compute, exchange or wait for a checkpoint, devices that are added, and kills; in step and apart. Each run
+//! ends by itself, with every token trained on once and a model as good as the undisturbed one, and its log
+//! says what happened.
 
 use crate::it::fleet::{Lab, anomalies, exchanges, train};
 use crate::it::step::tiny;
@@ -23,7 +24,7 @@ struct Drill {
     throttles: Vec<Throttle>,
     /// The last device, while the run waits for a checkpoint.
     at_checkpoint: Option<Fault>,
-    /// After so many steps another device is added.
+    /// The step after which another device is added.
     adds: Option<u64>,
     is_killed: bool,
     all_die: bool,
@@ -55,7 +56,8 @@ impl Drill {
                 4 => Some(Fault::Corrupts),
                 _ => None,
             };
-            // Every seventh or so runs out of memory: there is room for the model, but not for what a step keeps.
+            // Every seventh or so runs out of memory: there is room for the model, but not for what a step
+            // keeps.
             let memory_bytes = (device > 0 && below(7) == 0).then_some(400_000);
             Throttle { fault: fault.map(|fault| (at, fault)), memory_bytes, ..Throttle::default() }
         };
@@ -159,8 +161,8 @@ fn check(number: u64, home: &Path, calm: &[((&str, usize), Summary)]) -> usize {
     let (_, undisturbed) = calm.iter().find(|(case, _)| same(case)).unwrap();
     assert_eq!((summary.step, summary.tokens), (STEPS, undisturbed.tokens), "drill {number}, {strategy}");
     let (calm, found) = (undisturbed.held_out_loss.unwrap(), summary.held_out_loss.unwrap());
-    // In step only the order of sums differs. Apart, fewer workers take more steps of their own one after the other, so a
-    // run may end better than the undisturbed one; what a bad worker spoils is bounded.
+    // In step only the order of sums differs. Apart, fewer workers take more steps of their own one after the
+    // other, so a run may end better than the undisturbed one; what a bad worker spoils is bounded.
     let (least, most) = if is_apart { (0.8, 1.02) } else { (0.999, 1.001) };
     let ratio = found / calm;
     assert!(least < ratio && ratio < most, "drill {number}, {strategy}: {found}, undisturbed {calm}");

@@ -1,4 +1,5 @@
-//! The ledger with a given clock: every nanosecond has one name, kills cost what they cost, and money follows.
+//! The ledger with a given clock: every nanosecond has one name, kills cost what they cost, and money
+//! follows.
 
 use lingot_spec::event::{self, DeviceSeconds, Evaluation, Event};
 use lingot_train::record::ledger::{Busy, Ledger, Mark, Part, money_without, to_target};

@@ -141,7 +141,7 @@ fn a_killed_run_pays_for_what_it_lost_and_its_ledger_adds_up() {
     assert!(paid.seconds > whole.seconds && again.seconds > whole.seconds, "lost time is paid time");
 }
 
-fn ledgers(folder: &Path) -> Vec<lingot_spec::event::Ledger> {
+pub(crate) fn ledgers(folder: &Path) -> Vec<lingot_spec::event::Ledger> {
     let only = |event| if let Event::Ledger(ledger) = event { Some(ledger) } else { None };
     log::read(folder).unwrap().into_iter().filter_map(only).collect()
 }

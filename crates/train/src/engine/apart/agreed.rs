@@ -38,7 +38,8 @@ pub(super) struct Own {
     pub(super) state: Vec<Vec<f32>>,
 }
 
-/// What a meeting has decided: the weight of each worker's change. The changes are summed later, group by group.
+/// What a meeting has decided: the weight of each worker's change. The changes are summed later, group by
+/// group.
 pub(super) struct Decided {
     own: Vec<Own>,
     weighings: Vec<Weighing>,
@@ -94,8 +95,8 @@ impl Agreed {
         sum::distance(self.group(group), own) as f32
     }
 
-    /// Decides the weights of the changes that `workers` bring, and the routers' state that follows from them. `own` is in
-    /// the order of the workers. No change is summed yet.
+    /// Decides the weights of the changes that `workers` bring, and the routers' state that follows from
+    /// them. `own` is in the order of the workers. No change is summed yet.
     pub(super) fn decide(
         &mut self,
         workers: &[usize],

@@ -1,11 +1,12 @@
 //! Workers that train alone and meet now and then (EDiT, A-EDiT), in threads or emulated.
 //!
-//! What was agreed lies on the host; each worker has weights and moments of its own. The first `sync.warmup_steps` steps
-//! are taken in step, by that engine. Then a step of the loop is a round, from one meeting to the next. At a meeting it is
-//! decided how much each worker's change counts. The changes are summed at the beginning of the next round, layer by
-//! layer, and handed out while the workers compute with the layers before. When a worker is lost, so is what it learnt
-//! since the last meeting: the samples that it took are given out again, and nothing that was brought or agreed on is
-//! lost. When to meet, and what counts, is decided in `sync`. Reading order: here, `round`, `agreed`, `samples`, `state`.
+//! What was agreed lies on the host; each worker has weights and moments of its own. The first
+//! `sync.warmup_steps` steps are taken in step, by that engine. Then a step of the loop is a round, from one
+//! meeting to the next. At a meeting it is decided how much each worker's change counts. The changes are
+//! summed at the beginning of the next round, layer by layer, and handed out while the workers compute with
+//! the layers before. When a worker is lost, so is what it learnt since the last meeting: the samples that it
+//! took are given out again, and nothing that was brought or agreed on is lost. When to meet, and what
+//! counts, is decided in `sync`. Reading order: here, `round`, `agreed`, `samples`, `state`.
 
 mod agreed;
 mod round;
@@ -46,7 +47,7 @@ pub(crate) struct Apart {
     /// What was decided at the last meeting, while it is not summed.
     decided: Option<Decided>,
     samples: Samples,
-    /// Whether portions are reserved for workers before a round.
+    /// Whether slices are reserved for workers before a round.
     reserves: bool,
     /// Whether workers have trained alone already.
     is_begun: bool,
@@ -105,7 +106,8 @@ impl Apart {
         Ok(())
     }
 
-    /// A worker's moments as they were seen last; those of the first worker that has some for one that is new.
+    /// A worker's moments as they were seen last; those of the first worker that has some for one that is
+    /// new.
     fn moments_for(&self, worker: usize) -> Option<Arc<Moments>> {
         self.moments.get(&worker).or_else(|| self.moments.values().next()).cloned()
     }
@@ -174,7 +176,7 @@ impl Apart {
     /// Decides how much the changes count. None where no worker took a step.
     fn meet(&mut self, training: &Training<'_>, mut round: Round) -> Result<Option<Taken>> {
         let Round { places, .. } = &mut round;
-        // What is left over of reserved portions is for the next round.
+        // What is left over of reserved slices is for the next round.
         places.values_mut().for_each(|place| self.samples.give_back(place.reserved.drain(..)));
         let mut sums = Sums::default();
         places.values_mut().for_each(|place| sums.merge(std::mem::take(&mut place.sums)));
@@ -267,8 +269,8 @@ impl Engine for Apart {
         }
     }
 
-    /// The outer step is taken when the weights are next needed: group by group as the next round begins, or at once for
-    /// an evaluation or a snapshot.
+    /// The outer step is taken when the weights are next needed: group by group as the next round begins, or
+    /// at once for an evaluation or a snapshot.
     fn update(&mut self, training: &mut Training<'_>, taken: &Taken) -> Result<()> {
         if !self.is_begun {
             return self.in_step.update(training, taken);

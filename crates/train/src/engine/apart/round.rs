@@ -43,9 +43,9 @@ pub(super) struct Place {
     pub(super) is_new: bool,
     /// Whether it owes a report.
     is_awaited: bool,
-    /// The portions that it took, by their first samples.
+    /// The slices that it took, by their first samples.
     taken: Vec<u64>,
-    /// Portions that only it may take.
+    /// Slices that only it may take.
     pub(super) reserved: VecDeque<u64>,
     pub(super) sums: Sums,
     pub(super) own: Own,
@@ -74,9 +74,9 @@ impl Round {
 }
 
 impl Apart {
-    /// Begins a round of the workers that take part; `newcomers` among them have no moments yet. With equal steps every
-    /// worker's portions are fixed before the first of them is read, so that who reads what does not depend on who is
-    /// faster; where reports always come in the same order, that is so anyhow.
+    /// Begins a round of the workers that take part; `newcomers` among them have no moments yet. With equal
+    /// steps every worker's slices are fixed before the first of them is read, so that what a worker reads
+    /// does not depend on its speed. Where reports always come in the same order, it does not in any case.
     pub(super) fn new_round(&mut self, sync: &SyncSpec, step: u64, newcomers: &[usize]) -> Round {
         let fleet = &self.in_step.fleet;
         let place = |worker| (worker, Place { is_new: newcomers.contains(&worker), ..Place::default() });
@@ -125,8 +125,8 @@ impl Apart {
         Ok(())
     }
 
-    /// Lets all take what was agreed, and newcomers moments: their own of before, or those of a worker that has some.
-    /// Returns where the weights of the layers are to be sent.
+    /// Lets all take what was agreed, and newcomers moments: their own of before, or those of a worker that
+    /// has some. Returns where the weights of the layers are to be sent.
     fn announce(&mut self, round: &Round) -> Vec<Sender<Arc<Vec<f32>>>> {
         let state = Arc::new(self.agreed.state.clone());
         let mut takers = Vec::new();
@@ -181,8 +181,8 @@ impl Apart {
             round.reason = format!("{}: {meet}", fleet.name(worker));
             return Ok(());
         }
-        let portion = if self.reserves { place.reserved.pop_front() } else { self.samples.take() };
-        let Some(first) = portion else {
+        let slice = if self.reserves { place.reserved.pop_front() } else { self.samples.take() };
+        let Some(first) = slice else {
             round.reason = format!("all {} steps of the run are done", run.stop.steps);
             return Ok(());
         };
@@ -268,8 +268,8 @@ impl Apart {
         self.is_cut_short(training) || !self.samples.has_more() || round.places.is_empty()
     }
 
-    /// Whether the user wants the round to end now. A round that is cut short gives other bits than a whole one, so it is
-    /// finished where runs are reproducible.
+    /// Whether the user wants the round to end now. A round that is cut short gives other bits than a whole
+    /// one, so it is finished where runs are reproducible.
     fn is_cut_short(&self, training: &Training<'_>) -> bool {
         training.is_interrupted() && !self.in_step.fleet.crew().is_reproducible()
     }

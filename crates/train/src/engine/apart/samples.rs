@@ -1,4 +1,4 @@
-//! Which samples come next, in portions of one step of one worker.
+//! Which samples come next, in slices of one step of one worker.
 
 use lingot_spec::run::RunSpec;
 use std::collections::VecDeque;
@@ -7,9 +7,9 @@ use std::collections::VecDeque;
 pub(super) struct Samples {
     /// The first sample that was never given out.
     pub(super) next: u64,
-    /// Portions that were given to workers that were lost, by their first sample.
+    /// Slices that were given to workers that were lost, by their first sample.
     pub(super) holes: VecDeque<u64>,
-    /// Samples of a portion.
+    /// Samples of a slice.
     pub(super) share: u32,
     /// Samples of the whole run.
     end: u64,
@@ -26,7 +26,7 @@ impl Samples {
         }
     }
 
-    /// Gives out the next portion, by its first sample; none when the run has no more.
+    /// Gives out the next slice, by its first sample; none when the run has no more.
     pub(super) fn take(&mut self) -> Option<u64> {
         if let Some(hole) = self.holes.pop_front() {
             return Some(hole);
@@ -38,13 +38,13 @@ impl Samples {
         })
     }
 
-    /// Takes portions back that were not trained on.
-    pub(super) fn give_back(&mut self, portions: impl IntoIterator<Item = u64>) {
-        self.holes.extend(portions);
+    /// Takes slices back that were not trained on.
+    pub(super) fn give_back(&mut self, slices: impl IntoIterator<Item = u64>) {
+        self.holes.extend(slices);
         self.holes.make_contiguous().sort_unstable();
     }
 
-    /// Whether there is another portion.
+    /// Whether there is another slice.
     pub(super) fn has_more(&self) -> bool {
         !self.holes.is_empty() || self.has_fresh()
     }

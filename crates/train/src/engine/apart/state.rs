@@ -1,9 +1,10 @@
 //! What workers apart need besides weights and state, as tensors of a checkpoint.
 //!
-//! Worker 0's moments are the run's own, `first/...` and `second/...`; those of the others `sync/<worker>/first` and
-//! `sync/<worker>/second`. Then `sync/velocity`, `sync/samples`, `sync/holes` (portions that were given to a worker that
-//! was lost), and `sync/detectors/<group>/<worker>`. There is none of `sync/` while workers are in step. Older checkpoints
-//! also have `sync/0/...`, which then counts instead of the run's own.
+//! Worker 0's moments are the run's own, `first/...` and `second/...`; those of the others
+//! `sync/<worker>/first` and `sync/<worker>/second`. Then `sync/velocity`, `sync/samples`, `sync/holes`
+//! (slices that were given to a worker that was lost), and `sync/detectors/<group>/<worker>`. There is none
+//! of `sync/` while workers are in step. Older checkpoints also have `sync/0/...`, which then counts instead
+//! of the run's own.
 
 use super::Apart;
 use super::agreed::Agreed;
@@ -39,8 +40,8 @@ impl Apart {
         Ok(snapshot)
     }
 
-    /// Goes on from the `sync/` tensors of a checkpoint whose other numbers are in the home; nothing happens where there
-    /// are none.
+    /// Goes on from the `sync/` tensors of a checkpoint whose other numbers are in the home; nothing happens
+    /// where there are none.
     pub(super) fn restore(&mut self, home: &Home, first_sample: u64, sync: Vec<Tensor>) -> Result<()> {
         let stored = Stored(sync);
         let [next] = stored.numbers("sync/samples")[..] else { return Ok(()) };

@@ -14,7 +14,8 @@ const GAIN: f64 = 0.01;
 
 /// How a fleet divides its steps.
 pub(super) struct Division {
-    /// Every worker takes an equal share. Emulated workers do, so that a run has the same bits whatever their speeds.
+    /// Every worker takes an equal share. Emulated workers do, so that a run has the same bits whatever their
+    /// speeds.
     is_equal: bool,
     /// By worker.
     measured: Vec<Measured>,

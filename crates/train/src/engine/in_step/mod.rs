@@ -1,12 +1,16 @@
-//! Several devices train one model in step: each computes a share of every batch, and the host sums the gradients.
+//! Several devices train one model in step: each computes a share of every batch, and the host sums the
+//! gradients.
 //!
-//! The weights, the optimizer and its moments live on the host; so no device is needed to go on, and all devices hold the
-//! same bits whatever they are made by. In every step each device takes the weights, differentiates its share of the
-//! micro-batches, and gives the gradients back; the host adds them up in the order of the batch. What a lost device owes
-//! is computed by the others. Reading order: here, `division` (who computes how much), `results` (how pieces add up).
+//! The weights, the optimizer and its moments live on the host; so no device is needed to go on, and all
+//! devices hold the same bits whatever they are made by. In every step each device takes the weights,
+//! differentiates its share of the micro-batches, and gives the gradients back; the host adds them up in the
+//! order of the batch. What a lost device owes is computed by the others. Reading order: here, `division`
+//! (who computes how much), `results` (how pieces add up).
 
 mod division;
 mod results;
+#[cfg(test)]
+mod tests;
 
 use super::fleet::{Awaited, Heard};
 use super::{Busy, Engine, Fleet, Meeting, PaidDevice, Taken};
@@ -35,8 +39,8 @@ pub(crate) struct InStep {
     places: Vec<Place>,
     /// Sets of weights given out so far.
     weights: u64,
-    /// Memory that is used again, since large vectors are expensive to allocate: the weights of the step before, and
-    /// gradients that were added up.
+    /// Memory that is used again, since large vectors are expensive to allocate: the weights of the step
+    /// before, and gradients that were added up.
     weights_before: Option<Arc<Weights>>,
     spare: Vec<Vec<f32>>,
 }
@@ -76,8 +80,8 @@ enum Consequence {
 }
 
 impl InStep {
-    /// For a run that has taken `step` steps, with its log so far: steps that a killed process took are divided as they
-    /// were then, so that the sums have the same order.
+    /// For a run that has taken `step` steps, with its log so far: steps that a killed process took are
+    /// divided as they were then, so that the sums have the same order.
     pub(crate) fn new(fleet: Fleet, history: &[Event], step: u64) -> InStep {
         InStep {
             division: Division::new(fleet.is_emulated(), history, step),
@@ -294,7 +298,8 @@ impl Engine for InStep {
     }
 }
 
-/// What a step moves by the cost model: each device takes the weights once, each piece brings gradients and counts.
+/// What a step moves by the cost model: each device takes the weights once, each piece brings gradients and
+/// counts.
 fn predicted_bytes(weights: &Weights, pieces: &[Piece], counts: usize) -> u64 {
     let takers: BTreeSet<usize> = pieces.iter().map(|piece| piece.worker).collect();
     let state = weights.state.iter().map(Vec::len).sum::<usize>();

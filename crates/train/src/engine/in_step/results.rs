@@ -66,8 +66,8 @@ impl Results {
         verdict
     }
 
-    /// Adds up what follows on what was added up already, while other workers still compute. Returns memory that is left
-    /// over.
+    /// Adds up what follows on what was added up already, while other workers still compute. Returns memory
+    /// that is left over.
     pub(super) fn add_up(&mut self) -> Vec<Vec<f32>> {
         let mut left_over = Vec::new();
         while let Some(piece) = self.waiting.remove(&self.sum.micros) {

@@ -1,18 +1,13 @@
-//! Emulated workers: in step they are one device; apart they agree, are logged to the byte, and resume bit for bit.
+//! Emulated workers: in step they are one device; apart they agree, are logged to the byte, and resume bit
+//! for bit.
 
+use crate::it::fleet::exchanges;
 use crate::it::step::{contents, run, tiny};
-use lingot_spec::event::{Event, Exchange};
-use lingot_train::record::log;
-use std::path::Path;
+use lingot_spec::event::Exchange;
 
 const FOUR: &str = "sync.virtual_speeds=[1.0, 1.0, 1.0, 0.25]";
 const SMALL: [&str; 4] =
     ["batch.micro=2", "sync.warmup_steps=4", "sync.every=2", "sync.penalty.warmup_meetings=2"];
-
-fn exchanges(folder: &Path) -> Vec<Exchange> {
-    let keep = |event| if let Event::Exchange(exchange) = event { Some(exchange) } else { None };
-    log::read(folder).unwrap().into_iter().filter_map(keep).collect()
-}
 
 fn with<'a>(more: &[&'a str]) -> Vec<&'a str> {
     [&SMALL, more].concat()

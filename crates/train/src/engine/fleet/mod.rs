@@ -1,21 +1,23 @@
-//! The workers of a run: who takes part, who is waited for and for how long, who comes back, what each is called and paid.
+//! The workers of a run: which take part, how long each is waited for, when it is tried again, its name and
+//! its price.
 //!
-//! Worker `i` is the `i`-th entry of `devices`; those added later follow. The agreed weights live on the host, so no
-//! worker is needed to go on, and one that leaves takes nothing along.
+//! Worker `i` is the `i`-th entry of `devices`; those added later follow. The agreed weights live on the
+//! host, so no worker is needed to go on, and one that leaves takes nothing along.
+
+mod listen;
+
+pub(crate) use listen::{Awaited, Heard};
 
 use crate::config::Roster;
 use crate::crew::{Command, Content, Crew, Report};
 use lingot_spec::RunSpec;
 use lingot_spec::problem::{Problem, ProblemKind, Result};
 use lingot_spec::run::PriceSpec;
-use lingot_sync::membership::{AllLost, Change, Leave, Lost, Membership, Standing, deadline_s, overdue};
+use lingot_sync::membership::{AllLost, Change, Leave, Lost, Membership, Standing};
 use std::time::{Duration, Instant};
 
 /// A device that failed is tried again after this many steps, then after twice as many, and so on.
 const RETRY_STEPS: u64 = 10;
-
-/// How many times longer than its work should take a device may be silent.
-const PATIENCE: f64 = 10.0;
 
 /// The workers of a run, whatever carries them.
 pub(crate) struct Fleet {
@@ -61,26 +63,9 @@ pub(crate) struct PaidDevice {
     pub(crate) is_here: bool,
 }
 
-/// What came of listening for a while.
-pub(crate) enum Heard {
-    /// A report of a worker that takes part.
-    Report(Report),
-    /// A worker was silent for too long.
-    Silent(usize, Leave),
-    /// Nothing that concerns the step.
-    Nothing,
-}
-
-/// A worker that owes a report.
-pub(crate) struct Awaited {
-    pub(crate) worker: usize,
-    /// How long its work takes, where that is known.
-    pub(crate) expected_s: Option<f64>,
-}
-
 impl Fleet {
-    /// Opens the devices of a run that has taken `step` steps. Errors if a device does not exist; one without room for
-    /// the model is left out, if any has room.
+    /// Opens the devices of a run that has taken `step` steps. Errors if a device does not exist; one without
+    /// room for the model is left out, if any has room.
     pub(crate) fn open(run: &RunSpec, crew: impl Crew + 'static, step: u64) -> Result<Fleet> {
         Fleet::begin(run, Box::new(crew), &run.devices, None, step)
     }
@@ -115,7 +100,7 @@ impl Fleet {
         };
         entries.iter().for_each(|entry| fleet.add(entry));
         fleet.wait_for_all(step)?;
-        let _ = fleet.membership.boundary(step); // Whoever is there from the beginning is not a change.
+        let _ = fleet.membership.boundary(step); // Those that are there from the beginning are not a change.
         Ok(fleet)
     }
 
@@ -190,8 +175,8 @@ impl Fleet {
         self.workers.iter().map(|worker| worker.peak_memory_bytes).collect()
     }
 
-    /// Follows the list of devices in the run's file, if it was edited: new ones are opened and join once they are ready,
-    /// others leave at once. `step` steps were taken.
+    /// Follows the list of devices in the run's file, if it was edited: new ones are opened and join once
+    /// they are ready, others leave at once. `step` steps were taken.
     pub(crate) fn follow(&mut self, roster: &mut Roster, step: u64) -> Result<()> {
         match roster.changed() {
             None => Ok(()),
@@ -261,7 +246,7 @@ impl Fleet {
 
     /// The next report while devices are being opened since `begin`; none once that takes too long.
     fn next_while_opening(&mut self, begin: Instant) -> Option<Report> {
-        let left_s = PATIENCE * self.least_s - begin.elapsed().as_secs_f64();
+        let left_s = listen::PATIENCE * self.least_s - begin.elapsed().as_secs_f64();
         self.crew.report(Duration::from_secs_f64(left_s.max(0.0)))
     }
 
@@ -307,63 +292,6 @@ impl Fleet {
             }
         }
         Ok(joined)
-    }
-
-    /// Waits for a report of one of `awaited`, or until one of them has been silent for too long.
-    pub(crate) fn listen(&mut self, awaited: &[Awaited], step: u64) -> Result<Heard> {
-        // A report that is there counts, however long the host took to look.
-        if let Some(report) = self.crew.report(Duration::ZERO) {
-            return self.sort(report, step);
-        }
-        let mut least_left_s = f64::INFINITY;
-        for &Awaited { worker, expected_s } in awaited {
-            let (silent_s, allowed_s) = (self.crew.silent_s(worker), self.allowed_s(expected_s));
-            if let Some(leave) = overdue(step, silent_s, allowed_s) {
-                return Ok(Heard::Silent(worker, leave));
-            }
-            least_left_s = least_left_s.min(allowed_s - silent_s);
-        }
-        let patience = Duration::from_secs_f64(least_left_s.clamp(1e-3, 3600.0));
-        self.crew.report(patience).map_or(Ok(Heard::Nothing), |report| self.sort(report, step))
-    }
-
-    /// Passes on the reports of those who take part.
-    fn sort(&mut self, report: Report, step: u64) -> Result<Heard> {
-        let is_active = self.membership.standing(report.worker) == Some(&Standing::Active);
-        if is_active && self.workers[report.worker].incarnation == report.incarnation {
-            return Ok(Heard::Report(report));
-        }
-        self.hear_between(report, step)?;
-        Ok(Heard::Nothing)
-    }
-
-    /// How long a worker may be silent. One that was not measured yet may take longer: its first work warms everything
-    /// up. The last one is given up later, since nobody could do its work.
-    fn allowed_s(&self, expected_s: Option<f64>) -> f64 {
-        let is_last = self.membership.active().len() == 1;
-        let least_s = self.least_s * if is_last { PATIENCE } else { 1.0 };
-        expected_s.map_or(PATIENCE * least_s, |expected_s| deadline_s(expected_s, PATIENCE, least_s))
-    }
-
-    /// Takes a report that no step waits for: a device that was gone is ready again, or one fails on its way in.
-    pub(crate) fn hear_between(&mut self, report: Report, step: u64) -> Result<()> {
-        let Report { worker, incarnation, content, .. } = report;
-        if self.workers[worker].incarnation != incarnation {
-            return Ok(());
-        }
-        let is_gone = matches!(self.membership.standing(worker), Some(Standing::Gone(_)));
-        match content {
-            Content::Failed(problem) | Content::Absent(problem) if !is_gone => {
-                self.leave(worker, Leave::Failed { step, problem }, None)
-            }
-            Content::Failed(_) | Content::Absent(_) | Content::Micro(_) | Content::Layer(_) => Ok(()),
-            // It is ready, or has woken up and done what it was asked for.
-            _ if !self.is_removed(worker) => {
-                self.membership.announce(worker);
-                Ok(())
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Lets a worker leave; `consequence` says what becomes of its work. Errors if no worker is left.
