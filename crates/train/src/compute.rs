@@ -5,7 +5,7 @@ use crate::data::{StepBatch, rows};
 use crate::optimizer::{At, Optimizer};
 use lingot_data::Batch;
 use lingot_model::random::Stream;
-use lingot_model::{Gradients, Inputs, Losses, Model, Reach, Totals, Warmth};
+use lingot_model::{Gradients, Inputs, Losses, Model, Seam, Totals, Warmth};
 use lingot_spec::RunSpec;
 use lingot_spec::problem::Result;
 use lingot_spec::run::{Recompute, RecomputeSpec};
@@ -70,9 +70,8 @@ pub(crate) fn differentiate(
     Ok(model.differentiate(&inputs, micro.totals, warmth, &recompute(run), gradients)?)
 }
 
-/// Takes one step of a model alone, after the warm-up of routing. `reach` is called before a layer's weights
-/// are first read, so they may still be on their way. The gradients must be zero before. A step without a
-/// finite loss or gradient is not applied.
+/// Takes one step of a model alone, after the warm-up of routing. Its weights may still be on their way through
+/// `seam`. The gradients must be zero before. A step without a finite loss or gradient is not applied.
 pub(crate) fn step_alone(
     run: &RunSpec,
     at: At,
@@ -80,11 +79,11 @@ pub(crate) fn step_alone(
     optimizer: &Optimizer,
     gradients: &Gradients,
     batch: &StepBatch,
-    reach: Reach<'_>,
+    seam: &dyn Seam,
 ) -> Result<Outcome> {
     for micro in &batch.micros {
         let inputs = Inputs::new(&model.device, rows(micro), run.model.mtp_layers > 0)?;
-        model.differentiate_upon(reach, &inputs, batch.totals, None, &recompute(run), gradients)?;
+        model.through(seam).differentiate(&inputs, batch.totals, None, &recompute(run), gradients)?;
     }
     let outcome = Outcome::read(run, gradients, optimizer, batch.totals)?;
     if outcome.is_finite() {

@@ -35,4 +35,4 @@ pub use rope::{Rotation, rope};
 pub use route::{Routing, route, route_grad, warm_logits};
 pub use sort_by_expert::{Sorted, sort_by_expert};
 pub use sums::{moments, sum_of_squares};
-pub use swiglu::{swiglu, swiglu_grad};
+pub use swiglu::{WeightedSwigluGrad, swiglu, swiglu_grad, weighted_swiglu_grad};

@@ -21,30 +21,50 @@ pub fn swiglu(gate_up: &Tensor, weights_r: Option<&Tensor>) -> Result<Tensor> {
     Ok(out_rf)
 }
 
-/// The gradients by `gate_up`, and by the weights where there are any.
-pub fn swiglu_grad(
+/// What [`weighted_swiglu_grad`] returns.
+pub struct WeightedSwigluGrad {
+    /// The gradient by gate and up, `[R, 2 F]`.
+    pub d_gate_up: Tensor,
+    /// The gradient by the rows' weights, `[R]`.
+    pub d_weights_r: Tensor,
+}
+
+/// Returns the gradient by `gate_up`, `[R, 2 F]`, of rows without weights.
+pub fn swiglu_grad(d_out_rf: &Tensor, gate_up: &Tensor) -> Result<Tensor> {
+    let door = Door::new("swiglu_grad", gate_up)?;
+    let [rows, both] = halves(&door, gate_up, d_out_rf)?;
+    let d_gate_up = door.empty(&[rows, both])?;
+    let (weights_r, d_weights_r) = (None, None);
+    let op = Op::SwigluGrad { gate_up, weights_r, d_out_rf, d_gate_up: &d_gate_up, d_weights_r };
+    gate_up.device().run(op)?;
+    Ok(d_gate_up)
+}
+
+/// Returns the gradients by `gate_up` and by the rows' weights.
+pub fn weighted_swiglu_grad(
     d_out_rf: &Tensor,
     gate_up: &Tensor,
-    weights_r: Option<&Tensor>,
-) -> Result<(Tensor, Option<Tensor>)> {
+    weights_r: &Tensor,
+) -> Result<WeightedSwigluGrad> {
     let door = Door::new("swiglu_grad", gate_up)?;
-    let [rows, both] = door.dims("gate_up", gate_up)?;
-    door.require(both.is_multiple_of(2), "the width of gate_up", both, "even")?;
-    door.floats("d_out", d_out_rf, &[rows, both / 2])?;
-    let d_weights_r = match weights_r {
-        Some(weights_r) => {
-            door.floats("weights", weights_r, &[rows])?;
-            Some(door.empty(&[rows])?)
-        }
-        None => None,
-    };
+    let [rows, both] = halves(&door, gate_up, d_out_rf)?;
+    door.floats("weights", weights_r, &[rows])?;
+    let d_weights_r = door.empty(&[rows])?;
     let d_gate_up = door.empty(&[rows, both])?;
     gate_up.device().run(Op::SwigluGrad {
         gate_up,
-        weights_r,
+        weights_r: Some(weights_r),
         d_out_rf,
         d_gate_up: &d_gate_up,
-        d_weights_r: d_weights_r.as_ref(),
+        d_weights_r: Some(&d_weights_r),
     })?;
-    Ok((d_gate_up, d_weights_r))
+    Ok(WeightedSwigluGrad { d_gate_up, d_weights_r })
+}
+
+/// Checks the operands of both gradients; returns the rows and the width of gate and up together.
+fn halves(door: &Door<'_>, gate_up: &Tensor, d_out_rf: &Tensor) -> Result<[usize; 2]> {
+    let [rows, both] = door.dims("gate_up", gate_up)?;
+    door.require(both.is_multiple_of(2), "the width of gate_up", both, "even")?;
+    door.floats("d_out", d_out_rf, &[rows, both / 2])?;
+    Ok([rows, both])
 }

@@ -2,8 +2,9 @@
 
 use super::{Moved, bytes_of};
 use lingot_device::{Error, Result};
-use lingot_model::Model;
+use lingot_model::{Model, Pass, Seam};
 use lingot_spec::tensors::Layer;
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
@@ -17,6 +18,27 @@ pub(super) struct Arriving {
     pub(super) moved: Moved,
     /// Time spent waiting for the host.
     pub(super) waited: Duration,
+}
+
+/// The seam through which they arrive; gradients stay on the device.
+pub(super) struct Arrival<'a> {
+    /// None where all layers are here.
+    pub(super) arriving: &'a RefCell<Option<Arriving>>,
+    pub(super) layers: &'a [Layer],
+    pub(super) model: &'a Model,
+}
+
+impl Seam for Arrival<'_> {
+    fn arrive(&self, layer: &Layer, _pass: Pass) -> Result<()> {
+        match &mut *self.arriving.borrow_mut() {
+            Some(arriving) => arriving.reach(&layer.name, self.layers, self.model),
+            None => Ok(()),
+        }
+    }
+
+    fn leave(&self, _layer: &Layer) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl Arriving {

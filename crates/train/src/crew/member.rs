@@ -1,6 +1,6 @@
 //! A worker's side of the commands: a working copy of the model on one device, and what is done with it.
 
-use super::arriving::Arriving;
+use super::arriving::{Arrival, Arriving};
 use super::{Adoption, Command, Computed, Content, Moved, Part, Stepped, Weights, bytes_of, read_layer};
 use crate::compute::{self, Micro};
 use crate::data::StepBatch;
@@ -152,12 +152,9 @@ impl Member {
     fn step(&mut self, at: At, batch: &StepBatch) -> Result<Stepped> {
         let begin = Instant::now();
         let arriving = RefCell::new(self.arriving.take());
-        let reach = |layer: &str| match &mut *arriving.borrow_mut() {
-            Some(arriving) => arriving.reach(layer, &self.layers, &self.model),
-            None => Ok(()),
-        };
+        let seam = Arrival { arriving: &arriving, layers: &self.layers, model: &self.model };
         let (optimizer, gradients) = (self.optimizer()?, &self.gradients);
-        let outcome = compute::step_alone(&self.run, at, &self.model, optimizer, gradients, batch, &reach)?;
+        let outcome = compute::step_alone(&self.run, at, &self.model, optimizer, gradients, batch, &seam)?;
         self.model.device.finish()?;
         let mut compute = begin.elapsed();
         if let Some(arriving) = arriving.into_inner() {
