@@ -15,10 +15,13 @@ mod it {
     mod hugging_face;
     mod ledger;
     mod log;
+    mod merge;
     mod overlap;
     mod promise;
     mod random;
+    mod sample;
     mod schedule;
     mod step;
+    mod stop;
     mod tfevents;
 }

@@ -129,7 +129,7 @@ impl Apart {
         while !owing.is_empty() {
             let awaited: Vec<_> = owing.iter().map(|&worker| self.awaited(worker)).collect();
             let (worker, leave) = match self.in_step.fleet.listen(&awaited, step)? {
-                Heard::Silent(worker, leave) => (worker, leave),
+                Heard::Silent { worker, leave } => (worker, leave),
                 Heard::Nothing => continue,
                 Heard::Report(report) => match report.content {
                     Content::Moments(moments) => {
@@ -255,9 +255,14 @@ impl Engine for Apart {
         match work {
             Work::InStep(batch) => Ok(Changes::InStep(self.in_step.differentiate(training, batch)?)),
             Work::Apart(mut round) => {
-                self.train_alone(training, &mut round)?;
-                self.bring_together(training, &mut round)?;
-                Ok(Changes::Apart(round))
+                let done = self.train_alone(training, &mut round);
+                match done.and_then(|()| self.bring_together(training, &mut round)) {
+                    Ok(()) => Ok(Changes::Apart(round)),
+                    Err(error) => {
+                        self.abandon(round);
+                        Err(error)
+                    }
+                }
             }
         }
     }

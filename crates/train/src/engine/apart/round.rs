@@ -201,7 +201,7 @@ impl Apart {
         let awaited: Vec<Awaited> = owing.map(|(&worker, _)| self.awaited(worker)).collect();
         match self.in_step.fleet.listen(&awaited, round.step)? {
             Heard::Report(report) => self.hear(training, round, report),
-            Heard::Silent(worker, leave) => self.lose(round, worker, leave),
+            Heard::Silent { worker, leave } => self.lose(round, worker, leave),
             Heard::Nothing => Ok(()),
         }
     }
@@ -261,6 +261,13 @@ impl Apart {
         self.samples.give_back(place.taken.into_iter().chain(place.reserved));
         let again = format!("{steps} steps that it took alone, {seconds:.3} s, are taken again");
         self.in_step.fleet.leave(worker, leave, Some(again))
+    }
+
+    /// Takes back all samples of a round that never meets: what was agreed on before it is what is left.
+    pub(super) fn abandon(&mut self, round: Round) {
+        for place in round.places.into_values() {
+            self.samples.give_back(place.taken.into_iter().chain(place.reserved));
+        }
     }
 
     /// Whether no worker can take another step.

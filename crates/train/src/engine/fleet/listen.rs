@@ -14,7 +14,7 @@ pub(crate) enum Heard {
     /// A report of a worker that takes part.
     Report(Report),
     /// A worker was silent for too long.
-    Silent(usize, Leave),
+    Silent { worker: usize, leave: Leave },
     /// Nothing that concerns the step.
     Nothing,
 }
@@ -37,7 +37,7 @@ impl Fleet {
         for &Awaited { worker, expected_s } in awaited {
             let (silent_s, allowed_s) = (self.crew.silent_s(worker), self.allowed_s(expected_s));
             if let Some(leave) = overdue(step, silent_s, allowed_s) {
-                return Ok(Heard::Silent(worker, leave));
+                return Ok(Heard::Silent { worker, leave });
             }
             least_left_s = least_left_s.min(allowed_s - silent_s);
         }

@@ -25,6 +25,12 @@ pub(super) struct Division {
     recorded: BTreeMap<u64, Vec<Piece>>,
 }
 
+/// Micro-batches that one worker computes.
+pub(super) struct Assigned {
+    pub(super) worker: usize,
+    pub(super) range: Range<usize>,
+}
+
 /// What is known of a worker's speed.
 #[derive(Clone, Copy, Default)]
 struct Measured {
@@ -52,12 +58,7 @@ impl Division {
     }
 
     /// Divides the micro-batches of the step after `step` among the active workers.
-    pub(super) fn divide(
-        &mut self,
-        step: u64,
-        micros: usize,
-        active: &[usize],
-    ) -> Result<Vec<(usize, Range<usize>)>> {
+    pub(super) fn divide(&mut self, step: u64, micros: usize, active: &[usize]) -> Result<Vec<Assigned>> {
         let as_before = self
             .recorded
             .remove(&step)
@@ -88,11 +89,7 @@ impl Division {
     }
 
     /// Divides a range among the active workers, whatever they compute already.
-    pub(super) fn hand_over(
-        &self,
-        range: Range<usize>,
-        active: &[usize],
-    ) -> Result<Vec<(usize, Range<usize>)>> {
+    pub(super) fn hand_over(&self, range: Range<usize>, active: &[usize]) -> Result<Vec<Assigned>> {
         let shares = split(range.len() as u64, &self.capacities(active)).map_err(bug)?;
         let counts = shares.counts.into_iter().map(|count| count as usize);
         Ok(ranges(range.start, active.iter().copied().zip(counts)))
@@ -152,12 +149,12 @@ fn bug(error: NoRoom) -> Problem {
 }
 
 /// Consecutive ranges of the workers' counts of micro-batches, from `first` on.
-fn ranges(first: usize, counts: impl Iterator<Item = (usize, usize)>) -> Vec<(usize, Range<usize>)> {
+fn ranges(first: usize, counts: impl Iterator<Item = (usize, usize)>) -> Vec<Assigned> {
     let mut from = first;
     let range = |(worker, count)| {
         let range = from..from + count;
         from += count;
-        (worker, range)
+        Assigned { worker, range }
     };
-    counts.map(range).filter(|(_, range)| !range.is_empty()).collect()
+    counts.map(range).filter(|assigned| !assigned.range.is_empty()).collect()
 }

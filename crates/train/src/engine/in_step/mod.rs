@@ -18,7 +18,7 @@ use crate::checkpoint::Snapshot;
 use crate::crew::{Command, Content, Part, Report, Weights};
 use crate::data::StepBatch;
 use crate::training::Training;
-use division::Division;
+use division::{Assigned, Division};
 use lingot_model::{Model, Totals};
 use lingot_spec::event::{Event, Exchange, Piece, WorkerShare};
 use lingot_spec::problem::{Problem, Result};
@@ -75,8 +75,14 @@ struct Job {
 enum Consequence {
     Nothing,
     /// The others compute the range as well.
-    Again(Range<usize>, usize),
-    Lost(usize, Leave),
+    Again {
+        range: Range<usize>,
+        except: usize,
+    },
+    Lost {
+        worker: usize,
+        leave: Leave,
+    },
 }
 
 impl InStep {
@@ -103,11 +109,9 @@ impl InStep {
     }
 
     /// Sends the ranges out and waits for all of them, whichever worker computes them in the end.
-    fn carry_out(&mut self, job: &Job, ranges: Vec<(usize, Range<usize>)>) -> Result<Results> {
+    fn carry_out(&mut self, job: &Job, assigned: Vec<Assigned>) -> Result<Results> {
         let mut results = Results::default();
-        for (worker, range) in ranges {
-            self.command(worker, job, range);
-        }
+        assigned.into_iter().for_each(|assigned| self.command(job, assigned));
         loop {
             let awaited = self.awaited();
             if awaited.is_empty() {
@@ -115,13 +119,13 @@ impl InStep {
             }
             let consequence = match self.fleet.listen(&awaited, job.step)? {
                 Heard::Report(report) => self.hear(report, job, &mut results),
-                Heard::Silent(worker, leave) => Consequence::Lost(worker, leave),
+                Heard::Silent { worker, leave } => Consequence::Lost { worker, leave },
                 Heard::Nothing => Consequence::Nothing,
             };
             match consequence {
                 Consequence::Nothing => {}
-                Consequence::Again(range, but) => self.hand_over(job, range, but)?,
-                Consequence::Lost(worker, leave) => {
+                Consequence::Again { range, except } => self.hand_over(job, range, except)?,
+                Consequence::Lost { worker, leave } => {
                     for range in self.lose(worker, leave)? {
                         self.hand_over(job, range, worker)?;
                     }
@@ -136,10 +140,7 @@ impl InStep {
         owing.map(|(worker, _)| Awaited { worker, expected_s: self.division.micro_s(worker) }).collect()
     }
 
-    fn command(&mut self, worker: usize, job: &Job, range: Range<usize>) {
-        if range.is_empty() {
-            return;
-        }
+    fn command(&mut self, job: &Job, Assigned { worker, range }: Assigned) {
         self.places[worker].owes.push(range.clone());
         let part = Part {
             weights: job.weights.clone(),
@@ -161,13 +162,13 @@ impl InStep {
     }
 
     /// Lets the others compute what a worker owes, or what is doubted of it.
-    fn hand_over(&mut self, job: &Job, range: Range<usize>, but: usize) -> Result<()> {
+    fn hand_over(&mut self, job: &Job, range: Range<usize>, except: usize) -> Result<()> {
         let mut active = self.fleet.active();
         if active.len() > 1 {
-            active.retain(|&worker| worker != but);
+            active.retain(|&worker| worker != except);
         }
-        for (worker, range) in self.division.hand_over(range, &active)? {
-            self.command(worker, job, range);
+        for assigned in self.division.hand_over(range, &active)? {
+            self.command(job, assigned);
         }
         Ok(())
     }
@@ -192,19 +193,19 @@ impl InStep {
                 self.spare.extend(results.add_up());
                 match verdict {
                     Verdict::Counts => Consequence::Nothing,
-                    Verdict::Doubted(range) => Consequence::Again(range, worker),
+                    Verdict::Doubted(range) => Consequence::Again { range, except: worker },
                     Verdict::Refutes(other) => {
                         let name = self.fleet.name(worker);
                         let problem = Problem::new(
                             format!("its gradients are not finite, {name}'s of the same text are"),
                             "check the device: `lingot align` compares it with another",
                         );
-                        Consequence::Lost(other, Leave::Failed { step, problem })
+                        Consequence::Lost { worker: other, leave: Leave::Failed { step, problem } }
                     }
                 }
             }
             Content::Failed(problem) | Content::Absent(problem) => {
-                Consequence::Lost(worker, Leave::Failed { step, problem })
+                Consequence::Lost { worker, leave: Leave::Failed { step, problem } }
             }
             _ => Consequence::Nothing,
         }
@@ -264,9 +265,9 @@ impl Engine for InStep {
         self.places = vec![Place::default(); self.fleet.len()];
         let weights = self.give_out(&training.home.model)?;
         let step = training.position.step;
-        let ranges = self.division.divide(step, batch.micros.len(), &self.fleet.active())?;
+        let assigned = self.division.divide(step, batch.micros.len(), &self.fleet.active())?;
         let job = Job { weights, step, batch };
-        let results = self.carry_out(&job, ranges)?;
+        let results = self.carry_out(&job, assigned)?;
         Ok(Gathered { results, totals: job.batch.totals, weights: job.weights })
     }
 
