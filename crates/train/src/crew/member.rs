@@ -113,7 +113,7 @@ impl Member {
             counts,
             whole: whole.elapsed(),
             moved,
-            peak_memory_bytes: self.peak_memory_bytes(),
+            peak_memory_bytes: self.take_peak_memory_bytes(),
         })
     }
 
@@ -166,7 +166,7 @@ impl Member {
             totals: batch.totals,
             compute,
             moved: std::mem::take(&mut self.moved),
-            peak_memory_bytes: self.peak_memory_bytes(),
+            peak_memory_bytes: self.take_peak_memory_bytes(),
         })
     }
 
@@ -194,8 +194,11 @@ impl Member {
         self.optimizer.as_ref().ok_or_else(|| Problem::bug("a worker in step has no moments"))
     }
 
-    fn peak_memory_bytes(&self) -> u64 {
-        self.model.device.memory_in_use().peak_bytes
+    /// The largest sum of tensors since the last call.
+    fn take_peak_memory_bytes(&self) -> u64 {
+        let peak_bytes = self.model.device.memory_in_use().peak_bytes;
+        self.model.device.restart_peak();
+        peak_bytes
     }
 }
 

@@ -237,7 +237,9 @@ impl<'a> Record<'a> {
     fn write_ledger(&mut self, training: &Training<'_>, part: Part) -> Result<()> {
         self.lap(part);
         if training.run.devices.is_empty() {
-            self.ledger.peak_memory(0, training.home.model.device.memory_in_use().peak_bytes);
+            let device = &training.home.model.device;
+            self.ledger.peak_memory(0, device.memory_in_use().peak_bytes);
+            device.restart_peak();
         }
         let Training { run, position, .. } = training;
         let line = self.ledger.line(position.step, position.tokens, run.stop.loss);

@@ -7,7 +7,7 @@ use crate::it::step::{contents, run, tiny};
 use lingot_device::cpu::Cpu;
 use lingot_device::entry::Opener;
 use lingot_device::op::Op;
-use lingot_device::{Backend, Device, DeviceInfo, Error, Result, Slot};
+use lingot_device::{Backend, Device, Error, Result, Slot, Wrapper};
 use lingot_spec::event::Event;
 use lingot_spec::problem::{Problem, ProblemKind};
 use lingot_train::checkpoint::newest;
@@ -41,9 +41,9 @@ impl Breakable {
     }
 }
 
-impl Backend for Breakable {
-    fn info(&self) -> &DeviceInfo {
-        self.inner.info()
+impl Wrapper for Breakable {
+    fn inner(&self) -> &dyn Backend {
+        &self.inner
     }
     fn allocate(&self, bytes: usize) -> Result<Slot> {
         self.check()?;
@@ -51,26 +51,23 @@ impl Backend for Breakable {
             let (needs_bytes, has_bytes) = (bytes as u64, 7);
             return Err(Error::OutOfMemory { device: self.name.clone(), needs_bytes, has_bytes });
         }
-        self.inner.allocate(bytes)
+        self.inner().allocate(bytes)
     }
-    fn release(&self, slot: Slot, bytes: usize) {
-        self.inner.release(slot, bytes);
-    }
-    fn write(&self, slot: Slot, offset_bytes: usize, from_host: &[u8]) -> Result<()> {
+    fn write(&self, slot: &Slot, offset_bytes: usize, from_host: &[u8]) -> Result<()> {
         self.check()?;
-        self.inner.write(slot, offset_bytes, from_host)
+        self.inner().write(slot, offset_bytes, from_host)
     }
-    fn read(&self, slot: Slot, offset_bytes: usize, to_host: &mut [u8]) -> Result<()> {
+    fn read(&self, slot: &Slot, offset_bytes: usize, to_host: &mut [u8]) -> Result<()> {
         self.check()?;
-        self.inner.read(slot, offset_bytes, to_host)
+        self.inner().read(slot, offset_bytes, to_host)
     }
-    fn run(&self, op: Op<'_>) -> Result<()> {
+    fn run(&self, op: &Op<'_>) -> Result<()> {
         self.check()?;
-        self.inner.run(op)
+        self.inner().run(op)
     }
     fn finish(&self) -> Result<()> {
         self.check()?;
-        self.inner.finish()
+        self.inner().finish()
     }
 }
 
