@@ -11,7 +11,8 @@ use lingot_device::Precision;
 use lingot_device::open;
 use lingot_spec::event::Event;
 use lingot_spec::problem::{Problem, Result};
-use lingot_train::{config, log, step, worker};
+use lingot_train::record::log;
+use lingot_train::{config, data, step};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -51,7 +52,7 @@ pub fn check(plan: &RunPlan, progress: Progress<'_>) -> Result<RunReport> {
     let path = plan.folder.join("run.toml");
     let run = config::load(&path, &[])?.run;
     let (precision, device) = (plan.precision.name(), &plan.device);
-    let same_text = worker::data_folder(&run);
+    let same_text = data::data_folder(&run);
     let candidate = again(
         &path,
         &[
@@ -161,7 +162,7 @@ impl Logged {
 /// Trains the run of `path` with other settings and reads its log.
 fn again(path: &Path, overrides: &[String], label: &str, progress: Progress<'_>) -> Result<Logged> {
     let resolved = config::load(path, overrides)?;
-    let dataset = worker::prepare_data(&resolved.run, &|_| ())?;
+    let dataset = data::prepare_data(&resolved.run, &|_| ())?;
     let device = open::open(&resolved.run.device)?;
     let steps = resolved.run.stop.steps;
     let mut listen = |event: &Event| {

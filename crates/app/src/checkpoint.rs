@@ -7,7 +7,8 @@ use lingot_device::Device;
 use lingot_spec::RunSpec;
 use lingot_spec::manifest::Manifest;
 use lingot_spec::run::DeviceSpec;
-use lingot_train::{checkpoints, config, manifest_file, worker};
+use lingot_train::checkpoint::{manifest, newest};
+use lingot_train::{config, data};
 use std::path::{Path, PathBuf};
 
 /// The options of commands that compute.
@@ -49,8 +50,8 @@ pub fn find(path: &Path) -> Result<Found> {
             "name a run's folder, such as out/quickstart, or a checkpoint in it",
         ));
     }
-    let path = checkpoints::resolve(path)?;
-    let manifest = manifest_file::read(&path)?;
+    let path = newest::resolve(path)?;
+    let manifest = manifest::read(&path)?;
     let text = &manifest.head.run;
     let run = (!text.is_empty()).then(|| config::parse(text, Path::new("run.toml"), &[])).transpose()?;
     Ok(Found { path, manifest, run: run.map(|resolved| resolved.run) })
@@ -61,7 +62,7 @@ impl Found {
     pub fn tokenizer_folder(&self) -> Option<PathBuf> {
         let own = self.path.clone();
         let run = self.path.parent().and_then(Path::parent).map(|run| run.join("data"));
-        let data = self.run.as_ref().map(worker::data_folder);
+        let data = self.run.as_ref().map(data::data_folder);
         [Some(own), run, data].into_iter().flatten().find(|folder| folder.join("tokenizer.json").is_file())
     }
 

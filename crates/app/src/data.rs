@@ -5,7 +5,7 @@ use crate::json;
 use crate::terminal::{Progress, Terminal, bytes, count, show_stage};
 use lingot_data::{Prepared, PreparedCorpus};
 use lingot_spec::run::{CorpusSpec, DataSpec};
-use lingot_train::{config, worker};
+use lingot_train::{config, data};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -90,7 +90,7 @@ fn wanted(args: &Args) -> Result<(DataSpec, u32, u64, PathBuf)> {
         && args.out.is_none()
     {
         let run = config::load(path, &args.set).map_err(|error| Failure::from(error).with(Code::Input))?.run;
-        let folder = worker::data_folder(&run);
+        let folder = data::data_folder(&run);
         return Ok((run.data, run.model.vocabulary, run.seed, folder));
     }
     let Some(folder) = args.out.clone() else {

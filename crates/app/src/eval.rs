@@ -8,7 +8,7 @@ use lingot_data::{Dataset, Tokenizer};
 use lingot_model::Model;
 use lingot_spec::run::{CorpusSpec, EvaluationSpec};
 use lingot_train::score::{ChoiceScore, Question, TextScore, share};
-use lingot_train::{evaluate, worker};
+use lingot_train::{data, evaluate};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -143,7 +143,7 @@ fn score_held_out(args: &Args, found: &Found, model: &Model) -> Result<TextScore
         )
     })?;
     let own = found.tokenizer_folder().filter(|folder| folder.join("data.json").is_file());
-    let folder = own.unwrap_or_else(|| worker::data_folder(run));
+    let folder = own.unwrap_or_else(|| data::data_folder(run));
     let mut data = run.data.clone();
     data.sequence = args.sequence.unwrap_or(data.sequence);
     let dataset = Dataset::open(&data, &folder, run.seed)?;

@@ -3,7 +3,7 @@
 use crate::ledger::table;
 use crate::terminal::{amount, count};
 use lingot_spec::event::{DeviceSeconds, Ledger};
-use lingot_train::ledger::money_without;
+use lingot_train::record::ledger::money_without;
 use serde::Serialize;
 
 /// One device of a fleet.

@@ -5,8 +5,8 @@ use crate::json;
 use crate::keep::{self, Keep};
 use crate::terminal::{amount, bytes, count, duration};
 use lingot_spec::event::{Event, Ledger, Prediction, Target};
-use lingot_train::ledger::{Mark, marks};
-use lingot_train::log;
+use lingot_train::record::ledger::{Mark, marks};
+use lingot_train::record::log;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 

@@ -6,8 +6,8 @@ use crate::json;
 use clap::ValueEnum;
 use lingot_formats::hugging_face::copy_tokenizer;
 use lingot_spec::manifest::MergeSource;
-use lingot_train::manifest_file;
-use lingot_train::merge::{Decay, merge};
+use lingot_train::checkpoint::manifest;
+use lingot_train::checkpoint::merge::{Decay, merge};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -68,7 +68,7 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(tokenizer) = found.last().and_then(|newest| newest.tokenizer_folder()) {
         copy_tokenizer(&tokenizer, &folder)?;
     }
-    let head = manifest_file::read(&folder)?.head;
+    let head = manifest::read(&folder)?.head;
     let report = Report { folder: folder.display().to_string(), step: head.step, merged: head.merged };
     if args.json {
         return json::print(&report);

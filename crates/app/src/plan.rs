@@ -10,7 +10,7 @@ use crate::json;
 use lingot_plan::answer::{Answer, Plan};
 use lingot_plan::profile::Profile;
 use lingot_plan::{Assumptions, Catalogue, Money, Objective, Request};
-use lingot_train::log;
+use lingot_train::record::log;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

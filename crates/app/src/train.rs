@@ -10,10 +10,13 @@ use lingot_device::Device;
 use lingot_device::entry;
 use lingot_spec::RunSpec;
 use lingot_spec::event::Event;
+use lingot_train::checkpoint::{manifest, newest, verify};
 use lingot_train::config::{self, Resolved};
+use lingot_train::guard::stop;
+use lingot_train::record::log;
 use lingot_train::sample::{Bounds, Sampling, sample};
 use lingot_train::step::{self, Summary};
-use lingot_train::{checkpoints, evaluate, log, manifest_file, stop, worker};
+use lingot_train::{data, evaluate};
 use std::path::{Path, PathBuf};
 
 /// Train a model as RUN.toml says, or go on where it stopped
@@ -190,7 +193,7 @@ fn prepare(run: &RunSpec, terminal: &Terminal) -> Result<Dataset> {
     let progress = Progress::new(terminal);
     let folder = PathBuf::from(&run.folder);
     let existed = folder.exists();
-    let made = worker::prepare_data(run, &|stage| show_stage(&progress, stage));
+    let made = data::prepare_data(run, &|stage| show_stage(&progress, stage));
     progress.finish();
     made.map_err(|error| {
         if !existed {
@@ -204,15 +207,14 @@ fn prepare(run: &RunSpec, terminal: &Terminal) -> Result<Dataset> {
 /// The report of a run whose end was reached by an earlier process.
 fn finished(run: &RunSpec) -> Result<Option<Report>> {
     let folder = Path::new(&run.folder);
-    let Some((_, path)) = checkpoints::list(&folder.join("checkpoints")).ok().and_then(|mut all| all.pop())
-    else {
+    let Some((_, path)) = newest::list(&folder.join("checkpoints")).ok().and_then(|mut all| all.pop()) else {
         return Ok(None);
     };
-    let Ok(manifest) = manifest_file::read(&path) else {
+    let Ok(found) = manifest::read(&path) else {
         return Ok(None); // `train` says what is wrong with it, or falls back.
     };
-    let head = manifest.head;
-    if manifest_file::check_model(&path, &head.model, &run.model).is_err() || head.seed != run.seed {
+    let head = found.head;
+    if manifest::check_model(&path, &head.model, &run.model).is_err() || head.seed != run.seed {
         return Ok(None);
     }
     let events = log::read(folder).unwrap_or_default();
@@ -226,7 +228,7 @@ fn finished(run: &RunSpec) -> Result<Option<Report>> {
         loss,
     };
     // Every byte is verified only where nothing else will do it: a run that goes on is verified by `train`.
-    let is_sound = |_: &stop::StopReason| ended && lingot_train::checkpoint::verify(&path).is_ok();
+    let is_sound = |_: &stop::StopReason| ended && verify(&path).is_ok();
     let reason = stop::why_stop(&run.stop, &at).filter(is_sound);
     Ok(reason.map(|reason| {
         let state = State {
@@ -292,7 +294,7 @@ fn conclude(args: &Args, run: &RunSpec, dataset: &Dataset, device: &Device, summ
 
 /// The model goes on where a held-out document breaks off.
 fn closing_sample(run: &RunSpec, dataset: &Dataset, device: &Device, summary: &Summary) -> Result<Sample> {
-    let tokenizer = Tokenizer::load(&worker::data_folder(run).join("tokenizer.json"))?;
+    let tokenizer = Tokenizer::load(&data::data_folder(run).join("tokenizer.json"))?;
     let end = tokenizer.end_of_document();
     let prompt = beginning(&dataset.validation(0, 16)?);
     let (model, _) = evaluate::load_model(&summary.checkpoint, device)?;

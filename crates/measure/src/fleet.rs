@@ -7,7 +7,7 @@ use lingot_device::entry::{self, Opener};
 use lingot_spec::event::{Event, Exchange};
 use lingot_spec::problem::{Problem, Result};
 use lingot_train::config;
-use lingot_train::{step, worker};
+use lingot_train::{data, step};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -255,7 +255,7 @@ fn micros(exchanges: &[Exchange], worker: usize) -> usize {
 }
 
 fn train(resolved: &config::Resolved, open: &Opener, listen: &mut dyn FnMut(&Event)) -> Result<()> {
-    let dataset = worker::prepare_data(&resolved.run, &|_| ())?;
+    let dataset = data::prepare_data(&resolved.run, &|_| ())?;
     step::train_fleet(resolved, &dataset, open.clone(), listen, &AtomicBool::new(false))?;
     Ok(())
 }

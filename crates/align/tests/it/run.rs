@@ -5,7 +5,7 @@ use lingot_align::task;
 use lingot_device::Device;
 use lingot_device::Precision;
 use lingot_device::cpu::Cpu;
-use lingot_train::{config, step, worker};
+use lingot_train::{config, data, step};
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -44,7 +44,7 @@ fn train(folder: &Path) {
         "device.threads=1".into(),
     ];
     let resolved = config::parse(RUN, Path::new("tiny.toml"), &settings).unwrap();
-    let dataset = worker::prepare_data(&resolved.run, &|_| ()).unwrap();
+    let dataset = data::prepare_data(&resolved.run, &|_| ()).unwrap();
     let device = Device::new(Cpu::new(1));
     step::train(&resolved, &dataset, &device, &mut |_| (), &AtomicBool::new(false)).unwrap();
 }
