@@ -1,6 +1,7 @@
 //! Faults on purpose, to prove that the levels see them: in how the step is wired, or in a device's ops.
 //!
-//! Nothing outside this crate can reach them: a faulty device is a wrapper that only [`crate::self_test`] builds.
+//! Nothing outside this crate can reach them: a faulty device is a wrapper that only [`crate::self_test`]
+//! builds.
 
 use lingot_device::intercepted::Intercepted;
 use lingot_device::op::{CrossEntropyGrad, GroupedMatMulWeights, MatMul, Rope, Route, RouteGrad};
@@ -11,7 +12,8 @@ use lingot_spec::ModelSpec;
 use serde::{Deserialize, Serialize};
 use std::sync::Mutex;
 
-/// Ten ways to port a training system wrongly; the first five are those of the Ling report's figure 20 and its text.
+/// Ten ways to port a training system wrongly; the first five are those of the Ling report's figure 20 and
+/// its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Planted {

@@ -1,8 +1,8 @@
 //! What one device did, op by op, and whether another does the same with the same inputs.
 //!
-//! The reference device records. The candidate follows: before each op its inputs become the recorded ones, so that an
-//! op is judged by its own error and not by what others did before it; afterwards its outputs are compared. The first
-//! op with other arguments, another name or other outputs is the one at fault.
+//! The reference device records. The candidate follows: before each op its inputs become the recorded ones,
+//! so that an op is judged by its own error and not by what others did before it; afterwards its outputs are
+//! compared. The first op with other arguments, another name or other outputs is the one at fault.
 
 use lingot_device::intercepted::Intercepted;
 use lingot_device::op::{Access, Operand};
@@ -38,8 +38,8 @@ pub struct ModuleError {
     pub backward: f64,
 }
 
-/// The bound of one op in a step, in units of its precision's epsilon times the output's largest element. A real step
-/// has cancellation that the suite's shapes do not; a wrong op is off by far more.
+/// The bound of one op in a step, in units of its precision's epsilon times the output's largest element. A
+/// real step has cancellation that the suite's shapes do not; a wrong op is off by far more.
 fn bound(op: &str, precision: Precision) -> f64 {
     match precision {
         Precision::Bf16 if is_of_products(op) => 8.0 * epsilon(Precision::Bf16),
