@@ -80,7 +80,7 @@ pub mod doors {
     pub use super::route::{Routing, route, route_grad, warm_logits};
     pub use super::sort_by_expert::{Sorted, sort_by_expert};
     pub use super::sums::{moments, sum_of_squares};
-    pub use super::swiglu::{swiglu, swiglu_grad};
+    pub use super::swiglu::{WeightedSwigluGrad, swiglu, swiglu_grad, weighted_swiglu_grad};
 }
 
 use crate::error::{Error, Result};

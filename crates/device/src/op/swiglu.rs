@@ -65,41 +65,74 @@ pub fn swiglu(gate_up: &Tensor, weights_r: Option<&Tensor>) -> Result<Tensor> {
     Ok(out_rf)
 }
 
-/// Returns the gradient by `gate_up`, and by the weights where there are any.
+/// The gradients of [`weighted_swiglu_grad`].
+pub struct WeightedSwigluGrad {
+    /// The gradient by gate and up, `[R, 2 F]`.
+    pub d_gate_up: Tensor,
+    /// The gradient by the rows' weights, `[R]`.
+    pub d_weights_r: Tensor,
+}
+
+/// Returns the gradient by `gate_up`, `[R, 2 F]`, of rows without weights.
 ///
 /// ```
 /// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
 /// let device = Device::new(Cpu::new(1));
 /// let gate_up = device.floats(&[0.0, 2.0], &[1, 2], Kind::F32)?;
 /// let d_out = device.floats(&[1.0], &[1, 1], Kind::F32)?;
-/// let (d_gate_up, d_weights) = ops::swiglu_grad(&d_out, &gate_up, None)?;
-/// assert_eq!(d_gate_up.to_floats()?, [1.0, 0.0]);
-/// assert!(d_weights.is_none());
+/// assert_eq!(ops::swiglu_grad(&d_out, &gate_up)?.to_floats()?, [1.0, 0.0]);
 /// # Ok::<(), lingot_device::Error>(())
 /// ```
-pub fn swiglu_grad(
-    d_out_rf: &Tensor,
-    gate_up: &Tensor,
-    weights_r: Option<&Tensor>,
-) -> Result<(Tensor, Option<Tensor>)> {
+pub fn swiglu_grad(d_out_rf: &Tensor, gate_up: &Tensor) -> Result<Tensor> {
     let door = Door::new("swiglu_grad", gate_up)?;
-    let [rows, both] = door.dims("gate_up", gate_up)?;
-    door.require(both.is_multiple_of(2), "the width of gate_up", both, "even")?;
-    door.floats("d_out", d_out_rf, &[rows, both / 2])?;
-    let d_weights_r = match weights_r {
-        Some(weights_r) => {
-            door.floats("weights", weights_r, &[rows])?;
-            Some(door.empty(&[rows])?)
-        }
-        None => None,
-    };
+    let [rows, both] = halves(&door, gate_up, d_out_rf)?;
     let d_gate_up = door.empty(&[rows, both])?;
     gate_up.device().enqueue(SwigluGrad {
         gate_up,
-        weights_r,
+        weights_r: None,
         d_out_rf,
         d_gate_up: &d_gate_up,
-        d_weights_r: d_weights_r.as_ref(),
+        d_weights_r: None,
     })?;
-    Ok((d_gate_up, d_weights_r))
+    Ok(d_gate_up)
+}
+
+/// Returns the gradients by `gate_up` and by the rows' weights.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let gate_up = device.floats(&[0.0, 2.0], &[1, 2], Kind::F32)?;
+/// let [d_out, weights] = [1.0, 3.0].map(|x| device.floats(&[x], &[1, 1], Kind::F32));
+/// let gradients = ops::weighted_swiglu_grad(&d_out?, &gate_up, &weights?.reshape(&[1]))?;
+/// assert_eq!(gradients.d_gate_up.to_floats()?, [3.0, 0.0]);
+/// assert_eq!(gradients.d_weights_r.to_floats()?, [0.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
+pub fn weighted_swiglu_grad(
+    d_out_rf: &Tensor,
+    gate_up: &Tensor,
+    weights_r: &Tensor,
+) -> Result<WeightedSwigluGrad> {
+    let door = Door::new("swiglu_grad", gate_up)?;
+    let [rows, both] = halves(&door, gate_up, d_out_rf)?;
+    door.floats("weights", weights_r, &[rows])?;
+    let d_weights_r = door.empty(&[rows])?;
+    let d_gate_up = door.empty(&[rows, both])?;
+    gate_up.device().enqueue(SwigluGrad {
+        gate_up,
+        weights_r: Some(weights_r),
+        d_out_rf,
+        d_gate_up: &d_gate_up,
+        d_weights_r: Some(&d_weights_r),
+    })?;
+    Ok(WeightedSwigluGrad { d_gate_up, d_weights_r })
+}
+
+/// Checks the operands of both gradients; returns the rows and the width of gate and up together.
+fn halves(door: &Door<'_>, gate_up: &Tensor, d_out_rf: &Tensor) -> Result<[usize; 2]> {
+    let [rows, both] = door.dims("gate_up", gate_up)?;
+    door.require(both.is_multiple_of(2), "the width of gate_up", both, "even")?;
+    door.floats("d_out", d_out_rf, &[rows, both / 2])?;
+    Ok([rows, both])
 }
