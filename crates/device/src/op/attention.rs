@@ -62,9 +62,9 @@ impl AttentionGrad<'_> {
 
 /// The results of attention, which its gradient needs too.
 pub struct Attended {
-    /// The output, [T, H, C].
+    /// The output, `[T, H, C]`.
     pub out_thc: Tensor,
-    /// The logarithm of each softmax's denominator, [T, H].
+    /// The logarithm of each softmax's denominator, `[T, H]`.
     pub lse_th: Tensor,
 }
 

@@ -27,7 +27,7 @@ impl Combine<'_> {
     }
 }
 
-/// Returns `sum over k of x[places[t,k]]`, [T, D].
+/// Returns `sum over k of x[places[t,k]]`, `[T, D]`.
 ///
 /// ```
 /// # use lingot_device::{Device, Kind, cpu::Cpu, ops};

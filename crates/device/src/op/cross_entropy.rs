@@ -48,7 +48,7 @@ impl CrossEntropyGrad<'_> {
     }
 }
 
-/// Returns each token's loss under the head `w`, [T]; 0 where the target is -1.
+/// Returns each token's loss under the head `w`, `[T]`; 0 where the target is -1.
 ///
 /// ```
 /// # use lingot_device::{Device, Kind, cpu::Cpu, ops};

@@ -26,7 +26,7 @@ impl Dispatch<'_> {
     }
 }
 
-/// Returns `x[order[r] / choices]` for each sorted row r, [R, D].
+/// Returns `x[order[r] / choices]` for each sorted row r, `[R, D]`.
 ///
 /// ```
 /// # use lingot_device::{Device, Kind, cpu::Cpu, ops};

@@ -38,7 +38,7 @@ impl EmbeddingGrad<'_> {
     }
 }
 
-/// Returns `table[tokens[t]]`, [T, D].
+/// Returns `table[tokens[t]]`, `[T, D]`.
 ///
 /// ```
 /// # use lingot_device::{Device, Kind, cpu::Cpu, ops};

@@ -52,7 +52,7 @@ impl Flip {
     pub const A: Flip = Flip { a: true, b: false };
 }
 
-/// Returns `a b`, [M, N], either operand stored transposed where `flip` says so.
+/// Returns `a b`, `[M, N]`, either operand stored transposed where `flip` says so.
 ///
 /// ```
 /// # use lingot_device::{Device, Flip, Kind, cpu::Cpu, ops};

@@ -42,7 +42,7 @@ impl ScaleColumns<'_> {
     }
 }
 
-/// Returns `1 / (||w[:,d]||_2 + 1e-7)` for each column, [D].
+/// Returns `1 / (||w[:,d]||_2 + 1e-7)` for each column, `[D]`.
 ///
 /// ```
 /// # use lingot_device::{Device, Kind, cpu::Cpu, ops};

@@ -39,7 +39,7 @@ pub struct Rotation {
     pub theta: f64,
 }
 
-/// Rotates each head of `x`, [T, H, C], by its token's position in place, or back.
+/// Rotates each head of `x`, `[T, H, C]`, by its token's position in place, or back.
 ///
 /// ```
 /// # use lingot_device::{Device, Kind, cpu::Cpu, ops};

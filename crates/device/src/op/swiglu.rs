@@ -44,7 +44,7 @@ impl SwigluGrad<'_> {
     }
 }
 
-/// Returns `weight * silu(gate) * up` of rows `[gate, up]`, [R, F].
+/// Returns `weight * silu(gate) * up` of rows `[gate, up]`, `[R, F]`.
 ///
 /// ```
 /// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
