@@ -54,9 +54,13 @@ pub fn check(plan: &RunPlan, progress: Progress<'_>) -> Result<(Side, Side, Curv
         progress,
     )?;
     let mut others = vec![];
+    // Other seeds train where the run did, or where that device is not here, on the one in question.
+    let is_here = open::open(&run.device).is_ok();
+    let name = if is_here { &run.device.name } else { device };
     for seed in (1..plan.seeds).map(|more| run.seed + more) {
         let folder = plan.out.join(format!("seed-{seed}"));
-        let overrides = [format!("folder={}", folder.display()), format!("seed={seed}")];
+        let overrides =
+            [format!("folder={}", folder.display()), format!("seed={seed}"), format!("device.name={name}")];
         others.push(again(&path, &overrides, &format!("seed {seed}"), progress)?.0);
     }
     for other in others.iter().chain([&candidate.0]) {

@@ -1,5 +1,6 @@
 //! How the program fails: an error, a hint, and the exit code that scripts see.
 
+use crate::output;
 use crate::terminal::Terminal;
 use lingot_spec::{Problem, ProblemKind};
 use std::path::Path;
@@ -45,15 +46,21 @@ impl Failure {
         Problem::io(verb, path, error).into()
     }
 
-    /// The same failure under another code; a device's stays a device's.
+    /// The same failure under another code; the failure of a device keeps its own.
     pub fn with(self, code: Code) -> Failure {
         if self.code == Code::Device { self } else { Failure { code, ..self } }
     }
 
+    /// A problem that reading the user's input has shown.
+    pub fn of_input(problem: Problem) -> Failure {
+        Failure::from(problem).with(Code::Input)
+    }
+
+    /// Prints the error and its hint on standard error.
     pub fn print(&self, terminal: &Terminal) {
-        eprintln!("{} {}", terminal.red("error:"), self.problem);
+        output::notice(&format!("{} {}", terminal.red("error:"), self.problem));
         if !self.hint.is_empty() {
-            eprintln!("\n{} {}", terminal.bold("hint:"), self.hint);
+            output::notice(&format!("\n{} {}", terminal.bold("hint:"), self.hint));
         }
     }
 }

@@ -1,8 +1,9 @@
 //! What is said when a run ends: the losses, the cost, a plot, a sample, and what to type next.
 
+use crate::comparison::{comparison, newest_ledger};
 use crate::failure::Result;
 use crate::terminal::{amount, count, duration};
-use crate::{json, ledger, plot};
+use crate::{output, plot};
 use lingot_formats::hugging_face;
 use lingot_spec::RunSpec;
 use lingot_spec::event::{Evaluation, Event};
@@ -110,13 +111,12 @@ impl Report {
         }
         text += &format!("\ncheckpoint     {}\n\nnext:\n", self.checkpoint);
         text.extend(self.next(run).iter().map(|command| format!("  {command}\n")));
-        json::write(&text);
-        Ok(())
+        output::result(&text)
     }
 
     /// Where the time and the money went, and what had been promised.
     fn bill(&self, events: &[Event]) -> String {
-        let Some(ledger) = ledger::newest(events) else { return String::new() };
+        let Some(ledger) = newest_ledger(events) else { return String::new() };
         let mut text = String::new();
         let currency = self.currency.as_deref().unwrap_or_default();
         if let (Some(money), Some(million)) = (ledger.money, ledger.money_per_million_tokens) {
@@ -144,8 +144,8 @@ impl Report {
                 parts.map(|(name, seconds)| format!("{name} {:.1} %", 100.0 * seconds / all_s)).collect();
             text += &format!("{:<14} {}: {}\n", device.device, duration(all_s), parts.join(", "));
         }
-        if let Some(versus) = ledger::versus(events) {
-            text += &format!("\n{}", versus.text(self.currency.as_deref()));
+        if let Some(compared) = comparison(events) {
+            text += &format!("\n{}", compared.text(self.currency.as_deref()));
         }
         text
     }

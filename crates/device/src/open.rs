@@ -6,7 +6,7 @@ use crate::reference::Reference;
 use crate::tensor::Device;
 #[cfg(unix)]
 use crate::torch::{Options, Torch};
-use lingot_spec::problem::{Problem, Result};
+use lingot_spec::problem::{Problem, ProblemKind, Result};
 use lingot_spec::run::DeviceSpec;
 
 /// Opens the device that `device.name` of a run asks for.
@@ -24,7 +24,8 @@ pub fn open(spec: &DeviceSpec) -> Result<Device> {
             format!("no device is called `{other}`"),
             "`cpu` computes; `torch:cpu`, `torch:cuda:0` and the like compute through the user's torch; `reference` is \
              the slow definition; `lingot devices` lists what was found",
-        )),
+        )
+        .of(ProblemKind::Device)),
     }
 }
 

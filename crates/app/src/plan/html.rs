@@ -1,4 +1,5 @@
-//! The report of `lingot plan` as one HTML file that needs nothing else: no script, no font, no picture from elsewhere.
+//! The report of `lingot plan` as one HTML file that needs nothing else: no script, no font, no picture from
+//! elsewhere.
 
 use super::svg::{Axis, Point, bar, escape, plot};
 use crate::terminal::{amount, bytes, count};
@@ -96,7 +97,8 @@ fn pareto(answer: &Answer) -> String {
     let y = Axis { title: &cost, show: &|money| if money == 0.0 { "0".into() } else { amount(money) } };
     format!(
         "<h2>Cost against time</h2>\n<div class=\"card\">\n{}</div>\n\
-         <p class=\"soft\">Filled: no other plan is both cheaper and faster. Hollow: the best of its kind, and yet beaten. \
+         <p class=\"soft\">Filled: no other plan is both cheaper and faster. \
+         Hollow: the best of its kind, and yet beaten. \
          Orange: the answer.</p>\n",
         plot(&points, &x, &y, "Cost against time of the best plans")
     )
@@ -214,7 +216,8 @@ fn assumptions(answer: &Answer) -> String {
     if items.is_empty() { items } else { format!("<h2>Assumptions</h2>\n<ul>\n{items}</ul>\n") }
 }
 
-/// A heading and a table; a name that begins with `#` is of a column of numbers. Nothing where there are no rows.
+/// A heading and a table; a name that begins with `#` is of a column of numbers. Nothing where there are no
+/// rows.
 fn section(title: &str, names: &[&str], rows: &[Vec<String>]) -> String {
     if rows.is_empty() {
         return String::new();

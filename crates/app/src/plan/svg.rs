@@ -179,7 +179,8 @@ fn label(point: &Point, x: f64, y: f64, placed: &mut Vec<[f64; 4]>) -> String {
             placed.push(area);
             let text = escape(&point.label);
             return format!(
-                "<text class=\"label\" x=\"{at:.1}\" y=\"{baseline:.1}\" text-anchor=\"{anchor}\">{text}</text>\n"
+                "<text class=\"label\" x=\"{at:.1}\" y=\"{baseline:.1}\" \
+                 text-anchor=\"{anchor}\">{text}</text>\n"
             );
         }
     }

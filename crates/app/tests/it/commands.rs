@@ -58,7 +58,9 @@ fn a_run_trains_ends_and_then_has_nothing_left_to_do() {
     has_keys(
         &report,
         expect![
-            "activated_parameters, already_done, bits_per_byte, checkpoint, currency, first_held_out_loss, folder, held_out_loss, interrupted, money, parameters, perplexity, reason, run, sample { prompt, text }, seconds, step, steps, tokens, tokens_per_s"
+            "activated_parameters, already_done, bits_per_byte, checkpoint, currency, first_held_out_loss, \
+             folder, held_out_loss, interrupted, money, parameters, perplexity, reason, run, \
+             sample { prompt, text }, seconds, step, steps, tokens, tokens_per_s"
         ],
     );
     assert_eq!((&report["step"], &report["tokens"]), (&12.into(), &(12 * 4 * 16).into()));
@@ -107,7 +109,9 @@ fn data_is_prepared_for_a_run_or_by_itself() {
     has_keys(
         &report,
         expect![
-            "bytes, corpora [{ bytes, documents, path, tokens, validation_bytes, validation_documents, validation_tokens }], documents, folder, notes, reused, tokenizer, tokens, tokens_per_byte, vocabulary"
+            "bytes, corpora [{ bytes, documents, path, tokens, validation_bytes, validation_documents, \
+             validation_tokens }], documents, folder, notes, reused, tokenizer, tokens, tokens_per_byte, \
+             vocabulary"
         ],
     );
     assert_eq!(report["reused"], false);
@@ -165,7 +169,8 @@ fn a_checkpoint_is_scored_on_held_out_text_a_file_and_questions() {
     has_keys(
         &report,
         expect![
-            "checkpoint, choices { accuracy, accuracy_error, accuracy_normalised, accuracy_normalised_error, questions, source }, step, text"
+            "checkpoint, choices { accuracy, accuracy_error, accuracy_normalised, accuracy_normalised_error, \
+             questions, source }, step, text"
         ],
     );
     assert_eq!((&report["choices"]["questions"], &report["choices"]["accuracy"]), (&2.into(), &0.5.into()));
@@ -217,7 +222,7 @@ fn checkpoints_are_merged_into_one_that_generates() {
     assert_eq!(report["merged"].as_array().unwrap().len(), 3);
     place.succeed(&["generate", "merged", "--prompt", "the cat", "--tokens", "4"]);
     assert!(
-        place.fail(1, &["merge", &steps[1], &steps[0], "--out", "wrong"]).contains("does not come after")
+        place.fail(2, &["merge", &steps[1], &steps[0], "--out", "wrong"]).contains("does not come after")
     );
     assert!(!place.path("wrong").exists());
 }

@@ -1,4 +1,5 @@
-//! SIGKILL at any moment, saving included, loses nothing and changes no bit; neither does the number of threads.
+//! SIGKILL at any moment, saving included, loses nothing and changes no bit; neither does the number of
+//! threads.
 
 use super::program::write_small_run;
 use lingot_model::random::Stream;
@@ -66,7 +67,8 @@ fn has_partial(checkpoints: &Path) -> bool {
     entries.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == "partial"))
 }
 
-/// Waits for the moment to kill: soon after the start, when a save has just begun, or when the log has grown by so much.
+/// Waits for the moment to kill: soon after the start, when a save has just begun, or when the log has grown
+/// by so much.
 fn wait_for_moment(child: &mut Child, folder: &Path, random: u64) {
     let length = || fs::metadata(folder.join("run.jsonl")).map_or(0, |data| data.len());
     let (begin, grown) = (Instant::now(), length() + random / 3 % 6000);

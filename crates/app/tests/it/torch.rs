@@ -104,8 +104,8 @@ fn a_run_on_a_chip_outlives_its_loss_and_its_lack_of_room_and_goes_on_with_the_s
     }
 }
 
-/// Where there is no room in the update, before the first tensor is written the step is kept, after it not; and from the
-/// second update on, which allocates nothing, there is no need for any.
+/// Where there is no room in the update, before the first tensor is written the step is kept, after it not;
+/// and from the second update on, which allocates nothing, there is no need for any.
 #[test]
 fn an_update_without_room_leaves_the_step_before_it_or_says_that_it_broke_off() {
     let Some(chip) = apart::build() else { return };
@@ -121,7 +121,8 @@ fn an_update_without_room_leaves_the_step_before_it_or_says_that_it_broke_off() 
         assert!(wanted.iter().all(|words| said.contains(words)), "{wanted:?} in {said}");
     };
 
-    // No tensor of the size of the update's scratch, from the start: no step is done, and the beginning is saved.
+    // No tensor of the size of the update's scratch, from the start: no step is done, and the beginning is
+    // saved.
     let told = ["step 1 was not done: ", "4194304 bytes", "step 0 is saved", "--set batch.micro = "];
     fails(&runs[1], &[("CHIP_FULL_WHEN", &runs[1]), ("CHIP_FULL_BYTES", bytes)], &told);
     // The same from step 5 on, in a process that has its scratch: nothing is missing.
@@ -155,7 +156,8 @@ fn an_update_without_room_leaves_the_step_before_it_or_says_that_it_broke_off() 
     }
 }
 
-/// A trained model's loss on held-out text, and its answers, by the definition of the CPU and by torch's devices.
+/// A trained model's loss on held-out text, and its answers, by the definition of the CPU and by torch's
+/// devices.
 #[test]
 fn a_model_is_scored_alike_on_every_device() {
     let Some(chip) = apart::build() else { return };
@@ -163,7 +165,8 @@ fn a_model_is_scored_alike_on_every_device() {
     let run = write_small_run(folder.path(), "run", SCHEDULE);
     assert!(train(&run).args(["--set", "device.name=cpu"]).status().unwrap().success());
     let questions = (0..20).map(|i| {
-        format!("{{\"question\": \"{i} and one\", \"choices\": [\"the house\", \"{i} x\", \"a tree\"], \"answer\": {}}}\n", i % 3)
+        let choices = format!("[\"the house\", \"{i} x\", \"a tree\"]");
+        format!("{{\"question\": \"{i} and one\", \"choices\": {choices}, \"answer\": {}}}\n", i % 3)
     });
     fs::write(folder.path().join("questions.jsonl"), questions.collect::<String>()).unwrap();
     let scores = |device: &str| -> serde_json::Value {
