@@ -1,5 +1,5 @@
-//! `lingot bench`: what to measure. `train` and `fleet` are here, `ops` and `predict` in `profile.rs`, `plan`
-//! in `growth.rs`.
+//! `lingot bench` and what it measures. `train` and `fleet` are here, `ops` and `predict` in `profile.rs`,
+//! `plan` in `growth.rs`.
 
 use crate::failure::{Failure, Result};
 use crate::growth;

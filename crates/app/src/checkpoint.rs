@@ -41,7 +41,7 @@ pub struct Found {
     pub run: Option<RunSpec>,
 }
 
-/// The newest checkpoint of a run's folder, or the checkpoint named.
+/// Finds the checkpoint that a path names, or the newest one of the run's folder that it names.
 pub fn find(path: &Path) -> Result<Found> {
     if !path.exists() {
         return Err(Failure::input(
@@ -66,7 +66,7 @@ impl Found {
         [Some(own), run, data].into_iter().flatten().find(|folder| folder.join("tokenizer.json").is_file())
     }
 
-    /// The tokenizer that was given, or else the one found.
+    /// Loads the tokenizer that is given, or else the one that belongs to the checkpoint.
     pub fn tokenizer(&self, given: Option<&Path>) -> Result<Tokenizer> {
         let found = self.tokenizer_folder().map(|folder| folder.join("tokenizer.json"));
         let path = given.map(Path::to_owned).or(found).ok_or_else(|| {

@@ -61,7 +61,7 @@ pub fn comparison(events: &[Event]) -> Option<Comparison> {
 type Show<'a> = &'a dyn Fn(f64) -> String;
 
 impl Comparison {
-    /// One line for each predicted figure, and one for each gap of the prediction.
+    /// One line for each predicted figure, and one for each thing that the prediction leaves out.
     pub fn text(&self, currency: Option<&str>) -> String {
         let currency = currency.unwrap_or_default();
         let mut text = format!("predicted by {}, compared with what it took\n", self.from);

@@ -1,4 +1,5 @@
-//! What each device of a fleet contributed to a run: its time and money, and whether it makes tokens cheaper.
+//! What each device of a fleet contributed to a run: its time, its money, and whether it lowers the price of
+//! tokens.
 
 use crate::table::{column, table};
 use crate::terminal::{amount, count};
@@ -14,14 +15,14 @@ pub struct Contribution {
     compute_s: f64,
     exchange_s: f64,
     waiting_s: f64,
-    /// Time that it was part of the fleet.
+    /// Seconds that it was part of the fleet.
     seconds: f64,
     money: Option<f64>,
     /// Share of its money that was paid while it waited.
     waiting_share: f64,
-    /// Money of the whole fleet.
+    /// Price of a million tokens of the whole fleet.
     money_per_million_tokens: Option<f64>,
-    /// Money of the fleet without this device, predicted from the speeds of the others.
+    /// The same of the fleet without this device, predicted from the speeds of the others.
     money_per_million_tokens_without: Option<f64>,
     earns_its_keep: Option<bool>,
 }

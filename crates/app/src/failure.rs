@@ -1,4 +1,4 @@
-//! How the program fails: an error, a hint, and the exit code that scripts see.
+//! How the program fails: an error, a hint, and the exit code.
 
 use crate::output;
 use crate::terminal::Terminal;
@@ -8,14 +8,14 @@ use std::process::ExitCode;
 
 pub type Result<T> = std::result::Result<T, Failure>;
 
-/// The exit codes; `docs/cli.md` is the reference.
+/// The exit codes; `docs/cli.md` documents them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
     /// A run, a file or a folder failed.
     Failed = 1,
-    /// The command, the config or the input is wrong: nothing was started.
+    /// The command, the configuration or the input is wrong; nothing was started.
     Input = 2,
-    /// The device is missing, or has no room.
+    /// A device is missing, or has no room.
     Device = 3,
     /// Ctrl-C; the run can be resumed.
     Interrupted = 130,
@@ -36,12 +36,12 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The user's input is at fault.
+    /// A failure of the user's input.
     pub fn input(problem: impl Into<String>, hint: impl Into<String>) -> Failure {
         Failure { code: Code::Input, problem: problem.into(), hint: hint.into() }
     }
 
-    /// A file or folder refused; `verb` completes "cannot ...".
+    /// A file or folder that the operating system refused; `verb` completes "cannot ...".
     pub fn io(verb: &str, path: &Path, error: &std::io::Error) -> Failure {
         Problem::io(verb, path, error).into()
     }
@@ -51,7 +51,7 @@ impl Failure {
         if self.code == Code::Device { self } else { Failure { code, ..self } }
     }
 
-    /// A problem that reading the user's input has shown.
+    /// A problem found while reading the user's input.
     pub fn of_input(problem: Problem) -> Failure {
         Failure::from(problem).with(Code::Input)
     }

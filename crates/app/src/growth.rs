@@ -1,4 +1,4 @@
-//! `lingot bench plan`: how the time of a whole plan grows with the types of chips and with their cards.
+//! `lingot bench plan`: how the time of a whole plan grows with types of chips and numbers of cards.
 
 use crate::failure::{Failure, Result};
 use crate::output;

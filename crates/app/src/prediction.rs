@@ -52,7 +52,7 @@ pub fn prediction(run: &RunSpec, dataset: &Dataset, measured: Option<&Measured>)
         warming: false,
     };
     let micros = run.batch.sequences.div_ceil(run.batch.micro.max(1));
-    // The routing warmup needs the most.
+    // Routing warmup needs the most memory.
     let warming = run.model.router.warmup_steps > 0;
     let memory_bytes = step::step(&run.model, &Batch { warming, ..batch(micros) }).memory.peak_bytes;
     let Some(Measured { name, profile }) = measured else {

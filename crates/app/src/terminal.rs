@@ -12,10 +12,10 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 /// On a terminal the bar is drawn at most this often.
 const DRAW_EVERY: Duration = Duration::from_millis(50);
 
-/// Goes to the beginning of the line and clears it.
+/// Moves the cursor to the beginning of the line and clears it.
 const ERASE: &str = "\r\u{1b}[K";
 
-/// Standard error, where everything goes that is not the result.
+/// What standard error can show.
 #[derive(Clone, Copy, Debug)]
 pub struct Terminal {
     pub is_terminal: bool,
@@ -23,7 +23,7 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Colour needs a terminal that knows it, and `NO_COLOR` (no-color.org) unset or empty.
+    /// Looks at the terminal. Colour also needs `NO_COLOR` (no-color.org) to be unset or empty.
     pub fn detect() -> Terminal {
         let is_terminal = std::io::stderr().is_terminal();
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -55,9 +55,9 @@ impl Terminal {
 /// Progress of something that has a length: a bar on a terminal, elsewhere a line every few seconds.
 pub struct Progress {
     is_bar: bool,
-    /// When something was last shown.
+    /// The time when something was last shown.
     shown: Cell<Instant>,
-    /// The bar that stands on the terminal; empty for none.
+    /// The bar on the terminal; empty for none.
     bar: RefCell<String>,
 }
 
@@ -93,7 +93,7 @@ impl Progress {
         }
     }
 
-    /// What draws the bar anew. A terminal that is too narrow cuts it off instead of breaking the line.
+    /// The text that draws the bar again. A narrow terminal cuts it off instead of breaking the line.
     fn drawn(&self) -> String {
         match self.bar.borrow().as_str() {
             "" => String::new(),
@@ -102,7 +102,7 @@ impl Progress {
     }
 }
 
-/// Characters of a bar.
+/// The width of a bar, in characters.
 const BAR: u64 = 24;
 
 fn bar(done: u64, total: u64) -> String {
@@ -111,7 +111,7 @@ fn bar(done: u64, total: u64) -> String {
     format!("{bar:<width$}", width = BAR as usize)
 }
 
-/// How a stage of the data preparation is shown.
+/// Shows the progress of a stage of the data preparation.
 pub fn show_stage(progress: &Progress, stage: lingot_data::Stage) {
     let label = format!("{:<10}", stage.name);
     progress.update(&label, stage.done, stage.total, || {
@@ -134,7 +134,7 @@ pub fn bytes(number: u64) -> String {
     scaled(number as f64, &[" B", " kB", " MB", " GB", " TB", " PB"])
 }
 
-/// Money with at least three digits that count: `0.00123`, `12.3`, `5.08 M`.
+/// Money with three significant digits: `0.00123`, `12.3`, `5.08 M`.
 pub fn amount(money: f64) -> String {
     let size = money.abs();
     if !size.is_finite() {

@@ -33,7 +33,7 @@ pub fn page(answer: &Answer) -> String {
     )
 }
 
-/// Days, hours or minutes, whichever reads best.
+/// A time in days, hours or minutes, whichever reads best.
 pub fn time(seconds: f64) -> String {
     match seconds {
         _ if seconds >= 2.0 * 86_400.0 => format!("{:.1} days", seconds / 86_400.0),
@@ -125,7 +125,7 @@ fn breakdown(best: &Plan) -> String {
     html + "</div>\n"
 }
 
-/// A bar with its key.
+/// A bar of parts with its key.
 fn stack(parts: &[Share], whole: f64, title: &str, show: &dyn Fn(f64) -> String) -> String {
     let coloured: Vec<(usize, f64)> =
         parts.iter().enumerate().map(|(index, share)| (index % COLOURS, share.amount)).collect();
@@ -145,7 +145,7 @@ fn stack(parts: &[Share], whole: f64, title: &str, show: &dyn Fn(f64) -> String)
     format!("{}<ul class=\"key\">\n{key}</ul>\n", bar(&coloured, whole, title))
 }
 
-/// Those below a hundredth of the whole as one: a key of many tiny parts hides the large ones.
+/// Joins the parts below a hundredth of the whole, because a key of many tiny parts hides the large ones.
 fn with_few_parts(parts: &[Share], whole: f64) -> Vec<Share> {
     let (mut kept, tiny): (Vec<Share>, Vec<Share>) =
         parts.iter().cloned().partition(|share| share.amount >= 0.01 * whole);
@@ -216,8 +216,8 @@ fn assumptions(answer: &Answer) -> String {
     if items.is_empty() { items } else { format!("<h2>Assumptions</h2>\n<ul>\n{items}</ul>\n") }
 }
 
-/// A heading and a table; a name that begins with `#` is of a column of numbers. Nothing where there are no
-/// rows.
+/// A heading and a table, or nothing if there are no rows. A title that begins with `#` marks a column of
+/// numbers.
 fn section(title: &str, names: &[&str], rows: &[Vec<String>]) -> String {
     if rows.is_empty() {
         return String::new();
@@ -242,7 +242,7 @@ fn money(plan: &Plan) -> String {
     format!("{} {}", amount(plan.cost.amount), plan.cost.currency)
 }
 
-/// Without digits that say nothing.
+/// A number without trailing zeros.
 fn number(value: f64) -> String {
     let text = format!("{value:.2}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()

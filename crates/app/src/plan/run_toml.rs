@@ -1,4 +1,4 @@
-//! A plan as a RUN.toml: what a run can already do of it, and in comments what it cannot.
+//! Writes a plan as a RUN.toml: what a run can do of it as keys, the rest as comments and notes.
 
 use super::html::time;
 use crate::terminal::amount;
@@ -45,7 +45,7 @@ pub fn text(request: &Request, best: &Plan, policy: Policy) -> String {
     )
 }
 
-/// What a run of this plan does not do, on whatever machine; `lingot train` says so when it begins.
+/// Notes about what a run leaves out of this plan; `lingot train` prints them when it starts.
 fn notes(best: &Plan, policy: Policy) -> Vec<String> {
     let mut notes = vec![format!(
         "planned for {}; this run trains on the devices it is given, with the whole model on each: it does \

@@ -1,4 +1,4 @@
-//! An answer for people: the best plan, why each other one lost, and what independence costs.
+//! The answer of a plan as text: the best plan, why each other one lost, and what independence costs.
 
 use super::html::time;
 use crate::table::{column, table};

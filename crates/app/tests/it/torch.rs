@@ -46,7 +46,7 @@ fn outlives_a_kill(train: &dyn Fn(&Path) -> Command) {
     let [whole, cut] = ["whole", "cut"].map(|name| write_small_run(folder.path(), name, SCHEDULE));
     assert!(train(&whole).status().unwrap().success());
     let checkpoint = folder.path().join("cut/checkpoints/step-00000010");
-    // A run that was over before the kill is no test, and begins anew.
+    // A run that finished before the kill tests nothing, and starts again.
     while !is_killed_after(&checkpoint, train(&cut)) {
         fs::remove_dir_all(folder.path().join("cut")).unwrap();
     }
@@ -63,7 +63,7 @@ fn ended(folder: &Path, name: &str) -> [Vec<u8>; 2] {
 #[path = "../../../device/tests/chip/apart.rs"]
 mod apart;
 
-/// A run on the test chip, with settings of the chip's.
+/// A run on the test chip, with settings of the chip.
 fn train_on_chip(chip: &Path, run: &Path, settings: &[(&str, &Path)]) -> Command {
     let mut command = train(run);
     command
@@ -104,8 +104,8 @@ fn a_run_on_a_chip_outlives_its_loss_and_its_lack_of_room_and_goes_on_with_the_s
     }
 }
 
-/// Where there is no room in the update, before the first tensor is written the step is kept, after it not;
-/// and from the second update on, which allocates nothing, there is no need for any.
+/// An update that finds no room before it writes the first tensor leaves the step before it; one that has
+/// written leaves nothing. From the second update on nothing is allocated, so nothing can be missing.
 #[test]
 fn an_update_without_room_leaves_the_step_before_it_or_says_that_it_broke_off() {
     let Some(chip) = apart::build() else { return };
@@ -191,7 +191,7 @@ fn a_model_is_scored_alike_on_every_device() {
     }
 }
 
-/// Kills the run once the checkpoint is there; false where the run was done by then.
+/// Kills the run once the checkpoint is there. Returns false if the run had finished by then.
 fn is_killed_after(checkpoint: &Path, mut run: Command) -> bool {
     let mut child = run.spawn().unwrap();
     while !checkpoint.exists() && child.try_wait().unwrap().is_none() {
@@ -219,7 +219,7 @@ fn what_torch_lacks_is_named_with_where_it_was_looked_for() {
     let said = reason("torch:cpu", "LINGOT_TORCH", folder.path());
     let place = folder.path().join("lib/libtorch_cpu.so");
     assert!(said.contains("no libtorch was found") && said.contains(place.to_str().unwrap()), "{said}");
-    // A file that is no library at all.
+    // A file that is not a library.
     fs::write(folder.path().join("libtorch_cpu.so"), "text").unwrap();
     let said = reason("torch:cpu", "LINGOT_TORCH", folder.path());
     assert!(said.contains("libtorch_cpu.so cannot be opened: "), "{said}");
@@ -313,7 +313,7 @@ fn a_mixed_fleet_has_the_losses_of_one_device_with_both_routers() {
             curve(&folder.path().join(name))
         };
         let (alone, _) = run(&format!("{router}-alone"), "cpu");
-        // On a model this small torch is so much slower that a whole processor would leave it nothing to do.
+        // On so small a model torch is so much slower that a whole processor would leave it no share.
         let mut fleets = vec!["cpu@0.1,torch:cpu"];
         match &chip {
             Some(_) => fleets.push("cpu@0.05,torch:testchip:1"),
@@ -329,7 +329,7 @@ fn a_mixed_fleet_has_the_losses_of_one_device_with_both_routers() {
     }
 }
 
-/// What makes the small run's router the first kind.
+/// Settings that give the small run the router of Ling v1.
 const V1: &[&str] = &[
     "model.router.score=softmax",
     "model.router.selection_bias=false",
