@@ -7,7 +7,6 @@ pub mod certificate;
 pub mod curve;
 pub mod faults;
 pub mod modules;
-mod operands;
 mod picture;
 pub mod run;
 pub mod self_test;

@@ -4,10 +4,10 @@
 //! op is judged by its own error and not by what others did before it; afterwards its outputs are compared. The first
 //! op with other arguments, another name or other outputs is the one at fault.
 
-use crate::operands::{Access, arguments, operands};
 use lingot_device::intercepted::Intercepted;
+use lingot_device::op::{Access, Operand};
 use lingot_device::precision::{epsilon, is_of_products};
-use lingot_device::{Backend, Device, Kind, Op, Precision, Result, Slot, Tensor};
+use lingot_device::{Backend, Device, Kind, Op, Place, Precision, Result, Tensor};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -68,7 +68,7 @@ pub struct Found {
     next: usize,
     module: &'static str,
     has_turned: bool,
-    named: Vec<(String, Slot, usize, usize)>,
+    named: Vec<(String, Place)>,
     active: bool,
 }
 
@@ -90,13 +90,7 @@ impl Watch {
         let mut found = lock(&self.0);
         found.active = true;
         found.module = MODULES[0];
-        found.named = named
-            .into_iter()
-            .map(|(name, tensor)| {
-                let (slot, first, bytes) = tensor.place();
-                (name, slot, first, bytes)
-            })
-            .collect();
+        found.named = named.into_iter().map(|(name, tensor)| (name, tensor.place())).collect();
     }
 
     /// Ends the watch; the other device must have done as many ops.
@@ -135,7 +129,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Watched {
-    fn run(&self, op: Op<'_>) -> Result<()> {
+    fn run(&self, op: &Op<'_>) -> Result<()> {
         let mut found = lock(&self.found);
         match self.follows {
             _ if !found.active || found.fault.is_some() => Backend::run(&self.inner, op),
@@ -145,23 +139,22 @@ impl Watched {
     }
 
     fn bytes(&self, tensor: &Tensor) -> Result<Vec<u8>> {
-        let (slot, first, len) = tensor.place();
-        let mut bytes = vec![0; len];
-        self.inner.read(slot, first, &mut bytes)?;
+        let Place { offset_bytes, bytes, .. } = tensor.place();
+        let mut bytes = vec![0; bytes];
+        self.inner.read(tensor.slot(), offset_bytes, &mut bytes)?;
         Ok(bytes)
     }
 
-    fn record(&self, op: Op<'_>) -> Result<()> {
-        let (name, arguments, tensors) = (op.name(), arguments(&op), operands(&op));
-        let read = || tensors.iter().map(|(_, tensor, _)| self.bytes(tensor)).collect::<Result<Vec<_>>>();
+    fn record(&self, op: &Op<'_>) -> Result<()> {
+        let read = || op.operands().map(|operand| self.bytes(operand.tensor)).collect::<Result<Vec<_>>>();
         let before = read()?;
         Backend::run(&self.inner, op)?;
         let after = read()?;
-        lock(&self.trace.0).push(Entry { op: name, arguments, before, after });
+        lock(&self.trace.0).push(Entry { op: op.name(), arguments: op.numbers(), before, after });
         Ok(())
     }
 
-    fn follow(&self, op: Op<'_>, precision: Precision, found: &mut Found) -> Result<()> {
+    fn follow(&self, op: &Op<'_>, precision: Precision, found: &mut Found) -> Result<()> {
         let trace = lock(&self.trace.0);
         let Some(entry) = trace.get(found.next) else {
             found.fault = Some(Fault {
@@ -175,9 +168,11 @@ impl Watched {
             return Backend::run(&self.inner, op);
         };
         found.next += 1;
-        let (name, arguments, tensors) = (op.name(), arguments(&op), operands(&op));
-        found.enter(name, &tensors);
-        let same_shape = tensors.iter().map(|(_, t, _)| t.place().2).eq(entry.before.iter().map(Vec::len));
+        let (name, arguments) = (op.name(), op.numbers());
+        let operands: Vec<Operand<'_>> = op.operands().collect();
+        found.enter(name, &operands);
+        let bytes = operands.iter().map(|operand| operand.tensor.place().bytes);
+        let same_shape = bytes.eq(entry.before.iter().map(Vec::len));
         if entry.op != name {
             found.fault = Some(entry.fault(found.module, "op", entry.op, name));
         } else if entry.arguments != arguments {
@@ -188,16 +183,16 @@ impl Watched {
         if found.fault.is_some() {
             return Backend::run(&self.inner, op);
         }
-        for ((_, tensor, access), before) in tensors.iter().zip(&entry.before) {
-            if *access != Access::Out {
-                let (slot, first, _) = tensor.place();
-                self.inner.write(slot, first, before)?;
+        for (operand, before) in operands.iter().zip(&entry.before) {
+            if operand.access != Access::Write {
+                let first = operand.tensor.place().offset_bytes;
+                self.inner.write(operand.tensor.slot(), first, before)?;
             }
         }
         Backend::run(&self.inner, op)?;
         let bound = bound(name, precision);
-        for ((what, tensor, access), wanted) in tensors.iter().zip(&entry.after) {
-            if *access != Access::In {
+        for (&Operand { name: what, tensor, access }, wanted) in operands.iter().zip(&entry.after) {
+            if access != Access::Read {
                 let worst = worst(tensor.kind(), &self.bytes(tensor)?, wanted);
                 found.note(worst.error / bound);
                 // Not `>` alone: an error that is not a number does not pass.
@@ -227,13 +222,10 @@ impl Entry {
 
 impl Found {
     /// Notices which module the op belongs to: by the names of its tensors, then by its own.
-    fn enter(&mut self, op: &str, tensors: &[(&str, &Tensor, Access)]) {
+    fn enter(&mut self, op: &str, operands: &[Operand<'_>]) {
         self.has_turned |= op == "cross_entropy_grad";
-        let inside = |tensor: &Tensor| {
-            let (slot, first, bytes) = tensor.place();
-            self.named.iter().find(|named| named.1 == slot && (named.2, named.3) == (first, bytes))
-        };
-        let named = tensors.iter().find_map(|(_, tensor, _)| inside(tensor)).map(|named| named.0.as_str());
+        let inside = |tensor: &Tensor| self.named.iter().find(|named| named.1 == tensor.place());
+        let named = operands.iter().find_map(|operand| inside(operand.tensor)).map(|named| named.0.as_str());
         self.module = match (op, named.unwrap_or_default()) {
             ("cross_entropy" | "cross_entropy_grad", _) => "loss",
             ("attention" | "attention_grad" | "rope", _) => "attention",

@@ -3,6 +3,7 @@
 use crate::checkpoint::{self, DeviceArgs};
 use crate::failure::{Failure, Result};
 use crate::output;
+use lingot_data::Decoding;
 use lingot_train::evaluate;
 use lingot_train::sample::{Bounds, Sampling, sample};
 use serde::Serialize;
@@ -77,7 +78,7 @@ pub fn run(args: &Args) -> Result<()> {
     let bounds = Bounds { tokens: args.tokens, vocabulary: tokenizer.vocabulary() as usize, end };
 
     let begin = Instant::now();
-    let mut decoding = tokenizer.decoding();
+    let mut decoding = Decoding::new(&tokenizer);
     // The prompt is context for the first new token's text; what it shows of itself is already known.
     let shown: String = prompt.iter().map(|&token| decoding.push(token)).collect();
     let mut text = String::new();

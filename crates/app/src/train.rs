@@ -5,7 +5,7 @@ use crate::report::{Report, Sample, State, program};
 use crate::terminal::{Progress, Terminal, bytes, count, show_stage};
 use crate::watch::Watch;
 use crate::{checkpoint, interrupt, output, prediction};
-use lingot_data::{Batch, Dataset, Tokenizer};
+use lingot_data::{Batch, Dataset, Decoding, Tokenizer};
 use lingot_device::Device;
 use lingot_device::entry;
 use lingot_spec::RunSpec;
@@ -319,7 +319,7 @@ fn closing_sample(run: &RunSpec, dataset: &Dataset, device: &Device, summary: &S
     let (model, _) = evaluate::load_model(&summary.checkpoint, device)?;
     let sampling = Sampling { temperature: 0.8, top_p: 0.95, seed: run.seed };
     let bounds = Bounds { tokens: SAMPLE_TOKENS, vocabulary: tokenizer.vocabulary() as usize, end };
-    let mut decoding = tokenizer.decoding();
+    let mut decoding = Decoding::new(&tokenizer);
     let mut shown = String::new();
     for &token in &prompt {
         shown += &decoding.push(token);

@@ -1,15 +1,17 @@
 //! The batch of a step: a pure function of the seed and the number of the sample.
 
-use crate::manifest::{Manifest, ShardRecord};
+use crate::manifest::Manifest;
 use crate::order::{Mixture, hash, shuffled};
+use crate::record::ShardRecord;
 use crate::shards::{Read, Shards};
-use lingot_spec::problem::{Problem, Result};
+use lingot_spec::problem::{Problem, ProblemKind, Result};
 use lingot_spec::run::DataSpec;
 use std::path::Path;
 
-/// Sequences of tokens with what each token should predict.
+/// Sequences of tokens, with the token that each should predict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
+    /// Rows of the batch.
     pub sequences: usize,
     /// Tokens of a sequence.
     pub sequence: usize,
@@ -17,17 +19,17 @@ pub struct Batch {
     pub tokens: Vec<i32>,
     /// The token after each; -1 where there is nothing to predict: after a document's end, and in padding.
     pub targets: Vec<i32>,
-    /// For each token the index, among all of the batch, of the first token of its document in its row.
+    /// For each token, the index within the batch of the first token of its document in its row.
     pub starts: Vec<i32>,
-    /// How many tokens of its document come before it in its row.
+    /// For each token, how many tokens of its document come before it in its row.
     pub positions: Vec<i32>,
 }
 
 /// The shards of a run, opened.
 ///
-/// Training: the documents of a corpus are joined to a ring. In each epoch the ring is cut into whole sequences
-/// from an offset that follows from `(seed, corpus, epoch)`, visited in an order that follows from the same. So a
-/// sample costs constant time, nothing repeats inside an epoch, and a resumed run has no loader state to restore.
+/// For training, the documents of a corpus are joined to a ring. In each epoch the ring is cut into whole sequences from
+/// an offset that follows from `(seed, corpus, epoch)`, and these are visited in an order that follows from the same.
+/// So a sample costs constant time, nothing repeats inside an epoch, and a resumed run has no loader state to restore.
 pub struct Dataset {
     seed: u64,
     sequence: usize,
@@ -41,25 +43,27 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Opens what `prepare` wrote. Only `sequence` and the weights are taken from `spec`: they may differ from
-    /// those of the preparation.
+    /// Opens what `prepare` wrote. Only `sequence` and the weights are taken from `spec`; they may differ from those of
+    /// the preparation.
     pub fn open(spec: &DataSpec, folder: &Path, seed: u64) -> Result<Dataset> {
         let manifest = Manifest::read(folder)?.ok_or_else(|| {
             Problem::new(
                 format!("{} holds no data.json", folder.display()),
                 "prepare the data first: `lingot data`",
             )
+            .of(ProblemKind::Input)
         })?;
         if manifest.corpora.len() != spec.corpora.len() {
             return Err(Problem::new(
                 format!(
-                    "{} was made of {} corpora, the run has {}",
+                    "{} was made of {} corpora, but the run has {}",
                     folder.display(),
                     manifest.corpora.len(),
                     spec.corpora.len()
                 ),
                 "delete the folder to prepare it again",
-            ));
+            )
+            .of(ProblemKind::Input));
         }
         check_weights(spec)?;
         let sequence = spec.sequence as usize;
@@ -101,7 +105,7 @@ impl Dataset {
         self.validation.iter().map(Shards::tokens).sum()
     }
 
-    /// Sequences that hold all held-out documents, the last of each corpus padded.
+    /// Sequences that hold all held-out documents; the last of each corpus is padded.
     pub fn validation_sequences(&self) -> u64 {
         self.validation_windows
     }
@@ -130,8 +134,8 @@ impl Dataset {
         Ok(batch)
     }
 
-    /// Held-out sequences `first..first + samples`, in a fixed order of which any part is spread over all
-    /// documents. What lies past the last is padding without targets, so that a batch is always full.
+    /// Held-out sequences `first..first + samples`, in a fixed order in which every part is spread over all documents.
+    /// Rows past the last sequence are padding without targets, so that a batch is always full.
     pub fn validation(&self, first: u64, samples: u32) -> Result<Batch> {
         let mut batch = Batch::with_capacity(samples as usize, self.sequence);
         let stride = spread(self.validation_windows);
@@ -181,13 +185,14 @@ impl Dataset {
             None => Ok(()),
             Some(read) => Err(Problem::new(
                 format!(
-                    "the shards of {} hold token {}, the tokenizer has tokens 0 to {}",
+                    "the shards of {} hold token {}, but the tokenizer has tokens 0 to {}",
                     shards.path().display(),
                     read.token,
                     self.vocabulary - 1
                 ),
                 "the shards are corrupt or of another tokenizer; delete the data folder to make them again",
-            )),
+            )
+            .of(ProblemKind::Damaged)),
         }
     }
 }
@@ -198,8 +203,9 @@ fn check_weights(spec: &DataSpec) -> Result<()> {
         None => Ok(()),
         Some(corpus) => Err(Problem::new(
             format!("corpus {} has weight {}", corpus.path, corpus.weight),
-            "weights are positive numbers; leave out a corpus that should not be used",
-        )),
+            "give a positive number, or leave the corpus out",
+        )
+        .of(ProblemKind::Input)),
     }
 }
 
@@ -226,7 +232,8 @@ fn open(record: &ShardRecord, folder: &Path) -> Result<Shards> {
             return Err(Problem::new(
                 format!("{} has {} bytes, but data.json says {}", path.display(), about.len(), file.bytes),
                 "it is truncated or was changed; delete the data folder to make it again",
-            ));
+            )
+            .of(ProblemKind::Damaged));
         }
     }
     Shards::open_files(&record.locate(&record.idx, folder), &record.locate(&record.bin, folder))

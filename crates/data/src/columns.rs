@@ -1,8 +1,7 @@
-//! Parquet files as documents: one text column, read by the column and not by the row.
+//! Parquet files as documents: one column of text, read without the others.
 
-use crate::corpus::{Piece, Pieces};
-use crate::lines;
-use lingot_spec::problem::{Problem, Result};
+use crate::document::{Piece, Pieces, cut};
+use lingot_spec::problem::{Problem, ProblemKind, Result};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::errors::ParquetError;
@@ -11,10 +10,10 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// How many rows are decoded at once.
+/// Rows that are decoded at once.
 const ROWS: usize = 256;
 
-/// Each row of column `field` a document; null and empty rows are none.
+/// Each row of column `field` is a document; null and blank rows give none.
 pub(crate) fn pieces(path: &Path, field: &str) -> Result<Pieces> {
     let file = File::open(path).map_err(|e| Problem::io("open", path, &e))?;
     let (reader, column) = guarded(path, || {
@@ -35,7 +34,7 @@ pub(crate) fn pieces(path: &Path, field: &str) -> Result<Pieces> {
     })))
 }
 
-/// The library asserts what a corrupt file can break. Nobody uses the reader again after such an error.
+/// Runs `work` of the Parquet library, which panics on some corrupt files. The reader is not used after an error.
 fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
     done.unwrap_or_else(|_| Err(corrupt(path, &ParquetError::General("it contradicts itself".into()))))
@@ -47,19 +46,22 @@ fn column_of(reader: &SerializedFileReader<File>, path: &Path, field: &str) -> R
     let Some(index) = names.iter().position(|name| name == field) else {
         return Err(Problem::new(
             format!("{} has no column `{field}`; its columns are: {}", path.display(), names.join(", ")),
-            "`field` of the corpus names the column that holds the text",
-        ));
+            "name the column that holds the text with `field` of the corpus, or `--field`",
+        )
+        .of(ProblemKind::Input));
     };
     let column = schema.column(index);
     if column.physical_type() != parquet::basic::Type::BYTE_ARRAY || column.max_rep_level() > 0 {
         return Err(Problem::new(
             format!("column `{field}` of {} is {}, not text", path.display(), column.physical_type()),
-            "`field` of the corpus names the column that holds the text",
-        ));
+            "name the column that holds the text with `field` of the corpus, or `--field`",
+        )
+        .of(ProblemKind::Input));
     }
     Ok(index)
 }
 
+/// The rows of one column, group by group.
 struct Rows {
     reader: SerializedFileReader<File>,
     path: PathBuf,
@@ -108,7 +110,7 @@ impl Rows {
         }
         for value in values {
             let text = value.as_utf8().map_err(|e| corrupt(&self.path, &e))?;
-            self.ready.extend(lines::cut(text.to_owned()));
+            self.ready.extend(cut(text.to_owned()));
         }
         Ok(())
     }
@@ -117,6 +119,7 @@ impl Rows {
 fn corrupt(path: &Path, error: &ParquetError) -> Problem {
     Problem::new(
         format!("{} cannot be read as Parquet: {error}", path.display()),
-        "fetch or write the file again; known compressions are none, snappy, gzip and zstd",
+        "fetch or write the file again; Lingot reads uncompressed, snappy, gzip and zstd columns",
     )
+    .of(ProblemKind::Damaged)
 }

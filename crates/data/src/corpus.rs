@@ -1,22 +1,12 @@
 //! A corpus as a stream of documents: which files it is made of, and the text in them, in bounded memory.
 
-use crate::{columns, lines};
+use crate::document::Pieces;
+use crate::{columns, lines, records};
 use lingot_spec::problem::{Problem, Result};
 use lingot_spec::run::CorpusSpec;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-
-/// Part of a document, in order. Long documents come in several pieces, so that a file of any size fits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Piece {
-    pub text: String,
-    /// The document ends with this piece.
-    pub ends: bool,
-}
-
-/// The pieces of one source, in order.
-pub(crate) type Pieces = Box<dyn Iterator<Item = Result<Piece>>>;
 
 /// The files of a corpus: the file itself, or those of a folder, sorted by path. Hidden and binary files are
 /// left out, and so is everything under `except` (the shards themselves may lie inside the corpus).
@@ -39,7 +29,7 @@ pub fn pieces(corpus: &CorpusSpec, source: &Path) -> Result<Pieces> {
     }
     let reader = open(source)?;
     if name.ends_with(".jsonl") || name.ends_with(".ndjson") {
-        return Ok(lines::json_pieces(reader, source, &corpus.field));
+        return Ok(records::json_pieces(reader, source, &corpus.field));
     }
     lines::text_pieces(reader, source, corpus.split.as_deref())
 }

@@ -1,39 +1,26 @@
-//! Megatron shards that somebody else made: used in place. Only an index of the training documents and one of the
-//! held-out documents are written; both point into the `.bin` that is there.
+//! Megatron shards that another program made, used in place. Only an index of the training documents and one of the
+//! held-out documents are written; both point into the existing `.bin`.
 
 use crate::files::FileRecord;
-use crate::manifest::{CorpusRecord, ShardRecord};
-use crate::shards::{Shards, with_end, write_index};
+use crate::index::write_index;
+use crate::record::{CorpusRecord, ShardRecord};
+use crate::shards::Shards;
 use crate::split::Split;
 use crate::tokenizer::Tokenizer;
-use lingot_spec::problem::{Problem, Result};
-use std::path::{Path, PathBuf};
+use lingot_spec::problem::{Problem, ProblemKind, Result};
+use std::path::Path;
 
-/// The prefix that a corpus path names, if it names shards: `PREFIX`, `PREFIX.idx` or `PREFIX.bin`.
-pub(crate) fn prefix_of(path: &str) -> Option<PathBuf> {
-    let path = Path::new(path);
-    let named = path.extension().is_some_and(|end| end == "idx" || end == "bin");
-    if named && path.with_extension("idx").exists() {
-        return Some(path.with_extension(""));
-    }
-    (!path.exists() && with_end(path, "idx").exists()).then(|| path.into())
-}
-
-pub(crate) fn files_of(prefix: &Path) -> [PathBuf; 2] {
-    [with_end(prefix, "idx"), with_end(prefix, "bin")]
-}
-
-/// What is being made of one set of shards.
+/// One set of shards, and what its indices are made with.
 pub(crate) struct Adoption<'a> {
     pub shards: &'a Shards,
     pub tokenizer: &'a Tokenizer,
     pub sources: Vec<FileRecord>,
-    /// Where the two indices go, and how their names begin.
+    /// Folder of the two indices, and the beginning of their names.
     pub folder: &'a Path,
     pub stem: &'a str,
 }
 
-/// The rows of one index.
+/// The contents of one index.
 #[derive(Default)]
 struct Rows {
     lengths: Vec<i32>,
@@ -44,20 +31,21 @@ struct Rows {
 }
 
 impl Adoption<'_> {
+    /// Writes the indices of both sides and returns the record of the corpus.
     pub(crate) fn write(self, path: &str, seed: u64, corpus: u64, validation: f64) -> Result<CorpusRecord> {
         let documents = self.shards.documents();
         if self.shards.tokens() == 0 {
             return Err(Problem::new(
                 format!("the shards {} hold no tokens", self.shards.path().display()),
                 "leave them out of `data.corpora`, or make them again",
-            ));
+            )
+            .of(ProblemKind::Input));
         }
         let (mut training, mut held_out) = (Rows::default(), Rows::default());
         let split = Split::of(seed, corpus, documents as u64, self.shards.tokens(), validation);
         for document in 0..documents {
             let tokens = self.checked(document)?;
             let cut = match split {
-                // One document: its last tokens are held out.
                 Split::At(at) => at,
                 _ if split.holds_out(document as u64) => 0,
                 _ => tokens.len() as u64,
@@ -83,7 +71,7 @@ impl Adoption<'_> {
         })
     }
 
-    /// The tokens of a document, each known to the tokenizer.
+    /// The tokens of a document. Errors if the tokenizer does not have one of them.
     fn checked(&self, document: usize) -> Result<Vec<u32>> {
         let vocabulary = self.tokenizer.vocabulary();
         let known = |token: i64| u32::try_from(token).ok().filter(|&token| token < vocabulary).ok_or(token);
@@ -92,16 +80,17 @@ impl Adoption<'_> {
         tokens.map_err(|token| {
             Problem::new(
                 format!(
-                    "document {document} of the shards {} holds token {token}, the tokenizer has tokens 0 to {}",
+                    "document {document} of the shards {} holds token {token}, but the tokenizer has tokens 0 to {}",
                     self.shards.path().display(),
                     vocabulary - 1
                 ),
                 "give the tokenizer that the shards were made with as `data.tokenizer`",
             )
+            .of(ProblemKind::Input)
         })
     }
 
-    /// Adds a document that is `count` tokens of one of the shards', from its token `from` on.
+    /// Adds `count` tokens of a document of the shards, from its token `from` on, as a document of the index.
     fn point(&self, rows: &mut Rows, document: usize, from: usize, count: usize) {
         let (mut skip, mut left) = (from as i64, count as i64);
         let width = self.shards.stored().bytes() as i64;

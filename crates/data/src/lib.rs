@@ -4,25 +4,37 @@
 //! them as Megatron shards (`shards`) with a `data.json` that says what they were made of, and `batch` cuts the
 //! sequences of a step out of the shards. Nothing here knows what trains on them.
 
+#![deny(missing_docs)]
+
+mod aside;
 mod batch;
 mod columns;
 mod corpus;
+mod decoding;
+mod document;
+mod encode;
 mod files;
 mod foreign;
+mod index;
 mod lines;
 mod manifest;
 mod order;
 mod prepare;
 mod progress;
+mod record;
+mod records;
 mod shards;
 mod split;
+mod survey;
 mod tokenizer;
 
 pub use batch::{Batch, Dataset};
-pub use corpus::{Piece, pieces, sources};
-pub use lines::parse_line;
+pub use corpus::{pieces, sources};
+pub use decoding::Decoding;
+pub use document::Piece;
 pub use manifest::{Prepared, PreparedCorpus};
 pub use prepare::prepare;
 pub use progress::{Progress, Stage};
+pub use records::parse_line;
 pub use shards::{ShardWriter, Shards};
-pub use tokenizer::{Decoding, END_OF_DOCUMENT, Tokenizer};
+pub use tokenizer::{END_OF_DOCUMENT, Tokenizer};

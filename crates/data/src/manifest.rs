@@ -1,10 +1,11 @@
-//! `data.json`: what the shards of a folder were made of, so that nobody trains on something else by accident.
+//! `data.json`: what the shards of a folder were made of, so that a run does not train on other data unnoticed.
 
 use crate::corpus;
 use crate::files::{self, FileRecord};
-use crate::foreign;
 use crate::progress::{Progress, Stage};
-use lingot_spec::problem::{Problem, Result};
+use crate::record::{CorpusRecord, ShardRecord, TokenizerRecord};
+use crate::shards;
+use lingot_spec::problem::{Problem, ProblemKind, Result};
 use lingot_spec::run::{CorpusSpec, DataSpec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -13,39 +14,52 @@ use std::path::{Path, PathBuf};
 
 pub(crate) const NAME: &str = "data.json";
 const FORMAT: u32 = 1;
-/// Files up to this size are hashed again each time; larger ones only when their time of change differs.
+/// Files up to this size are hashed again each time, larger ones only when their time of change differs.
 const ALWAYS_HASHED_BYTES: u64 = 64 << 20;
 
-/// What `prepare` made, or found made.
+/// A prepared folder, made now or before.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Prepared {
+    /// The folder of the shards.
     pub folder: PathBuf,
+    /// Its `tokenizer.json`.
     pub tokenizer_path: PathBuf,
     /// Tokens of the tokenizer.
     pub vocabulary: u32,
+    /// Documents of all corpora, held-out ones included.
     pub documents: u64,
+    /// Tokens of all documents, the ends of documents included.
     pub tokens: u64,
-    /// UTF-8 bytes of text; shards that are used in place count only what is held out.
+    /// UTF-8 bytes of text; of shards that are used in place, only the held-out text counts.
     pub bytes: u64,
+    /// Each corpus, in the order of the run.
     pub corpora: Vec<PreparedCorpus>,
     /// The folder was complete already.
     pub reused: bool,
-    /// What the user should know, in sentences.
+    /// Notes for the user, each a sentence.
     pub notes: Vec<String>,
 }
 
-/// One corpus of `Prepared`.
+/// The numbers of one corpus.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PreparedCorpus {
+    /// The path that the user gave.
     pub path: String,
+    /// All its documents.
     pub documents: u64,
+    /// Tokens of all its documents.
     pub tokens: u64,
+    /// UTF-8 bytes of their text.
     pub bytes: u64,
+    /// Held-out documents.
     pub validation_documents: u64,
+    /// Tokens of the held-out documents.
     pub validation_tokens: u64,
+    /// UTF-8 bytes of the held-out text.
     pub validation_bytes: u64,
 }
 
+/// The contents of `data.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Manifest {
     pub format: u32,
@@ -54,62 +68,24 @@ pub(crate) struct Manifest {
     pub corpora: Vec<CorpusRecord>,
 }
 
-/// What the shards depend on, besides the files. Sequence length and weights are free to change.
+/// The settings that the shards depend on. Sequence length and weights are free to change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Settings {
     pub seed: u64,
     pub validation: f64,
-    /// Of a tokenizer that was given.
+    /// Path of the tokenizer that was given; none where one is trained.
     pub tokenizer: Option<String>,
-    /// The vocabulary that was asked for; only a tokenizer that is trained here depends on it.
+    /// Size of the tokenizer that is trained; none where one was given.
     pub vocabulary: Option<u32>,
     pub corpora: Vec<CorpusSettings>,
 }
 
+/// The settings of one corpus that its shards depend on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CorpusSettings {
     pub path: String,
     pub field: String,
     pub split: Option<String>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct TokenizerRecord {
-    /// `tokenizer.json` in the folder.
-    pub file: FileRecord,
-    pub vocabulary: u32,
-    pub end_of_document: u32,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct CorpusRecord {
-    pub path: String,
-    /// Of the sources; a document that was cut in two counts once.
-    pub documents: u64,
-    pub sources: Vec<FileRecord>,
-    pub training: Option<ShardRecord>,
-    pub validation: Option<ShardRecord>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub note: Option<String>,
-}
-
-/// One pair of `.idx` and `.bin`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct ShardRecord {
-    pub documents: u64,
-    pub tokens: u64,
-    /// UTF-8 bytes of the text.
-    pub text_bytes: u64,
-    pub idx: FileRecord,
-    pub bin: FileRecord,
-    /// The `.bin` is the corpus itself and lies outside the folder.
-    pub in_place: bool,
-}
-
-impl ShardRecord {
-    pub(crate) fn locate(&self, file: &FileRecord, folder: &Path) -> PathBuf {
-        if self.in_place && file == &self.bin { PathBuf::from(&file.path) } else { folder.join(&file.path) }
-    }
 }
 
 impl Settings {
@@ -128,7 +104,7 @@ impl Settings {
         }
     }
 
-    /// The first setting that differs, as it was and as it is.
+    /// The first setting that differs, with both values.
     fn difference(&self, now: &Settings) -> Option<String> {
         if self == now {
             return None;
@@ -171,7 +147,7 @@ impl Manifest {
         Manifest { format: FORMAT, settings, tokenizer, corpora }
     }
 
-    /// None where the folder has no manifest.
+    /// Reads the manifest of a folder; none where there is none.
     pub(crate) fn read(folder: &Path) -> Result<Option<Manifest>> {
         let path = folder.join(NAME);
         let bytes = match fs::read(&path) {
@@ -184,6 +160,7 @@ impl Manifest {
                 format!("{} {problem}", path.display()),
                 format!("delete the folder {} to prepare the data again", folder.display()),
             )
+            .of(ProblemKind::Damaged)
         };
         #[derive(Deserialize)]
         struct Format {
@@ -191,7 +168,7 @@ impl Manifest {
         }
         match serde_json::from_slice::<Format>(&bytes) {
             Ok(Format { format }) if format != FORMAT => {
-                Err(wrong(format!("is of format {format}; this program knows format {FORMAT}")))
+                Err(wrong(format!("has format {format}; this Lingot reads format {FORMAT}")))
             }
             _ => serde_json::from_slice(&bytes).map(Some).map_err(|e| wrong(format!("is corrupt: {e}"))),
         }
@@ -205,7 +182,7 @@ impl Manifest {
             .sum()
     }
 
-    /// That settings, sources and tokenizer are those that the shards were made of.
+    /// Errors if settings, sources or tokenizer differ from those that the shards were made of.
     pub(crate) fn check(
         &self,
         spec: &DataSpec,
@@ -217,7 +194,8 @@ impl Manifest {
             return Err(Problem::new(
                 format!("the shards in {} were made with {difference}", folder.display()),
                 "restore the setting, delete the folder to prepare it again, or choose another with `data.cache`",
-            ));
+            )
+            .of(ProblemKind::Input));
         }
         if let Some(given) = &spec.tokenizer
             && Path::new(given).exists()
@@ -236,6 +214,7 @@ impl Manifest {
         Ok(())
     }
 
+    /// The summary for the user.
     pub(crate) fn prepared(self, folder: &Path, reused: bool) -> Prepared {
         let corpora: Vec<PreparedCorpus> = self.corpora.iter().map(CorpusRecord::prepared).collect();
         Prepared {
@@ -269,16 +248,16 @@ impl CorpusRecord {
     }
 }
 
-/// That the files of a corpus are still those it was made of. A corpus that is gone altogether is no
-/// contradiction: shards may travel without their sources.
+/// Errors if the files of a corpus differ from those its shards were made of. A corpus that is absent altogether is no
+/// error: shards may be copied to another machine without their sources.
 fn check_sources(
     record: &CorpusRecord,
     corpus: &CorpusSpec,
     folder: &Path,
-    told: &mut dyn FnMut(u64),
+    report: &mut dyn FnMut(u64),
 ) -> Result<()> {
-    let now = match foreign::prefix_of(&corpus.path) {
-        Some(prefix) => foreign::files_of(&prefix).to_vec(),
+    let now = match shards::prefix_of(&corpus.path) {
+        Some(prefix) => shards::files_of(&prefix).to_vec(),
         None if !Path::new(&corpus.path).exists() => return Ok(()),
         None => corpus::sources(corpus, folder)?,
     };
@@ -294,10 +273,10 @@ fn check_sources(
         };
         let untouched = about.len() == before.bytes && files::modified_ns(&about) == before.modified_ns;
         if untouched && before.bytes > ALWAYS_HASHED_BYTES {
-            told(before.bytes);
+            report(before.bytes);
             continue;
         }
-        check_same(before, &FileRecord::of(&path, told)?, &path, folder)?;
+        check_same(before, &FileRecord::of(&path, report)?, &path, folder)?;
     }
     match known.into_values().next() {
         None => Ok(()),
@@ -319,4 +298,5 @@ fn changed(folder: &Path, what: String) -> Problem {
         format!("the corpus changed since the shards in {} were made: {what}", folder.display()),
         "delete the folder to prepare it again, or restore the file",
     )
+    .of(ProblemKind::Input)
 }

@@ -1,6 +1,6 @@
-//! Which sample comes when: every choice is a pure function of the seed, so a loader has nothing to remember.
+//! The order of samples: every choice is a pure function of the seed, so a loader has nothing to remember.
 
-/// A number that looks random and follows from `words` alone.
+/// A number that looks random and depends on `words` alone.
 pub(crate) fn hash(words: &[u64]) -> u64 {
     words.iter().fold(0x243f_6a88_85a3_08d3, |state, &word| {
         // The finalizer of SplitMix64.
@@ -16,10 +16,10 @@ pub(crate) fn share(words: &[u64]) -> f64 {
     (hash(words) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-/// Where `index` goes in a shuffle of `0..count` that follows from `key` alone, in constant time.
+/// The place of `index` in a shuffle of `0..count` that depends on `key` alone. Takes constant time.
 ///
-/// A Feistel network permutes the smallest square of a power of two that holds `count`; whoever lands outside
-/// walks on until inside. Both steps can be undone, so no two indices meet.
+/// A Feistel network permutes the smallest square of a power of two that holds `count`; a place outside `0..count` is
+/// permuted again until it lies inside. Both steps can be undone, so no two indices share a place.
 pub(crate) fn shuffled(key: u64, index: u64, count: u64) -> u64 {
     debug_assert!(index < count);
     let half_bits = (u64::BITS - (count - 1).leading_zeros()).div_ceil(2).max(1);
@@ -37,34 +37,35 @@ pub(crate) fn shuffled(key: u64, index: u64, count: u64) -> u64 {
     }
 }
 
-/// Deals samples out to corpora in proportion to their weights: exactly in the long run, evenly in the short.
+/// Deals samples to corpora in proportion to their weights: exactly in the long run, evenly in the short.
 ///
-/// Samples come in blocks. How many of the first `b` blocks' samples a corpus has is its share of them rounded
-/// down (the heaviest corpus takes what is left), so nothing drifts. Inside a block the corpora own ranges,
-/// visited in bit-reversed order, which spreads every corpus over the block.
+/// Samples come in blocks. Of the first `b` blocks a corpus has its share of the samples, rounded down, and the heaviest
+/// corpus has the rest, so that no rounding adds up. Inside a block the corpora own ranges, visited in bit-reversed
+/// order, which spreads every corpus over the block.
 #[derive(Clone, Debug)]
 pub(crate) struct Mixture {
-    /// Shares of one in fixed point.
+    /// The share of each corpus in fixed point; all of them sum to at most one.
     shares: Vec<u128>,
     heaviest: usize,
     block_bits: u32,
 }
 
+/// Bits after the point of a share.
 const POINT: u32 = 62;
 
 impl Mixture {
-    /// Weights are positive and finite.
+    /// Weights must be positive and finite.
     pub(crate) fn new(weights: &[f64]) -> Mixture {
         let sum: f64 = weights.iter().sum();
         let shares = weights.iter().map(|w| (w / sum * (1_u64 << POINT) as f64) as u128).collect();
         let heaviest =
             (0..weights.len()).fold(0, |best, k| if weights[k] > weights[best] { k } else { best });
-        // Large enough that the rounding of all others never takes more than the heaviest has in a block.
+        // Large enough that what the others lose by rounding never exceeds the share of the heaviest in a block.
         let block_bits = (weights.len() * weights.len()).next_power_of_two().trailing_zeros().max(10);
         Mixture { shares, heaviest, block_bits }
     }
 
-    /// The corpus of each of `samples` samples from `first` on, and its how-manieth sample it is.
+    /// For each of `samples` samples from `first` on, its corpus and its number among the samples of that corpus.
     pub(crate) fn deal(&self, first: u64, samples: u32) -> Vec<(usize, u64)> {
         let mut dealt = Vec::with_capacity(samples as usize);
         let (mut block, mut skip) = (first >> self.block_bits, first & ((1 << self.block_bits) - 1));

@@ -1,14 +1,15 @@
-//! How the progress of a preparation is told.
+//! Progress of a preparation.
 
-/// Called now and then with how far a stage has come. The caller draws.
+/// Called from time to time with the progress of a stage.
 pub type Progress<'a> = &'a dyn Fn(Stage);
 
-/// How far one stage of the preparation has come.
+/// Progress of one stage of the preparation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stage {
+    /// `reading`, `tokenizer`, `encoding` or `checking`.
     pub name: &'static str,
-    /// Bytes.
+    /// Bytes done.
     pub done: u64,
-    /// Bytes.
+    /// Bytes in all.
     pub total: u64,
 }

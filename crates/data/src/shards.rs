@@ -1,60 +1,11 @@
-//! Megatron's indexed dataset: tokens in a `.bin`, where each sequence lies and which documents they form in an
-//! `.idx`. Both are mapped into memory, never read whole.
+//! Megatron's indexed dataset: tokens in a `.bin`, their sequences and documents in an `.idx`. Both files are mapped
+//! into memory and never read whole.
 
 use crate::files::{FileRecord, HashedFile};
+use crate::index::{Layout, STRIDE, Stored, write_index};
 use filebuffer::FileBuffer;
-use lingot_spec::problem::{Problem, Result};
+use lingot_spec::problem::{Problem, ProblemKind, Result};
 use std::path::{Path, PathBuf};
-
-const MAGIC: &[u8; 9] = b"MMIDIDX\0\0";
-const VERSION: u64 = 1;
-/// Magic, version, token type, sequence count, document count.
-const HEADER_BYTES: usize = 9 + 8 + 1 + 8 + 8;
-/// Token positions are remembered for every so many sequences.
-const STRIDE: usize = 64;
-
-/// How a token is stored; the numbers are the format's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stored {
-    U8 = 1,
-    I8 = 2,
-    I16 = 3,
-    I32 = 4,
-    I64 = 5,
-    U16 = 8,
-}
-
-impl Stored {
-    /// The narrowest type that Megatron itself would choose.
-    pub(crate) fn of_vocabulary(vocabulary: u32) -> Stored {
-        if vocabulary <= 1 << 16 { Stored::U16 } else { Stored::I32 }
-    }
-
-    fn of_code(code: u8) -> Option<Stored> {
-        [Stored::U8, Stored::I8, Stored::I16, Stored::I32, Stored::I64, Stored::U16]
-            .into_iter()
-            .find(|stored| *stored as u8 == code)
-    }
-
-    pub(crate) fn bytes(self) -> usize {
-        match self {
-            Stored::U8 | Stored::I8 => 1,
-            Stored::I16 | Stored::U16 => 2,
-            Stored::I32 => 4,
-            Stored::I64 => 8,
-        }
-    }
-
-    fn read(self, bytes: &[u8]) -> i64 {
-        let unsigned = bytes.iter().rev().fold(0_u64, |value, &byte| (value << 8) | u64::from(byte));
-        match self {
-            Stored::U8 | Stored::U16 | Stored::I64 => unsigned as i64,
-            Stored::I8 => i64::from(unsigned as i8),
-            Stored::I16 => i64::from(unsigned as i16),
-            Stored::I32 => i64::from(unsigned as i32),
-        }
-    }
-}
 
 /// Writes shards document by document.
 pub struct ShardWriter {
@@ -69,7 +20,7 @@ pub struct ShardWriter {
 }
 
 impl ShardWriter {
-    /// `PREFIX.bin` and `PREFIX.idx` for tokens below `vocabulary`.
+    /// Creates `PREFIX.bin` and `PREFIX.idx` for tokens below `vocabulary`.
     pub fn create(prefix: &Path, vocabulary: u32) -> Result<ShardWriter> {
         let bin = HashedFile::create(&with_end(prefix, "bin"))?;
         let stored = Stored::of_vocabulary(vocabulary);
@@ -90,7 +41,7 @@ impl ShardWriter {
         for &token in tokens {
             bytes.extend_from_slice(&token.to_le_bytes()[..self.stored.bytes()]);
             if self.pending == i32::MAX {
-                // The format counts a sequence's tokens in 31 bits; the document goes on in another.
+                // The format counts a sequence's tokens in 31 bits; the document goes on in another sequence.
                 self.lengths.push(std::mem::take(&mut self.pending));
             }
             self.pending += 1;
@@ -99,6 +50,7 @@ impl ShardWriter {
         self.bin.write(&bytes)
     }
 
+    /// Ends the current document; what follows is another one.
     pub fn end_document(&mut self) {
         self.lengths.push(std::mem::take(&mut self.pending));
         self.documents.push(self.lengths.len() as i64);
@@ -109,11 +61,12 @@ impl ShardWriter {
         self.finish_recorded().map(|_| ())
     }
 
+    /// Tokens written so far.
     pub(crate) fn tokens(&self) -> u64 {
         self.tokens
     }
 
-    /// The records of `.idx` and `.bin`.
+    /// Completes both files and returns the records of `.idx` and `.bin`.
     pub(crate) fn finish_recorded(mut self) -> Result<(FileRecord, FileRecord)> {
         if self.pending > 0 {
             self.end_document();
@@ -131,38 +84,28 @@ impl ShardWriter {
     }
 }
 
-/// Writes an `.idx`. `documents` holds where each document begins among the sequences, and the end.
-pub(crate) fn write_index(
-    path: &Path,
-    stored: Stored,
-    lengths: &[i32],
-    pointers: impl Iterator<Item = i64>,
-    documents: &[i64],
-) -> Result<FileRecord> {
-    let mut file = HashedFile::create(path)?;
-    file.write(MAGIC)?;
-    file.write(&VERSION.to_le_bytes())?;
-    file.write(&[stored as u8])?;
-    file.write(&(lengths.len() as u64).to_le_bytes())?;
-    file.write(&(documents.len() as u64).to_le_bytes())?;
-    for length in lengths {
-        file.write(&length.to_le_bytes())?;
-    }
-    for pointer in pointers {
-        file.write(&pointer.to_le_bytes())?;
-    }
-    for document in documents {
-        file.write(&document.to_le_bytes())?;
-    }
-    file.finish()
-}
-
-/// `PREFIX.idx`, `PREFIX.bin`: the prefix may hold dots of its own.
+/// `PREFIX.END`; the prefix may contain dots of its own.
 pub(crate) fn with_end(prefix: &Path, end: &str) -> PathBuf {
     let mut path = prefix.as_os_str().to_os_string();
     path.push(".");
     path.push(end);
     path.into()
+}
+
+/// The prefix of the shards that a corpus path names as `PREFIX`, `PREFIX.idx` or `PREFIX.bin`; none where it names
+/// something else.
+pub(crate) fn prefix_of(path: &str) -> Option<PathBuf> {
+    let path = Path::new(path);
+    let named = path.extension().is_some_and(|end| end == "idx" || end == "bin");
+    if named && path.with_extension("idx").exists() {
+        return Some(path.with_extension(""));
+    }
+    (!path.exists() && with_end(path, "idx").exists()).then(|| path.into())
+}
+
+/// The `.idx` and the `.bin` of a prefix.
+pub(crate) fn files_of(prefix: &Path) -> [PathBuf; 2] {
+    [with_end(prefix, "idx"), with_end(prefix, "bin")]
 }
 
 /// Shards opened for reading.
@@ -171,16 +114,6 @@ pub struct Shards {
     index: FileBuffer,
     bin: FileBuffer,
     layout: Layout,
-}
-
-/// What the header of an `.idx` says, checked.
-struct Layout {
-    stored: Stored,
-    sequences: usize,
-    documents: usize,
-    tokens: u64,
-    /// Tokens before every `STRIDE`-th sequence.
-    before: Vec<u64>,
 }
 
 /// A token, and whether its document begins with it.
@@ -205,19 +138,22 @@ impl Shards {
                 format!("{} (with {}) {problem}", path.display(), bin_path.display()),
                 "one of the two is truncated, corrupt or of another data set; make or fetch them again",
             )
+            .of(ProblemKind::Damaged)
         })?;
         Ok(Shards { path, index, bin, layout })
     }
 
-    /// Whether an `.idx` with these bytes fits a `.bin` of so many, or what is wrong with it.
+    /// Checks an `.idx` against a `.bin` of `bin_bytes`; errors with what is wrong with it.
     pub fn check_index(index: &[u8], bin_bytes: u64) -> std::result::Result<(), String> {
         Layout::read(index, bin_bytes).map(|_| ())
     }
 
+    /// Tokens of all documents.
     pub fn tokens(&self) -> u64 {
         self.layout.tokens
     }
 
+    /// How many documents there are.
     pub fn documents(&self) -> usize {
         self.layout.documents
     }
@@ -246,7 +182,7 @@ impl Shards {
 
     /// A sequence's token count and where it begins in the `.bin`, in bytes.
     pub(crate) fn row(&self, sequence: usize) -> (i32, i64) {
-        (length(&self.index, sequence), self.layout.pointer(&self.index, sequence))
+        (self.layout.length(&self.index, sequence), self.layout.pointer(&self.index, sequence))
     }
 
     /// `count` tokens of all documents joined, from token `at` on. After the last comes the first.
@@ -272,7 +208,7 @@ impl Shards {
         let mut left = at - self.layout.before[group];
         let mut sequence = group * STRIDE;
         loop {
-            let length = length(&self.index, sequence) as u64;
+            let length = self.layout.length(&self.index, sequence) as u64;
             if left < length {
                 return (sequence, left as usize);
             }
@@ -297,97 +233,5 @@ impl Shards {
     fn bytes_of(&self, sequence: usize) -> &[u8] {
         let (length, pointer) = self.row(sequence);
         &self.bin[pointer as usize..][..length as usize * self.layout.stored.bytes()]
-    }
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    let mut eight = [0; 8];
-    eight.copy_from_slice(&bytes[at..at + 8]);
-    u64::from_le_bytes(eight)
-}
-
-fn length(index: &[u8], sequence: usize) -> i32 {
-    let mut four = [0; 4];
-    four.copy_from_slice(&index[HEADER_BYTES + 4 * sequence..][..4]);
-    i32::from_le_bytes(four)
-}
-
-impl Layout {
-    fn read(index: &[u8], bin_bytes: u64) -> std::result::Result<Layout, String> {
-        if index.len() < HEADER_BYTES || &index[..9] != MAGIC {
-            return Err(format!(
-                "is not a Megatron index: its {} bytes do not begin with MMIDIDX",
-                index.len()
-            ));
-        }
-        let version = u64_at(index, 9);
-        if version != VERSION {
-            return Err(format!("is of version {version}; version {VERSION} is known"));
-        }
-        let stored = Stored::of_code(index[17])
-            .ok_or_else(|| format!("stores tokens as type {}; 1 to 5 and 8 are known", index[17]))?;
-        let (sequences, documents) = (u64_at(index, 18), u64_at(index, 26));
-        let needed = HEADER_BYTES as u128 + 12 * u128::from(sequences) + 8 * u128::from(documents);
-        // Newer multimodal sets add a byte per sequence.
-        if ![needed, needed + u128::from(sequences)].contains(&(index.len() as u128)) {
-            return Err(format!(
-                "has {} bytes, but {sequences} sequences and {documents} document bounds need {needed}",
-                index.len()
-            ));
-        }
-        if documents == 0 {
-            return Err("has no document bounds".into());
-        }
-        let mut layout = Layout {
-            stored,
-            sequences: sequences as usize,
-            documents: documents as usize - 1,
-            tokens: 0,
-            before: Vec::with_capacity(sequences as usize / STRIDE + 1),
-        };
-        layout.check_sequences(index, bin_bytes)?;
-        layout.check_documents(index)?;
-        Ok(layout)
-    }
-
-    fn check_sequences(&mut self, index: &[u8], bin_bytes: u64) -> std::result::Result<(), String> {
-        for sequence in 0..self.sequences {
-            if sequence % STRIDE == 0 {
-                self.before.push(self.tokens);
-            }
-            let (length, pointer) = (length(index, sequence), self.pointer(index, sequence));
-            let end = i128::from(pointer) + i128::from(length) * self.stored.bytes() as i128;
-            if length < 0 || pointer < 0 || end > i128::from(bin_bytes) {
-                return Err(format!(
-                    "puts the {length} tokens of sequence {sequence} at byte {pointer} of a .bin of {bin_bytes} bytes"
-                ));
-            }
-            self.tokens += length as u64;
-        }
-        Ok(())
-    }
-
-    fn check_documents(&self, index: &[u8]) -> std::result::Result<(), String> {
-        let mut last = 0;
-        for document in 0..=self.documents {
-            let bound = self.document(index, document);
-            let fits = if document == 0 { bound == 0 } else { bound >= last && bound <= self.sequences };
-            if !fits || (document == self.documents && bound != self.sequences) {
-                return Err(format!(
-                    "has bound {bound} for document {document} of {}, with {} sequences in all",
-                    self.documents, self.sequences
-                ));
-            }
-            last = bound;
-        }
-        Ok(())
-    }
-
-    fn pointer(&self, index: &[u8], sequence: usize) -> i64 {
-        u64_at(index, HEADER_BYTES + 4 * self.sequences + 8 * sequence) as i64
-    }
-
-    fn document(&self, index: &[u8], document: usize) -> usize {
-        u64_at(index, HEADER_BYTES + 12 * self.sequences + 8 * document) as usize
     }
 }

@@ -1,4 +1,4 @@
-//! Which documents are held out: decided for each by itself, so that it stays when others come or go.
+//! Which documents are held out. Each document is decided on its own, so that it keeps its side when others come or go.
 
 use crate::order::share;
 
@@ -7,19 +7,20 @@ use crate::order::share;
 pub(crate) enum Split {
     /// Nothing is held out.
     Nowhere,
-    /// There is one document: what comes after so many of its units is held out.
+    /// There is one document, and what comes after this many of its bytes or tokens is held out.
     At(u64),
+    /// Each document is held out with probability `validation`.
     ByDocument {
         seed: u64,
         corpus: u64,
         validation: f64,
-        /// Goes to the other side, which would be empty otherwise.
+        /// A document that changes sides, because the other side would be empty otherwise.
         moved: Option<u64>,
     },
 }
 
 impl Split {
-    /// For a corpus of so many documents; `length` is that of the only one, if it is the only one.
+    /// The split of a corpus of `documents` documents. `length` is that of the only document, where there is one.
     pub(crate) fn of(seed: u64, corpus: u64, documents: u64, length: u64, validation: f64) -> Split {
         if validation <= 0.0 {
             return Split::Nowhere;

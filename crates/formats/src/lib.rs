@@ -1,7 +1,9 @@
 //! Models in files that other programs open: numbers by name in, numbers by name out.
 //!
-//! It knows no run and no step: what a checkpoint holds is decided by `train`, which writes its numbers through
-//! [`tensor_file`]. Imports `spec` alone. Reading order: `tensor_file`, then `hugging_face`.
+//! The crate knows no run and no step: `train` decides what a checkpoint holds, and writes it through [`tensor_file`].
+//! It imports `spec` alone. Reading order: `tensor_file`, then `hugging_face`.
+
+#![deny(missing_docs)]
 
 pub mod hugging_face;
 pub mod tensor_file;

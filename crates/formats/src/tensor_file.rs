@@ -1,6 +1,6 @@
-//! One safetensors file: written and read tensor by tensor, each hashed in passing, nothing copied twice.
+//! One safetensors file, written and read tensor by tensor. Each tensor is hashed on the way, and nothing is copied twice.
 
-use lingot_spec::problem::{Problem, Result};
+use lingot_spec::problem::{Problem, ProblemKind, Result};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::collections::HashSet;
 use std::fs::File;
@@ -18,26 +18,33 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// A tensor in host memory, borrowed.
 #[derive(Clone, Copy, Debug)]
 pub struct Named<'a> {
+    /// The name in the file.
     pub name: &'a str,
+    /// Sizes, the slowest dimension first.
     pub shape: &'a [usize],
+    /// Numbers in row-major order.
     pub values: &'a [f32],
 }
 
 /// A tensor in host memory: name, shape, values.
 pub type Tensor = (String, Vec<usize>, Vec<f32>);
 
-/// Where a tensor lies in its file.
+/// The place of a tensor in its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
+    /// The name in the file.
     pub name: String,
+    /// The element type.
     pub dtype: Dtype,
+    /// Sizes, the slowest dimension first.
     pub shape: Vec<usize>,
-    /// Bytes of the file, from its beginning.
+    /// First byte, counted from the beginning of the file.
     pub begin: u64,
+    /// The byte after the last.
     pub end: u64,
 }
 
-/// Writes the tensors in their order and syncs the file; gives its size and the hash of each tensor.
+/// Writes the tensors in their order and syncs the file. Returns its size in bytes and the hash of each tensor.
 pub fn write(path: &Path, tensors: &[Named<'_>]) -> Result<(u64, Vec<String>)> {
     let header = header_bytes(path, tensors)?;
     let failed = |error: std::io::Error| Problem::io("write", path, &error);
@@ -56,17 +63,19 @@ pub fn write(path: &Path, tensors: &[Named<'_>]) -> Result<(u64, Vec<String>)> {
     Ok((bytes, hashes))
 }
 
-/// A safetensors file whose header has been read and found sound.
+/// A safetensors file whose header has been read and checked.
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
     file: File,
-    /// In the order of the file.
+    /// The tensors, in the order of the file.
     pub entries: Vec<Entry>,
+    /// Size of the file.
     pub bytes: u64,
 }
 
 impl TensorFile {
+    /// Reads and checks the header of a file.
     pub fn open(path: &Path) -> Result<TensorFile> {
         let failed = |error: std::io::Error| Problem::io("read", path, &error);
         let mut file = File::open(path).map_err(failed)?;
@@ -92,7 +101,7 @@ impl TensorFile {
         Ok((values, hash))
     }
 
-    /// The hash of a tensor's bytes, without keeping them.
+    /// The hash of a tensor's bytes. Takes little memory, however large the tensor.
     pub fn hash(&mut self, entry: &Entry) -> Result<String> {
         let failed = |error: std::io::Error| Problem::io("read", &self.path, &error);
         self.file.seek(SeekFrom::Start(entry.begin)).map_err(failed)?;
@@ -115,12 +124,13 @@ impl TensorFile {
         Err(Problem::new(
             format!("tensor `{}` of {} is {:?}, not F32", entry.name, self.path.display(), entry.dtype),
             "checkpoints hold f32; for weights in another type use `lingot import`",
-        ))
+        )
+        .of(ProblemKind::Damaged))
     }
 }
 
-/// The tensors that a safetensors header describes. `start` is the beginning of a file of `file_bytes`, header
-/// included. Never panics and never allocates more than a multiple of the header, whatever the bytes are.
+/// The tensors that a safetensors header describes. `start` is the beginning of a file of `file_bytes`, header included.
+/// Never panics and never allocates more than a multiple of the header, whatever the bytes are.
 pub fn parse_header(start: &[u8], file_bytes: u64) -> std::result::Result<Vec<Entry>, String> {
     let length = header_length(start, file_bytes)?;
     let header = start.get(8..).and_then(|rest| rest.get(..length as usize));
@@ -180,10 +190,7 @@ fn header_bytes(path: &Path, tensors: &[Named<'_>]) -> Result<Vec<u8>> {
     let header = Metadata::new(None, infos).map_err(|error| error.to_string());
     let header = header.and_then(|header| serde_json::to_vec(&header).map_err(|error| error.to_string()));
     let mut header = header.map_err(|problem| {
-        Problem::new(
-            format!("cannot describe the tensors of {}: {problem}", path.display()),
-            "this is a bug; report it",
-        )
+        Problem::bug(format!("cannot describe the tensors of {}: {problem}", path.display()))
     })?;
     // Readers that map the file want the numbers aligned.
     header.resize(header.len().next_multiple_of(8), b' ');
@@ -195,4 +202,5 @@ fn damaged(path: &Path, problem: &str) -> Problem {
         format!("{} is damaged: {problem}", path.display()),
         "copy the file again, or use an older checkpoint",
     )
+    .of(ProblemKind::Damaged)
 }

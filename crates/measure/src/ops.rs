@@ -159,7 +159,7 @@ type Laps = Arc<Mutex<Vec<(&'static str, f64)>>>;
 fn timed(device: Device) -> (Device, Laps) {
     let laps = Laps::default();
     let (inner, kept) = (device.clone(), laps.clone());
-    let run = move |op: Op<'_>| {
+    let run = move |op: &Op<'_>| {
         let name = op.name();
         let start = Instant::now();
         Backend::run(&inner, op)?;

@@ -79,6 +79,7 @@ impl<'a> Record<'a> {
     fn line(&mut self, worker: &Worker<'_>, part: Part) -> Result<()> {
         self.lap(part);
         self.ledger.peak_memory(0, worker.model.device.memory_in_use().peak_bytes);
+        worker.model.device.restart_peak();
         let line = self.ledger.line(worker.step, worker.tokens, worker.run.stop.loss);
         self.write(Event::Ledger(line))
     }

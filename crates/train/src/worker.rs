@@ -10,7 +10,7 @@ use lingot_data::{Batch, Dataset};
 use lingot_device::Device;
 use lingot_device::Kind;
 use lingot_model::random::Stream;
-use lingot_model::{Gradients, Inputs, Losses, Model, Reach, Rows, Totals, Warmth};
+use lingot_model::{Gradients, Inputs, Losses, Model, Rows, Seam, Totals, Warmth};
 use lingot_spec::RunSpec;
 use lingot_spec::event::Event;
 use lingot_spec::problem::{Problem, Result};
@@ -275,7 +275,7 @@ pub(crate) fn differentiate(
     Ok(model.differentiate(&inputs, totals, warmth, &recompute(run), gradients)?)
 }
 
-/// One step of a model alone, after the warm-up of routing, whose weights may still be on their way (`reach`): gradients,
+/// One step of a model alone, after the warm-up of routing, whose weights arrive through `seam`: gradients,
 /// which were cleared before, and the update. A step without a finite loss or gradient is not applied.
 pub(crate) fn step_alone(
     run: &RunSpec,
@@ -284,11 +284,11 @@ pub(crate) fn step_alone(
     optimizer: &Optimizer,
     gradients: &Gradients,
     batch: &StepBatch,
-    reach: Reach<'_>,
+    seam: &dyn Seam,
 ) -> Result<Outcome> {
     for micro in &batch.micros {
         let inputs = Inputs::new(&model.device, rows(micro), run.model.mtp_layers > 0)?;
-        model.differentiate_upon(reach, &inputs, batch.totals, None, &recompute(run), gradients)?;
+        model.through(seam).differentiate(&inputs, batch.totals, None, &recompute(run), gradients)?;
     }
     let outcome = Outcome::read(run, gradients, optimizer, batch.totals)?;
     if outcome.is_finite() {

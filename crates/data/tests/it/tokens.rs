@@ -1,7 +1,7 @@
 //! Tokenizers: trained, given, saved, streamed.
 
 use crate::{Bench, says, stories};
-use lingot_data::{END_OF_DOCUMENT, Tokenizer};
+use lingot_data::{Decoding, END_OF_DOCUMENT, Tokenizer};
 
 fn trained(vocabulary: u32) -> Tokenizer {
     Tokenizer::train(stories(300).into_iter(), vocabulary, &|_| ()).unwrap()
@@ -71,7 +71,7 @@ fn training_gives_the_same_tokenizer_each_time_and_no_more_tokens_than_asked() {
 fn streaming_gives_the_text_of_decoding_and_no_half_characters() {
     for tokenizer in [trained(257), trained(400)] {
         for text in TEXTS {
-            let mut decoding = tokenizer.decoding();
+            let mut decoding = Decoding::new(&tokenizer);
             let mut shown = String::new();
             for token in tokenizer.encode(text) {
                 let more = decoding.push(token);
@@ -89,7 +89,7 @@ fn bytes_that_never_become_a_character_are_shown_at_last() {
     let tokenizer = trained(257);
     let broken = tokenizer.encode("☃")[0];
     let letter = tokenizer.encode("a")[0];
-    let mut decoding = tokenizer.decoding();
+    let mut decoding = Decoding::new(&tokenizer);
     let shown: String = [broken, broken, letter].map(|token| decoding.push(token)).concat();
     assert_eq!(shown + &decoding.finish(), "\u{fffd}\u{fffd}a");
 }

@@ -1,9 +1,10 @@
 //! What a case of the suite is made of: the same operands on whichever device, and outputs with their bounds.
 
 use super::random::Random;
+use crate::device::Device;
 use crate::error::Result;
 use crate::precision::Precision;
-use crate::tensor::{Device, Kind, Tensor};
+use crate::tensor::{Kind, Tensor};
 
 type Run = Box<dyn Fn(&mut Bench<'_>) -> Result<Vec<Output>>>;
 

@@ -25,25 +25,29 @@ mod rows;
 
 pub use random::Random;
 
+use crate::device::Device;
 use crate::error::Result;
 use crate::precision::{Precision, epsilon, is_of_products};
 use crate::reference::Reference;
-use crate::tensor::{Device, Kind};
+use crate::tensor::Kind;
 use bench::{Case, Numbers};
 
-/// How one output of one op fared on one shape.
+/// The verdict on one output of one op on one shape.
 #[derive(Clone, Debug)]
 pub struct Verdict {
+    /// The op's name.
     pub op: &'static str,
     /// The shape, and the output.
     pub case: String,
     /// The largest error, in units of `f32::EPSILON` times the output's size.
     pub error_units: f64,
+    /// The largest error that passes, in the same units.
     pub bound_units: f64,
+    /// Whether the error is within the bound.
     pub passed: bool,
     /// A fingerprint of the operands, the same on every device.
     pub inputs_hash: u64,
-    /// Where the error is largest: what the device says, and what the definition says.
+    /// The device's and the definition's value where the error is largest.
     pub values: [f64; 2],
 }
 
@@ -52,8 +56,8 @@ pub fn check(device: &Device) -> Result<Vec<Verdict>> {
     check_in(device, Precision::F32, &mut |_, _| ())
 }
 
-/// Holds every op of `device`, whose products are of `precision`, against its definition; tells how many cases of
-/// how many are done.
+/// Holds every op of `device`, whose products are of `precision`, against its definition. Calls `progress` before each
+/// case with the number of cases done and the number of all.
 pub fn check_in(
     device: &Device,
     precision: Precision,

@@ -4,6 +4,7 @@
 pub struct Random(u64);
 
 impl Random {
+    /// The stream of `seed`.
     pub fn new(seed: u64) -> Random {
         Random(seed)
     }
@@ -13,6 +14,7 @@ impl Random {
         self.0
     }
 
+    /// The next 64 random bits.
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

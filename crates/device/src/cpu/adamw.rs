@@ -2,19 +2,16 @@
 
 use super::TASK_ELEMENTS;
 use super::kernel::wide;
+use super::operands::{floats, floats_mut};
 use super::team::{Chunks, Team};
-use crate::op::AdamRule;
+use crate::error::Result;
+use crate::op::{AdamRule, AdamW};
 
-/// One step in place; `squares` is the sum of squares of all gradients, for clipping.
-pub(super) fn adamw(
-    team: &Team,
-    parameter: &mut [f32],
-    gradient: &[f32],
-    [first, second]: [&mut [f32]; 2],
-    squares: f32,
-    rule: AdamRule,
-) {
-    let numbers = Numbers::of(rule, f64::from(squares));
+/// One step in place.
+pub(super) fn adamw(team: &Team, op: &AdamW<'_>) -> Result<()> {
+    let (parameter, gradient) = (floats_mut(op.parameter)?, floats(op.gradient)?);
+    let (first, second) = (floats_mut(op.first)?, floats_mut(op.second)?);
+    let numbers = Numbers::of(op.rule, f64::from(floats(op.squares_1)?[0]));
     let chunks = |slice| Chunks::of(slice, TASK_ELEMENTS);
     team.each_piece(
         (chunks(parameter), chunks(first), chunks(second)),
@@ -23,6 +20,7 @@ pub(super) fn adamw(
             update(team.kernel, parameter, gradient, first, second, numbers);
         },
     );
+    Ok(())
 }
 
 /// The rule's numbers as each element needs them.

@@ -7,19 +7,24 @@
 #![allow(unsafe_code)]
 
 use super::attention::{Attention, KEYS, SCORES_PITCH, within};
+use super::device::Workspace;
+use super::elementwise::set;
 use super::gemm::{Matrix, Product, Sizes, Target, block, small_product};
 use super::kernel::wide;
+use super::operands::{floats, floats_mut};
 use super::scratch::{Packed, Scratch, take, with_scratch};
 use super::team::{Shares, Team};
 use super::vector::{self, exp};
+use crate::error::Result;
+use crate::op::AttentionGrad;
 use std::ops::Range;
 
 /// What forward left behind, and the gradient by its output.
 #[derive(Clone, Copy)]
-pub(super) struct Saved<'a> {
-    pub(super) d_out_thc: &'a [f32],
-    pub(super) out_thc: &'a [f32],
-    pub(super) lse_th: &'a [f32],
+struct Saved<'a> {
+    d_out_thc: &'a [f32],
+    out_thc: &'a [f32],
+    lse_th: &'a [f32],
 }
 
 /// Where the gradients go.
@@ -30,22 +35,22 @@ struct Gradients<'a> {
     d_v_sgc: Shares<'a>,
 }
 
-/// `d_q`, `d_k`, `d_v`; S = T. `stretches` is scratch memory.
-pub(super) fn attention_grad(
-    team: &Team,
-    given: Attention<'_>,
-    saved: Saved<'_>,
-    [d_q_thc, d_k_sgc, d_v_sgc]: [&mut [f32]; 3],
-    stretches: &mut Vec<usize>,
-) {
-    super::elementwise::fill(team, d_q_thc, 0.0);
-    super::elementwise::fill(team, d_k_sgc, 0.0);
-    super::elementwise::fill(team, d_v_sgc, 0.0);
-    let gradients = Gradients {
-        d_q_thc: Shares::of(d_q_thc),
-        d_k_sgc: Shares::of(d_k_sgc),
-        d_v_sgc: Shares::of(d_v_sgc),
+/// `d_q`, `d_k`, `d_v`; S = T.
+pub(super) fn grad(team: &Team, space: &mut Workspace, op: &AttentionGrad<'_>) -> Result<()> {
+    let given = Attention::of([op.q_thc, op.k_sgc, op.v_sgc], op.starts_t, op.scale)?;
+    let saved =
+        Saved { d_out_thc: floats(op.d_out_thc)?, out_thc: floats(op.out_thc)?, lse_th: floats(op.lse_th)? };
+    let zeroed = |gradient| -> Result<Shares<'_>> {
+        let numbers = floats_mut(gradient)?;
+        set(team, numbers, 0.0);
+        Ok(Shares::of(numbers))
     };
+    let gradients = Gradients {
+        d_q_thc: zeroed(op.d_q_thc)?,
+        d_k_sgc: zeroed(op.d_k_sgc)?,
+        d_v_sgc: zeroed(op.d_v_sgc)?,
+    };
+    let stretches = &mut space.indices;
     let groups = given.kv_heads;
     let each = given.queries_of_tile();
     let tokens = given.tokens();
@@ -57,7 +62,7 @@ pub(super) fn attention_grad(
             // SAFETY: no query outside a stretch sees its keys, and none inside sees others; each is one task's.
             unsafe { work.run(team, stretch.clone(), stretch, Wanted::All) };
         });
-        return;
+        return Ok(());
     }
     let tiles = tokens.div_ceil(each);
     team.each(tiles * groups, |task| {
@@ -73,6 +78,7 @@ pub(super) fn attention_grad(
         // SAFETY: only `d_k` and `d_v` are written, and these keys are this task's alone.
         unsafe { work.run(team, 0..tokens, keys, Wanted::Keys) };
     });
+    Ok(())
 }
 
 /// The first tokens of stretches that see nothing before themselves, and the end.

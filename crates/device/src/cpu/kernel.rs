@@ -37,7 +37,7 @@ impl Kernel {
                 && std::arch::is_x86_feature_detected!("avx2")
                 && std::arch::is_x86_feature_detected!("fma")
             {
-                if super::amx::is_usable() {
+                if super::amx_tiles::is_usable() {
                     sets.push(Kernel(Set::Amx, Precision::F32));
                 }
                 sets.push(Kernel(Set::Avx512, Precision::F32));

@@ -18,7 +18,7 @@ const REPEATS: usize = 4_000_000;
 fn multiply_add(kernel: Kernel) -> f64 {
     #[cfg(target_arch = "x86_64")]
     if kernel.0 == Set::Amx {
-        return super::amx::multiply_add(REPEATS / 2);
+        return super::amx_tiles::multiply_add(REPEATS / 2);
     }
     let (values, flops) = match kernel.0 {
         #[cfg(target_arch = "x86_64")]

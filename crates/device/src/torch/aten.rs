@@ -7,7 +7,8 @@
 #![allow(unsafe_code)]
 
 use super::library::{Handle, Symbols};
-use super::value::{Value, Words};
+use super::refusal::Refusal;
+use super::value::Value;
 use std::ffi::CStr;
 
 /// An element type, as torch numbers them.
@@ -24,7 +25,7 @@ macro_rules! aten {
             $(
                 #[expect(clippy::too_many_arguments, clippy::allow_attributes, reason = "as torch's schema has them")]
                 #[allow(unfulfilled_lint_expectations)]
-                pub(super) fn $method(self, $($argument: $type),*) -> Result<$result, Words> {
+                pub(super) fn $method(self, $($argument: $type),*) -> Result<$result, Refusal> {
                     let arguments = [$($argument.slot(self.0)?),*];
                     self.call($name, $overload, &arguments)
                 }
@@ -131,7 +132,7 @@ const SLOTS: usize = 24;
 
 impl Aten {
     /// Calls an operator. The call consumes its arguments, whatever comes of it.
-    fn call<R: Results>(self, name: &CStr, overload: &CStr, arguments: &[u64]) -> Result<R, Words> {
+    fn call<R: Results>(self, name: &CStr, overload: &CStr, arguments: &[u64]) -> Result<R, Refusal> {
         let mut stack = [0; SLOTS];
         stack[..arguments.len()].copy_from_slice(arguments);
         let torch = self.0;
@@ -139,13 +140,15 @@ impl Aten {
         // for the results.
         let code =
             unsafe { (torch.call)(name.as_ptr(), overload.as_ptr(), stack.as_mut_ptr(), torch.version) };
-        torch.check(code).map_err(|words| explained(torch, name, overload, words))?;
+        torch
+            .check(code)
+            .map_err(|refusal| refusal.explained(|words| explained(torch, name, overload, words)))?;
         Ok(R::take(torch, &stack))
     }
 }
 
 /// Names the operator, and says so where this torch or this device does not have it.
-fn explained(torch: &Symbols, name: &CStr, overload: &CStr, words: Words) -> Words {
+fn explained(torch: &Symbols, name: &CStr, overload: &CStr, words: &str) -> String {
     let (name, overload) = (name.to_string_lossy(), overload.to_string_lossy());
     let dot = if overload.is_empty() { "" } else { "." };
     let missing = words.starts_with("Could not find schema") || words.starts_with("Could not run");
@@ -159,35 +162,35 @@ fn explained(torch: &Symbols, name: &CStr, overload: &CStr, words: Words) -> Wor
 
 /// How a value goes onto torch's stack.
 trait Argument {
-    fn slot(self, torch: &'static Symbols) -> Result<u64, Words>;
+    fn slot(self, torch: &'static Symbols) -> Result<u64, Refusal>;
 }
 
 impl Argument for &Value {
-    fn slot(self, _: &'static Symbols) -> Result<u64, Words> {
+    fn slot(self, _: &'static Symbols) -> Result<u64, Refusal> {
         self.lent()
     }
 }
 
 impl Argument for i64 {
-    fn slot(self, _: &'static Symbols) -> Result<u64, Words> {
+    fn slot(self, _: &'static Symbols) -> Result<u64, Refusal> {
         Ok(self as u64)
     }
 }
 
 impl Argument for f64 {
-    fn slot(self, _: &'static Symbols) -> Result<u64, Words> {
+    fn slot(self, _: &'static Symbols) -> Result<u64, Refusal> {
         Ok(self.to_bits())
     }
 }
 
 impl Argument for bool {
-    fn slot(self, _: &'static Symbols) -> Result<u64, Words> {
+    fn slot(self, _: &'static Symbols) -> Result<u64, Refusal> {
         Ok(u64::from(self))
     }
 }
 
 impl Argument for Dtype {
-    fn slot(self, _: &'static Symbols) -> Result<u64, Words> {
+    fn slot(self, _: &'static Symbols) -> Result<u64, Refusal> {
         Ok(self.0 as u64)
     }
 }
@@ -196,14 +199,14 @@ impl Argument for Dtype {
 pub(super) struct NoText;
 
 impl Argument for NoText {
-    fn slot(self, _: &'static Symbols) -> Result<u64, Words> {
+    fn slot(self, _: &'static Symbols) -> Result<u64, Refusal> {
         Ok(0)
     }
 }
 
 /// What may be absent is passed in a box of torch's.
 impl<T: Argument> Argument for Option<T> {
-    fn slot(self, torch: &'static Symbols) -> Result<u64, Words> {
+    fn slot(self, torch: &'static Symbols) -> Result<u64, Refusal> {
         let Some(value) = self else { return Ok(0) };
         let place = torch.boxed(value.slot(torch)?)?;
         Ok(place.expose_provenance() as u64)
@@ -212,7 +215,7 @@ impl<T: Argument> Argument for Option<T> {
 
 /// A list of torch's, which the call gives back.
 impl<T: Argument + Copy> Argument for &[T] {
-    fn slot(self, torch: &'static Symbols) -> Result<u64, Words> {
+    fn slot(self, torch: &'static Symbols) -> Result<u64, Refusal> {
         let mut list = std::ptr::null_mut();
         // SAFETY: torch writes a handle to a new list, and takes slots of the elements' type.
         unsafe {
@@ -281,7 +284,7 @@ mod tests {
             Err(error) => return println!("skipped: {error}"),
         };
         let answer = Aten(torch).call::<Value>(c"aten::no_such_operator", c"out", &[]);
-        let words = answer.err().unwrap();
+        let words = answer.err().unwrap().to_string();
         let version = torch.version();
         // Before 2.13 torch does not hand out its words.
         let why = if torch.has_words() {

@@ -3,6 +3,7 @@
 //! A process holds one libtorch: once opened, it stays open, because its threads do.
 #![allow(unsafe_code)]
 
+use super::refusal::Refusal;
 use crate::error::{Error, Result};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -189,7 +190,7 @@ impl Symbols {
     }
 
     /// A box for a slot, which the call that it is passed to gives back.
-    pub(super) fn boxed(&self, slot: u64) -> std::result::Result<*mut u64, String> {
+    pub(super) fn boxed(&self, slot: u64) -> std::result::Result<*mut u64, Refusal> {
         let mut place = std::ptr::null_mut();
         // SAFETY: either function hands out room for one slot, or fails; null is neither's answer but is refused here.
         unsafe {
@@ -231,7 +232,8 @@ impl Symbols {
         // SAFETY: reads a text that ends in zero, and writes two numbers.
         let code = unsafe { (self.parse_device)(text.as_ptr(), &raw mut kind, &raw mut index) };
         self.check(code).map_err(|_| {
-            let opened = match std::env::var_os("LINGOT_TORCH_EXTENSION") {
+            let paths = std::env::var_os("LINGOT_TORCH_EXTENSION").filter(|paths| !paths.is_empty());
+            let opened = match paths {
                 Some(paths) => format!("with {} opened", paths.display()),
                 None => "and LINGOT_TORCH_EXTENSION names no library of a maker's".into(),
             };
@@ -246,19 +248,20 @@ impl Symbols {
         self.what.is_some()
     }
 
-    /// torch's words for what went wrong, where something did.
-    pub(super) fn check(&self, code: Code) -> std::result::Result<(), String> {
+    /// Errors in torch's words if `code` says that a call failed.
+    pub(super) fn check(&self, code: Code) -> std::result::Result<(), Refusal> {
         if code == 0 {
             return Ok(());
         }
         let Some(what) = self.what else {
-            return Err(format!("refused; torch {} writes why to standard error only", self.version()));
+            let words = format!("refused; torch {} writes why to standard error only", self.version());
+            return Err(words.into());
         };
         // SAFETY: the text lives until this thread's next error.
         let text = unsafe { CStr::from_ptr(what()) }.to_string_lossy();
         let line = text.lines().next().unwrap_or_default();
         // What follows is advice for those who build torch, and a list of all it was built for.
-        Err(line.split(" This could be because").next().unwrap_or_default().to_owned())
+        Err(Refusal::of_torch(line.split(" This could be because").next().unwrap_or_default()))
     }
 }
 
@@ -339,6 +342,22 @@ fn find(device: &str) -> Result<PathBuf> {
         format!("no libtorch was found; {tried}"),
         "set LINGOT_TORCH to the folder of an installed torch, or activate its Python environment",
     ))
+}
+
+/// What a chip that torch itself knows needs: its library beside torch's own, and the file of its driver.
+const CHIPS: [(&str, &str, &str); 3] = [
+    ("torch:cuda:0", "libtorch_cuda.so", "/dev/nvidiactl"),
+    ("torch:cuda:0", "libtorch_hip.so", "/dev/kfd"),
+    ("torch:xpu:0", "libtorch_xpu.so", "/dev/dri"),
+];
+
+/// Names of torch's devices that this machine has by the look of its files. Opens nothing.
+pub(crate) fn apparent() -> Vec<&'static str> {
+    let Some(torch) = places().into_iter().find(|path| path.exists()) else { return vec![] };
+    let is_there =
+        |library: &str, driver: &str| torch.with_file_name(library).exists() && Path::new(driver).exists();
+    let chips = CHIPS.into_iter().filter(|(_, library, driver)| is_there(library, driver));
+    std::iter::once("torch:cpu").chain(chips.map(|(name, _, _)| name)).collect()
 }
 
 /// Where libtorch may be: `LINGOT_TORCH` alone if set, else the active Python environment.

@@ -1,4 +1,4 @@
-//! The element types of tensors on disk, and their way to and from f32.
+//! The element types of tensors on disk, and their conversion to and from f32.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,14 +6,19 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ElementType {
+    /// IEEE single precision.
     F32,
+    /// The upper half of F32: 8 bits of exponent.
     Bf16,
+    /// IEEE half precision: 5 bits of exponent.
     F16,
 }
 
 impl ElementType {
+    /// All of them.
     pub const ALL: [ElementType; 3] = [ElementType::F32, ElementType::Bf16, ElementType::F16];
 
+    /// Bytes of one number.
     pub fn bytes(self) -> u64 {
         match self {
             ElementType::F32 => 4,
@@ -39,7 +44,7 @@ impl ElementType {
         }
     }
 
-    /// Appends the values, rounded to nearest; says which finite value does not fit.
+    /// Appends the values, rounded to nearest. Errors with the first finite value that would become infinite.
     pub(super) fn encode(self, values: &[f32], bytes: &mut Vec<u8>) -> Result<(), f32> {
         match self {
             ElementType::F32 => bytes.extend(values.iter().flat_map(|value| value.to_le_bytes())),
@@ -51,7 +56,7 @@ impl ElementType {
         Ok(())
     }
 
-    /// The values of as many bytes as `values` needs.
+    /// Fills `values` from the bytes, which hold at least that many numbers.
     pub(super) fn decode(self, bytes: &[u8], values: &mut [f32]) {
         match self {
             ElementType::F32 => {
@@ -79,7 +84,7 @@ impl std::fmt::Display for ElementType {
     }
 }
 
-/// A value that came from bf16 goes back bit for bit, NaN payloads included.
+/// The bits of a value rounded to bf16. A value that came from bf16 goes back bit for bit, NaN payloads included.
 fn bf16_bits(value: f32) -> u16 {
     let bits = value.to_bits();
     if bits & 0xffff == 0 { (bits >> 16) as u16 } else { half::bf16::from_f32(value).to_bits() }

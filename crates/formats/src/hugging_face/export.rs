@@ -1,11 +1,16 @@
-//! A trained model becomes a Hugging Face folder: all of it, or nothing.
+//! A trained model becomes a Hugging Face folder, whole or not at all.
 
-use super::names::{Entry, Experts, Kind, layout};
+use super::config;
+use super::elements::ElementType;
+use super::format::Format;
+use super::kept::Kept;
+use super::names::{Entry, Experts, Kind, layout, usual_element};
+use super::refusals::{fitting, refusals};
 use super::shards::{Planned, write};
 use super::tokenizer::{SpecialIds, carry, write_json};
-use super::{ElementType, Format, Kept, Tensor, config, fitting, refusals};
+use crate::tensor_file::Tensor;
 use lingot_spec::model::ModelSpec;
-use lingot_spec::problem::{Problem, Result};
+use lingot_spec::problem::{Problem, ProblemKind, Result};
 use lingot_spec::tensors::tensors;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -13,46 +18,54 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What is exported.
+/// A model to export.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
+    /// The shape of the model.
     pub model: &'a ModelSpec,
+    /// Its weights, by Lingot's names.
     pub tensors: &'a [Tensor],
-    /// The routers' buffers; of these only selection biases are exported.
+    /// The routers' buffers, of which only selection biases are exported.
     pub buffers: &'a [Tensor],
-    /// Holds tokenizer.json, and whatever else belongs to it.
+    /// The folder of tokenizer.json and the files that belong to it.
     pub tokenizer_folder: Option<&'a Path>,
-    /// The longest text the model was trained on; a kept config.json knows better.
+    /// Tokens of the longest text the model was trained on; used where `kept` does not say it.
     pub context_tokens: u32,
-    /// What the import that this model started from could not place.
+    /// What the import that this model came from remembers.
     pub kept: Option<&'a Kept>,
 }
 
-/// Where it goes, and how.
+/// A folder to write, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
-    /// Created; must not exist, or be empty.
+    /// The folder, which must be absent or empty.
     pub folder: &'a Path,
+    /// The architecture.
     pub format: Format,
+    /// How most numbers are stored.
     pub element_type: ElementType,
-    /// Numbers of one file; a larger tensor gets a file of its own.
+    /// Most bytes of numbers in one file; a larger tensor gets a file of its own.
     pub max_shard_bytes: u64,
 }
 
-/// What was written.
+/// A written folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exported {
+    /// The folder.
     pub folder: PathBuf,
     /// The safetensors files, in order.
     pub files: Vec<String>,
+    /// How many tensors were written.
     pub tensors: usize,
+    /// Bytes of their numbers.
     pub bytes: u64,
-    /// The head was divided by its column norms, which the model did at every step.
+    /// Whether the head was divided by its column norms, as the model does at every step.
     pub norm_head_folded: bool,
 }
 
 type Values<'a> = HashMap<&'a str, Cow<'a, [f32]>>;
 
+/// Writes a model as a Hugging Face folder. Errors if the format cannot express the model.
 pub fn export(source: &Source, target: &Target) -> Result<Exported> {
     refuse_unfit(source.model, target.format)?;
     refuse_occupied(target)?;
@@ -68,7 +81,7 @@ pub fn export(source: &Source, target: &Target) -> Result<Exported> {
         Ok(exported)
     });
     if written.is_err() {
-        // Nothing half-written stays; the error that matters is the first one.
+        // Nothing half-written stays. The first error matters more than one of this clean-up.
         let _ = fs::remove_dir_all(&partial);
     }
     written
@@ -82,14 +95,19 @@ fn refuse_unfit(model: &ModelSpec, format: Format) -> Result<()> {
     let fitting: Vec<&str> = fitting(model).into_iter().map(Format::name).collect();
     let hint = match fitting.len() {
         0 => "no format can express this model; see docs/hugging-face.md for what each can".to_owned(),
-        _ => format!("formats that can: {}", fitting.join(", ")),
+        _ => format!("export in a format that can: {}", fitting.join(", ")),
     };
-    Err(Problem::new(format!("{format} cannot express this model: {}", reasons.join("; ")), hint))
+    Err(Problem::new(format!("{format} cannot express this model: {}", reasons.join("; ")), hint)
+        .of(ProblemKind::Input))
 }
 
 fn refuse_occupied(target: &Target) -> Result<()> {
     if target.max_shard_bytes == 0 {
-        return Err(Problem::new("the largest shard is 0 bytes", "5000000000 is usual"));
+        return Err(Problem::new(
+            "a file of weights cannot hold 0 bytes",
+            "give at least 1 megabyte; 5000 is usual",
+        )
+        .of(ProblemKind::Input));
     }
     let folder = target.folder;
     let occupied = match fs::read_dir(folder) {
@@ -100,13 +118,14 @@ fn refuse_occupied(target: &Target) -> Result<()> {
     if occupied {
         return Err(Problem::new(
             format!("{} is not empty", folder.display()),
-            "export writes a folder of its own; name another one or remove this one",
-        ));
+            "name a folder that does not exist or is empty",
+        )
+        .of(ProblemKind::Input));
     }
     Ok(())
 }
 
-/// Every tensor that the layout takes pieces of, held against the shapes that the model says.
+/// Every tensor that the layout takes pieces of, checked against the shapes of the model.
 fn gather<'a>(source: &Source<'a>, model: &ModelSpec, format: Format) -> Result<Values<'a>> {
     let mut given: HashMap<&str, &Tensor> = HashMap::new();
     for tensor in source.tensors.iter().chain(source.buffers) {
@@ -135,14 +154,15 @@ fn gather<'a>(source: &Source<'a>, model: &ModelSpec, format: Format) -> Result<
 }
 
 fn take<'a>(given: &HashMap<&str, &'a Tensor>, name: &str, shape: &[usize]) -> Result<&'a Tensor> {
-    let hint = "the checkpoint is not of this model; give the checkpoint's own model";
+    let hint =
+        "the weights belong to another model; export the checkpoint with the model it was written with";
     let Some(tensor) = given.get(name) else {
         return Err(Problem::new(format!("the tensor {name} is missing"), hint));
     };
     if tensor.1 != shape || tensor.2.len() != shape.iter().product::<usize>() {
         return Err(Problem::new(
             format!(
-                "{name} has shape {:?} and {} numbers, the model says {shape:?}",
+                "{name} has shape {:?} and {} numbers, but the model needs {shape:?}",
                 tensor.1,
                 tensor.2.len()
             ),
@@ -248,11 +268,6 @@ fn plan(entries: &[Entry], target: &Target, kept: Option<&Kept>) -> Vec<Planned>
     planned.collect()
 }
 
-/// Selection biases stay in f32: in bf16 they could not take the small steps they are trained by.
-pub(super) fn usual_element(kind: Kind, element: ElementType) -> ElementType {
-    if kind == Kind::SelectionBias { ElementType::F32 } else { element }
-}
-
 fn fill(entry: &Entry, element: ElementType, values: &Values, bytes: &mut Vec<u8>) -> Result<()> {
     for piece in &entry.pieces {
         match values.get(piece.tensor.as_str()) {
@@ -270,7 +285,8 @@ fn encode(entry: &Entry, element: ElementType, numbers: &[f32], bytes: &mut Vec<
     element.encode(numbers, bytes).map_err(|value| {
         Problem::new(
             format!("{} holds {value}, more than {element} can", entry.name),
-            "export as F32 or BF16, which reach as far as training does",
+            "export as f32 or bf16, which have the range of training",
         )
+        .of(ProblemKind::Input)
     })
 }

@@ -1,10 +1,13 @@
-//! A Hugging Face folder becomes a model of ours, with everything needed to give the same bytes back.
+//! A Hugging Face folder becomes a model of Lingot, with everything needed to write the same bytes again.
 
-use super::export::usual_element;
-use super::names::{Entry, Experts, Kind, layout};
+use super::config;
+use super::elements::ElementType;
+use super::format::Format;
+use super::kept::Kept;
+use super::names::{Entry, Experts, Kind, layout, usual_element};
 use super::shards::Shards;
 use super::tokenizer::read_object;
-use super::{ElementType, Format, Kept, Tensor, config};
+use crate::tensor_file::Tensor;
 use lingot_spec::model::ModelSpec;
 use lingot_spec::problem::{Problem, Result};
 use lingot_spec::tensors::{buffers, tensors};
@@ -15,19 +18,23 @@ use std::path::{Path, PathBuf};
 /// A model read from a Hugging Face folder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Imported {
-    /// Values that only training knows are those of the published Ling of that generation.
+    /// The model. Values that matter to training alone are those of the published Ling of its generation.
     pub model: ModelSpec,
-    /// In Lingot's order.
+    /// Its weights, in Lingot's order.
     pub tensors: Vec<Tensor>,
+    /// Its routers' buffers, in Lingot's order.
     pub buffers: Vec<Tensor>,
+    /// The architecture of the folder.
     pub format: Format,
-    /// The type of most of its numbers.
+    /// The element type of most tensors.
     pub element_type: ElementType,
     /// The folder of its tokenizer, if it has one.
     pub tokenizer: Option<PathBuf>,
+    /// What an export needs to write the same folder again.
     pub kept: Kept,
 }
 
+/// Reads a Hugging Face folder. Errors if Lingot cannot compute what its model computes.
 pub fn import(folder: &Path) -> Result<Imported> {
     let (format, object) = read_config(folder)?;
     let mut shards = Shards::open(folder)?;
@@ -67,7 +74,7 @@ fn generation(folder: &Path) -> Result<Option<Map<String, Value>>> {
     if path.is_file() { read_object(&path).map(Some) } else { Ok(None) }
 }
 
-/// The entries that the folder should have, after a check that they are not absurdly more than it has.
+/// The entries that the folder should have. Errors if they are many times more than it has, before they are listed.
 fn expected(model: &ModelSpec, format: Format, shards: &Shards) -> Result<Vec<Entry>> {
     let is_stacked = shards.tensors.keys().any(|name| name.ends_with(".mlp.experts.gate_up_proj"));
     let experts = if is_stacked { Experts::Stacked } else { Experts::Separate };
@@ -77,7 +84,7 @@ fn expected(model: &ModelSpec, format: Format, shards: &Shards) -> Result<Vec<En
     if at_least > 1000 + 16 * found {
         return Err(Problem::new(
             format!(
-                "config.json describes {} layers with {} experts, which is {at_least} tensors or more, the files hold {found}",
+                "config.json describes {} layers with {} experts, which is at least {at_least} tensors, but the files hold {found}",
                 model.layers, model.experts
             ),
             "config.json and the weights are of different models, or files are missing",
@@ -86,7 +93,7 @@ fn expected(model: &ModelSpec, format: Format, shards: &Shards) -> Result<Vec<En
     Ok(layout(model, format, experts))
 }
 
-/// Names and shapes of the files against those that the model needs.
+/// Checks names and shapes of the files against those that the model needs.
 fn compare(entries: &[Entry], shards: &Shards) -> Result<()> {
     let hint = "config.json and the weights are of different models, or files are missing";
     let missing: Vec<&str> = entries
@@ -102,7 +109,7 @@ fn compare(entries: &[Entry], shards: &Shards) -> Result<()> {
         .tensors
         .keys()
         .map(String::as_str)
-        // Old releases stored the rotation's frequencies, which follow from config.json.
+        // Older releases stored the frequencies of the rotation, which follow from config.json.
         .filter(|name| !known.contains_key(name) && !name.ends_with("rotary_emb.inv_freq"))
         .collect();
     if !unexpected.is_empty() {
@@ -112,7 +119,10 @@ fn compare(entries: &[Entry], shards: &Shards) -> Result<()> {
         if let Some(located) = shards.tensors.get(&entry.name).filter(|located| located.shape != entry.shape)
         {
             return Err(Problem::new(
-                format!("{} has shape {:?}, config.json says {:?}", entry.name, located.shape, entry.shape),
+                format!(
+                    "{} has shape {:?}, but config.json says {:?}",
+                    entry.name, located.shape, entry.shape
+                ),
                 hint,
             ));
         }
@@ -126,13 +136,14 @@ fn listed(names: &[&str]) -> String {
     format!("{} tensors: {}{more}", names.len(), first.join(", "))
 }
 
-/// The type that most tensors have.
+/// The element type that most tensors have.
 fn usual(shards: &Shards) -> ElementType {
     let count =
         |element: ElementType| shards.tensors.values().filter(|located| located.element == element).count();
     ElementType::ALL.into_iter().max_by_key(|&element| count(element)).unwrap_or(ElementType::F32)
 }
 
+/// The tensors whose element type is not the one that export would choose.
 fn exceptions(
     entries: &[Entry],
     shards: &Shards,
@@ -165,7 +176,7 @@ fn read_all(model: &ModelSpec, entries: &[Entry], shards: &mut Shards) -> Result
         all.iter().enumerate().map(|(place, tensor)| (tensor.0.clone(), place)).collect();
     let mut bytes = Vec::new();
     let mut numbers = Vec::new();
-    // Copies last: they are held against what they copy.
+    // Copies come last, since they are compared with what they copy.
     for is_copy in [false, true] {
         for entry in entries.iter().filter(|entry| (entry.kind == Kind::Copy) == is_copy) {
             let Some(located) = shards.tensors.get(&entry.name).cloned() else { continue };

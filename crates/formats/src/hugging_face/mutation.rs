@@ -1,4 +1,4 @@
-//! Damaged copies of a file, for tests of the parsers of foreign files.
+//! Damaged copies of a file, for tests of the parsers.
 
 /// A copy with a few bytes changed, removed, doubled or cut off, the same for the same seed.
 pub(super) fn mutate(original: &[u8], seed: u64) -> Vec<u8> {

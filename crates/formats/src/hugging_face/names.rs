@@ -1,10 +1,11 @@
-//! Which tensor of a Hugging Face folder is made of which pieces of Lingot's tensors.
+//! The tensors of a Hugging Face folder, and the pieces of Lingot's tensors that each is made of.
 //!
-//! Every tensor of every format is a sequence of contiguous pieces: a row block of a fused `gate_up`, one expert of a
-//! stack, three matrices one after the other, or the rows of two matrices in turn. So one list serves both ways:
+//! Every tensor of every format is a sequence of contiguous pieces: a block of rows of a fused `gate_up`, one expert of a
+//! stack, three matrices one after the other, or alternating rows of two matrices. So one list serves both directions:
 //! export reads the pieces, import writes them.
 
-use super::Format;
+use super::elements::ElementType;
+use super::format::Format;
 use lingot_spec::model::ModelSpec;
 
 /// One tensor on disk.
@@ -15,13 +16,19 @@ pub(super) struct Entry {
     pub(super) kind: Kind,
 }
 
+/// What a tensor on disk is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Weight,
-    /// Kept in f32 whatever the weights are.
+    /// Stored as F32 whatever the type of the weights.
     SelectionBias,
-    /// Holds again what another entry holds; a folder may leave it out.
+    /// A copy of another tensor, which a folder may leave out.
     Copy,
+}
+
+/// The element type that export chooses. Selection biases stay F32: in BF16 they could not take their small steps.
+pub(super) fn usual_element(kind: Kind, element: ElementType) -> ElementType {
+    if kind == Kind::SelectionBias { ElementType::F32 } else { element }
 }
 
 /// `length` numbers from `start` of one of Lingot's tensors or buffers.
@@ -34,13 +41,13 @@ pub(super) struct Piece {
 /// How a folder stores the experts of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Experts {
-    /// Three matrices for each expert: what `save_pretrained` writes and every engine reads.
+    /// Three matrices for each expert, which `save_pretrained` writes and every engine reads.
     Separate,
-    /// Two stacks, as the module of `transformers` holds them.
+    /// Two stacks of matrices, as the modules of newer `transformers` hold them.
     Stacked,
 }
 
-/// The names under which a format knows the parts that the formats name differently.
+/// The names of the parts that the formats name differently.
 struct Dialect {
     embedding: &'static str,
     attention: &'static str,
@@ -51,7 +58,7 @@ struct Dialect {
     key_norm: &'static str,
     selection_bias: Option<&'static str>,
     mtp_final_norm: &'static str,
-    /// The multi-token-prediction layer has its own copy of embedding and head.
+    /// The multi-token-prediction layer has copies of embedding and head.
     mtp_copies: bool,
 }
 
@@ -86,8 +93,7 @@ fn dialect(format: Format) -> Dialect {
     }
 }
 
-/// All tensors of the model in that format. A model whose router has a selection bias is assumed where the format has
-/// one.
+/// All tensors of the model in a format. Where the format has a selection bias, the model is assumed to have one.
 pub(super) fn layout(model: &ModelSpec, format: Format, experts: Experts) -> Vec<Entry> {
     let mut builder = Builder { entries: Vec::new(), model, dialect: dialect(format), experts };
     builder.whole(

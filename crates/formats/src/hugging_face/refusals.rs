@@ -1,6 +1,6 @@
-//! Which models a format can express, and why not the others.
+//! Which models a format can express, and the reasons against the others.
 
-use super::Format;
+use super::format::Format;
 use lingot_spec::model::{ModelSpec, Score};
 
 /// The formats that can express the model.
@@ -8,7 +8,7 @@ pub fn fitting(model: &ModelSpec) -> Vec<Format> {
     Format::ALL.into_iter().filter(|&format| refusals(model, format).is_empty()).collect()
 }
 
-/// Why the format cannot express the model; empty when it can. Each reason is a whole clause with its number.
+/// The reasons why a format cannot express a model; none when it can. Each is a clause with its numbers.
 pub fn refusals(model: &ModelSpec, format: Format) -> Vec<String> {
     let mut reasons = Vec::new();
     let mut refuse = |if_true: bool, reason: String| {

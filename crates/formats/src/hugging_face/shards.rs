@@ -1,6 +1,6 @@
 //! The weights of a folder: one safetensors file, or several with an index, in any of the element types.
 
-use super::ElementType;
+use super::elements::ElementType;
 use super::tokenizer::{read_object, write_json};
 use crate::tensor_file::TensorFile;
 use lingot_spec::problem::{Problem, Result};
@@ -15,18 +15,18 @@ const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const DAMAGED: &str = "the file is damaged or incomplete; fetch or export it again";
 
-/// Where a tensor lies.
+/// The place of a tensor in the files of a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Located {
     pub(super) file: usize,
     pub(super) element: ElementType,
     pub(super) shape: Vec<usize>,
-    /// From the start of the file, in bytes.
+    /// First byte, counted from the beginning of the file.
     start: u64,
     bytes: usize,
 }
 
-/// The tensors of a folder, with none of their numbers read yet.
+/// The tensors of a folder, before their numbers are read.
 #[derive(Debug)]
 pub(super) struct Shards {
     files: Vec<(PathBuf, File)>,
@@ -85,7 +85,7 @@ impl Shards {
         Ok(())
     }
 
-    /// The numbers of a tensor as stored.
+    /// Reads the bytes of a tensor.
     pub(super) fn read(&mut self, located: &Located, bytes: &mut Vec<u8>) -> Result<()> {
         let (path, file) = &mut self.files[located.file];
         bytes.resize(located.bytes, 0);
@@ -118,7 +118,7 @@ fn is_plain_name(file: &str) -> bool {
     !file.is_empty() && file != "." && file != ".." && !file.contains(['/', '\\', '\0'])
 }
 
-/// Every tensor of one file, its header held against the file's length.
+/// The tensors of one file, whose header is checked against its size.
 fn read_header(path: &Path, file: usize) -> Result<Vec<(String, Located)>> {
     let opened = TensorFile::open(path).map_err(|error| Problem { hint: DAMAGED.into(), ..error })?;
     let located = opened.entries.into_iter().map(|entry| {
@@ -149,7 +149,7 @@ pub(super) struct Planned {
     pub(super) name: String,
     pub(super) shape: Vec<usize>,
     pub(super) element: ElementType,
-    /// The place of its pieces, for the caller.
+    /// The index of its entry in the layout.
     pub(super) entry: usize,
 }
 
@@ -159,14 +159,14 @@ impl Planned {
     }
 }
 
-/// What was written.
+/// The written files.
 pub(super) struct Written {
     pub(super) files: Vec<String>,
     pub(super) bytes: u64,
 }
 
-/// Writes all tensors, in files of at most `max_bytes` of numbers each (a larger tensor gets a file of its own), and
-/// the index if there is more than one file.
+/// Writes all tensors in files of at most `max_bytes` of numbers each, and the index if there is more than one file. A
+/// larger tensor gets a file of its own.
 pub(super) fn write(
     folder: &Path,
     planned: Vec<Planned>,
@@ -233,7 +233,7 @@ fn write_file(
     file.into_inner().map_err(|error| failed(error.into_error()))?.sync_all().map_err(failed)
 }
 
-/// Padded to a multiple of 8 bytes, so that the numbers are aligned.
+/// The header of a file, padded to a multiple of 8 bytes so that the numbers are aligned.
 fn header_text(group: &[Planned]) -> String {
     let mut header = Map::from_iter([("__metadata__".to_owned(), json!({ "format": "pt" }))]);
     let mut start = 0;

@@ -270,7 +270,7 @@ fn moe_backward(pass: &Pass<'_>, decision: Decision, gate_up: Option<Room>, shar
     drop(d_answers);
     let (d_weights, d_gate_up) = (tape.room(r), tape.room(r * 2 * f));
     tape.moves("swiglu_grad", [r, f], 5);
-    drop((d_active, gate_up));
+    drop((d_active, gate_up, weights));
 
     let rows = tape.rows_out("dispatch", [r, d], 2);
     tape.grouped_matmul_weights(r, [e, 2 * f, d]);
@@ -286,7 +286,7 @@ fn moe_backward(pass: &Pass<'_>, decision: Decision, gate_up: Option<Room>, shar
         tape.combine([t, k, d], false);
         d_h
     };
-    drop((shared, d_rows, weights));
+    drop((shared, d_rows));
 
     let d_choices = tape.rows_out("dispatch", [r, 1], 2);
     let d_logits = tape.room(t * e);

@@ -173,9 +173,9 @@ fn head(tape: &Tape, model: &ModelSpec, t: usize) -> Room {
     tape.moves("moments", [1, t], 1);
     let d_normed =
         if model.norm_head { tape.rows_out("scale_columns", [t, d], 2) } else { d_features.clone() };
-    drop(scales);
+    drop((scales, d_features, losses, features));
     let d_x = tape.rows_out("rms_norm_grad", [t, d], 3);
-    drop((d_normed, d_features, losses, features));
+    drop(d_normed);
     d_x
 }
 
@@ -198,8 +198,8 @@ fn mtp(pass: &layer::Pass<'_>) {
     let _d_token = tape.matmul([t, d, d], "");
     let _d_normed = tape.matmul([t, d, d], "");
     let _d_tokens = tape.rows_out("rms_norm_grad", [t, d], 3);
-    tape.table("embedding_grad", [t, d], v);
     let _d_final = tape.rows_out("rms_norm_grad", [t, d], 3);
+    tape.table("embedding_grad", [t, d], v);
     tape.moves("rms_norm_grad", [t, d], 4);
 }
 

@@ -5,7 +5,7 @@ use crate::optimizer::Optimizer;
 use crate::worker::{self, Outcome, StepBatch};
 use lingot_device::entry::Opener;
 use lingot_device::{Device, Kind};
-use lingot_model::{Counts, Gradients, Model, Totals};
+use lingot_model::{Counts, Gradients, Model, Pass, Seam, Totals};
 use lingot_spec::RunSpec;
 use lingot_spec::problem::{Problem, ProblemKind, Result};
 use lingot_spec::run::Strategy;
@@ -286,25 +286,24 @@ impl Member<'_> {
     fn step(&mut self, at: (u64, f64), batch: &StepBatch) -> Result<News> {
         let begin = Instant::now();
         let coming = RefCell::new(self.coming.take());
-        let reach = |layer: &str| match &mut *coming.borrow_mut() {
-            Some(coming) => coming.reach(layer, &self.layers, &self.model),
-            None => Ok(()),
-        };
+        let seam = Arriving { coming: &coming, layers: &self.layers, model: &self.model };
         let optimizer = self.optimizer()?;
         let outcome =
-            worker::step_alone(self.run, at, &self.model, optimizer, &self.gradients, batch, &reach)?;
+            worker::step_alone(self.run, at, &self.model, optimizer, &self.gradients, batch, &seam)?;
         self.model.device.finish()?;
         let mut compute = begin.elapsed();
         if let Some(coming) = coming.into_inner() {
             compute = compute.saturating_sub(coming.moved.time + coming.waited);
             self.moved.add(coming.moved);
         }
+        let peak_memory_bytes = self.model.device.memory_in_use().peak_bytes;
+        self.model.device.restart_peak();
         Ok(News::Stepped {
             outcome,
             totals: batch.totals,
             compute,
             moved: std::mem::take(&mut self.moved),
-            peak_memory_bytes: self.model.device.memory_in_use().peak_bytes,
+            peak_memory_bytes,
         })
     }
 
@@ -354,6 +353,7 @@ impl Member<'_> {
         computed.bytes += 4 * (computed.gradients.len() + computed.counts.len()) as u64;
         computed.exchange += begin.elapsed();
         computed.peak_memory_bytes = self.model.device.memory_in_use().peak_bytes;
+        self.model.device.restart_peak();
         computed.whole = whole.elapsed();
         Ok(computed)
     }
@@ -386,6 +386,26 @@ impl Member<'_> {
             bytes,
             peak_memory_bytes: 0,
         })
+    }
+}
+
+/// The seam through which agreed weights arrive, layer by layer; gradients stay on the device.
+struct Arriving<'a> {
+    coming: &'a RefCell<Option<Coming>>,
+    layers: &'a [Layer],
+    model: &'a Model,
+}
+
+impl Seam for Arriving<'_> {
+    fn arrive(&self, layer: &Layer, _pass: Pass) -> lingot_device::Result<()> {
+        match &mut *self.coming.borrow_mut() {
+            Some(coming) => coming.reach(&layer.name, self.layers, self.model),
+            None => Ok(()),
+        }
+    }
+
+    fn leave(&self, _layer: &Layer) -> lingot_device::Result<()> {
+        Ok(())
     }
 }
 

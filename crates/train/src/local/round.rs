@@ -166,8 +166,15 @@ impl Local {
         };
         let batch = StepBatch { micros, totals };
         let gradients = &lead.gradients;
-        let outcome =
-            worker::step_alone(run, (step, rate), model, optimizer, gradients, &batch, &|_| Ok(()))?;
+        let outcome = worker::step_alone(
+            run,
+            (step, rate),
+            model,
+            optimizer,
+            gradients,
+            &batch,
+            &lingot_model::Resident,
+        )?;
         sums.add(&outcome, totals);
         Ok(())
     }

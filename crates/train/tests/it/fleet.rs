@@ -282,7 +282,7 @@ fn lists_of_devices_that_make_no_sense_are_refused_where_they_are_read() {
     for (list, words) in [
         (r#"devices = ["cpu", "cpu:0"]"#, "names one accelerator twice"),
         (r#"devices = ["cpu@1.5"]"#, "1.5 is not above 0"),
-        (r#"devices = [""]"#, "is no name of a device"),
+        (r#"devices = [""]"#, "name is missing"),
     ] {
         let error = refused(list);
         assert!(error.problem.contains(words) && !error.hint.is_empty(), "{error}");

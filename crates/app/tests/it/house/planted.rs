@@ -68,7 +68,7 @@ const PLANTS: &[Plant] = &[
     ),
     plant(
         "an op has",
-        "crates/device/src/ops/twist.rs",
+        "crates/device/src/op/twist.rs",
         |_| "//! A new op.\n".into(),
         "torch has no twist.rs",
     ),

@@ -11,9 +11,8 @@ const MOST_FUNCTION_LINES: &str = "too-many-lines-threshold = 70";
 /// Longer files, which are tables.
 const TABLES: [&str; 0] = [];
 
-/// Crates that have yet to be brought under the limits of lines, columns or documentation. Nothing may be
-/// added.
-const UNFINISHED: [&str; 11] = [
+/// Places that have yet to be brought under the limit of columns. Nothing may be added here or below.
+const WIDE: [&str; 11] = [
     "crates/align/",
     "crates/data/",
     "crates/device/",
@@ -27,8 +26,15 @@ const UNFINISHED: [&str; 11] = [
     "docs/hugging-face.md",
 ];
 
-fn is_unfinished(path: &str) -> bool {
-    UNFINISHED.iter().any(|place| path.starts_with(place))
+/// Places that have yet to be brought under the limit of lines.
+const LONG: [&str; 1] = ["crates/train/"];
+
+/// Library crates that have yet to document every public item.
+const UNDOCUMENTED: [&str; 5] =
+    ["crates/align/", "crates/measure/", "crates/spec/", "crates/sync/", "crates/train/"];
+
+fn is_among(path: &str, places: &[&str]) -> bool {
+    places.iter().any(|place| path.starts_with(place))
 }
 
 /// Markdown in the root and in the folders for people; what a program has written is left out.
@@ -48,7 +54,7 @@ pub(super) fn headers(house: &House) -> Broken {
 pub(super) fn file_lengths(house: &House) -> Broken {
     let lines = |path: &String| house.read(path).lines().count();
     let files = house.rust_files().into_iter().filter(|path| !TABLES.contains(&path.as_str()));
-    let long = files.filter(|path| !is_unfinished(path)).map(|path| (lines(&path), path));
+    let long = files.filter(|path| !is_among(path, &LONG)).map(|path| (lines(&path), path));
     long.filter(|(lines, _)| *lines > MOST_LINES).map(|(lines, path)| format!("{path} has {lines}")).collect()
 }
 
@@ -57,7 +63,7 @@ pub(super) fn line_lengths(house: &House) -> Broken {
     let mut broken = Vec::new();
     let scripts = ["sh", "py"].iter().flat_map(|extension| house.files("scripts", extension));
     let all = house.rust_files().into_iter().chain(markdown(house)).chain(scripts);
-    for path in all.filter(|path| !is_unfinished(path)) {
+    for path in all.filter(|path| !is_among(path, &WIDE)) {
         let is_markdown = path.ends_with(".md");
         for (index, line) in house.read(&path).lines().enumerate() {
             let columns = line.chars().count();
@@ -84,8 +90,7 @@ pub(super) fn function_lengths(house: &House) -> Broken {
         }
     }
     let allow = concat!("clippy::", "too_many_lines");
-    let lax = house.rust_files().into_iter().filter(|path| house.read(path).contains(allow));
-    broken.extend(lax.filter(|path| !is_unfinished(path)));
+    broken.extend(house.rust_files().into_iter().filter(|path| house.read(path).contains(allow)));
     broken
 }
 
@@ -94,7 +99,7 @@ pub(super) fn missing_docs(house: &House) -> Broken {
     let libraries = house.crates().into_iter().map(|room| format!("crates/{room}/src/lib.rs"));
     let here = libraries.filter(|path| house.root.join(path).exists());
     let lax = here.filter(|path| !house.read(path).contains("\n#![deny(missing_docs)]\n"));
-    lax.filter(|path| !is_unfinished(path)).collect()
+    lax.filter(|path| !is_among(path, &UNDOCUMENTED)).collect()
 }
 
 /// Links of Markdown files to files of this tree that are not there.

@@ -1,0 +1,84 @@
+//! RMSNorm over the last dimension (Zhang and Sennrich, arXiv 1910.07467).
+
+use super::describe::{moved, op};
+use super::door::Door;
+use crate::error::Result;
+use crate::tensor::Tensor;
+use lingot_spec::Cost;
+
+op! {
+    /// `out = x / sqrt(mean(x^2) + epsilon) * scale`, over the last dimension.
+    RmsNorm = "rms_norm" {
+        x = "x": read,
+        scale_d = "scale": read,
+        out = "out": write,
+    }
+    {
+        /// Added to the mean square.
+        epsilon: f64,
+    }
+}
+
+op! {
+    /// Gradient of [`RmsNorm`]; adds into `d_scale`, and into `d_x` where `add` says so.
+    RmsNormGrad = "rms_norm_grad" {
+        d_out = "d_out": read,
+        x = "x": read,
+        scale_d = "scale": read,
+        d_x = "d_x": update_if(add),
+        d_scale_d = "d_scale": update,
+    }
+    {
+        /// Added to the mean square.
+        epsilon: f64,
+        /// Whether the gradient is added to `d_x`.
+        add: bool,
+    }
+}
+
+impl RmsNorm<'_> {
+    /// The op's cost.
+    pub fn cost(&self) -> Cost {
+        moved(2 * self.x.len())
+    }
+}
+
+impl RmsNormGrad<'_> {
+    /// The op's cost.
+    pub fn cost(&self) -> Cost {
+        moved((3 + usize::from(self.add)) * self.x.len())
+    }
+}
+
+/// `x / sqrt(mean(x^2) + epsilon) * scale`.
+pub fn rms_norm(x: &Tensor, scale_d: &Tensor, epsilon: f64) -> Result<Tensor> {
+    let door = Door::new("rms_norm", x)?;
+    door.floats("scale", scale_d, &[x.rows_and_width().1])?;
+    let out = door.empty(x.shape())?;
+    x.device().enqueue(RmsNorm { x, scale_d, epsilon, out: &out })?;
+    Ok(out)
+}
+
+/// The gradient: adds into `d_scale`; adds into `d_x` where it is given, and returns a new one otherwise.
+pub fn rms_norm_grad(
+    d_out: &Tensor,
+    x: &Tensor,
+    scale_d: &Tensor,
+    epsilon: f64,
+    d_x: Option<&Tensor>,
+    d_scale_d: &Tensor,
+) -> Result<Tensor> {
+    let door = Door::new("rms_norm_grad", d_out)?;
+    let width = x.rows_and_width().1;
+    door.floats("x", x, d_out.shape())?;
+    door.floats("scale", scale_d, &[width])?;
+    door.floats("d_scale", d_scale_d, &[width])?;
+    let add = d_x.is_some();
+    let d_x = match d_x {
+        Some(d_x) => d_x.clone(),
+        None => door.empty(x.shape())?,
+    };
+    door.floats("d_x", &d_x, x.shape())?;
+    x.device().enqueue(RmsNormGrad { d_out, x, scale_d, epsilon, d_x: &d_x, d_scale_d, add })?;
+    Ok(d_x)
+}

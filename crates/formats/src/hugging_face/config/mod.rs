@@ -1,0 +1,11 @@
+//! config.json: the shape of a model in the words of each format.
+
+mod keys;
+mod read;
+mod rotation;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub(super) use read::read;
+pub(super) use write::write;

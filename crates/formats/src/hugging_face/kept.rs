@@ -1,0 +1,22 @@
+//! What an import remembers for the export that follows it.
+
+use super::elements::ElementType;
+use super::format::Format;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// What an imported model carried that Lingot has no word for. Stored beside the weights and given to `export`, it makes
+/// the exported folder say the same again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kept {
+    /// The format of the imported folder.
+    pub format: Format,
+    /// Keys of config.json that the model does not follow from.
+    pub config: Map<String, Value>,
+    /// All of generation_config.json, if there was one.
+    pub generation: Option<Map<String, Value>>,
+    /// Element types of tensors for which export would choose another one, by their Hugging Face name.
+    pub element_types: BTreeMap<String, ElementType>,
+}

@@ -1,0 +1,11 @@
+//! The crate from outside: folders written, read, refused and damaged.
+
+// Helpers of tests fail loudly, like tests.
+#![allow(clippy::unwrap_used)]
+
+mod it {
+    mod damage;
+    mod made;
+    mod refusals;
+    mod round_trips;
+}
