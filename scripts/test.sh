@@ -49,7 +49,8 @@ tests() {
         /^failures:$/ || /^test result:/ { quiet = 0 }
         quiet && /^---- .* stdout ----$/ { name = $2 }
         quiet && /^skipped: / { print "test " name " was " $0; next }
-        !quiet && !/\.\.\. ok$/ && NF'
+        !quiet && !/\.\.\. ok$/ && NF { print }
+        { fflush() }'
     return "${PIPESTATUS[0]}"
 }
 
@@ -121,6 +122,7 @@ fi
 
 part "format" cargo fmt --all --check
 part "lints" cargo clippy --quiet --workspace --all-targets -- -D warnings
+part "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps
 if [ $has_python = yes ]; then
     begin=$SECONDS
     if ! wait "$installing"; then
@@ -137,7 +139,6 @@ else
     export LINGOT_TORCH=$PWD/target/no-torch
 fi
 part "tests" tests --workspace
-part "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps
 if cargo deny --version >/dev/null 2>&1; then
     part "licences and advisories" cargo deny --log-level error check bans licenses sources
 else
