@@ -6,7 +6,7 @@ use crate::device::Device;
 use crate::reference::Reference;
 #[cfg(unix)]
 use crate::torch::{Options, Torch};
-use lingot_spec::problem::{Problem, Result};
+use lingot_spec::problem::{Problem, ProblemKind, Result};
 use lingot_spec::run::DeviceSpec;
 
 /// Opens the device that `device.name` of a run asks for: `cpu`, `reference`, or `torch:` and torch's own
@@ -34,7 +34,8 @@ pub fn open(spec: &DeviceSpec) -> Result<Device> {
         other => Err(Problem::new(
             format!("unknown device `{other}`: this machine has {}", listed(&apparent())),
             "`lingot devices` tries every device and says what an absent one lacks",
-        )),
+        )
+        .of(ProblemKind::Device)),
     }
 }
 

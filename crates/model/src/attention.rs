@@ -7,8 +7,8 @@ use lingot_device::ops::{Attended, Rotation};
 use lingot_device::{Flip, Result, Tensor, ops};
 use lingot_spec::ModelSpec;
 
-/// What the backward pass reads. Without head norms q and k are as attention saw them; with head norms as they were
-/// before, which the norms' gradients need.
+/// What the backward pass reads. Without head norms q and k are as attention saw them; with head norms as
+/// they were before, which the norms' gradients need.
 pub(crate) struct AttentionSaved {
     q_thc: Tensor,
     k_tgc: Tensor,
@@ -42,8 +42,8 @@ pub(crate) fn forward(
     Ok((out_td, saved))
 }
 
-/// Adds the gradient by x to `d` `[T, D]`, which holds that of the residual stream, and those of the weights to
-/// `gradients`.
+/// Adds the gradient by x to `d` `[T, D]`, which holds that of the residual stream, and those of the weights
+/// to `gradients`.
 pub(crate) fn backward(
     context: &Context<'_>,
     weights: &AttentionWeights,
@@ -105,7 +105,8 @@ pub(crate) fn project(model: &ModelSpec, weights: &AttentionWeights, x_td: &Tens
     })
 }
 
-/// Applies head norms where the model has them, then the rotation by position (in place where there are no norms).
+/// Applies head norms where the model has them, then the rotation by position (in place where there are no
+/// norms).
 pub(crate) fn position(
     model: &ModelSpec,
     weights: &AttentionWeights,

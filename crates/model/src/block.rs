@@ -54,8 +54,8 @@ pub(crate) fn forward<'m>(
     Ok((out_td, BlockSaved { weights, x_td, inner }))
 }
 
-/// Turns the gradient of the output, `[T, D]`, into that of the input, in place, and adds to the gradients of the
-/// weights.
+/// Turns the gradient of the output, `[T, D]`, into that of the input, in place, and adds to the gradients of
+/// the weights.
 pub(crate) fn backward(
     context: &Context<'_>,
     saved: BlockSaved<'_>,

@@ -30,8 +30,8 @@ impl Bundle {
         Ok(Bundle { specs, tensors: views, flat })
     }
 
-    /// Allocates initial parameters: matrices normal with the model's deviation, norms one. They depend on `seed` and the
-    /// model alone.
+    /// Allocates initial parameters: matrices normal with the model's deviation, norms one. They depend on
+    /// `seed` and the model alone.
     pub fn initial(model: &ModelSpec, device: &Device, kind: Kind, seed: u64) -> Result<Bundle> {
         let bundle = Bundle::zeros(model, device, kind)?;
         for (index, (spec, tensor)) in bundle.specs.iter().zip(&bundle.tensors).enumerate() {

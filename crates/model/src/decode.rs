@@ -1,5 +1,5 @@
-//! Decoding: one sequence, a few tokens at a time. Keys and values of earlier tokens are cached, so no token is computed
-//! twice.
+//! Decoding: one sequence, a few tokens at a time. Keys and values of earlier tokens are cached, so no token
+//! is computed twice.
 
 use crate::attention;
 use crate::context::Context;
@@ -55,8 +55,8 @@ impl Cache {
 }
 
 impl Model {
-    /// Reads `tokens` after those in the cache; returns the V logits for the token after the last of them. Waits for
-    /// the device.
+    /// Reads `tokens` after those in the cache; returns the V logits for the token after the last of them.
+    /// Waits for the device.
     ///
     /// # Panics
     /// If there are no tokens, or if the cache's capacity is too small for them.
@@ -90,7 +90,8 @@ impl Through<'_> {
     }
 }
 
-/// Returns the block's output for the new tokens, `[T, D]`, and appends their keys and values to the cache's memory.
+/// Returns the block's output for the new tokens, `[T, D]`, and appends their keys and values to the cache's
+/// memory.
 fn read_block(context: &Context<'_>, block: &BlockWeights, cache: &Cache, x_td: Tensor) -> Result<Tensor> {
     let (model, inputs) = (context.model, context.inputs);
     let (from, count) = (cache.length, x_td.shape()[0]);

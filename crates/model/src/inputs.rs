@@ -60,7 +60,8 @@ impl Rows<'_> {
         self.after_next()[1].iter().filter(|&&target| target >= 0).count() as u64
     }
 
-    /// Returns the token after each token (0 where there is none), and the one after that (-1 where there is none).
+    /// Returns the token after each token (0 where there is none), and the one after that (-1 where there is
+    /// none).
     fn after_next(&self) -> [Vec<i32>; 2] {
         let tokens = self.targets_t.iter().map(|&target| target.max(0)).collect();
         let count = self.targets_t.len();
@@ -96,13 +97,13 @@ impl Totals {
     }
 }
 
-/// Stochastic routing warmup at one step (Ling report, arXiv 2503.05139, equation 3): the share of the logits that is
-/// kept, and the noise that replaces the rest.
+/// Stochastic routing warmup at one step (Ling report, arXiv 2503.05139, equation 3): the share of the logits
+/// that is kept, and the noise that replaces the rest.
 #[derive(Clone, Copy)]
 pub struct Warmth<'a> {
     /// `min(step / warmup steps, 1)`.
     pub keep: f64,
-    /// Returns standard normal noise, `[T, E]`, for a layer by its number among those with a router. A pure function:
-    /// the same call gives the same numbers.
+    /// Returns standard normal noise, `[T, E]`, for a layer by its number among those with a router. A pure
+    /// function: the same call gives the same numbers.
     pub noise: &'a dyn Fn(usize) -> Vec<f32>,
 }

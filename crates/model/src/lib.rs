@@ -1,11 +1,11 @@
 //! The Mixture-of-Experts transformer: forward, hand-written backward, initial values.
 //!
-//! It stands on `spec` and `device`, and mentions neither a vendor nor a peer nor a file.
-//! Reading order: `transformer`, `seam`, `block`, `attention`, `moe`, `head`, `mtp`; then `bundle`, `weights`,
-//! `gradients`, `routers`, `decode`.
+//! It stands on `spec` and `device`, and mentions neither a vendor nor a peer nor a file. Reading order:
+//! `transformer`, `seam`, `block`, `attention`, `moe`, `head`, `mtp`; then `bundle`, `weights`, `gradients`,
+//! `routers`, `decode`.
 //!
-//! Letters of the shapes: T tokens, D width, H heads, G key and value heads, C head width, V vocabulary, E experts,
-//! K choices, R = T K rows sorted by expert, F inner width.
+//! Letters of the shapes: T tokens, D width, H heads, G key and value heads, C head width, V vocabulary, E
+//! experts, K choices, R = T K rows sorted by expert, F inner width.
 
 #![deny(missing_docs)]
 

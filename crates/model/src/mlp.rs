@@ -1,4 +1,5 @@
-//! The dense feed-forward network, `down(silu(gate x) * up x)`: a dense layer's, and the shared expert of the others.
+//! The dense feed-forward network, `down(silu(gate x) * up x)`: a dense layer's, and the shared expert of the
+//! others.
 
 use crate::gradients::Gradients;
 use crate::weights::DenseWeights;

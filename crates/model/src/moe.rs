@@ -1,5 +1,5 @@
-//! The Mixture of Experts: each token visits a few experts, whose answers are weighted and summed; all tokens visit the
-//! shared expert.
+//! The Mixture of Experts: each token visits a few experts, whose answers are weighted and summed; all tokens
+//! visit the shared expert.
 //!
 //! T tokens, D width, E experts, K choices, R = T*K rows sorted by expert, F the experts' inner width.
 
@@ -29,8 +29,8 @@ pub(crate) struct MoeSaved<'m> {
     shared: Option<DenseSaved<'m>>,
 }
 
-/// Returns the experts' weighted answers, `[T, D]`, and what the backward pass needs. The routing is decided now
-/// unless it is `decided`; the pre-activations are saved if `keeps_pre_activation` says so.
+/// Returns the experts' weighted answers, `[T, D]`, and what the backward pass needs. The routing is decided
+/// now unless it is `decided`; the pre-activations are saved if `keeps_pre_activation` says so.
 pub(crate) fn forward<'m>(
     context: &Context<'_>,
     weights: &'m MoeWeights,
@@ -105,8 +105,8 @@ pub(crate) fn backward(
     Ok(d_h_td)
 }
 
-/// Adds the router's part of the gradient by `h` to `d_h` `[T, D]`, from that by the weights of the sorted rows,
-/// `[R]`; adds to the gradient of the router.
+/// Adds the router's part of the gradient by `h` to `d_h` `[T, D]`, from that by the weights of the sorted
+/// rows, `[R]`; adds to the gradient of the router.
 fn router_backward(
     context: &Context<'_>,
     weights: &MoeWeights,
@@ -182,8 +182,8 @@ fn rule(context: &Context<'_>) -> RouteRule {
     }
 }
 
-/// Returns the factors that turn the sums of `route` (balance loss over scopes, logsumexp^2 over tokens) into the
-/// weighted means of a step.
+/// Returns the factors that turn the sums of `route` (balance loss over scopes, logsumexp^2 over tokens) into
+/// the weighted means of a step.
 fn loss_scales(context: &Context<'_>) -> [f64; 2] {
     let router = &context.model.router;
     let tokens = context.totals.tokens as f64;

@@ -1,5 +1,5 @@
-//! Multi-token prediction: one more layer sees the next token and predicts the one after (Ling 2.0; DeepSeek-V3,
-//! arXiv 2412.19437, section 2.2). It shares the embedding, the final norm and the head.
+//! Multi-token prediction: one more layer sees the next token and predicts the one after (Ling 2.0;
+//! DeepSeek-V3, arXiv 2412.19437, section 2.2). It shares the embedding, the final norm and the head.
 
 use crate::block;
 use crate::context::Context;
@@ -9,8 +9,9 @@ use crate::seam::{Gated, Pass, Seam};
 use crate::weights::{MtpWeights, Weights};
 use lingot_device::{Error, Flip, Result, Tensor, ops};
 
-/// Forward and backward of the layer `mtp`: adds its losses to the tally, its gradients to `gradients`, and the
-/// gradient by the last layer's output, `hidden` `[T, D]`, to `d_hidden`. Errors if the inputs have no next tokens.
+/// Forward and backward of the layer `mtp`: adds its losses to the tally, its gradients to `gradients`, and
+/// the gradient by the last layer's output, `hidden` `[T, D]`, to `d_hidden`. Errors if the inputs have no
+/// next tokens.
 pub(crate) fn differentiate(
     seam: &dyn Seam,
     context: &Context<'_>,

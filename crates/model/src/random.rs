@@ -24,7 +24,8 @@ impl Stream {
         ((self.bits() >> 11) + 1) as f64 / (1_u64 << 53) as f64
     }
 
-    /// Returns two independent standard normal numbers (Box and Muller, 1958). `libm` gives the same bits everywhere.
+    /// Returns two independent standard normal numbers (Box and Muller, 1958). `libm` gives the same bits
+    /// everywhere.
     pub fn normals(&mut self) -> [f64; 2] {
         let radius = libm::sqrt(-2.0 * libm::log(self.uniform()));
         let angle = std::f64::consts::TAU * self.uniform();

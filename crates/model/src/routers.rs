@@ -26,9 +26,9 @@ impl Default for LogitStatistics {
 }
 
 impl Model {
-    /// Moves the selection biases towards equal loads: `b += rate (sign(e) - mean(sign(e)))`, e = mean load - load
-    /// (DeepSeek-V3, arXiv 2412.19437, section 2.1.2; the zero mean is Ling 2.0's). To be called once per step, with
-    /// the whole step's loads.
+    /// Moves the selection biases towards equal loads: `b += rate (sign(e) - mean(sign(e)))`, e = mean load -
+    /// load (DeepSeek-V3, arXiv 2412.19437, section 2.1.2; the zero mean is Ling 2.0's). To be called once
+    /// per step, with the whole step's loads.
     pub fn balance(&self, tally: &Tally) -> Result<()> {
         for (bias_e, routed) in self.biases.iter().zip(&tally.routed) {
             ops::balance_bias(bias_e, &routed.loads_e, self.spec.router.bias_rate)?;
@@ -36,8 +36,8 @@ impl Model {
         Ok(())
     }
 
-    /// Updates the running statistics of the logits from those of step `step`: by a tenth of the difference, and in
-    /// step 0 by all of it. Waits for the device.
+    /// Updates the running statistics of the logits from those of step `step`: by a tenth of the difference,
+    /// and in step 0 by all of it. Waits for the device.
     pub fn follow_logits(&mut self, tally: &Tally, totals: Totals, step: u64) -> Result<()> {
         let count = totals.tokens as f64 * f64::from(self.spec.experts);
         let share = if step == 0 { 1.0 } else { 0.1 };

@@ -1,8 +1,9 @@
-//! The seam: where a layer's weights arrive before they are read, and where its gradient leaves once it is complete.
+//! The seam: where a layer's weights arrive before they are read, and where its gradient leaves once it is
+//! complete.
 //!
-//! The model reads one layer at a time, so a device that cannot hold all layers can hold a few and refill them. A
-//! step's micro-batch passes the layers in this order (V2 with multi-token prediction in brackets; a tied head is the
-//! layer `embedding`):
+//! The model reads one layer at a time, so a device that cannot hold all layers can hold a few and refill
+//! them. A step's micro-batch passes the layers in this order (V2 with multi-token prediction in brackets; a
+//! tied head is the layer `embedding`):
 //!
 //! ```text
 //! forward   embedding, layers.0, ..., final_norm
@@ -20,8 +21,8 @@ use lingot_spec::tensors::Layer;
 pub enum Pass {
     /// Reads the weights.
     Forward,
-    /// Reads the weights and adds to the gradient. The head has only this pass in training: loss and gradient are one
-    /// op.
+    /// Reads the weights and adds to the gradient. The head has only this pass in training: loss and gradient
+    /// are one op.
     Backward,
     /// Adds to the gradient and reads no weight: the embedding's backward pass.
     Gradient,
@@ -30,19 +31,20 @@ pub enum Pass {
 /// Where weights come from and gradients go to. The model calls it for every layer of
 /// [`lingot_spec::tensors::layers`].
 ///
-/// The ops of a layer are enqueued between its arrival and the next call of either method, not necessarily executed:
-/// an implementor that overwrites or reads a layer's memory orders this after the device's work, as the device's
-/// `write` and `read` do. Outside of that span the model reads neither the layer's weights nor its gradient, so their
-/// memory may hold anything. The routers' buffers (selection biases, logit statistics) do not pass the seam; they
-/// stay on the device.
+/// The ops of a layer are enqueued between its arrival and the next call of either method, not necessarily
+/// executed: an implementor that overwrites or reads a layer's memory orders this after the device's work, as
+/// the device's `write` and `read` do. Outside of that span the model reads neither the layer's weights nor
+/// its gradient, so their memory may hold anything. The routers' buffers (selection biases, logit statistics)
+/// do not pass the seam; they stay on the device.
 pub trait Seam {
-    /// Makes the weights of `layer` readable, and unless the pass is `Forward` its gradient holds what was added to it
-    /// before. May be called several times for one layer and pass: the embedding's and the head's weights are read by
-    /// multi-token prediction again. Errors if the weights cannot be brought; the model then stops.
+    /// Makes the weights of `layer` readable, and unless the pass is `Forward` its gradient holds what was
+    /// added to it before. May be called several times for one layer and pass: the embedding's and the head's
+    /// weights are read by multi-token prediction again. Errors if the weights cannot be brought; the model
+    /// then stops.
     fn arrive(&self, layer: &Layer, pass: Pass) -> Result<()>;
 
-    /// Takes the gradient of `layer`, complete for this micro-batch: called once per layer and micro-batch. Errors if
-    /// the gradient cannot be taken; the model then stops.
+    /// Takes the gradient of `layer`, complete for this micro-batch: called once per layer and micro-batch.
+    /// Errors if the gradient cannot be taken; the model then stops.
     fn leave(&self, layer: &Layer) -> Result<()>;
 }
 

@@ -25,8 +25,8 @@ pub(crate) struct RoutedTally {
 /// What a tally holds, as numbers on the host, so that several devices' counts can be added.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counts {
-    /// Two sums each: the losses of the head and of multi-token prediction, then the losses and the logits' moments of
-    /// each router.
+    /// Two sums each: the losses of the head and of multi-token prediction, then the losses and the logits'
+    /// moments of each router.
     pub sums: Vec<f64>,
     /// How often each expert was chosen, by router and expert.
     pub loads: Vec<Vec<i32>>,

@@ -23,16 +23,16 @@ pub struct Model {
     pub device: Device,
     /// All parameters, in the order of `spec::tensors::tensors`.
     pub parameters: Bundle,
-    /// Selection biases `[E]`, one per router, the multi-token-prediction layer's last; empty where the routers have
-    /// none.
+    /// Selection biases `[E]`, one per router, the multi-token-prediction layer's last; empty where the
+    /// routers have none.
     pub biases: Vec<Tensor>,
     /// Statistics of each router's logits, while routing warms up.
     pub statistics: Vec<LogitStatistics>,
     weights: Weights,
 }
 
-/// A model whose layers arrive and leave through a seam. The methods of [`Model`] of the same names are these with
-/// all layers on the device.
+/// A model whose layers arrive and leave through a seam. The methods of [`Model`] of the same names are these
+/// with all layers on the device.
 #[derive(Clone, Copy)]
 pub struct Through<'a> {
     pub(crate) model: &'a Model,
@@ -40,7 +40,8 @@ pub struct Through<'a> {
 }
 
 impl Model {
-    /// A model with initial parameters that follow from `seed`. `kind` is f32 to train, f64 to check gradients.
+    /// A model with initial parameters that follow from `seed`. `kind` is f32 to train, f64 to check
+    /// gradients.
     pub fn new(spec: &ModelSpec, device: &Device, kind: Kind, seed: u64) -> Result<Model> {
         Model::with(spec, device, Bundle::initial(spec, device, kind, seed)?, kind)
     }
@@ -75,10 +76,10 @@ impl Model {
         Through { model: self, seam }
     }
 
-    /// Runs forward and backward of one micro-batch. Adds to the gradients of the step whose totals are given, to its
-    /// losses and its loads. `recompute` has one policy per layer, the last one serving all that follow; the
-    /// multi-token-prediction layer comes after the last. Errors if an op fails, or if the model predicts several
-    /// tokens and the inputs were built without `mtp`.
+    /// Runs forward and backward of one micro-batch. Adds to the gradients of the step whose totals are
+    /// given, to its losses and its loads. `recompute` has one policy per layer, the last one serving all
+    /// that follow; the multi-token-prediction layer comes after the last. Errors if an op fails, or if the
+    /// model predicts several tokens and the inputs were built without `mtp`.
     pub fn differentiate(
         &self,
         inputs: &Inputs,
@@ -90,8 +91,8 @@ impl Model {
         self.through(&Resident).differentiate(inputs, totals, warmth, recompute, gradients)
     }
 
-    /// Returns each token's loss, 0 where it has no target. Takes no gradient and adds no warmup noise. Waits for the
-    /// device.
+    /// Returns each token's loss, 0 where it has no target. Takes no gradient and adds no warmup noise. Waits
+    /// for the device.
     pub fn evaluate(&self, inputs: &Inputs) -> Result<Vec<f32>> {
         self.through(&Resident).evaluate(inputs)
     }
@@ -140,7 +141,8 @@ impl Through<'_> {
         weights.embedding.leave(seam)
     }
 
-    /// Final norm, head and loss, forward and backward; returns the gradient by the last layer's output, `[T, D]`.
+    /// Runs final norm, head and loss, forward and backward; returns the gradient by the last layer's output,
+    /// `[T, D]`.
     fn differentiate_head(
         &self,
         context: &Context<'_>,

@@ -1,4 +1,5 @@
-//! The parameters by their place in the architecture, each with its number in the bundle, where its gradient lies too.
+//! The parameters by their place in the architecture, each with its number in the bundle, where its gradient
+//! lies too.
 
 use crate::bundle::Bundle;
 use crate::seam::Gated;

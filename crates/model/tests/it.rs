@@ -1,4 +1,5 @@
-//! The model's tests: gradients by finite differences, what recomputation and splitting may not change, decoding.
+//! The model's tests: gradients by finite differences, what recomputation and splitting may not change,
+//! decoding.
 
 // Clippy's exemption for tests does not reach their helpers.
 #![allow(clippy::unwrap_used)]
