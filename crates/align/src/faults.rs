@@ -1,6 +1,7 @@
-//! Faults on purpose, to prove that the levels see them: in how the step is wired, or in a device's ops.
+//! Planted faults, to prove that the levels see them: in how the step is put together, or in a device's ops.
 //!
-//! Nothing outside this crate can reach them: a faulty device is a wrapper that only [`crate::self_test`] builds.
+//! No training can meet them: a faulty device is a wrapper, and only [`crate::self_test`] and tests build
+//! one.
 
 use lingot_device::intercepted::Intercepted;
 use lingot_device::op::{CrossEntropyGrad, GroupedMatMulWeights, MatMul, Rope, Route, RouteGrad};
@@ -11,30 +12,35 @@ use lingot_spec::ModelSpec;
 use serde::{Deserialize, Serialize};
 use std::sync::Mutex;
 
-/// Ten ways to port a training system wrongly; the first five are those of the Ling report's figure 20 and its text.
+/// Ways to port a training system wrongly; the first five are those of the Ling report's figure 20 and its
+/// text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Planted {
     /// Each micro-batch takes the mean over itself, not over the step.
     MicroBatchScale,
+    /// The head is not normalised.
     NormHeadMissing,
     /// The head's gradient also goes through its norm, which is detached by definition.
     NormHeadNotDetached,
-    /// The chosen weights' sum is taken for a constant.
+    /// The gradient treats the sum of the chosen weights as a constant.
     RenormalisationGradientDropped,
     /// The balance loss is taken over a micro-batch, whatever its size.
     BalanceScopeFollowsMicroBatch,
+    /// The sum of gradients leaves the last worker out.
     ReductionLosesWorker,
-    /// The highest index wins a tie.
+    /// The highest index wins a tie of the router.
     TiesTheOtherWay,
+    /// Positions are one too large.
     RopeOffByOne,
-    /// Expert 0's weight gradient.
+    /// The weight gradient of expert 0 is transposed.
     ExpertGradientTransposed,
-    /// A product adds to what was left in its memory by the one before.
+    /// A product adds to what the product before it left in memory.
     StaleScratch,
 }
 
 impl Planted {
+    /// All faults.
     pub const ALL: [Planted; 10] = [
         Planted::MicroBatchScale,
         Planted::NormHeadMissing,
@@ -48,7 +54,7 @@ impl Planted {
         Planted::StaleScratch,
     ];
 
-    /// As people say it.
+    /// The name for people.
     pub fn name(self) -> &'static str {
         match self {
             Planted::MicroBatchScale => "micro-batch gradients scaled wrongly",
@@ -64,7 +70,7 @@ impl Planted {
         }
     }
 
-    /// The ops at one of which the fault must be found.
+    /// The ops at which the fault may be found; it must be found at one of them.
     pub fn places(self) -> &'static [&'static str] {
         match self {
             Planted::MicroBatchScale | Planted::NormHeadNotDetached => &["cross_entropy_grad"],
@@ -110,7 +116,7 @@ impl Wiring {
     }
 }
 
-/// `device` with the planted fault in its ops, where it is one of ops.
+/// Returns `device` with the planted fault, where that is a fault of ops.
 pub fn faulty(device: &Device, planted: Option<Planted>) -> Device {
     match planted {
         Some(planted) => {
@@ -124,12 +130,13 @@ pub fn faulty(device: &Device, planted: Option<Planted>) -> Device {
 struct Faulty {
     inner: Device,
     planted: Planted,
-    /// What the last product left behind; the scales that NormHead last applied.
+    /// The state that some faults need.
     kept: Mutex<Kept>,
 }
 
 #[derive(Default)]
 struct Kept {
+    /// What the last product left behind.
     scratch: Vec<f32>,
     /// The place of the latest features, and their scales.
     features: Option<(Place, Vec<f32>)>,

@@ -2,13 +2,13 @@
 
 use crate::checkpoint::{self, DeviceArgs, Found};
 use crate::failure::{Code, Failure, Result};
-use crate::json;
+use crate::output;
 use crate::terminal::{Progress, Terminal, count};
 use lingot_data::{Dataset, Tokenizer};
 use lingot_model::Model;
 use lingot_spec::run::{CorpusSpec, EvaluationSpec};
 use lingot_train::score::{ChoiceScore, Question, TextScore, share};
-use lingot_train::{evaluate, worker};
+use lingot_train::{data, evaluate};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -112,7 +112,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<()> {
         text,
         choices,
     };
-    if args.json { json::print(&scores) } else { scores.print() }
+    if args.json { output::json(&scores) } else { scores.print() }
 }
 
 impl Scores {
@@ -130,8 +130,7 @@ impl Scores {
             let (accuracy, error) = (scores.accuracy_normalised, scores.accuracy_normalised_error);
             text += &format!("per byte       {accuracy:.4} +- {error:.4}\n");
         }
-        json::write(&text);
-        Ok(())
+        output::result(&text)
     }
 }
 
@@ -143,7 +142,7 @@ fn score_held_out(args: &Args, found: &Found, model: &Model) -> Result<TextScore
         )
     })?;
     let own = found.tokenizer_folder().filter(|folder| folder.join("data.json").is_file());
-    let folder = own.unwrap_or_else(|| worker::data_folder(run));
+    let folder = own.unwrap_or_else(|| data::data_folder(run));
     let mut data = run.data.clone();
     data.sequence = args.sequence.unwrap_or(data.sequence);
     let dataset = Dataset::open(&data, &folder, run.seed)?;

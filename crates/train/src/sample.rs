@@ -1,4 +1,4 @@
-//! Text from a model, token by token: which token comes next, and when to stop.
+//! Text from a model, token by token: which token comes next, and when it ends.
 
 use lingot_model::random::Stream;
 use lingot_model::{Cache, Model};
@@ -14,13 +14,14 @@ pub struct Sampling {
     pub temperature: f64,
     /// Only the likeliest tokens that together have this probability are drawn from.
     pub top_p: f64,
+    /// Where the random numbers come from.
     pub seed: u64,
 }
 
 /// What bounds a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// At most so many new tokens.
+    /// The largest number of new tokens.
     pub tokens: usize,
     /// Tokens of the tokenizer; the model's vocabulary may have more rows, which mean nothing.
     pub vocabulary: usize,
@@ -28,7 +29,7 @@ pub struct Bounds {
     pub end: u32,
 }
 
-/// Continues `prompt`. Every new token is shown to `each` as it comes; returns them all.
+/// Continues `prompt`. Every new token is passed to `each` as it comes. Returns all of them.
 pub fn sample(
     model: &Model,
     prompt: &[u32],
@@ -76,11 +77,12 @@ pub fn next_token(logits: &[f32], sampling: &Sampling, stream: &mut Stream) -> u
             return token;
         }
     }
-    // Rounding may leave a trifle over.
+    // Rounding may leave a little over.
     tokens[weights.len() - 1]
 }
 
-/// How many of the weights, largest first, are needed for the share `top_p` of their sum; at least one.
+/// Returns how many of the weights, largest first, are needed for the share `top_p` of their sum; at least
+/// one.
 fn nucleus(weights: &[f64], top_p: f64) -> usize {
     let wanted = top_p * weights.iter().sum::<f64>();
     let mut sum = 0.0;
@@ -116,46 +118,4 @@ fn check(model: &Model, prompt: &[u32], sampling: &Sampling, bounds: Bounds) -> 
         ));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn counts(logits: &[f32], temperature: f64, top_p: f64) -> Vec<usize> {
-        let sampling = Sampling { temperature, top_p, seed: 7 };
-        let mut stream = Stream::new(&[sampling.seed]);
-        let mut counts = vec![0; logits.len()];
-        for _ in 0..20_000 {
-            counts[next_token(logits, &sampling, &mut stream) as usize] += 1;
-        }
-        counts
-    }
-
-    #[test]
-    fn temperature_zero_takes_the_first_of_the_likeliest() {
-        let sampling = Sampling { temperature: 0.0, top_p: 1.0, seed: 0 };
-        assert_eq!(next_token(&[0.5, 2.0, 2.0, -1.0], &sampling, &mut Stream::new(&[0])), 1);
-    }
-
-    #[test]
-    fn tokens_come_as_often_as_their_probability_says() {
-        let logits = [0.0, 2.0_f32.ln(), 5.0_f32.ln()];
-        let found = counts(&logits, 1.0, 1.0);
-        for (found, share) in found.iter().zip([1.0, 2.0, 5.0]) {
-            let expected = 20_000.0 * share / 8.0;
-            assert!((*found as f64 - expected).abs() < 5.0 * expected.sqrt(), "{found} of {expected}");
-        }
-        // Half the temperature squares the odds.
-        let cold = counts(&logits, 0.5, 1.0);
-        assert!((cold[2] as f64 / cold[1] as f64 - 6.25).abs() < 0.5, "{cold:?}");
-    }
-
-    #[test]
-    fn top_p_leaves_out_the_unlikely() {
-        let logits = [0.0, 2.0_f32.ln(), 5.0_f32.ln()];
-        assert_eq!(counts(&logits, 1.0, 0.85)[0], 0);
-        assert_eq!(counts(&logits, 1.0, 0.6)[2], 20_000);
-        assert_eq!(counts(&logits, 1.0, 1e-9)[2], 20_000);
-    }
 }

@@ -1,20 +1,21 @@
-//! What was agreed at a meeting is taken layer by layer, while the device computes with the layers before: the same bits as
-//! all at once, and nothing lost when a device is lost in the middle of it.
+//! What was agreed at a meeting is taken layer by layer, while the device computes with the layers before:
+//! the same bits as all at once, and nothing lost when a device is lost in the middle of it.
 
 use crate::it::apart::{APART, apart, plain};
 use crate::it::fleet::{anomalies, exchanges, train};
 use crate::it::step::{contents, run, tiny};
 use lingot_device::cpu::Cpu;
+use lingot_device::entry::Opener;
 use lingot_device::op::Op;
 use lingot_device::{Backend, Device, Error, Result, Slot, SlotId, Wrapper};
 use lingot_spec::tensors::layers;
-use lingot_train::fleet::Opener;
 use lingot_train::step::Summary;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-/// Apart from the first step on: in step, the shares follow the clock, and the order of sums follows the shares.
+/// Apart from the first step on: in step, the shares follow the clock, and the order of sums follows the
+/// shares.
 const EDIT: [&str; 2] = ["sync.strategy=edit", "sync.warmup_steps=0"];
 
 /// What a device did with its weights, in order.
@@ -31,8 +32,8 @@ type Diary = Arc<Mutex<Vec<Deed>>>;
 /// A processor that keeps a diary. It is lost when it is to take its `lost_at`-th layer.
 struct Diarist {
     inner: Device,
-    /// Of all parameters: what is smaller, or lies within, is a layer. Routers' state and inputs are smaller than a layer
-    /// and lie in memory of their own.
+    /// Of all parameters: what is smaller, or lies within, is a layer. Routers' state and inputs are smaller
+    /// than a layer and lie in memory of their own.
     model_bytes: usize,
     diary: Diary,
     lost_at: Option<usize>,
