@@ -2,7 +2,7 @@
 
 use lingot_spec::event::{Event, Piece};
 use lingot_spec::problem::{Problem, Result};
-use lingot_sync::shares::{self, Capacity, NoRoom, Shares, Speed, split};
+use lingot_sync::shares::{self, Capacity, LimitsExceeded, Shares, Speed, split};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -144,7 +144,7 @@ impl Division {
     }
 }
 
-fn bug(error: NoRoom) -> Problem {
+fn bug(error: LimitsExceeded) -> Problem {
     Problem::bug(error.to_string())
 }
 
