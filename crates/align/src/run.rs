@@ -71,9 +71,13 @@ pub fn check(plan: &RunPlan, progress: Progress<'_>) -> Result<RunReport> {
         progress,
     )?;
     let mut others = vec![];
+    // Other seeds train where the run did, or where that device is not here, on the one in question.
+    let is_here = open::open(&run.device).is_ok();
+    let name = if is_here { &run.device.name } else { device };
     for seed in (1..plan.seeds).map(|more| run.seed + more) {
         let folder = plan.out.join(format!("seed-{seed}"));
-        let overrides = [format!("folder={}", folder.display()), format!("seed={seed}")];
+        let overrides =
+            [format!("folder={}", folder.display()), format!("seed={seed}"), format!("device.name={name}")];
         others.push(again(&path, &overrides, &format!("seed {seed}"), progress)?);
     }
     for other in others.iter().chain([&candidate]) {

@@ -1,4 +1,4 @@
-//! What a path on the command line means: a checkpoint, its run, and where its tokenizer lies.
+//! Finds what a path on the command line means: a checkpoint, its run, and its tokenizer.
 
 use crate::failure::{Failure, Result};
 use clap::Args;
@@ -11,14 +11,14 @@ use lingot_train::checkpoint::{manifest, newest};
 use lingot_train::{config, data};
 use std::path::{Path, PathBuf};
 
-/// The options of commands that compute.
+/// The options of commands that compute on one device.
 #[derive(Args)]
 pub struct DeviceArgs {
-    /// What computes; see `lingot devices`
+    /// Compute on this device; `lingot devices` lists those of this machine
     #[arg(long, default_value = "cpu")]
     pub device: String,
-    /// CPU threads; 0 for all
-    #[arg(long, default_value_t = 0)]
+    /// Use N threads of the processor; 0 for all of them
+    #[arg(long, value_name = "N", default_value_t = 0)]
     pub threads: u32,
 }
 
@@ -28,7 +28,7 @@ impl DeviceArgs {
     }
 }
 
-/// A device that cannot be opened has an exit code of its own.
+/// Opens a device. A failure to do so has an exit code of its own.
 pub fn open_device(spec: &DeviceSpec) -> Result<Device> {
     lingot_device::open::open(spec)
         .map_err(|error| Failure { code: crate::failure::Code::Device, ..error.into() })
@@ -38,11 +38,11 @@ pub fn open_device(spec: &DeviceSpec) -> Result<Device> {
 pub struct Found {
     pub path: PathBuf,
     pub manifest: Manifest,
-    /// The run that made it; none for an imported model.
+    /// The run that made it; none for an imported or merged model.
     pub run: Option<RunSpec>,
 }
 
-/// The newest checkpoint of a run's folder, or the checkpoint named.
+/// Finds the checkpoint that a path names, or the newest one of the run's folder that it names.
 pub fn find(path: &Path) -> Result<Found> {
     if !path.exists() {
         return Err(Failure::input(
@@ -58,7 +58,8 @@ pub fn find(path: &Path) -> Result<Found> {
 }
 
 impl Found {
-    /// The folder that holds `tokenizer.json`: the checkpoint's own, its run's, or where the run kept its data.
+    /// The folder that holds `tokenizer.json`: the checkpoint's own, its run's, or where the run kept its
+    /// data.
     pub fn tokenizer_folder(&self) -> Option<PathBuf> {
         let own = self.path.clone();
         let run = self.path.parent().and_then(Path::parent).map(|run| run.join("data"));
@@ -66,7 +67,7 @@ impl Found {
         [Some(own), run, data].into_iter().flatten().find(|folder| folder.join("tokenizer.json").is_file())
     }
 
-    /// The tokenizer that was given, or else the one found.
+    /// Loads the tokenizer that is given, or else the one that belongs to the checkpoint.
     pub fn tokenizer(&self, given: Option<&Path>) -> Result<Tokenizer> {
         let found = self.tokenizer_folder().map(|folder| folder.join("tokenizer.json"));
         let path = given.map(Path::to_owned).or(found).ok_or_else(|| {

@@ -1,7 +1,7 @@
 //! `lingot data`: text becomes a tokenizer and shards, before or without a run.
 
 use crate::failure::{Code, Failure, Result};
-use crate::json;
+use crate::output;
 use crate::terminal::{Progress, Terminal, bytes, count, show_stage};
 use lingot_data::{Prepared, PreparedCorpus};
 use lingot_spec::run::{CorpusSpec, DataSpec};
@@ -79,7 +79,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<()> {
         lingot_data::prepare(&spec, vocabulary, seed, &folder, &|stage| show_stage(&progress, stage));
     progress.finish();
     let report = Report::new(prepared.map_err(|error| Failure::from(error).with(Code::Input))?);
-    if args.json { json::print(&report) } else { report.print() }
+    if args.json { output::json(&report) } else { report.print() }
 }
 
 /// What to prepare, for how large a vocabulary, by which seed, and where.
@@ -152,7 +152,6 @@ impl Report {
         text += &format!("tokenizer of {} tokens: {}\n", self.vocabulary, self.tokenizer);
         text.extend(self.notes.iter().map(|note| format!("note: {note}\n")));
         let state = if self.reused { "was complete already" } else { "is complete" };
-        json::write(&format!("{text}{} {state}\n", self.folder));
-        Ok(())
+        output::result(&format!("{text}{} {state}\n", self.folder))
     }
 }

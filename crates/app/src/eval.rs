@@ -2,7 +2,7 @@
 
 use crate::checkpoint::{self, DeviceArgs, Found};
 use crate::failure::{Code, Failure, Result};
-use crate::json;
+use crate::output;
 use crate::terminal::{Progress, Terminal, count};
 use lingot_data::{Dataset, Tokenizer};
 use lingot_model::Model;
@@ -112,7 +112,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<()> {
         text,
         choices,
     };
-    if args.json { json::print(&scores) } else { scores.print() }
+    if args.json { output::json(&scores) } else { scores.print() }
 }
 
 impl Scores {
@@ -130,8 +130,7 @@ impl Scores {
             let (accuracy, error) = (scores.accuracy_normalised, scores.accuracy_normalised_error);
             text += &format!("per byte       {accuracy:.4} +- {error:.4}\n");
         }
-        json::write(&text);
-        Ok(())
+        output::result(&text)
     }
 }
 

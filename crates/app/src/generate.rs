@@ -2,7 +2,7 @@
 
 use crate::checkpoint::{self, DeviceArgs};
 use crate::failure::{Failure, Result};
-use crate::json;
+use crate::output;
 use lingot_data::Decoding;
 use lingot_train::evaluate;
 use lingot_train::sample::{Bounds, Sampling, sample};
@@ -82,22 +82,20 @@ pub fn run(args: &Args) -> Result<()> {
     // The prompt is context for the first new token's text; what it shows of itself is already known.
     let shown: String = prompt.iter().map(|&token| decoding.push(token)).collect();
     let mut text = String::new();
+    let mut written = if args.json { Ok(()) } else { output::result(&shown) };
     let mut show = |new: &str| {
         text += new;
-        if !args.json {
-            json::write(new);
+        if !args.json && written.is_ok() {
+            written = output::result(new);
         }
     };
-    if !args.json {
-        json::write(&shown);
-    }
     let tokens = sample(&model, &prompt, &sampling, bounds, &mut |token| show(&decoding.push(token)))?;
     show(&decoding.finish());
+    written?;
     if !args.json {
-        json::write("\n");
-        return Ok(());
+        return output::result("\n");
     }
-    json::print(&Generated {
+    output::json(&Generated {
         checkpoint: found.path.display().to_string(),
         prompt: args.prompt.clone(),
         text,

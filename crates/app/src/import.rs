@@ -1,7 +1,8 @@
-//! `lingot import`: a Hugging Face folder as a checkpoint of ours, with what is needed to export it again bit for bit.
+//! `lingot import`: a Hugging Face folder as a checkpoint of ours, with what is needed to export it again bit
+//! for bit.
 
 use crate::failure::{Code, Failure, Result};
-use crate::json;
+use crate::output;
 use crate::report::program;
 use crate::terminal::count;
 use lingot_formats::hugging_face::{ElementType, Imported, Kept, copy_tokenizer, import};
@@ -77,7 +78,7 @@ pub fn run(args: &Args) -> Result<()> {
         has_tokenizer: imported.tokenizer.is_some(),
     };
     write(imported, &args.out)?;
-    if args.json { json::print(&report) } else { report.print() }
+    if args.json { output::json(&report) } else { report.print() }
 }
 
 /// What was kept of an import; none for a checkpoint that was trained here.
@@ -103,8 +104,7 @@ impl Report {
             text += "it has no tokenizer.json; give one to `generate` and `eval` with --tokenizer\n";
         }
         text += &format!("\nnext: {} generate {} --prompt \"Once\"\n", program(), self.folder);
-        json::write(&text);
-        Ok(())
+        output::result(&text)
     }
 }
 

@@ -5,14 +5,19 @@
 
 mod it {
     mod commands;
+    mod devices;
     mod help;
+    mod hints;
     mod house;
+    mod input;
     #[cfg(unix)]
     mod interrupt;
     mod kill;
     mod mistakes;
     mod plan;
     mod program;
+    #[cfg(target_os = "linux")]
+    mod streams;
     #[cfg(unix)]
     mod torch;
 }

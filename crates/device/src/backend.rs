@@ -4,14 +4,16 @@
 //!
 //! A backend runs kernels on raw memory, so it relies on what it is given:
 //!
-//! * A [`Slot`] comes from the backend that made it: its fields are private, it is neither `Clone` nor `Copy`, and
-//!   `release` consumes it. So nobody frees memory twice or uses it afterwards. Tensors lend their slot only by reference.
-//! * Each backend has an [`Owner`](crate::Owner) of its own. It checks that a slot is one of its own, and that a copy
-//!   ends within the slot, before it touches memory.
-//! * An [`Op`] is built by the front doors in [`crate::ops`] alone, which check shapes and kinds; that nothing written
-//!   overlaps another operand is checked in one place, when the op is enqueued. Outside this crate ops are only seen
-//!   behind a reference, so that none can be built or changed after it was checked. An op may reach another backend than
-//!   the one it was built for, through a wrapper: the owner refuses operands that are not its own.
+//! * A [`Slot`] comes from the backend that made it: its fields are private, it is neither `Clone` nor
+//!   `Copy`, and `release` consumes it. So nobody frees memory twice or uses it afterwards. Tensors lend
+//!   their slot only by reference.
+//! * Each backend has an [`Owner`](crate::Owner) of its own. It checks that a slot is one of its own, and
+//!   that a copy ends within the slot, before it touches memory.
+//! * An [`Op`] is built by the front doors in [`crate::ops`] alone, which check shapes and kinds; that
+//!   nothing written overlaps another operand is checked in one place, when the op is enqueued. Outside this
+//!   crate ops are only seen behind a reference, so that none can be built or changed after it was checked.
+//!   An op may reach another backend than the one it was built for, through a wrapper: the owner refuses
+//!   operands that are not its own.
 //! * A host backend runs one op or copy at a time, behind a lock.
 
 use crate::error::Result;
@@ -33,8 +35,9 @@ pub struct DeviceInfo {
 
 /// All a chip must be able to do. Work is only enqueued; [`finish`](Backend::finish) waits.
 ///
-/// Ops come checked from the front doors in [`crate::ops`]. A backend with memory of its own checks that slots and
-/// operands are its own, by its [`Owner`](crate::Owner). One that stands before another implements [`Wrapper`] instead.
+/// Ops come checked from the front doors in [`crate::ops`]. A backend with memory of its own checks that
+/// slots and operands are its own, by its [`Owner`](crate::Owner). One that stands before another implements
+/// [`Wrapper`] instead.
 pub trait Backend: Send + Sync {
     /// What the device says about itself.
     fn info(&self) -> &DeviceInfo;
@@ -56,7 +59,8 @@ pub trait Backend: Send + Sync {
     fn restart_peak(&self);
 }
 
-/// A backend that stands before another and changes some of what it does: it times ops, records them, or slows them down.
+/// A backend that stands before another and changes some of what it does: it times ops, records them, or
+/// slows them down.
 ///
 /// What a wrapper does not define goes to the backend behind it, and so do the slots that it hands out.
 pub trait Wrapper: Send + Sync {

@@ -86,7 +86,8 @@ impl Device {
         Ok(tensor)
     }
 
-    /// Enqueues an op whose shapes and kinds a front door has checked. Errors if an output overlaps another operand.
+    /// Enqueues an op whose shapes and kinds a front door has checked. Errors if an output overlaps another
+    /// operand.
     pub(crate) fn enqueue<'a>(&self, op: impl Into<Op<'a>>) -> Result<()> {
         let op = op.into();
         op.check_overlaps()?;

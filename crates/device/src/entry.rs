@@ -1,8 +1,10 @@
-//! The entries of `devices` in a run: a device's name, or a device made weaker to try a fleet that is not there.
+//! The entries of `devices` in a run: a device's name, or a device made weaker to try a fleet that is not
+//! there.
 //!
-//! `cpu`, `torch:cuda:0`; `cpu@0.5` computes at half the speed; `throttled(cpu, speed=0.5, memory=4GiB, latency=20us,
-//! dies=9000)` says more. `dies`, `hangs` and `corrupts` take the number of ops after which it happens; `slows` also
-//! takes the speed from then on, as in `slows=9000:0.33`.
+//! `cpu`, `torch:cuda:0`; `cpu@0.5` computes at half the speed;
+//! `throttled(cpu, speed=0.5, memory=4GiB, latency=20us, dies=9000)` says more. `dies`, `hangs` and
+//! `corrupts` take the number of ops after which it happens; `slows` also takes the speed from then on, as in
+//! `slows=9000:0.33`.
 
 use crate::device::Device;
 use crate::open;
@@ -28,7 +30,8 @@ pub struct Entry {
 }
 
 const HINT: &str = "an entry is a device such as cpu or torch:cuda:0, a weaker one such as cpu@0.5, or \
-                    throttled(cpu, speed=0.5, memory=4GiB, latency=20us, dies=OPS, hangs=OPS, slows=OPS:SPEED)";
+                    throttled(cpu, speed=0.5, memory=4GiB, latency=20us, dies=OPS, hangs=OPS, \
+                    slows=OPS:SPEED)";
 
 /// Splits a list such as `cpu, throttled(cpu, speed=0.5)` into the texts of its entries.
 pub fn split(list: &str) -> Vec<String> {
@@ -90,8 +93,8 @@ pub fn parse(text: &str) -> Result<Entry> {
     named(text, device, Some(Throttle { speed, ..Throttle::default() })).map_err(wrong)
 }
 
-/// Returns a function that opens the devices of a run. The entries that compute on the processor share its threads
-/// equally.
+/// Returns a function that opens the devices of a run. The entries that compute on the processor share its
+/// threads equally.
 pub fn opener(run: &RunSpec, entries: &[Entry]) -> Opener {
     let on_cores = entries.iter().filter(|entry| chip(&entry.device) == "cpu").count().max(1);
     let all = match run.device.threads {

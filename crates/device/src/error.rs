@@ -1,4 +1,5 @@
-//! What can go wrong on the device floor. Each variant carries its operands, so the text can show both numbers.
+//! What can go wrong on the device floor. Each variant carries its operands, so the text can show both
+//! numbers.
 
 use lingot_spec::problem::{Problem, ProblemKind};
 use std::fmt;
@@ -54,7 +55,7 @@ impl fmt::Display for Error {
             Error::Beyond { offset_bytes, bytes, slot_bytes } => {
                 write!(
                     f,
-                    "a copy of {bytes} bytes from byte {offset_bytes} on ends beyond a slot of {slot_bytes} bytes"
+                    "a copy of {bytes} bytes at byte {offset_bytes} ends beyond a slot of {slot_bytes} bytes"
                 )
             }
             Error::OutOfMemory { device, needs_bytes: 0, .. } => write!(f, "{device}: out of memory"),

@@ -1,4 +1,5 @@
-//! Tensors in host memory: an allocator that reuses what was given back, and typed views for the host's backends.
+//! Tensors in host memory: an allocator that reuses what was given back, and typed views for the host's
+//! backends.
 #![allow(unsafe_code)]
 
 use crate::backend::MemoryUse;
@@ -58,7 +59,8 @@ impl HostMemory {
             return Err(full(0));
         }
         prefer_huge_pages(pointer, layout.size());
-        // SAFETY: just allocated with this size. Zeroed after the pages were asked for, since touching makes them.
+        // SAFETY: just allocated with this size. Zeroed after the pages were asked for, since touching makes
+        // them.
         unsafe { pointer.write_bytes(0, layout.size()) };
         state.in_use.add(layout.size());
         Ok(self.owner.slot(pointer.expose_provenance() as u64, bytes))
@@ -75,8 +77,8 @@ impl HostMemory {
     pub(crate) fn write(&self, slot: &Slot, offset_bytes: usize, from: &[u8]) -> Result<()> {
         let address = self.owner.number_of_range(slot, offset_bytes, from.len())?;
         let to: *mut u8 = std::ptr::with_exposed_provenance_mut(address as usize + offset_bytes);
-        // SAFETY: the slot is in use and of this memory, the copy ends within it, and a slice of the caller's cannot lie
-        // in it.
+        // SAFETY: the slot is in use and of this memory, the copy ends within it, and a slice of the caller's
+        // cannot lie in it.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) };
         Ok(())
     }
@@ -118,8 +120,8 @@ impl Drop for HostMemory {
     }
 }
 
-/// The layout of a block for `bytes` bytes, unless no memory is that large. Sizes are rounded up a little, so that nearly
-/// equal tensors use each other's blocks again.
+/// The layout of a block for `bytes` bytes, unless no memory is that large. Sizes are rounded up a little, so
+/// that nearly equal tensors use each other's blocks again.
 fn layout(bytes: usize) -> Option<Layout> {
     isize::try_from(bytes).ok()?;
     let step = (bytes / 16).next_power_of_two().max(ALIGNMENT_BYTES);
@@ -128,7 +130,8 @@ fn layout(bytes: usize) -> Option<Layout> {
     Layout::from_size_align(size, alignment).ok()
 }
 
-/// Asks for huge pages where a stretch of fresh memory holds whole ones: products read columns, a page for each row.
+/// Asks for huge pages where fresh memory holds whole ones: products read columns, which touch a page for
+/// each row.
 pub(crate) fn prefer_huge_pages(first: *mut u8, bytes: usize) {
     #[cfg(target_os = "linux")]
     {
@@ -168,8 +171,9 @@ impl Element for i32 {
 
 /// The elements of a tensor in host memory, to read.
 ///
-/// Sound because a host backend views the operands of one op at a time, after `HostMemory::check`, and an op whose outputs
-/// overlap another operand is never enqueued: while one of these slices is alive, nothing else writes to its memory.
+/// Sound because a host backend views the operands of one op at a time, after `HostMemory::check`, and an op
+/// whose outputs overlap another operand is never enqueued: while one of these slices is alive, nothing else
+/// writes to its memory.
 pub(crate) fn view<T: Element>(tensor: &Tensor) -> &[T] {
     let first = first_of::<T>(tensor);
     // SAFETY: the slot holds `len` initialised elements from there on, aligned; the tensor keeps it alive.

@@ -1,11 +1,12 @@
 //! What hardware can do: tensors, the op alphabet, and the backends that run it.
 //!
-//! An op has one name on every floor: `op/` holds its struct, which says what the op reads and writes and what it costs,
-//! and its front door in [`ops`], which checks shapes and kinds; `reference/` defines it in plain f64 loops; each backend
-//! has a file of the same name. This is the only crate with unsafe code. It imports `spec` and never knows what a layer, a
-//! step or a peer is.
+//! An op has one name on every floor: `op/` holds its struct, which says what the op reads and writes and
+//! what it costs, and its front door in [`ops`], which checks shapes and kinds; `reference/` defines it in
+//! plain f64 loops; each backend has a file of the same name. This is the only crate with unsafe code. It
+//! imports `spec` and never knows what a layer, a step or a peer is.
 //!
-//! Reading order: `tensor`, then one op, say `combine`, through `op/`, `reference/` and `cpu/`; then `backend`.
+//! Reading order: `tensor`, then one op, say `combine`, through `op/`, `reference/` and `cpu/`; then
+//! `backend`.
 #![deny(missing_docs)]
 
 pub mod backend;

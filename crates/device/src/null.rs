@@ -1,4 +1,5 @@
-//! A device that computes nothing and counts everything: a step of a 290-billion-parameter model costs it no memory.
+//! A device that computes nothing and counts everything: a step of a 290-billion-parameter model costs it no
+//! memory.
 
 use crate::backend::{Backend, DeviceInfo, MemoryUse};
 use crate::error::Result;
@@ -16,7 +17,7 @@ pub struct Count {
     pub memory: MemoryUse,
 }
 
-/// Reads what a [`Null`] has counted; stays valid after the device was wrapped.
+/// Reads the count of a [`Null`], also after the device was wrapped.
 #[derive(Clone, Default)]
 pub struct Counter(Arc<Mutex<State>>);
 
@@ -41,7 +42,7 @@ impl Counter {
     }
 }
 
-/// The device. What is read from it is zero.
+/// The device. All numbers that are read from it are zero.
 pub struct Null {
     info: DeviceInfo,
     owner: Owner,

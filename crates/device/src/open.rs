@@ -6,10 +6,11 @@ use crate::device::Device;
 use crate::reference::Reference;
 #[cfg(unix)]
 use crate::torch::{Options, Torch};
-use lingot_spec::problem::{Problem, Result};
+use lingot_spec::problem::{Problem, ProblemKind, Result};
 use lingot_spec::run::DeviceSpec;
 
-/// Opens the device that `device.name` of a run asks for: `cpu`, `reference`, or `torch:` and torch's own name.
+/// Opens the device that `device.name` of a run asks for: `cpu`, `reference`, or `torch:` and torch's own
+/// name.
 ///
 /// ```
 /// # use lingot_device::{open::open, ops, Kind};
@@ -33,11 +34,13 @@ pub fn open(spec: &DeviceSpec) -> Result<Device> {
         other => Err(Problem::new(
             format!("unknown device `{other}`: this machine has {}", listed(&apparent())),
             "`lingot devices` tries every device and says what an absent one lacks",
-        )),
+        )
+        .of(ProblemKind::Device)),
     }
 }
 
-/// The devices that this machine has by the look of its files. None is opened, so that an error costs no time.
+/// The devices that this machine has by the look of its files. None is opened, so that an error costs no
+/// time.
 fn apparent() -> Vec<&'static str> {
     let mut names = vec!["cpu"];
     #[cfg(unix)]
@@ -62,7 +65,8 @@ pub struct Found {
     pub routes: Vec<String>,
 }
 
-/// Tries to open every device that Lingot knows by name. Returns each name with what was found, or why nothing was.
+/// Tries to open every device that Lingot knows by name. Returns each name with what was found, or why
+/// nothing was.
 pub fn survey() -> Vec<(String, Result<Found>)> {
     let built_in = ["cpu", "reference"].map(|name| {
         let opened = open(&DeviceSpec { name: name.into(), ..DeviceSpec::default() });
@@ -71,8 +75,8 @@ pub fn survey() -> Vec<(String, Result<Found>)> {
     built_in.into_iter().chain(survey_torch()).collect()
 }
 
-/// The names of the devices that can be opened and that add computing power: neither the slow definition, nor torch's
-/// view of the processor, which is `cpu` already.
+/// The names of the devices that can be opened and that add computing power: neither the slow definition, nor
+/// torch's view of the processor, which is `cpu` already.
 pub fn all() -> Vec<String> {
     let is_own = |(name, found): &(String, Result<Found>)| {
         found.is_ok() && !["reference", "torch:cpu"].contains(&name.as_str())

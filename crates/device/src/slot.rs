@@ -36,7 +36,8 @@ pub struct Slot {
     bytes: usize,
 }
 
-/// The name of a slot among those in use. A name says nothing about where the memory is, and gives no access to it.
+/// The name of a slot among those in use. A name says nothing about where the memory is, and gives no access
+/// to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SlotId {
     owner: u64,
@@ -67,8 +68,8 @@ impl Slot {
 
 /// The identity of one backend that has memory of its own. It makes the backend's slots and recognises them.
 ///
-/// What a slot's number means is up to the owner, who alone can read it: for `cpu` it is an address. So a backend keeps
-/// its owner to itself, and checks each slot and op that it is given.
+/// What a slot's number means is up to the owner, who alone can read it: for `cpu` it is an address. So a
+/// backend keeps its owner to itself, and checks each slot and op that it is given.
 #[derive(Debug)]
 pub struct Owner(u64);
 
@@ -90,8 +91,8 @@ impl Owner {
         if slot.owner == self.0 { Ok(slot.number) } else { Err(Error::Foreign { what: "a slot" }) }
     }
 
-    /// The slot's number, for a copy of `bytes` bytes from `offset_bytes` on. Errors if another owner made the slot, or
-    /// if the copy would reach beyond its end.
+    /// The slot's number, for a copy of `bytes` bytes from `offset_bytes` on. Errors if another owner made
+    /// the slot, or if the copy would reach beyond its end.
     pub fn number_of_range(&self, slot: &Slot, offset_bytes: usize, bytes: usize) -> Result<u64> {
         let number = self.number(slot)?;
         let end = offset_bytes.checked_add(bytes);

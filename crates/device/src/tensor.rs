@@ -1,4 +1,5 @@
-//! Tensors: a shape, a kind of element, and a piece of a device's memory that is given back with the last view of it.
+//! Tensors: a shape, a kind of element, and a piece of a device's memory that is given back with the last
+//! view of it.
 
 use crate::backend::Backend;
 use crate::device::Device;

@@ -1,4 +1,5 @@
-//! What the device floor promises: gradients that are gradients, backends that agree, front doors that refuse.
+//! What the device floor promises: gradients that are gradients, backends that agree, front doors that
+//! refuse.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "it/backends.rs"]

@@ -1,19 +1,23 @@
-//! The one suite that every backend passes: each op, forward and backward, in f32, against its definition in f64.
+//! The one suite that every backend passes: each op, forward and backward, in f32, against its definition in
+//! f64.
 //!
-//! Both get the same numbers: random ones, rounded to f32 first. Whole numbers must come out equal. Of floats, the
-//! error is counted in units of `f32::EPSILON` times the output's size: its largest element, or the size that its
-//! elements would have if nothing cancelled, whichever is larger. The bound in those units is
+//! Both get the same numbers: random ones, rounded to f32 first. Whole numbers must come out equal. Of
+//! floats, the error is counted in units of `f32::EPSILON` times the output's size: its largest element, or
+//! the size that its elements would have if nothing cancelled, whichever is larger. The bound in those units
+//! is
 //!
 //! > 4 + sqrt(terms) + condition
 //!
-//! where 4 is for a handful of roundings and a library's exponential, `terms` is the length of the longest sum behind
-//! an element (rounding errors of a sum in any order grow like the root of its length), and `condition` is how much
-//! the op itself magnifies a relative error of one unit: 0 but for exponentials of large numbers, where an error of
-//! one unit in x is one of |x| units in exp(x). No bound was fitted to a backend; a failure is a bug or a new op.
+//! where 4 is for a handful of roundings and a library's exponential, `terms` is the length of the longest
+//! sum behind an element (rounding errors of a sum in any order grow like the root of its length), and
+//! `condition` is how much the op itself magnifies a relative error of one unit: 0 but for exponentials of
+//! large numbers, where an error of one unit in x is one of |x| units in exp(x). No bound was fitted to a
+//! backend; a failure is a bug or a new op.
 //!
-//! A device whose products take bf16 is held against the same f64: errors of ops with products inside are counted in
-//! units of bf16 then, those of all other ops in units of f32 as ever. Operands' roundings are independent of each
-//! other, so a product's error does not grow against its size with the length of the sum: the bound is 4 + condition.
+//! A device whose products take bf16 is held against the same f64: errors of ops with products inside are
+//! counted in units of bf16 then, those of all other ops in units of f32 as ever. Operands' roundings are
+//! independent of each other, so a product's error does not grow against its size with the length of the sum:
+//! the bound is 4 + condition.
 
 mod attention;
 mod bench;
@@ -56,8 +60,8 @@ pub fn check(device: &Device) -> Result<Vec<Verdict>> {
     check_in(device, Precision::F32, &mut |_, _| ())
 }
 
-/// Holds every op of `device`, whose products are of `precision`, against its definition. Calls `progress` before each
-/// case with the number of cases done and the number of all.
+/// Holds every op of `device`, whose products are of `precision`, against its definition. Calls `progress`
+/// before each case with the number of cases done and the number of all.
 pub fn check_in(
     device: &Device,
     precision: Precision,

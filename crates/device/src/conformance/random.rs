@@ -9,7 +9,7 @@ impl Random {
         Random(seed)
     }
 
-    /// Tells two streams apart, and how far one has come.
+    /// A number that differs between streams, and between positions in one.
     pub fn fingerprint(&self) -> u64 {
         self.0
     }
@@ -23,17 +23,18 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Below `count`, each number about equally often.
+    /// A number below `count`, each about equally often.
     pub fn below(&mut self, count: usize) -> usize {
         (self.bits() % count as u64) as usize
     }
 
-    /// From 0 to 1.
+    /// A number from 0 to 1.
     pub fn uniform(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Mean 0, deviation 1, nearly normal, never beyond 6: twelve uniform numbers, added.
+    /// A nearly normal number of mean 0 and deviation 1, never beyond 6: the sum of twelve uniform ones, less
+    /// 6.
     pub fn normal(&mut self) -> f64 {
         (0..12).map(|_| self.uniform()).sum::<f64>() - 6.0
     }

@@ -23,7 +23,7 @@ pub(super) fn adamw(team: &Team, op: &AdamW<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The rule's numbers as each element needs them.
+/// The rule's numbers in the form that the loop over elements needs.
 #[derive(Clone, Copy)]
 struct Numbers {
     gradient_scale: f32,
@@ -65,7 +65,8 @@ wide! {
         second: &mut [f32],
         numbers: Numbers,
     ) {
-        for (((parameter, &gradient), first), second) in parameter.iter_mut().zip(gradient).zip(first).zip(second) {
+        let elements = parameter.iter_mut().zip(gradient).zip(first).zip(second);
+        for (((parameter, &gradient), first), second) in elements {
             let gradient = gradient * numbers.gradient_scale;
             let m = numbers.beta1 * *first + numbers.rest1 * gradient;
             let v = numbers.beta2 * *second + numbers.rest2 * gradient * gradient;

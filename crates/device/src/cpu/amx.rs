@@ -1,15 +1,17 @@
-//! Matrix products on the matrix unit of Intel processors (AMX), which multiplies tiles of bf16 and sums in f32.
+//! Matrix products on the matrix unit of Intel processors (AMX), which multiplies tiles of bf16 and sums in
+//! f32.
 //!
-//! An f32 is three bf16 (see `thirds`), and of the nine products of two such the six largest count: what is left out is
-//! below 2^-26 of a product, less than f32's own rounding. The unit is so much faster than vectors that f32 by six
-//! products is, too. Parts and sums below 2^-126 count as zero.
+//! An f32 is three bf16 (see `thirds`), and of the nine products of two such the six largest count: what is
+//! left out is below 2^-26 of a product, less than f32's own rounding. The unit is so much faster than
+//! vectors that f32 by six products is, too. Parts and sums below 2^-126 count as zero.
 //!
-//! Source: Intel, Architecture Instruction Set Extensions Programming Reference, chapter on AMX; G. Henry, P. T. P. Tang,
-//! A. Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations", 2019.
+//! Source: Intel, Architecture Instruction Set Extensions Programming Reference, chapter on AMX; G. Henry, P.
+//! T. P. Tang, A. Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision
+//! Computations", 2019.
 #![allow(unsafe_code)]
 
 use super::amx_tiles::{Registers, one_product, six_products, six_products_of_half, start, store};
-use super::gemm::{Product, Sizes, TILE, Target};
+use super::matrix::{Product, Sizes, TILE, Target};
 use super::micro::DEPTH;
 use super::prefetch::{Ahead, Stretches, prefetch};
 use super::scratch::{PACKED_LEN, Packed};
@@ -19,12 +21,14 @@ use std::arch::x86_64::*;
 
 /// Up to this many rows of A, tiles of 16 rows waste most of the unit. No tile of a higher product is as low.
 pub(super) const LOW: usize = 4;
-/// Floats of room for a packed panel of B; the sums follow it.
+/// Floats that are reserved for a packed panel of B; the sums follow it.
 const PANEL_LEN: usize = PANEL * DEPTH * 3 / 2;
 const _: () = assert!(PANEL_LEN + TILE * PANEL <= PACKED_LEN && TILE * DEPTH * 3 / 2 <= PACKED_LEN);
-/// Steps of k between two visits to the sums, of three parts each: as much of a panel of B as the first-level cache holds.
+/// Steps of k between two visits to the sums, of three parts each: as much of a panel of B as the first-level
+/// cache holds.
 const STEPS_AT_ONCE: usize = 4;
-/// Cache lines prefetched in each step of k, of the next panel of B and of the next A. More would delay the products.
+/// Cache lines prefetched in each step of k, of the next panel of B and of the next A. More would delay the
+/// products.
 const ASKED_OF_B: usize = 4;
 const ASKED_OF_A: usize = 2;
 
@@ -73,7 +77,7 @@ pub(super) unsafe fn block(
     }
 }
 
-/// What of a product will be packed first, from a value of k on: A, and the first panel of B.
+/// The memory of a product that will be packed first, from a value of k on: A, and the first panel of B.
 fn following(product: &Product<'_>, from: usize) -> (Ahead, Stretches) {
     let Sizes { m, n, k } = product.sizes;
     if m == 0 || n == 0 || from >= k {
@@ -135,7 +139,7 @@ impl Panels {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq")]
 #[inline]
 unsafe fn put(sums: &[f32], [rows, columns]: [usize; 2], c: *mut f32, pitch: usize, add: bool) {
-    /// Rows between the one that is written and the one that is asked for.
+    /// Rows between the one that is written and the one that is prefetched.
     const ROWS_AHEAD: usize = 8;
     let used = u32::MAX >> (PANEL - columns);
     let masks = [used as __mmask16, (used >> SIDE) as __mmask16];

@@ -3,37 +3,9 @@
 
 use super::thirds::{PANEL, SIDE, STEP};
 use std::arch::asm;
-use std::arch::x86_64::__cpuid_count;
 
-/// Whether this processor has the unit and the system lets this process use it.
-pub(super) fn is_usable() -> bool {
-    const TILES_AND_BF16: u32 = 1 << 24 | 1 << 22;
-    static USABLE: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
-        let leaf = __cpuid_count(7, 0);
-        leaf.edx & TILES_AND_BF16 == TILES_AND_BF16 && is_permitted()
-    });
-    *USABLE
-}
-
-/// Asks the system for the unit's registers, which are too large to be given to every process.
-#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
-fn is_permitted() -> bool {
-    unsafe extern "C" {
-        fn syscall(number: i64, ...) -> i64;
-    }
-    const ARCH_PRCTL: i64 = 158;
-    const ARCH_REQ_XCOMP_PERM: i64 = 0x1023;
-    const TILE_DATA: i64 = 18;
-    // SAFETY: this call takes two numbers and touches no memory of ours.
-    unsafe { syscall(ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0 }
-}
-
-#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
-fn is_permitted() -> bool {
-    false
-}
-
-/// The unit's registers, shaped for whole tiles; given back when dropped, so that switching threads stays cheap.
+/// The unit's registers, shaped for whole tiles; given back when dropped, so that switching threads stays
+/// cheap.
 pub(super) struct Registers;
 
 /// Eight registers of 16 rows of 64 bytes, as the instruction reads it.
@@ -102,8 +74,8 @@ pub(super) fn multiply_add(repeats: usize) -> f64 {
 /// Products of bf16 that make one of f32.
 const SIX: f64 = 6.0;
 
-/// Emits products of the loaded tiles of A (4, 5) and B (6, 7); each register waits for its last product, so the four
-/// take turns.
+/// Emits products of the loaded tiles of A (4, 5) and B (6, 7); each register waits for its last product, so
+/// the four take turns.
 macro_rules! tiles {
     ($a:ident, $b:ident, $($line:literal),* $(,)?) => {
         asm!($($line),*, a = in(reg) $a, b = in(reg) $b, s = in(reg) 64_usize, options(nostack, readonly))
@@ -112,7 +84,8 @@ macro_rules! tiles {
 
 /// high high + high middle + high low + middle high + middle middle + low high.
 ///
-/// Spelled out, as is its half below: one body in loops over the parts was 1 to 4 % slower, in whatever order it loaded.
+/// Spelled out, as is its half below: one body in loops over the parts was 1 to 4 % slower, in whatever order
+/// it loaded.
 ///
 /// # Safety
 /// `a` and `b` are at one step of packed panels, three parts each, and the registers are shaped.

@@ -1,12 +1,13 @@
-//! Attention in tiles, forward: a tile of queries meets one tile of keys after the other, keeping a running maximum
-//! and sum, so the scores of a sequence never exist.
+//! Attention in tiles, forward: a tile of queries meets one tile of keys after the other, keeping a running
+//! maximum and sum, so the scores of a sequence never exist.
 //!
-//! The query heads of one kv head are stacked: row `i * heads + j` of a tile is head j of its i-th token. So they
-//! share the packing of the keys, and grouped heads cost nothing extra.
+//! The query heads of one kv head are stacked: row `i * heads + j` of a tile is head j of its i-th token. So
+//! they share the packing of the keys, and grouped heads cost nothing extra.
 #![allow(unsafe_code)]
 
-use super::gemm::{Matrix, Product, Sizes, Target, small_product};
+use super::gemm::small_product;
 use super::kernel::wide;
+use super::matrix::{Matrix, Product, Sizes, Target};
 use super::micro::PITCH;
 use super::operands::{floats, floats_mut};
 use super::scratch::{Scratch, take, with_scratch};
@@ -154,15 +155,15 @@ pub(super) fn attention(team: &Team, op: &op::Attention<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Of each row of a tile of queries: the largest score so far, the sum of `e^(score - most)`, and the sum of the
-/// values with these weights.
+/// Running statistics of each row of a tile of queries: the largest score so far, the sum of `e^(score -
+/// most)`, and the sum of the values with these weights.
 struct Running<'a> {
     most: &'a mut [f32],
     totals: &'a mut [f32],
     sums: &'a mut [f32],
 }
 
-/// Meets a tile of queries with all its keys.
+/// Runs a tile of queries over all keys that it sees.
 fn attend<'a>(
     team: &Team,
     given: Attention<'_>,

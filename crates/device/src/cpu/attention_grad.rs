@@ -1,25 +1,27 @@
-//! The gradient of attention in tiles: the weights of a tile of queries and a tile of keys are computed again from
-//! the saved log-sum-exp.
+//! The gradient of attention in tiles: the weights of a tile of queries and a tile of keys are computed again
+//! from the saved log-sum-exp.
 //!
-//! Documents make stretches of tokens that do not see each other. Where they divide the work well, each task has one
-//! stretch and one kv head, and computes each tile of weights once. Otherwise tiles are divided among tasks, once by
-//! queries for `d_q` and once by keys for `d_k` and `d_v`. Which way depends on the documents, never on the threads.
+//! Documents make stretches of tokens that do not see each other. Where they divide the work well, each task
+//! has one stretch and one kv head, and computes each tile of weights once. Otherwise tiles are divided among
+//! tasks, once by queries for `d_q` and once by keys for `d_k` and `d_v`. Which way depends on the documents,
+//! never on the threads.
 #![allow(unsafe_code)]
 
 use super::attention::{Attention, KEYS, SCORES_PITCH, within};
-use super::device::Workspace;
 use super::elementwise::set;
-use super::gemm::{Matrix, Product, Sizes, Target, block, small_product};
+use super::gemm::{block, small_product};
 use super::kernel::wide;
+use super::matrix::{Matrix, Product, Sizes, Target};
 use super::operands::{floats, floats_mut};
 use super::scratch::{Packed, Scratch, take, with_scratch};
 use super::team::{Shares, Team};
 use super::vector::{self, exp};
+use super::workspace::Workspace;
 use crate::error::Result;
 use crate::op::AttentionGrad;
 use std::ops::Range;
 
-/// What forward left behind, and the gradient by its output.
+/// The output and log-sum-exp of the forward op, and the gradient by its output.
 #[derive(Clone, Copy)]
 struct Saved<'a> {
     d_out_thc: &'a [f32],
@@ -59,7 +61,8 @@ pub(super) fn grad(team: &Team, space: &mut Workspace, op: &AttentionGrad<'_>) -
         team.each((stretches.len() - 1) * groups, |task| {
             let stretch = stretches[task / groups]..stretches[task / groups + 1];
             let work = Work { given, saved, gradients, g: task % groups };
-            // SAFETY: no query outside a stretch sees its keys, and none inside sees others; each is one task's.
+            // SAFETY: no query outside a stretch sees its keys, and none inside sees others; each is one
+            // task's.
             unsafe { work.run(team, stretch.clone(), stretch, Wanted::All) };
         });
         return Ok(());
@@ -124,16 +127,16 @@ struct QueryTile<'a> {
     /// The queries times the scale.
     q: &'a [f32],
     d_out: &'a [f32],
-    /// Of each row the log-sum-exp, then `d_out . out`.
+    /// The log-sum-exp of each row, then its `d_out . out`.
     lse: &'a [f32],
     along: &'a [f32],
 }
 
 impl Work<'_> {
-    /// Meets tiles of `queries` with tiles of `keys`.
+    /// Adds the wanted gradients of `queries` and `keys`, tile by tile.
     ///
     /// # Safety
-    /// Nobody else may touch the wanted gradients of these queries or keys.
+    /// The wanted gradients of these queries or keys are the caller's alone.
     unsafe fn run(&self, team: &Team, queries: Range<usize>, keys: Range<usize>, wanted: Wanted) {
         let (given, c) = (self.given, self.given.width);
         let each = given.queries_of_tile();

@@ -1,19 +1,20 @@
 //! The head and its cross-entropy together, some tokens at a time, so that the logits of a batch never exist.
 
-use super::device::Workspace;
-use super::gemm::{Matrix, Product, Sizes, Target, product};
+use super::gemm::product;
 use super::kernel::wide;
+use super::matrix::{Matrix, Product, Sizes, Target};
 use super::operands::{below, floats, floats_mut};
 use super::scratch::take;
 use super::team::{Chunks, Team};
 use super::vector::{exp_in_place, max};
+use super::workspace::Workspace;
 use crate::error::Result;
 use crate::op::{CrossEntropy, CrossEntropyGrad};
 use crate::tensor::Tensor;
 
-/// Logits that exist at a time, for a vocabulary that is not huge: 16 MiB.
+/// The most logits that exist at a time, unless `TOKENS` demands more: 16 MiB.
 const MOST_LOGITS: usize = 1 << 22;
-/// Tokens at a time, between these.
+/// The fewest and the most tokens at a time.
 const TOKENS: std::ops::RangeInclusive<usize> = 64..=512;
 
 /// The operands: x [T, D], w [V, D], targets [T].
@@ -103,7 +104,7 @@ fn multiply(team: &Team, head: Head<'_>, first: usize, tokens: usize, logits: &m
 }
 
 wide! {
-    /// The loss of one token; its logits are lost.
+    /// The loss of one token; its logits are overwritten.
     fn one_loss(logits: &mut [f32], target: i32) -> f32 {
         if target < 0 {
             return 0.0;

@@ -1,8 +1,8 @@
 //! The processor as a backend: its threads, its memory, and what ops keep between them.
 
 use super::kernel::Kernel;
-use super::rope::RopeTable;
 use super::team::Team;
+use super::workspace::Workspace;
 use crate::backend::{Backend, DeviceInfo, MemoryUse};
 use crate::error::Result;
 use crate::host::HostMemory;
@@ -20,23 +20,14 @@ pub struct Cpu {
     team: Team,
 }
 
-/// Memory that ops use while they run, and that the next one uses again.
-#[derive(Default)]
-pub(super) struct Workspace {
-    pub(super) floats: Vec<f32>,
-    pub(super) doubles: Vec<f64>,
-    pub(super) indices: Vec<usize>,
-    pub(super) rope: RopeTable,
-}
-
 impl Cpu {
     /// The processor with `threads` threads, the caller's included; 0 for one per logical core.
     pub fn new(threads: usize) -> Cpu {
         Cpu::with_kernel(threads, Kernel::best())
     }
 
-    /// The processor with products of operands rounded to `precision`: what a chip with bf16 products computes, at f32's
-    /// speed if this processor has none.
+    /// The processor with products of operands rounded to `precision`: what a chip with bf16 products
+    /// computes, at f32's speed if this processor has none.
     pub fn with_precision(threads: usize, precision: Precision) -> Cpu {
         Cpu::with_kernel(threads, Kernel::best().in_precision(precision))
     }

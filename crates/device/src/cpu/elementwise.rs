@@ -82,8 +82,8 @@ fn stream(out: &mut [f32], value: f32) {
     let (before, lines, after) = unsafe { out.align_to_mut::<__m128>() };
     before.fill(value);
     after.fill(value);
-    // SAFETY: every x86-64 processor has SSE; each line is aligned and inside; the fence orders the stores before
-    // whatever tells other threads that they are done.
+    // SAFETY: every x86-64 processor has SSE; each line is aligned and inside; the fence orders the stores
+    // before whatever tells other threads that they are done.
     unsafe {
         let values = _mm_set1_ps(value);
         lines.iter_mut().for_each(|line| _mm_stream_ps(std::ptr::from_mut(line).cast(), values));

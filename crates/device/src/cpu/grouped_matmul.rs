@@ -1,9 +1,10 @@
 //! Grouped matrix product: every expert's rows times its matrix, all experts in one parallel loop.
 
-use super::device::Workspace;
-use super::gemm::{Matrix, Product, Sizes, Target, products};
+use super::gemm::products;
+use super::matrix::{Matrix, Product, Sizes, Target};
 use super::operands::{floats, floats_mut};
 use super::team::Team;
+use super::workspace::Workspace;
 use crate::error::{Error, Result};
 use crate::host::view;
 use crate::op::{GroupedMatMul, GroupedMatMulWeights};

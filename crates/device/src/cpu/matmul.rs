@@ -1,6 +1,7 @@
 //! Matrix product.
 
-use super::gemm::{Matrix, Product, Sizes, Target, product};
+use super::gemm::product;
+use super::matrix::{Matrix, Product, Sizes, Target};
 use super::operands::{floats, floats_mut};
 use super::team::Team;
 use crate::error::Result;
@@ -94,7 +95,7 @@ mod tests {
         (squares / wanted.iter().map(|wanted| wanted * wanted).sum::<f64>()).sqrt()
     }
 
-    /// f32 by parts (see `thirds`) must not be another precision under f32's name.
+    /// Guards f32 by parts (see `thirds`) against being another precision under the name of f32.
     #[test]
     fn every_kernel_is_about_as_accurate_as_the_portable_one_large_and_small_numbers_mixed() {
         let sizes = Sizes { m: 96, n: 80, k: 1500 };

@@ -1,7 +1,8 @@
 //! The CPU backend: threads, SIMD, and matrix products of our own.
 //!
-//! Results are the same bits for any number of threads: work is divided by shape alone (see `team`). An op's file takes
-//! the op's tensors as slices and computes on those. Reading order: `team`, `kernel`, `gemm`, `micro`, then any op.
+//! Results are the same bits for any number of threads: work is divided by shape alone (see `team`). An op's
+//! file takes the op's tensors as slices and computes on those. Reading order: `team`, `kernel`, `gemm`,
+//! `micro`, then any op.
 
 mod device;
 mod kernel;
@@ -10,12 +11,14 @@ mod peak;
 mod scratch;
 mod team;
 mod vector;
+mod workspace;
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod amx_tiles;
 mod gemm;
+mod matrix;
 mod micro;
 mod pack;
 mod prefetch;
@@ -48,8 +51,8 @@ pub use peak::multiply_adds_in_registers;
 
 use crate::error::Result;
 use crate::op::Op;
-use device::Workspace;
 use team::Team;
+use workspace::Workspace;
 
 /// Runs one op.
 fn run(team: &Team, space: &mut Workspace, op: &Op<'_>) -> Result<()> {
@@ -86,7 +89,8 @@ fn run(team: &Team, space: &mut Workspace, op: &Op<'_>) -> Result<()> {
     }
 }
 
-/// Elements of one task of a loop that memory limits: large against a task's cost, small against a thread's share.
+/// Elements of one task of a loop that memory limits: large against a task's cost, small against a thread's
+/// share.
 const TASK_ELEMENTS: usize = 1 << 14;
 
 /// Rows of `width` of one such task.

@@ -3,7 +3,8 @@
 
 use super::kernel::{Kernel, Set};
 
-/// FLOPs that `threads` threads do, each some milliseconds long, this one included.
+/// Returns the floating-point operations that `threads` threads, this one included, do in some milliseconds
+/// each.
 pub fn multiply_adds_in_registers(threads: usize) -> f64 {
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| multiply_add(Kernel::best()))).collect();

@@ -1,12 +1,12 @@
 //! RMSNorm and its gradient, a row at a time while it is in the first-level cache.
 
-use super::device::Workspace;
 use super::kernel::wide;
 use super::operands::{floats, floats_mut};
 use super::rows_of_a_task;
 use super::scratch::take;
 use super::team::{Chunks, Team};
 use super::vector::dot;
+use super::workspace::Workspace;
 use crate::error::Result;
 use crate::op::{RmsNorm, RmsNormGrad};
 

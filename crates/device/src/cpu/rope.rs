@@ -1,25 +1,16 @@
 //! RoPE, in place. Sines and cosines are kept in a table, which grows with the positions seen.
 
-use super::device::Workspace;
 use super::kernel::wide;
 use super::operands::floats_mut;
 use super::rows_of_a_task;
 use super::team::{Chunks, Team};
+use super::workspace::{Workspace, push_angles};
 use crate::error::Result;
 use crate::host::view;
 use crate::op::Rope;
 
 /// Positions up to this one are kept in the table; beyond, angles are computed anew each time.
 const MOST_KEPT: usize = 1 << 16;
-
-/// Cosines and sines of one rotation, for positions from 0 on.
-#[derive(Default)]
-pub(super) struct RopeTable {
-    width: usize,
-    theta: f64,
-    /// For each position the cosines of all pairs, then their sines.
-    values: Vec<f32>,
-}
 
 /// Rotates the pairs (i, i + rotary/2) of each head by `position * theta^(-2i/rotary)`.
 pub(super) fn rope(team: &Team, space: &mut Workspace, op: &Rope<'_>) -> Result<()> {
@@ -49,28 +40,6 @@ pub(super) fn rope(team: &Team, space: &mut Workspace, op: &Rope<'_>) -> Result<
         }
     });
     Ok(())
-}
-
-impl RopeTable {
-    fn reach(&mut self, width: usize, theta: f64, positions: usize) {
-        if self.width != width || self.theta != theta {
-            *self = RopeTable { width, theta, values: Vec::new() };
-        }
-        for position in self.values.len() / width..positions {
-            push_angles(&mut self.values, width, theta, position as f64);
-        }
-    }
-
-    fn at(&self, position: i32) -> Option<&[f32]> {
-        let from = usize::try_from(position).ok()? * self.width;
-        self.values.get(from..from + self.width)
-    }
-}
-
-fn push_angles(to: &mut Vec<f32>, width: usize, theta: f64, position: f64) {
-    let angle = |pair: usize| position * theta.powf(-2.0 * pair as f64 / width as f64);
-    to.extend((0..width / 2).map(|pair| angle(pair).cos() as f32));
-    to.extend((0..width / 2).map(|pair| angle(pair).sin() as f32));
 }
 
 wide! {

@@ -1,14 +1,14 @@
 //! Routing: scores, the choice of experts, their weights and losses; and the gradient.
 //!
-//! Tokens are computed in f32, a task each `PIECE` tokens of one scope; losses and mean scores are summed in f64
-//! within a task, and the tasks' sums added in their order.
+//! Tokens are computed in f32, a task each `PIECE` tokens of one scope; losses and mean scores are summed in
+//! f64 within a task, and the tasks' sums added in their order.
 
-use super::device::Workspace;
 use super::kernel::wide;
 use super::operands::{below, floats, floats_mut};
 use super::scratch::{take, with_scratch};
 use super::team::{Chunks, Team};
 use super::vector::{dot, exp, exp_in_place, max, sigmoid};
+use super::workspace::Workspace;
 use crate::error::Result;
 use crate::host::{view, view_mut};
 use crate::op::{self, RouteRule, WarmLogits};
@@ -112,7 +112,9 @@ wide! {
         let sum = exp_in_place(scores, most);
         match score {
             Score::Softmax => scores.iter_mut().for_each(|score| *score /= sum),
-            Score::Sigmoid => scores.iter_mut().zip(logits).for_each(|(score, &logit)| *score = sigmoid(logit)),
+            Score::Sigmoid => {
+                scores.iter_mut().zip(logits).for_each(|(score, &logit)| *score = sigmoid(logit));
+            }
         }
         most + sum.ln()
     }
@@ -130,8 +132,8 @@ wide! {
     }
 }
 
-/// The K experts with the largest score + bias, best first, of the kept groups. Ties go to the lowest index, and NaN
-/// is below everything. In f64, so that rounding the sums makes no ties.
+/// The K experts with the largest score + bias, best first, of the kept groups. Ties go to the lowest index,
+/// and NaN is below everything. In f64, so that rounding the sums makes no ties.
 fn choose(
     scores: &[f32],
     bias_e: Option<&[f32]>,

@@ -14,7 +14,8 @@ pub(super) fn sort_by_expert(op: &SortByExpert<'_>) -> Result<()> {
     for &expert in experts {
         ends_e[expert as usize] += 1;
     }
-    // First the row before expert e's first; each placed choice moves it on, so that it ends as the row after its last.
+    // First the row before expert e's first; each placed choice moves it on, so that it ends as the row after
+    // its last.
     let mut before = 0;
     for end in ends_e.iter_mut() {
         (*end, before) = (before, before + *end);

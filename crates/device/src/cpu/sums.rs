@@ -1,11 +1,12 @@
-//! Sums over whole tensors, in f64: each task sums its piece in lanes, and the pieces are added in their order.
+//! Sums over whole tensors, in f64: each task sums its piece in lanes, and the pieces are added in their
+//! order.
 
 use super::TASK_ELEMENTS;
-use super::device::Workspace;
 use super::kernel::wide;
 use super::operands::{floats, floats_mut};
 use super::scratch::take;
 use super::team::{Chunks, Team};
+use super::workspace::Workspace;
 use crate::error::Result;
 use crate::op::{Moments, SumOfSquares};
 

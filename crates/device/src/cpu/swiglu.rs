@@ -80,13 +80,15 @@ wide! {
     fn backward(given: Gated<'_>, d_gate_up: &mut [f32], d_weights_r: Option<&mut [f32]>) {
         let Gated { f, gate_up, weights_r, d_out_rf } = given;
         let mut d_weights_r = d_weights_r;
-        let rows = gate_up.chunks_exact(2 * f).zip(d_gate_up.chunks_exact_mut(2 * f)).zip(d_out_rf.chunks_exact(f));
+        let rows = gate_up.chunks_exact(2 * f).zip(d_gate_up.chunks_exact_mut(2 * f));
+        let rows = rows.zip(d_out_rf.chunks_exact(f));
         for (row, ((both, d_both), d_out)) in rows.enumerate() {
             let weight = weights_r.map_or(1.0, |weights| weights[row]);
             let (gate, up) = both.split_at(f);
             let (d_gate, d_up) = d_both.split_at_mut(f);
             let parts = [gate, up, d_out].map(|part| part.as_chunks::<LANES>());
-            let [(d_gates, d_gate_rest), (d_ups, d_up_rest)] = [d_gate, d_up].map(|part| part.as_chunks_mut::<LANES>());
+            let [(d_gates, d_gate_rest), (d_ups, d_up_rest)] =
+                [d_gate, d_up].map(|part| part.as_chunks_mut::<LANES>());
             let mut sums = [0.0; LANES];
             // The gradients of gate and up, and what the weight's gradient grows by.
             let one = |gate: f32, up: f32, d_out: f32| {

@@ -47,7 +47,20 @@ pub struct AdamRule {
     pub clip: f64,
 }
 
-/// One step in place. `squares` holds the sum of squares of all gradients, so the norm never leaves the device.
+/// Takes one AdamW step in place. `squares` holds the sum of squares of all gradients, so that the norm never
+/// leaves the device.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, op::AdamRule, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let parameter = device.floats(&[1.0], &[1], Kind::F32)?;
+/// let gradient = device.floats(&[0.5], &[1], Kind::F32)?;
+/// let [first, second, squares] = [0; 3].map(|_| device.zeros(&[1], Kind::F32));
+/// let rule = AdamRule { rate: 0.1, beta1: 0.9, beta2: 0.99, epsilon: 0.0, decay: 0.0, step: 1, clip: 0.0 };
+/// ops::adamw(&parameter, &gradient, [&first?, &second?], &squares?, rule)?;
+/// assert!((parameter.to_floats()?[0] - 0.9).abs() < 1e-6, "the first step moves by the rate");
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn adamw(
     parameter: &Tensor,
     gradient: &Tensor,

@@ -8,7 +8,8 @@ use lingot_spec::cost::{self, Cost};
 
 op! {
     /// Causal attention within documents. The T queries are the last T of the S keys: query t sees the keys
-    /// `starts[t] ..= S - T + t`. Query head h reads kv head `h / (H / G)`. Saves `lse = log sum exp(scaled scores)`.
+    /// `starts[t] ..= S - T + t`. Query head h reads kv head `h / (H / G)`. Saves
+    /// `lse = log sum exp(scaled scores)`.
     Attention = "attention" {
         q_thc = "q": read,
         k_sgc = "k": read,
@@ -61,13 +62,26 @@ impl AttentionGrad<'_> {
 
 /// The results of attention, which its gradient needs too.
 pub struct Attended {
-    /// The output, [T, H, C].
+    /// The output, `[T, H, C]`.
     pub out_thc: Tensor,
-    /// The logarithm of each softmax's denominator, [T, H].
+    /// The logarithm of each softmax's denominator, `[T, H]`.
     pub lse_th: Tensor,
 }
 
-/// The T queries are the last T of the S keys; query t sees the keys `starts[t] ..= S - T + t`.
+/// Returns causal attention within documents. The T queries are the last T of the S keys; query t sees the
+/// keys `starts[t] ..= S - T + t`.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let q = device.floats(&[1.0, 2.0], &[1, 1, 2], Kind::F32)?;
+/// let k = device.floats(&[3.0, 4.0], &[1, 1, 2], Kind::F32)?;
+/// let v = device.floats(&[5.0, 6.0], &[1, 1, 2], Kind::F32)?;
+/// let attended = ops::attention(&q, &k, &v, &device.integers(&[0], &[1])?, 1.0)?;
+/// assert_eq!(attended.out_thc.to_floats()?, [5.0, 6.0]);
+/// assert_eq!(attended.lse_th.to_floats()?, [11.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn attention(
     q_thc: &Tensor,
     k_sgc: &Tensor,
@@ -91,7 +105,20 @@ pub fn attention(
     Ok(Attended { out_thc, lse_th })
 }
 
-/// The gradients by q, k and v, where queries and keys are the same tokens.
+/// Returns the gradients by q, k and v, where queries and keys are the same tokens.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let x = device.floats(&[1.0, 2.0], &[1, 1, 2], Kind::F32)?;
+/// let starts = device.integers(&[0], &[1])?;
+/// let attended = ops::attention(&x, &x, &x, &starts, 1.0)?;
+/// let d_out = device.floats(&[7.0, 8.0], &[1, 1, 2], Kind::F32)?;
+/// let [d_q, _, d_v] = ops::attention_grad(&d_out, [&x; 3], &starts, 1.0, &attended)?;
+/// assert_eq!(d_q.to_floats()?, [0.0, 0.0]);
+/// assert_eq!(d_v.to_floats()?, [7.0, 8.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn attention_grad(
     d_out_thc: &Tensor,
     [q_thc, k_sgc, v_sgc]: [&Tensor; 3],

@@ -27,7 +27,16 @@ impl Combine<'_> {
     }
 }
 
-/// `sum over k of x[places[t,k]]`.
+/// Returns `sum over k of x[places[t,k]]`, `[T, D]`.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let x = device.floats(&[1.0, 2.0, 3.0, 4.0], &[4, 1], Kind::F32)?;
+/// let places = device.integers(&[0, 2, 1, 3], &[2, 2])?;
+/// assert_eq!(ops::combine(&x, &places)?.to_floats()?, [4.0, 6.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn combine(x_rd: &Tensor, places_tk: &Tensor) -> Result<Tensor> {
     let door = Door::new("combine", x_rd)?;
     let [t, d] = check(&door, x_rd, places_tk)?;
@@ -36,7 +45,17 @@ pub fn combine(x_rd: &Tensor, places_tk: &Tensor) -> Result<Tensor> {
     Ok(out_td)
 }
 
-/// `out += sum over k of x[places[t,k]]`.
+/// Adds `sum over k of x[places[t,k]]` to `out`.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let out = device.floats(&[10.0, 20.0], &[2, 1], Kind::F32)?;
+/// let x = device.floats(&[1.0, 2.0, 3.0, 4.0], &[4, 1], Kind::F32)?;
+/// ops::combine_onto(&out, &x, &device.integers(&[0, 2, 1, 3], &[2, 2])?)?;
+/// assert_eq!(out.to_floats()?, [14.0, 26.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn combine_onto(out_td: &Tensor, x_rd: &Tensor, places_tk: &Tensor) -> Result<()> {
     let door = Door::new("combine", x_rd)?;
     let [t, d] = check(&door, x_rd, places_tk)?;

@@ -48,7 +48,16 @@ impl CrossEntropyGrad<'_> {
     }
 }
 
-/// Each token's loss under the head `w`; 0 where the target is -1.
+/// Returns each token's loss under the head `w`, `[T]`; 0 where the target is -1.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let (x, w) = (device.zeros(&[2, 1], Kind::F32)?, device.zeros(&[2, 1], Kind::F32)?);
+/// let losses = ops::cross_entropy(&x, &w, &device.integers(&[0, -1], &[2])?)?.to_floats()?;
+/// assert!((losses[0] - 2.0_f32.ln()).abs() < 1e-6 && losses[1] == 0.0);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn cross_entropy(x_td: &Tensor, w_vd: &Tensor, targets_t: &Tensor) -> Result<Tensor> {
     let door = Door::new("cross_entropy", x_td)?;
     let [t, _] = check(&door, x_td, w_vd, targets_t)?;
@@ -57,7 +66,18 @@ pub fn cross_entropy(x_td: &Tensor, w_vd: &Tensor, targets_t: &Tensor) -> Result
     Ok(losses_t)
 }
 
-/// Each token's loss, and the gradient of `scale` x their sum by x; adds the gradient by the head into `d_w`.
+/// Returns each token's loss, and the gradient of `scale` x their sum by x. Adds the gradient by the head to
+/// `d_w`.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let (x, w) = (device.zeros(&[1, 1], Kind::F32)?, device.floats(&[1.0, -1.0], &[2, 1], Kind::F32)?);
+/// let d_w = device.zeros(&[2, 1], Kind::F32)?;
+/// let (_, d_x) = ops::cross_entropy_grad(&x, &w, &device.integers(&[0], &[1])?, 1.0, &d_w)?;
+/// assert!((d_x.to_floats()?[0] + 1.0).abs() < 1e-6);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn cross_entropy_grad(
     x_td: &Tensor,
     w_vd: &Tensor,

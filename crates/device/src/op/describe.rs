@@ -51,9 +51,9 @@ pub(super) fn moved(elements: usize) -> Cost {
 
 /// Defines the struct of an op, and from it all that follows: its name, its operands and its numbers as text.
 ///
-/// Each operand has a name and an access: `read`, `write`, `update`; `update_if(NUMBER)` accumulates if that number is
-/// true and overwrites otherwise; `read_if_given` and `write_if_given` are of optional tensors. The numbers follow in a
-/// second block. The struct cannot be built outside this crate.
+/// Each operand has a name and an access: `read`, `write`, `update`; `update_if(NUMBER)` accumulates if that
+/// number is true and overwrites otherwise; `read_if_given` and `write_if_given` are of optional tensors. The
+/// numbers follow in a second block. The struct cannot be built outside this crate.
 macro_rules! op {
     (
         $(#[$meta:meta])*

@@ -26,7 +26,16 @@ impl Dispatch<'_> {
     }
 }
 
-/// `x[order[r] / choices]` for each sorted row r.
+/// Returns `x[order[r] / choices]` for each sorted row r, `[R, D]`.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let x = device.floats(&[1.0, 2.0], &[2, 1], Kind::F32)?;
+/// let order = device.integers(&[2, 0, 3, 1], &[4])?;
+/// assert_eq!(ops::dispatch(&x, &order, 2)?.to_floats()?, [2.0, 1.0, 2.0, 1.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn dispatch(x_td: &Tensor, order_r: &Tensor, choices: usize) -> Result<Tensor> {
     let door = Door::new("dispatch", x_td)?;
     let [t, d] = door.dims("x", x_td)?;

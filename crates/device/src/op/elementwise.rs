@@ -54,14 +54,32 @@ impl Fill<'_> {
     }
 }
 
-/// `out += x`.
+/// Adds `x` to `out`.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let out = device.floats(&[1.0, 2.0], &[2], Kind::F32)?;
+/// ops::add(&out, &device.floats(&[10.0, 20.0], &[2], Kind::F32)?)?;
+/// assert_eq!(out.to_floats()?, [11.0, 22.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn add(out: &Tensor, x: &Tensor) -> Result<()> {
     let door = Door::new("add", out)?;
     door.floats("x", x, out.shape())?;
     out.device().enqueue(Add { x, out })
 }
 
-/// `out = x`; floats may differ in kind.
+/// Overwrites `out` with `x`; floats may differ in kind.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let out = device.zeros(&[2], Kind::F32)?;
+/// ops::copy(&out, &device.floats(&[1.0, 2.0], &[2], Kind::F32)?)?;
+/// assert_eq!(out.to_floats()?, [1.0, 2.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn copy(out: &Tensor, x: &Tensor) -> Result<()> {
     let op = "copy";
     if out.shape() != x.shape() {
@@ -85,7 +103,16 @@ pub fn copy(out: &Tensor, x: &Tensor) -> Result<()> {
     out.device().enqueue(Copy { x, out })
 }
 
-/// Every element becomes `value`.
+/// Sets every element to `value`.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let out = device.empty(&[2], Kind::I32)?;
+/// ops::fill(&out, 3.0)?;
+/// assert_eq!(out.to_integers()?, [3, 3]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn fill(out: &Tensor, value: f64) -> Result<()> {
     out.device().enqueue(Fill { out, value })
 }

@@ -38,7 +38,16 @@ impl EmbeddingGrad<'_> {
     }
 }
 
-/// `table[tokens[t]]`, [T, D].
+/// Returns `table[tokens[t]]`, `[T, D]`.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let table = device.floats(&[1.0, 2.0, 3.0, 4.0], &[2, 2], Kind::F32)?;
+/// let rows = ops::embedding(&table, &device.integers(&[1, 0], &[2])?)?;
+/// assert_eq!(rows.to_floats()?, [3.0, 4.0, 1.0, 2.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn embedding(table_vd: &Tensor, tokens_t: &Tensor) -> Result<Tensor> {
     let door = Door::new("embedding", table_vd)?;
     let [_, d] = door.dims("table", table_vd)?;
@@ -50,6 +59,16 @@ pub fn embedding(table_vd: &Tensor, tokens_t: &Tensor) -> Result<Tensor> {
 }
 
 /// Adds each row of `d_out` to its token's row of `d_table`.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let d_table = device.zeros(&[2, 1], Kind::F32)?;
+/// let d_out = device.floats(&[1.0, 2.0, 3.0], &[3, 1], Kind::F32)?;
+/// ops::embedding_grad(&d_out, &device.integers(&[1, 0, 1], &[3])?, &d_table)?;
+/// assert_eq!(d_table.to_floats()?, [2.0, 4.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn embedding_grad(d_out_td: &Tensor, tokens_t: &Tensor, d_table_vd: &Tensor) -> Result<()> {
     let door = Door::new("embedding_grad", d_out_td)?;
     let [t, d] = door.dims("d_out", d_out_td)?;

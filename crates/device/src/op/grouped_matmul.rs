@@ -46,7 +46,18 @@ impl GroupedMatMulWeights<'_> {
     }
 }
 
-/// Each row times its expert's matrix, `W_e x[r]`, or `x[r] W_e` with `flip`. Expert e owns the rows up to `ends[e]`.
+/// Returns each row times its expert's matrix: `W_e x[r]`, or `x[r] W_e` with `flip`. Expert e owns the rows
+/// up to `ends[e]`.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let x = device.floats(&[1.0, 1.0], &[2, 1], Kind::F32)?;
+/// let w = device.floats(&[10.0, 20.0], &[2, 1, 1], Kind::F32)?;
+/// let out = ops::grouped_matmul(&x, &w, &device.integers(&[1, 2], &[2])?, false)?;
+/// assert_eq!(out.to_floats()?, [10.0, 20.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn grouped_matmul(x: &Tensor, w_enk: &Tensor, ends_e: &Tensor, flip: bool) -> Result<Tensor> {
     let door = Door::new("grouped_matmul", x)?;
     let [e, n, k] = door.dims("w", w_enk)?;
@@ -59,7 +70,18 @@ pub fn grouped_matmul(x: &Tensor, w_enk: &Tensor, ends_e: &Tensor, flip: bool) -
     Ok(out)
 }
 
-/// Adds the gradient by the weights: `dW_e += sum of dy[r] x[r]^T` over the rows of expert e.
+/// Adds the gradient by the weights to `dw`: `dW_e += sum of dy[r] x[r]^T` over the rows of expert e.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let dy = device.floats(&[2.0, 3.0], &[2, 1], Kind::F32)?;
+/// let x = device.floats(&[1.0, 10.0], &[2, 1], Kind::F32)?;
+/// let dw = device.zeros(&[2, 1, 1], Kind::F32)?;
+/// ops::grouped_matmul_weights(&dy, &x, &device.integers(&[1, 2], &[2])?, &dw)?;
+/// assert_eq!(dw.to_floats()?, [2.0, 30.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn grouped_matmul_weights(dy_rn: &Tensor, x_rk: &Tensor, ends_e: &Tensor, dw_enk: &Tensor) -> Result<()> {
     let door = Door::new("grouped_matmul_weights", dy_rn)?;
     let [e, n, k] = door.dims("dw", dw_enk)?;

@@ -52,11 +52,10 @@ impl Flip {
     pub const A: Flip = Flip { a: true, b: false };
 }
 
-/// `a b`, either one stored transposed where `flip` says so. `a` may have more than two dimensions, all but its last
-/// being rows, when it is not flipped.
+/// Returns `a b`, `[M, N]`, either operand stored transposed where `flip` says so.
 ///
 /// ```
-/// # use lingot_device::{cpu::Cpu, ops, Device, Flip, Kind};
+/// # use lingot_device::{Device, Flip, Kind, cpu::Cpu, ops};
 /// let device = Device::new(Cpu::new(1));
 /// let a = device.floats(&[1.0, 2.0], &[1, 2], Kind::F32)?;
 /// let b = device.floats(&[3.0, 4.0], &[1, 2], Kind::F32)?;
@@ -71,7 +70,18 @@ pub fn matmul(a: &Tensor, b: &Tensor, flip: Flip) -> Result<Tensor> {
     Ok(out)
 }
 
-/// `out += a b`, flipped as said.
+/// Adds `a b` to `out`, either operand stored transposed where `flip` says so.
+///
+/// ```
+/// # use lingot_device::{Device, Flip, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let out = device.floats(&[1.0], &[1, 1], Kind::F32)?;
+/// let a = device.floats(&[1.0, 2.0], &[1, 2], Kind::F32)?;
+/// let b = device.floats(&[3.0, 4.0], &[1, 2], Kind::F32)?;
+/// ops::matmul_onto(&out, &a, &b, Flip::B)?;
+/// assert_eq!(out.to_floats()?, [12.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn matmul_onto(out: &Tensor, a: &Tensor, b: &Tensor, flip: Flip) -> Result<()> {
     let door = Door::new("matmul", a)?;
     let (m, n, _) = sizes(&door, a, b, flip)?;

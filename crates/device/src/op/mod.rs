@@ -1,13 +1,25 @@
 //! The alphabet: all that a chip is ever asked to do.
 //!
-//! One file per op or pair of ops. It holds the op's struct, which describes itself (name, operands, access, cost), and
-//! its front door: the function that checks shapes and kinds, makes room for the results and enqueues the op. Ops cannot
-//! be built in any other way. Gradients are ops of their own.
+//! One file per op or pair of ops. It holds the op's struct, which describes itself (name, operands, access,
+//! cost), and its front door: the function that checks shapes and kinds, makes room for the results and
+//! enqueues the op. Ops cannot be built in any other way. Gradients are ops of their own.
 //!
-//! Letters of the shapes: T tokens, S keys, D width, H heads, G kv heads, C head width, V vocabulary, E experts,
-//! K choices, R = T*K routed rows, F inner width, N and M and K any. Ids and counts are i32, the rest floats of one
-//! kind. "Adds" means that the output is accumulated into. Every op is deterministic: its result does not depend
-//! on the number of threads.
+//! To add an op, write `op/NAME.rs`, `reference/NAME.rs`, `cpu/NAME.rs` and `torch/NAME.rs`, and name them in
+//! five existing files:
+//!
+//! 1. this one: the module, the front door, and the op in the list of the alphabet;
+//! 2. `reference/mod.rs`, `cpu/mod.rs` and `torch/mod.rs`: the module, and an arm of the match, which the
+//!    compiler asks for;
+//! 3. a file of `conformance/`: the op's cases, which a test asks for.
+//!
+//! Besides, `tests/it/gradients/mod.rs` asks for the op's gradient check or the reason why it needs none, and
+//! the test of the house for a file of the op's name on each floor. An op with a cost of its own kind adds it
+//! to `spec::cost`.
+//!
+//! Letters of the shapes: T tokens, S keys, D width, H heads, G kv heads, C head width, V vocabulary, E
+//! experts, K choices, R = T*K routed rows, F inner width, N and M and K any. Ids and counts are i32, the
+//! rest floats of one kind. "Adds" means that the output is accumulated into. Every op is deterministic: its
+//! result does not depend on the number of threads.
 
 mod describe;
 mod door;
@@ -49,7 +61,8 @@ pub use sort_by_expert::SortByExpert;
 pub use sums::{Moments, SumOfSquares};
 pub use swiglu::{Swiglu, SwigluGrad};
 
-/// The front doors: one function per op, which checks every shape and kind, makes room for the result and runs the op.
+/// The front doors: one function per op, which checks every shape and kind, makes room for the result and
+/// runs the op.
 pub mod doors {
     pub use super::adamw::adamw;
     pub use super::attention::{Attended, attention, attention_grad};
@@ -78,7 +91,8 @@ macro_rules! alphabet {
     ($($Op:ident),* $(,)?) => {
         /// One op with its operands, as a backend runs it.
         ///
-        /// An op cannot be built, copied or changed outside this crate, so a backend only sees ops that were checked:
+        /// An op cannot be built, copied or changed outside this crate, so a backend only sees ops that were
+        /// checked:
         ///
         /// ```compile_fail,E0639
         /// # use lingot_device::{Flip, Kind, Tensor, op::{MatMul, Op}};

@@ -50,7 +50,16 @@ impl RmsNormGrad<'_> {
     }
 }
 
-/// `x / sqrt(mean(x^2) + epsilon) * scale`.
+/// Returns `x / sqrt(mean(x^2) + epsilon) * scale`, over the last dimension.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let x = device.floats(&[1.0, -1.0], &[1, 2], Kind::F32)?;
+/// let normed = ops::rms_norm(&x, &device.floats(&[2.0, 3.0], &[2], Kind::F32)?, 0.0)?;
+/// assert_eq!(normed.to_floats()?, [2.0, -3.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn rms_norm(x: &Tensor, scale_d: &Tensor, epsilon: f64) -> Result<Tensor> {
     let door = Door::new("rms_norm", x)?;
     door.floats("scale", scale_d, &[x.rows_and_width().1])?;
@@ -59,7 +68,20 @@ pub fn rms_norm(x: &Tensor, scale_d: &Tensor, epsilon: f64) -> Result<Tensor> {
     Ok(out)
 }
 
-/// The gradient: adds into `d_scale`; adds into `d_x` where it is given, and returns a new one otherwise.
+/// Returns the gradient by x: `d_x`, which it was added to, or a new tensor where none is given. Adds the
+/// gradient by the scale to `d_scale`.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let x = device.floats(&[1.0, -1.0], &[1, 2], Kind::F32)?;
+/// let d_out = device.floats(&[1.0, 1.0], &[1, 2], Kind::F32)?;
+/// let (scale, d_scale) = (device.floats(&[1.0, 1.0], &[2], Kind::F32)?, device.zeros(&[2], Kind::F32)?);
+/// let d_x = ops::rms_norm_grad(&d_out, &x, &scale, 0.0, None, &d_scale)?;
+/// assert_eq!(d_x.to_floats()?, [1.0, 1.0]);
+/// assert_eq!(d_scale.to_floats()?, [1.0, -1.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn rms_norm_grad(
     d_out: &Tensor,
     x: &Tensor,

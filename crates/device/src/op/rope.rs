@@ -7,8 +7,8 @@ use crate::tensor::Tensor;
 use lingot_spec::Cost;
 
 op! {
-    /// Rotates the pairs (i, i + rotary/2) of the first `rotary_width` of each head by `position * theta^(-2i/rotary)`,
-    /// in place. `back` rotates the other way, which is the gradient.
+    /// Rotates the pairs (i, i + rotary/2) of the first `rotary_width` of each head by
+    /// `position * theta^(-2i/rotary)`, in place. `back` rotates the other way, which is the gradient.
     Rope = "rope" {
         x_thc = "x": update,
         positions_t = "positions": read,
@@ -39,7 +39,18 @@ pub struct Rotation {
     pub theta: f64,
 }
 
-/// Rotates each head of `x` [T, H, C] by its token's position, or back.
+/// Rotates each head of `x`, `[T, H, C]`, by its token's position in place, or back.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let x = device.floats(&[1.0, 0.0], &[1, 1, 2], Kind::F32)?;
+/// let rotation = ops::Rotation { width: 2, theta: 1e4 };
+/// ops::rope(&x, &device.integers(&[1], &[1])?, rotation, false)?;
+/// let rotated = x.to_floats()?;
+/// assert!((rotated[0] - 1.0_f32.cos()).abs() < 1e-6 && (rotated[1] - 1.0_f32.sin()).abs() < 1e-6);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn rope(x_thc: &Tensor, positions_t: &Tensor, rotation: Rotation, back: bool) -> Result<()> {
     let door = Door::new("rope", x_thc)?;
     let [t, _, c] = door.dims("x", x_thc)?;

@@ -1,7 +1,8 @@
 //! Which experts a token visits and how much each one counts.
 //!
-//! Ling v1: softmax, top-k, renormalise (arXiv 2503.05139, section 2). Ling v2: sigmoid, selection bias, groups
-//! (arXiv 2510.22115). Balance loss: Switch Transformer (arXiv 2101.03961, equation 4), scaled so that 1 is perfect.
+//! Ling v1: softmax, top-k, renormalise (arXiv 2503.05139, section 2). Ling v2: sigmoid, selection bias,
+//! groups (arXiv 2510.22115). Balance loss: Switch Transformer (arXiv 2101.03961, equation 4), scaled so that
+//! 1 is perfect.
 
 use super::describe::{moved, op};
 use super::door::Door;
@@ -10,9 +11,10 @@ use crate::tensor::Tensor;
 use lingot_spec::{Cost, Score};
 
 op! {
-    /// Chooses K experts for each token by `rule` and weighs them. Ties go to the lowest index. Also counts: for each
-    /// scope of `scope_tokens` tokens how often each expert was chosen (`counts`), the same over all (`loads`, adds),
-    /// and (`losses`, adds) the sum over scopes of the balance loss and the sum over tokens of logsumexp^2.
+    /// Chooses K experts for each token by `rule` and weighs them. Ties go to the lowest index. Also counts:
+    /// for each scope of `scope_tokens` tokens how often each expert was chosen (`counts`), the same over all
+    /// (`loads`, adds), and (`losses`, adds) the sum over scopes of the balance loss and the sum over tokens
+    /// of logsumexp^2.
     Route = "route" {
         logits_te = "logits": read,
         bias_e = "bias": read_if_given,
@@ -29,8 +31,8 @@ op! {
 }
 
 op! {
-    /// Gradient of [`Route`] by the logits, times `keep`: of the weights, of `balance_scale` x the sum of balance
-    /// losses, and of `z_scale` x the sum of logsumexp^2.
+    /// Gradient of [`Route`] by the logits, times `keep`: of the weights, of `balance_scale` x the sum of
+    /// balance losses, and of `z_scale` x the sum of logsumexp^2.
     RouteGrad = "route_grad" {
         logits_te = "logits": read,
         experts_tk = "experts": read,
@@ -106,7 +108,7 @@ pub struct RouteRule {
     pub scope_tokens: usize,
 }
 
-/// What routing decides.
+/// The results of routing.
 #[derive(Clone)]
 pub struct Routing {
     /// The chosen experts, best first.
@@ -117,7 +119,29 @@ pub struct Routing {
     pub counts_ge: Tensor,
 }
 
-/// Chooses. Adds each expert's load to `loads`, and both auxiliary losses to `losses`.
+/// Chooses and weighs each token's experts. Adds each expert's load to `loads`, and both auxiliary losses to
+/// `losses`.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, RouteRule, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let rule = RouteRule {
+///     score: lingot_spec::Score::Softmax,
+///     choices: 1,
+///     groups: 1,
+///     groups_kept: 1,
+///     renormalise: true,
+///     scale: 1.0,
+///     scope_tokens: 1,
+/// };
+/// let (loads, losses) = (device.zeros(&[3], Kind::I32)?, device.zeros(&[2], Kind::F32)?);
+/// let logits = device.floats(&[0.0, 2.0, 1.0], &[1, 3], Kind::F32)?;
+/// let routing = ops::route(&logits, None, rule, &loads, &losses)?;
+/// assert_eq!(routing.experts_tk.to_integers()?, [1]);
+/// assert_eq!(routing.weights_tk.to_floats()?, [1.0]);
+/// assert_eq!(loads.to_integers()?, [0, 1, 0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn route(
     logits_te: &Tensor,
     bias_e: Option<&Tensor>,
@@ -150,7 +174,29 @@ pub fn route(
     Ok(routing)
 }
 
-/// The gradient by the logits, times `keep`, of the weights and of both auxiliary losses, scaled as said.
+/// Returns the gradient by the logits, times `keep`, of the weights and of both auxiliary losses, which are
+/// multiplied by their scales.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, RouteRule, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// # let rule = RouteRule {
+/// #     score: lingot_spec::Score::Softmax,
+/// #     choices: 1,
+/// #     groups: 1,
+/// #     groups_kept: 1,
+/// #     renormalise: true,
+/// #     scale: 1.0,
+/// #     scope_tokens: 1,
+/// # };
+/// # let (loads, losses) = (device.zeros(&[3], Kind::I32)?, device.zeros(&[2], Kind::F32)?);
+/// let logits = device.floats(&[0.0, 2.0, 1.0], &[1, 3], Kind::F32)?;
+/// let routing = ops::route(&logits, None, rule, &loads, &losses)?;
+/// let d_weights = device.floats(&[1.0], &[1, 1], Kind::F32)?;
+/// let d_logits = ops::route_grad(&d_weights, &logits, &routing, rule, [0.0, 0.0], 1.0)?;
+/// assert_eq!(d_logits.to_floats()?, [0.0; 3], "the weight of a single expert is 1 whatever the logits are");
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn route_grad(
     d_weights_tk: &Tensor,
     logits_te: &Tensor,
@@ -180,7 +226,16 @@ pub fn route_grad(
     Ok(d_logits_te)
 }
 
-/// Stochastic routing warmup, in place: `keep x + (1 - keep)(mean + deviation noise)` (report, equation 3).
+/// Blends the logits with noise in place: `keep x + (1 - keep)(mean + deviation noise)` (report, equation 3).
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let logits = device.floats(&[4.0, 8.0], &[1, 2], Kind::F32)?;
+/// ops::warm_logits(&logits, &device.zeros(&[1, 2], Kind::F32)?, 0.5, 2.0, 1.0)?;
+/// assert_eq!(logits.to_floats()?, [3.0, 5.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn warm_logits(
     logits_te: &Tensor,
     noise_te: &Tensor,

@@ -6,8 +6,8 @@ use crate::tensor::{Kind, Tensor};
 use lingot_spec::Cost;
 
 op! {
-    /// A stable sort of all choices by expert: `order[r]` is the choice (t*K + k) at sorted row r, `places` its
-    /// inverse, `ends[e]` the row after expert e's last.
+    /// A stable sort of all choices by expert: `order[r]` is the choice (t*K + k) at sorted row r, `places`
+    /// its inverse, `ends[e]` the row after expert e's last.
     SortByExpert = "sort_by_expert" {
         experts_tk = "experts": read,
         ends_e = "ends": write,
@@ -34,7 +34,18 @@ pub struct Sorted {
     pub places_tk: Tensor,
 }
 
-/// Sorts. Every entry of `experts` must be below `experts_count`.
+/// Sorts all choices by expert, those of one expert in their order. Every entry of `experts` must be below
+/// `experts_count`.
+///
+/// ```
+/// # use lingot_device::{Device, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let sorted = ops::sort_by_expert(&device.integers(&[1, 0, 0, 1], &[2, 2])?, 2)?;
+/// assert_eq!(sorted.order_r.to_integers()?, [1, 2, 0, 3]);
+/// assert_eq!(sorted.places_tk.to_integers()?, [2, 0, 1, 3]);
+/// assert_eq!(sorted.ends_e.to_integers()?, [2, 4]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn sort_by_expert(experts_tk: &Tensor, experts_count: usize) -> Result<Sorted> {
     let op = "sort_by_expert";
     let (kind, shape) = (experts_tk.kind(), experts_tk.shape());

@@ -36,14 +36,32 @@ impl Moments<'_> {
     }
 }
 
-/// `out[0] += sum of x^2`.
+/// Adds the sum of x^2 to `out[0]`.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let out = device.zeros(&[1], Kind::F32)?;
+/// ops::sum_of_squares(&device.floats(&[3.0, 4.0], &[2], Kind::F32)?, &out)?;
+/// assert_eq!(out.to_floats()?, [25.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn sum_of_squares(x: &Tensor, out_1: &Tensor) -> Result<()> {
     let door = Door::new("sum_of_squares", x)?;
     door.floats("out", out_1, &[1])?;
     x.device().enqueue(SumOfSquares { x, out_1 })
 }
 
-/// `out[0] += sum of x`, `out[1] += sum of x^2`.
+/// Adds the sum of x to `out[0]`, and the sum of x^2 to `out[1]`.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let out = device.zeros(&[2], Kind::F32)?;
+/// ops::moments(&device.floats(&[3.0, 4.0], &[2], Kind::F32)?, &out)?;
+/// assert_eq!(out.to_floats()?, [7.0, 25.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn moments(x: &Tensor, out_2: &Tensor) -> Result<()> {
     let door = Door::new("moments", x)?;
     door.floats("out", out_2, &[2])?;

@@ -1,7 +1,7 @@
 //! SwiGLU (Shazeer, arXiv 2002.05202), with the routing weight of each row where experts use it.
 //!
-//! The weight is applied before the down projection, which is the same as after it. So no layer keeps its experts'
-//! answers: the gradient by the weight needs the activation only.
+//! The weight is applied before the down projection, which is the same as after it. So no layer keeps its
+//! experts' answers: the gradient by the weight needs the activation only.
 
 use super::describe::{moved, op};
 use super::door::Door;
@@ -10,7 +10,8 @@ use crate::tensor::Tensor;
 use lingot_spec::Cost;
 
 op! {
-    /// `out = silu(gate) * up`, the first half of each row being the gate; times the row's weight where given.
+    /// `out = silu(gate) * up`, the first half of each row being the gate; times the row's weight where
+    /// given.
     Swiglu = "swiglu" {
         gate_up = "gate_up": read,
         weights_r = "weights": read_if_given,
@@ -43,7 +44,15 @@ impl SwigluGrad<'_> {
     }
 }
 
-/// `weight * silu(gate) * up` of rows `[gate, up]`.
+/// Returns `weight * silu(gate) * up` of rows `[gate, up]`, `[R, F]`.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let gate_up = device.floats(&[0.0, 100.0, 5.0, 2.0], &[1, 4], Kind::F32)?;
+/// assert_eq!(ops::swiglu(&gate_up, None)?.to_floats()?, [0.0, 200.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn swiglu(gate_up: &Tensor, weights_r: Option<&Tensor>) -> Result<Tensor> {
     let door = Door::new("swiglu", gate_up)?;
     let [rows, both] = door.dims("gate_up", gate_up)?;
@@ -56,7 +65,7 @@ pub fn swiglu(gate_up: &Tensor, weights_r: Option<&Tensor>) -> Result<Tensor> {
     Ok(out_rf)
 }
 
-/// What [`weighted_swiglu_grad`] returns.
+/// The gradients of [`weighted_swiglu_grad`].
 pub struct WeightedSwigluGrad {
     /// The gradient by gate and up, `[R, 2 F]`.
     pub d_gate_up: Tensor,
@@ -65,22 +74,41 @@ pub struct WeightedSwigluGrad {
 }
 
 /// Returns the gradient by `gate_up`, `[R, 2 F]`, of rows without weights.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let gate_up = device.floats(&[0.0, 2.0], &[1, 2], Kind::F32)?;
+/// let d_out = device.floats(&[1.0], &[1, 1], Kind::F32)?;
+/// assert_eq!(ops::swiglu_grad(&d_out, &gate_up)?.to_floats()?, [1.0, 0.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn swiglu_grad(d_out_rf: &Tensor, gate_up: &Tensor) -> Result<Tensor> {
     let door = Door::new("swiglu_grad", gate_up)?;
     let [rows, both] = halves(&door, gate_up, d_out_rf)?;
     let d_gate_up = door.empty(&[rows, both])?;
-    let (weights_r, d_weights_r) = (None, None);
     gate_up.device().enqueue(SwigluGrad {
         gate_up,
-        weights_r,
+        weights_r: None,
         d_out_rf,
         d_gate_up: &d_gate_up,
-        d_weights_r,
+        d_weights_r: None,
     })?;
     Ok(d_gate_up)
 }
 
 /// Returns the gradients by `gate_up` and by the rows' weights.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let gate_up = device.floats(&[0.0, 2.0], &[1, 2], Kind::F32)?;
+/// let [d_out, weights] = [1.0, 3.0].map(|x| device.floats(&[x], &[1, 1], Kind::F32));
+/// let gradients = ops::weighted_swiglu_grad(&d_out?, &gate_up, &weights?.reshape(&[1]))?;
+/// assert_eq!(gradients.d_gate_up.to_floats()?, [3.0, 0.0]);
+/// assert_eq!(gradients.d_weights_r.to_floats()?, [0.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
 pub fn weighted_swiglu_grad(
     d_out_rf: &Tensor,
     gate_up: &Tensor,

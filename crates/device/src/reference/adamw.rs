@@ -12,7 +12,7 @@ pub(super) fn adamw(op: &AdamW<'_>) {
     store(op.second, &state.second);
 }
 
-/// What one step changes.
+/// The numbers that a step changes.
 struct State {
     parameter: Vec<f64>,
     first: Vec<f64>,
@@ -20,9 +20,8 @@ struct State {
 }
 
 impl State {
-    /// One step. `g` is the gradient times `min(1, clip / (sqrt(squares) + 1e-6))`, squares being the sum of squares of
-    /// all gradients; then
-    /// `m = beta1 m + (1 - beta1) g`, `v = beta2 v + (1 - beta2) g^2`,
+    /// One step. `g` is the gradient times `min(1, clip / (sqrt(squares) + 1e-6))`, squares being the sum of
+    /// squares of all gradients; then `m = beta1 m + (1 - beta1) g`, `v = beta2 v + (1 - beta2) g^2`,
     /// `p = p (1 - rate decay) - rate (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)`.
     fn step(&mut self, gradient: &[f64], squares: f64, rule: AdamRule) {
         let AdamRule { rate, beta1, beta2, epsilon, decay, step, clip } = rule;

@@ -1,4 +1,5 @@
-//! Causal attention within documents (Vaswani et al., arXiv 1706.03762, equation 1; grouped heads: arXiv 2305.13245).
+//! Causal attention within documents (Vaswani et al., arXiv 1706.03762, equation 1; grouped heads: arXiv
+//! 2305.13245).
 
 use super::operands::{floats, integers, rounded, store};
 use super::route::log_sum_exp;

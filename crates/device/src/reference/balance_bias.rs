@@ -1,4 +1,5 @@
-//! The selection bias's step towards equal loads (loss-free balancing, arXiv 2408.15664), with zero mean (Ling 2.0).
+//! The selection bias's step towards equal loads (loss-free balancing, arXiv 2408.15664), with zero mean
+//! (Ling 2.0).
 
 use super::operands::{floats, integers, store};
 use crate::op::BalanceBias;

@@ -31,9 +31,10 @@ fn losses(x: &[f64], w: &[f64], targets: &[i32], d: usize) -> Vec<f64> {
     losses
 }
 
-/// The gradients of `scale` x the sum of the losses, by x and by w. With `p = softmax(z)`, the gradient by a logit is
-/// `d_z_v = scale (p_v - [v = target])`; so `d_x[t] = sum over v of d_z_v w[v]` and `d_w[v] = sum over t of d_z_v x[t]`.
-/// `x` and `w` are rounded already; the gradients by the logits, operands too, are rounded here.
+/// The gradients of `scale` x the sum of the losses, by x and by w. With `p = softmax(z)`, the gradient by a
+/// logit is `d_z_v = scale (p_v - [v = target])`; so `d_x[t] = sum over v of d_z_v w[v]` and
+/// `d_w[v] = sum over t of d_z_v x[t]`. `x` and `w` are rounded already; the gradients by the logits,
+/// operands too, are rounded here.
 fn backward(
     x: &[f64],
     w: &[f64],

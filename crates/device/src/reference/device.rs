@@ -8,7 +8,7 @@ use crate::precision::Precision;
 use crate::slot::Slot;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The backend that is the definition.
+/// The backend that runs the definitions.
 pub struct Reference {
     info: DeviceInfo,
     memory: HostMemory,

@@ -31,7 +31,8 @@ fn forward(x: &[f64], w: &[f64], ends: &[i32], [n, k]: [usize; 2]) -> Vec<f64> {
     out
 }
 
-/// `out[r,j] = sum over i of x[r,i] W_e[i,j]`: x `[R, N]` gives out `[R, K]`. The gradient of `forward` by its rows.
+/// `out[r,j] = sum over i of x[r,i] W_e[i,j]`: x `[R, N]` gives out `[R, K]`. The gradient of `forward` by
+/// its rows.
 fn flipped(x: &[f64], w: &[f64], ends: &[i32], [n, k]: [usize; 2]) -> Vec<f64> {
     let rows = x.len().checked_div(n).unwrap_or(0);
     let mut out = vec![0.0; rows * k];

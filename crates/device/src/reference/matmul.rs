@@ -10,7 +10,8 @@ pub(super) fn matmul(op: &MatMul<'_>, precision: Precision) {
     store_or_add(op.out, &product(&a, &b, [m, k, n], op.flip), op.add);
 }
 
-/// `out[i,j] = sum over l of a[i,l] b[l,j]`, a being `[m, k]` (stored `[k, m]` if flipped), b `[k, n]` (or `[n, k]`).
+/// `out[i,j] = sum over l of a[i,l] b[l,j]`, a being `[m, k]` (stored `[k, m]` if flipped), b `[k, n]` (or
+/// `[n, k]`).
 fn product(a: &[f64], b: &[f64], [m, k, n]: [usize; 3], flip: Flip) -> Vec<f64> {
     let mut out = vec![0.0; m * n];
     for i in 0..m {

@@ -1,8 +1,9 @@
-//! What every op means: one definition per op, in plain f64 loops, on host memory.
+//! The definitions: what every op means, in plain f64 loops on host memory.
 //!
-//! Backends are held against these definitions by [`crate::conformance`], and the gradients written here are held
-//! against finite differences. A definition takes slices and returns new values; the function with the op's name reads
-//! each operand into f64 and rounds each result to the kind of the tensor that takes it. Nothing here is fast.
+//! Backends are held against these definitions by [`crate::conformance`], and the gradients written here are
+//! held against finite differences. A definition takes slices and returns new values; the function with the
+//! op's name reads each operand into f64 and rounds each result to the kind of the tensor that takes it.
+//! Nothing here is fast.
 
 mod device;
 mod operands;

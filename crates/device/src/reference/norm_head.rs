@@ -1,4 +1,5 @@
-//! NormHead: a head whose columns have norm one over the vocabulary (Ling report, arXiv 2503.05139, equation 4).
+//! NormHead: a head whose columns have norm one over the vocabulary (Ling report, arXiv 2503.05139, equation
+//! 4).
 
 use super::operands::{floats, store, width};
 use crate::op::{ColumnScales, ScaleColumns};

@@ -21,8 +21,8 @@ struct Rotation {
 
 impl Rotation {
     /// Rotates the pair `(x_i, x_j)`, `j = i + rotary/2`, by the angle `a = position theta^(-2i/rotary)`:
-    /// `(x_i cos a - x_j sin a, x_i sin a + x_j cos a)`. `back` takes -a, which is the inverse and the transpose, and so
-    /// the gradient. Elements from `rotary_width` on stay as they are.
+    /// `(x_i cos a - x_j sin a, x_i sin a + x_j cos a)`. `back` takes -a, which is the inverse and the
+    /// transpose, and so the gradient. Elements from `rotary_width` on stay as they are.
     fn rotate(&self, x: &mut [f64], positions: &[i32], back: bool) {
         let half = self.rotary_width / 2;
         for (t, &position) in positions.iter().enumerate() {

@@ -10,7 +10,7 @@ pub(super) fn sort_by_expert(op: &SortByExpert<'_>) {
     store_integers(op.places_tk, &sorted.places);
 }
 
-/// Where each choice goes.
+/// The results of sorting.
 struct Sorted {
     ends: Vec<i32>,
     order: Vec<i32>,

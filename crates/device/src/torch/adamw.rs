@@ -1,7 +1,8 @@
 //! AdamW, with the global norm's clipping.
 //!
-//! An update that stops half-way would leave a model that never was. So all that it allocates on the device is allocated at
-//! the first one, before anything is written, and kept; large tensors are updated piece by piece.
+//! An update that stops half-way would leave an inconsistent model. So all memory that updates need on the
+//! device is allocated by the first one, before anything is written, and used again; large tensors are
+//! updated piece by piece.
 
 use super::Torch;
 use super::probe::{Numbers, agree_in_f32};
@@ -35,12 +36,12 @@ pub(super) fn adamw(torch: &Torch, op: &AdamW<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Room for what an update has in between.
+/// Memory for intermediate results of an update.
 pub(super) struct Scratch {
     gradient: Value,
     /// Two more pieces, where the operator is composed.
     pieces: Option<[Value; 2]>,
-    /// What gradients are multiplied by so that their norm is the clip at most.
+    /// The factor that makes the norm of all gradients at most the clip.
     factor: Value,
     /// 1e-6, 1, and the clip.
     numbers: [Value; 3],
@@ -49,7 +50,7 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// The device's, allocated by the first call.
+    /// The device's scratch memory, allocated by the first call.
     fn of(torch: &Torch) -> Result<Arc<Scratch>, Refusal> {
         if let Some(scratch) = &torch.state().scratch {
             return Ok(scratch.clone());

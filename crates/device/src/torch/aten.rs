@@ -1,9 +1,10 @@
 //! The operators of torch's that are called by name, each with its schema.
 //!
-//! The type of an argument decides how it is passed, and torch does not check: a `Tensor?` that is passed as a `Tensor`
-//! ends the program. So the schemas are written down once, here, and nothing else builds calls. Slots that are not given
-//! are 0, so what may be absent at a schema's end is left out. torch takes the types of several results from the wrong end
-//! (`torch_call_dispatcher`, seen in 2.15), so no operator is called that returns numbers among tensors.
+//! The type of an argument decides how it is passed, and torch does not check: a `Tensor?` that is passed as
+//! a `Tensor` ends the program. So the schemas are written down once, here, and nothing else builds calls.
+//! Slots that are not given are 0, so what may be absent at a schema's end is left out. torch takes the types
+//! of several results from the wrong end (`torch_call_dispatcher`, seen in 2.15), so no operator is called
+//! that returns numbers among tensors.
 #![allow(unsafe_code)]
 
 use super::library::{Handle, Symbols};
@@ -23,7 +24,11 @@ macro_rules! aten {
     ($($method:ident = $name:literal $overload:literal ($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
         impl Aten {
             $(
-                #[expect(clippy::too_many_arguments, clippy::allow_attributes, reason = "as torch's schema has them")]
+                #[expect(
+                    clippy::too_many_arguments,
+                    clippy::allow_attributes,
+                    reason = "as torch's schema has them"
+                )]
                 #[allow(unfulfilled_lint_expectations)]
                 pub(super) fn $method(self, $($argument: $type),*) -> Result<$result, Refusal> {
                     let arguments = [$($argument.slot(self.0)?),*];
@@ -55,12 +60,13 @@ aten! {
         table: &Value, indices: &Value, offsets: &Value, by_frequency: bool, mode: i64, sparse: bool,
         weights: Option<&Value>, last_offset: bool, padding: i64) -> (Value, Value, Value, Value);
     flash = c"aten::_flash_attention_forward" c"" (
-        q: &Value, k: &Value, v: &Value, ends_q: Option<&Value>, ends_k: Option<&Value>, most_q: i64, most_k: i64,
-        dropout: f64, causal: bool, debug: bool, scale: Option<f64>) -> (Value, Value, Value, Value, Value);
+        q: &Value, k: &Value, v: &Value, ends_q: Option<&Value>, ends_k: Option<&Value>, most_q: i64,
+        most_k: i64, dropout: f64, causal: bool, debug: bool, scale: Option<f64>)
+        -> (Value, Value, Value, Value, Value);
     flash_backward = c"aten::_flash_attention_backward" c"" (
-        d_out: &Value, q: &Value, k: &Value, v: &Value, out: &Value, lse: &Value, ends_q: &Value, ends_k: &Value,
-        most_q: i64, most_k: i64, dropout: f64, causal: bool, seed: &Value, offset: &Value, scale: Option<f64>)
-        -> (Value, Value, Value);
+        d_out: &Value, q: &Value, k: &Value, v: &Value, out: &Value, lse: &Value, ends_q: &Value,
+        ends_k: &Value, most_q: i64, most_k: i64, dropout: f64, causal: bool, seed: &Value, offset: &Value,
+        scale: Option<f64>) -> (Value, Value, Value);
     flash_cpu = c"aten::_scaled_dot_product_flash_attention_for_cpu" c"" (
         q: &Value, k: &Value, v: &Value, dropout: f64, causal: bool, mask: Option<&Value>, scale: Option<f64>)
         -> (Value, Value);
@@ -85,7 +91,8 @@ aten! {
         a: &Value, b: &Value, ends: Option<&Value>, bias: Option<&Value>, dtype: Option<Dtype>) -> Value;
     gt = c"aten::gt" c"Tensor" (x: &Value, y: &Value) -> Value;
     index_select = c"aten::index_select" c"" (x: &Value, axis: i64, index: &Value) -> Value;
-    index_select_out = c"aten::index_select" c"out" (x: &Value, axis: i64, index: &Value, out: &Value) -> Value;
+    index_select_out = c"aten::index_select" c"out" (
+        x: &Value, axis: i64, index: &Value, out: &Value) -> Value;
     log = c"aten::log" c"" (x: &Value) -> Value;
     log_softmax = c"aten::_log_softmax" c"" (x: &Value, axis: i64, half_to_float: bool) -> Value;
     lt = c"aten::lt" c"Tensor" (x: &Value, y: &Value) -> Value;
@@ -116,10 +123,12 @@ aten! {
     softmax = c"aten::_softmax" c"" (x: &Value, axis: i64, half_to_float: bool) -> Value;
     softmax_backward = c"aten::_softmax_backward_data" c"" (
         d_out: &Value, out: &Value, axis: i64, dtype: Dtype) -> Value;
-    sort = c"aten::sort" c"stable" (x: &Value, stable: Option<bool>, axis: i64, descending: bool) -> (Value, Value);
+    sort = c"aten::sort" c"stable" (
+        x: &Value, stable: Option<bool>, axis: i64, descending: bool) -> (Value, Value);
     sqrt = c"aten::sqrt" c"" (x: &Value) -> Value;
     sqrt_out = c"aten::sqrt" c"out" (x: &Value, out: &Value) -> Value;
-    sum = c"aten::sum" c"dim_IntList" (x: &Value, axes: Option<&[i64]>, keep: bool, dtype: Option<Dtype>) -> Value;
+    sum = c"aten::sum" c"dim_IntList" (
+        x: &Value, axes: Option<&[i64]>, keep: bool, dtype: Option<Dtype>) -> Value;
     transpose = c"aten::transpose" c"int" (x: &Value, first: i64, second: i64) -> Value;
     tril = c"aten::tril" c"" (x: &Value, diagonal: i64) -> Value;
     unsqueeze = c"aten::unsqueeze" c"" (x: &Value, axis: i64) -> Value;
@@ -136,8 +145,8 @@ impl Aten {
         let mut stack = [0; SLOTS];
         stack[..arguments.len()].copy_from_slice(arguments);
         let torch = self.0;
-        // SAFETY: the table above gives every argument of the schema, in its order and by its type, and there is room
-        // for the results.
+        // SAFETY: the table above gives every argument of the schema, in its order and by its type, and there
+        // is room for the results.
         let code =
             unsafe { (torch.call)(name.as_ptr(), overload.as_ptr(), stack.as_mut_ptr(), torch.version) };
         torch
@@ -147,7 +156,7 @@ impl Aten {
     }
 }
 
-/// Names the operator, and says so where this torch or this device does not have it.
+/// Puts the operator's name before torch's words, and says so if this torch or this device does not have it.
 fn explained(torch: &Symbols, name: &CStr, overload: &CStr, words: &str) -> String {
     let (name, overload) = (name.to_string_lossy(), overload.to_string_lossy());
     let dot = if overload.is_empty() { "" } else { "." };
@@ -160,7 +169,7 @@ fn explained(torch: &Symbols, name: &CStr, overload: &CStr, words: &str) -> Stri
     format!("{name}{dot}{overload}: {absent}{words}")
 }
 
-/// How a value goes onto torch's stack.
+/// A value that can be put onto torch's stack.
 trait Argument {
     fn slot(self, torch: &'static Symbols) -> Result<u64, Refusal>;
 }
@@ -204,7 +213,7 @@ impl Argument for NoText {
     }
 }
 
-/// What may be absent is passed in a box of torch's.
+/// An optional value is passed in a box that torch allocates.
 impl<T: Argument> Argument for Option<T> {
     fn slot(self, torch: &'static Symbols) -> Result<u64, Refusal> {
         let Some(value) = self else { return Ok(0) };
@@ -213,7 +222,7 @@ impl<T: Argument> Argument for Option<T> {
     }
 }
 
-/// A list of torch's, which the call gives back.
+/// A slice is passed as a list that torch allocates and the call frees.
 impl<T: Argument + Copy> Argument for &[T] {
     fn slot(self, torch: &'static Symbols) -> Result<u64, Refusal> {
         let mut list = std::ptr::null_mut();
@@ -228,7 +237,7 @@ impl<T: Argument + Copy> Argument for &[T] {
     }
 }
 
-/// What comes off torch's stack.
+/// Results that can be taken off torch's stack.
 trait Results {
     fn take(torch: &'static Symbols, stack: &[u64; SLOTS]) -> Self;
 }

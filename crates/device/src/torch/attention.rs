@@ -1,6 +1,6 @@
 //! Causal attention within documents, a document at a time, by the fused operator where there is one.
 
-use super::attention_composed as composed;
+use super::attention_composed::{self as composed, Heads};
 use super::refusal::Refusal;
 use super::value::Value;
 use super::{Torch, sizes};
@@ -22,21 +22,8 @@ pub(super) fn grad(torch: &Torch, op: &op::AttentionGrad<'_>) -> Result<(), Refu
     given.backward(op)
 }
 
-/// A part's operands, heads first: q [1, H, t, C], k and v [1, G, s, C], f32, perhaps views.
-pub(super) struct Heads<'a> {
-    pub(super) torch: &'a Torch,
-    pub(super) q: Value,
-    pub(super) k: Value,
-    pub(super) v: Value,
-    pub(super) heads: usize,
-    pub(super) kv_heads: usize,
-    pub(super) queries: usize,
-    pub(super) keys: usize,
-    pub(super) width: usize,
-    pub(super) scale: f64,
-}
-
-/// Consecutive queries that see the keys from one on: the i-th of them sees all but the last `queries - 1 - i`.
+/// Consecutive queries that see the keys from one on: the i-th of them sees all but the last
+/// `queries - 1 - i`.
 #[derive(Clone, Copy)]
 struct Part {
     first: usize,
@@ -46,7 +33,7 @@ struct Part {
 }
 
 impl Part {
-    /// Whether the fused operators know what is seen: a square, or a single query that sees everything.
+    /// Whether the fused operators have a mask for it: a square, or a single query that sees everything.
     fn is_plain(self) -> bool {
         self.keys == self.queries || self.queries == 1
     }
@@ -135,8 +122,8 @@ impl<'a> Given<'a> {
         Ok(())
     }
 
-    /// Queries of equal starts are one part, cut where its scores would take too much room. Starts are read from the
-    /// device: each query sees at least itself.
+    /// Queries of equal starts are one part, cut where its scores would take too much memory. Starts are read
+    /// from the device: each query sees at least itself.
     fn parts(&self, starts_t: &Tensor) -> Result<Vec<Part>, Refusal> {
         let starts = self.torch.integers(starts_t)?;
         let earlier = self.tensors[1].shape()[0] - starts.len();

@@ -1,7 +1,6 @@
-//! Attention out of products and a softmax, for devices without a fused operator, and for queries that the fused ones do
-//! not take.
+//! Attention out of products and a softmax, for devices without a fused operator, and for queries that the
+//! fused ones do not take.
 
-use super::attention::Heads;
 use super::refusal::Refusal;
 use super::sums::log_sum_exp;
 use super::value::Value;
@@ -10,6 +9,20 @@ use crate::precision::Precision;
 
 /// Most scores that exist at a time.
 pub(super) const MOST_SCORES: usize = 1 << 24;
+
+/// A part's operands, heads first: q [1, H, t, C], k and v [1, G, s, C], f32, perhaps views.
+pub(super) struct Heads<'a> {
+    pub(super) torch: &'a Torch,
+    pub(super) q: Value,
+    pub(super) k: Value,
+    pub(super) v: Value,
+    pub(super) heads: usize,
+    pub(super) kv_heads: usize,
+    pub(super) queries: usize,
+    pub(super) keys: usize,
+    pub(super) width: usize,
+    pub(super) scale: f64,
+}
 
 /// The output as [1, H, t, C], and the logarithm of each softmax's denominator as [1, H, t].
 pub(super) fn forward(given: &Heads<'_>) -> Result<(Value, Value), Refusal> {
@@ -48,7 +61,8 @@ pub(super) fn backward(given: &Heads<'_>, d_out: &Value) -> Result<(Value, Value
     ))
 }
 
-/// A part as batched products see it: one batch per kv head, the query heads that read it one after the other.
+/// A part as batched products see it: one batch per kv head, the query heads that read it one after the
+/// other.
 #[derive(Clone, Copy)]
 struct Rows<'a> {
     torch: &'a Torch,

@@ -1,13 +1,13 @@
 //! Attention by one operator of torch's each way, whichever of them the device has.
 //!
-//! An op's gradient knows the output and the log-sum-exp, but not what else the operator handed out: the state of a
-//! dropout. Nothing is dropped here, so what a first call handed out serves all; that it does is tried, on other sizes.
+//! An op's gradient knows the output and the log-sum-exp, but not what else the operator handed out: the
+//! state of a dropout. Nothing is dropped here, so what a first call handed out serves all; that it does is
+//! tried, on other sizes.
 //!
-//! Makers outside torch's tree have `_scaled_dot_product_fused_attention_overrideable`, which returns numbers among its
-//! tensors and so cannot be called: see `aten`.
+//! Makers outside torch's tree have `_scaled_dot_product_fused_attention_overrideable`, which returns numbers
+//! among its tensors and so cannot be called: see `aten`.
 
-use super::attention::Heads;
-use super::attention_composed as composed;
+use super::attention_composed::{self as composed, Heads};
 use super::matmul::operand;
 use super::probe::{Numbers, agree};
 use super::refusal::Refusal;
@@ -36,7 +36,7 @@ impl Operator {
     }
 }
 
-/// An operator, and how this device wants to be asked.
+/// An operator, and how this device wants it to be called.
 pub(super) struct Fused {
     operator: Operator,
     /// Whether each query head wants a kv head of its own.
@@ -154,7 +154,8 @@ impl Fused {
         Ok((d_q, self.of_kv_heads(given, d_k)?, self.of_kv_heads(given, d_v)?))
     }
 
-    /// The log-sum-exp in as many rows as the operator's own has. No weight is larger than 0 against infinity.
+    /// The log-sum-exp in as many rows as the operator's own has. No weight is larger than 0 against
+    /// infinity.
     fn padded(&self, given: &Heads<'_>, lse: &Value) -> Result<Value, Refusal> {
         if self.operator == Operator::Cpu {
             return lse.again();
@@ -220,7 +221,7 @@ fn rows_first<const N: usize>(torch: &Torch, values: [&Value; N]) -> Result<[Val
     turned?.try_into().map_err(|_| "as many came as went".into())
 }
 
-/// The output, the log-sum-exp, and what the gradient wants beside.
+/// The output, the log-sum-exp, and the seed and offset that the gradient takes.
 fn call(
     operator: Operator,
     given: &Heads<'_>,

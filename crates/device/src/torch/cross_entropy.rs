@@ -14,8 +14,8 @@ const FEW_LOGITS: usize = 1 << 20;
 /// More than these never exist at a time.
 const MOST_LOGITS: usize = 1 << 23;
 
-/// Rows of a chunk: few logits, but as many rows as the model is wide. All of the head's gradient is read and written
-/// once per chunk, and in fewer rows that would take longer than the logits themselves.
+/// Rows of a chunk: few logits, but as many rows as the model is wide. All of the head's gradient is read and
+/// written once per chunk, and in fewer rows that would take longer than the logits themselves.
 fn rows_of_chunk(vocabulary: usize, width: usize) -> usize {
     let vocabulary = vocabulary.max(1);
     width.min(MOST_LOGITS / vocabulary).max(FEW_LOGITS / vocabulary).max(1)
@@ -108,8 +108,8 @@ impl<'a> Chunk<'a> {
         torch.strided(losses_t, &[self.tokens as i64, 1], &[1, 1], self.first)?.set(&losses)
     }
 
-    /// With p the softmax less 1 at the target, `d_x = scale p w` and `d_w += scale p^T x`; rows without a target
-    /// count for nothing.
+    /// With p the softmax less 1 at the target, `d_x = scale p w` and `d_w += scale p^T x`; rows without a
+    /// target count for nothing.
     fn gradients(&self, scale: f64, d_x_td: &Tensor, d_w: &Value) -> Result<(), Refusal> {
         self.losses()?;
         let Head { torch, vocabulary, .. } = *self.head;

@@ -57,10 +57,11 @@ pub(super) struct State {
 }
 
 impl Torch {
-    /// Opens a device by its name here, `torch:` and torch's own name for it: `torch:cpu`, `torch:cuda:0`, `torch:npu:0`.
+    /// Opens a device by its name here, `torch:` and torch's own name for it: `torch:cpu`, `torch:cuda:0`,
+    /// `torch:npu:0`.
     ///
-    /// libtorch is looked for in `LINGOT_TORCH`, else in the active Python environment; a chip's own libraries in
-    /// `LINGOT_TORCH_EXTENSION`, a list of paths.
+    /// libtorch is looked for in `LINGOT_TORCH`, else in the active Python environment; a chip's own
+    /// libraries in `LINGOT_TORCH_EXTENSION`, a list of paths.
     pub fn open(name: &str, options: Options) -> Result<Torch> {
         let known = name.strip_prefix("torch:").unwrap_or_default();
         if known.is_empty() {
@@ -222,7 +223,8 @@ impl Backend for Torch {
         super::run(self, op).map_err(|refusal| self.failed(&format!("`{}`", op.name()), &refusal))
     }
 
-    /// A copy of one element to the host waits for all that came before it; torch's C functions have no other fence.
+    /// A copy of one element to the host waits for all that came before it; torch's C functions have no other
+    /// fence.
     fn finish(&self) -> Result<()> {
         if self.on_cpu() {
             return Ok(());

@@ -1,5 +1,5 @@
-//! One product per expert, over slices of the rows: by one operator for all experts where the device has it, else one after
-//! the other. For the latter the ends of the slices are read from the device.
+//! One product per expert, over slices of the rows: by one operator for all experts where the device has it,
+//! else one after the other. For the latter the ends of the slices are read from the device.
 
 use super::matmul::{Into, Matrix, multiply, operand};
 use super::probe::{Numbers, agree};
@@ -56,7 +56,8 @@ pub(super) fn weights(torch: &Torch, op: &GroupedMatMulWeights<'_>) -> Result<()
     Ok(())
 }
 
-/// `x w^T` of each expert, or `x w` where `flip` says so, of operands [R, k or n] and [E, n, k]; in their type.
+/// `x w^T` of each expert, or `x w` where `flip` says so, of operands [R, k or n] and [E, n, k]; in their
+/// type.
 fn fused(torch: &Torch, x: &Value, w: &Value, ends: &Value, flip: bool) -> Result<Value, Refusal> {
     let [e, n, k] = w.sizes()?[..] else { return Err("weights have three axes".into()) };
     let w = if flip { w.again()? } else { w.strided(&[e, k, n], &[n * k, 1, k], 0)? };
@@ -125,7 +126,8 @@ struct Slice {
     rows: usize,
 }
 
-/// How many rows are an expert's: all, by the device's own sorting, or as the ends say that are read from it.
+/// The number of rows that belong to experts: all after the device's own sorting, else what the ends say,
+/// which are read from the device.
 fn covered(torch: &Torch, ends_e: &Tensor, rows: usize) -> Result<usize, Refusal> {
     if torch.state().known.rises_to(ends_e) == Some(rows) {
         return Ok(rows);

@@ -1,7 +1,7 @@
-//! What the host knows of whole numbers of the device's: reading them again would wait for the device again.
+//! Whole numbers of the device that the host has read: reading them again would wait for the device again.
 //!
-//! Where experts' rows end and documents start decides the sizes of products, and the same few tensors are asked for by
-//! op after op. What is written to is forgotten.
+//! Where experts' rows end and documents start decides the sizes of products, and the same few tensors are
+//! asked for by op after op. What is written to is forgotten.
 
 use crate::slot::SlotId;
 use crate::tensor::{Place, Tensor};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 #[derive(Default)]
 pub(super) struct Known {
     numbers: HashMap<Place, Arc<[i32]>>,
-    /// Ends that the device's own sorting made: they rise from 0 to this.
+    /// The number of rows that ends rise to, if the device's own sorting made them.
     ends: HashMap<Place, usize>,
 }
 

@@ -41,19 +41,20 @@ pub(super) struct Symbols {
     pub(super) push: unsafe extern "C" fn(Handle, u64) -> Code,
     pub(super) parse_device: unsafe extern "C" fn(*const c_char, *mut u32, *mut i32) -> Code,
     count_threads: unsafe extern "C" fn(*mut u32) -> Code,
-    /// The words of this thread's last error: since 2.13, before which torch wrote them to standard error alone.
+    /// The words of this thread's last error: since 2.13, before which torch wrote them to standard error
+    /// alone.
     what: Option<unsafe extern "C" fn() -> *const c_char>,
     set_gradient_mode: unsafe extern "C" fn(bool),
-    /// Of the threads that torch computes with, where it computes with OpenMP.
+    /// Sets the number of threads that torch computes with, if it computes with OpenMP.
     set_threads: Option<unsafe extern "C" fn(i32)>,
     pub(super) dtypes: Dtypes,
     pub(super) cpu: i32,
-    /// As torch tells it: major, minor, and more, from the highest byte down.
+    /// The version in torch's encoding: major, minor and more, from the highest byte down.
     pub(super) version: u64,
     pub(super) path: PathBuf,
 }
 
-/// How a box for what may be absent is made. torch frees it by C++'s `delete`.
+/// How a box for an optional argument is made. torch frees it by C++'s `delete`.
 #[derive(Clone, Copy)]
 enum NewBox {
     /// Since 2.13.
@@ -73,7 +74,7 @@ pub(super) struct Dtypes {
 }
 
 impl Dtypes {
-    /// Of one element.
+    /// Bytes of one element.
     pub(super) fn bytes(self, dtype: i32) -> i64 {
         match dtype {
             wide if wide == self.f64 || wide == self.i64 => 8,
@@ -161,7 +162,8 @@ impl Symbols {
         }
     }
 
-    /// Opens the library of a chip that torch itself knows. It lies beside torch's own, where torch was built for it.
+    /// Opens the library of a chip that torch itself knows. It lies beside torch's own, where torch was built
+    /// for it.
     pub(super) fn open_beside(&self, device: &str, name: &str) -> Result<()> {
         static OPENED: Mutex<Vec<PathBuf>> = Mutex::new(vec![]);
         let files: &[&str] = match name.split(':').next() {
@@ -184,7 +186,7 @@ impl Symbols {
         Ok(())
     }
 
-    /// `2.15`.
+    /// The version as `2.15`.
     pub(super) fn version(&self) -> String {
         shown(self.version)
     }
@@ -192,7 +194,8 @@ impl Symbols {
     /// A box for a slot, which the call that it is passed to gives back.
     pub(super) fn boxed(&self, slot: u64) -> std::result::Result<*mut u64, Refusal> {
         let mut place = std::ptr::null_mut();
-        // SAFETY: either function hands out room for one slot, or fails; null is neither's answer but is refused here.
+        // SAFETY: either function hands out room for one slot, or fails; null is neither's answer but is
+        // refused here.
         unsafe {
             match self.new_box {
                 NewBox::Torch(new) => self.check(new(&raw mut place))?,
@@ -206,7 +209,8 @@ impl Symbols {
         Ok(place)
     }
 
-    /// Sets what torch keeps per thread: no gradients are recorded, and so many threads compute (0: torch's choice).
+    /// Sets torch's thread-local settings: no gradients are recorded, and `threads` threads compute (0:
+    /// torch's choice).
     pub(super) fn prepare_thread(&self, threads: usize) {
         // SAFETY: both only set variables of the calling thread.
         unsafe {
@@ -243,7 +247,7 @@ impl Symbols {
         Ok((kind as i32, index))
     }
 
-    /// Whether torch tells what went wrong.
+    /// Whether torch hands out texts of errors.
     pub(super) fn has_words(&self) -> bool {
         self.what.is_some()
     }
@@ -265,8 +269,8 @@ impl Symbols {
     }
 }
 
-/// Tells glibc to keep the memory that torch gives back: large temporaries would be asked of the system, and cleared by
-/// it, at every operator. Where the allocator is another, nothing happens.
+/// Tells glibc to keep the memory that torch gives back: large temporaries would be asked of the system, and
+/// cleared by it, at every operator. Where the allocator is another, nothing happens.
 pub(super) fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
@@ -288,7 +292,7 @@ pub(super) fn keep_freed_memory() {
 /// 2.10: the first with lists and device names among its C functions, as `Symbols::version` has it.
 const OLDEST: u64 = 2 << 56 | 10 << 48;
 
-/// What torch says of itself, where it says something: since 2.5.
+/// The version of a library, if it tells: torch does since 2.5.
 fn version_of(library: &Library) -> Option<u64> {
     // SAFETY: the function's type is that of torch's C header.
     unsafe {
@@ -301,7 +305,7 @@ fn shown(version: u64) -> String {
     format!("{}.{}", version >> 56, version >> 48 & 255)
 }
 
-/// A torch that cannot serve, by its version where it tells, and why.
+/// The error of a torch that cannot be used, with its version if it tells.
 fn lacking(device: &str, path: &Path, version: Option<u64>, why: &str) -> Error {
     let torch = version.map_or("a torch of unknown version".into(), |v| format!("torch {}", shown(v)));
     let hint = "torch 2.10 or newer is needed; `LINGOT_TORCH` names the folder of another";
@@ -317,7 +321,7 @@ pub(super) fn open_library(device: &str, path: &Path) -> Result<Library> {
     })
 }
 
-/// What the system said, where it said something.
+/// The system's words, if it had any.
 fn whole(error: &libloading::Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }

@@ -40,13 +40,14 @@ impl Matrix {
         Ok(Matrix { value: torch.strided(tensor, &sizes, &strides, first)?, sizes })
     }
 
-    /// What a product of the device's precision takes.
+    /// The matrix as an operand of a product in the device's precision.
     pub(super) fn operand(self, torch: &Torch) -> Result<Value, Refusal> {
         operand(torch, self.value, &self.sizes)
     }
 }
 
-/// A f32 operand, rounded to the precision of products. On the CPU it stays f32: products of bf16 are slower there.
+/// A f32 operand, rounded to the precision of products. On the CPU it stays f32: products of bf16 are slower
+/// there.
 pub(super) fn operand(torch: &Torch, x: Value, sizes: &[i64]) -> Result<Value, Refusal> {
     if torch.options.precision == Precision::F32 {
         return Ok(x);

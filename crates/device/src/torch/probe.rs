@@ -1,4 +1,4 @@
-//! Trying an operator when a device is opened: random operands, and a comparison with what is composed.
+//! Trials of operators when a device is opened: random operands, and a comparison with the composed op.
 #![allow(unsafe_code)]
 
 use super::Torch;

@@ -1,8 +1,8 @@
 //! Why torch refused a call.
 //!
-//! torch's C functions return no more than "failed" and a text. That memory is lacking, which the program answers
-//! otherwise than a bug, can only be told from the text. This file alone reads it, when the refusal arises; everything
-//! above carries the values.
+//! torch's C functions return no more than "failed" and a text. That memory is lacking, which the program
+//! answers otherwise than a bug, can only be told from the text. This file alone reads it, when the refusal
+//! arises; everything above carries the values.
 
 use std::fmt;
 
@@ -66,8 +66,8 @@ const PHRASES: [&[&str]; 8] = [
     &["ur_result_error_out_of_device_memory"],
 ];
 
-/// What a text says of lacking memory: the bytes that were asked for, 0 if it does not say; none if it is about
-/// something else. Whole words count, in any case.
+/// What a text says of lacking memory: the bytes that were asked for, 0 if it does not say; none if it is
+/// about something else. Whole words count, in any case.
 fn lacking_bytes(text: &str) -> Option<u64> {
     let is_part = |letter: char| letter.is_alphanumeric() || "_'.".contains(letter);
     let words: Vec<String> = text
@@ -103,13 +103,13 @@ mod tests {
         let gib = |number: f64| Some((number * f64::from(1 << 30)) as u64);
         for (text, wanted) in [
             (
-                "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried to \
-                 allocate 4096 bytes. Error code 12 (Cannot allocate memory)",
+                "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you \
+                 tried to allocate 4096 bytes. Error code 12 (Cannot allocate memory)",
                 Some(4096),
             ),
             (
-                "[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you tried to \
-                 allocate 33554432 bytes.",
+                "[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you \
+                 tried to allocate 33554432 bytes.",
                 Some(1 << 25),
             ),
             (
@@ -127,8 +127,8 @@ mod tests {
             ("NPU out of memory. Tried to allocate more than 1EB memory", Some(0)),
             ("XPU out of memory. Tried to allocate 1.50 GiB (GPU 0; 15.56 GiB total capacity)", gib(1.5)),
             (
-                "MPS backend out of memory (MPS allocated: 5.05 GB, other allocations: 2.29 GB, max allowed: 6.77 \
-                 GB). Tried to allocate 36.00 MB on private pool.",
+                "MPS backend out of memory (MPS allocated: 5.05 GB, other allocations: 2.29 GB, max \
+                 allowed: 6.77 GB). Tried to allocate 36.00 MB on private pool.",
                 Some(36 << 20),
             ),
             ("CUDA error: out of memory", Some(0)),

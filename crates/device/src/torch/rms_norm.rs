@@ -35,7 +35,8 @@ fn fused(torch: &Torch, x: &Value, scale: &Value, epsilon: f64, out: &Value) -> 
     out.set(&normed)
 }
 
-/// With n = x r the normed row and g = d_out s: `d_x = r (g - n mean(g n))`, `d_s = sum over rows of d_out n`.
+/// With n = x r the normed row and g = d_out s: `d_x = r (g - n mean(g n))`,
+/// `d_s = sum over rows of d_out n`.
 fn composed_grad(
     torch: &Torch,
     [d_out, x, scale]: &[Value; 3],

@@ -92,7 +92,8 @@ impl<'a> Router<'a> {
         Ok((aten.mul(&shares, &scale)?, shares, Some(sum)))
     }
 
-    /// How often each expert was chosen in each scope, [scopes, E], in f32, which counts exactly up to 16 million.
+    /// How often each expert was chosen in each scope, [scopes, E], in f32, which counts exactly up to 16
+    /// million.
     fn counts(&self, experts: &Value) -> Result<Value, Refusal> {
         let (torch, aten) = (self.torch, self.torch.aten());
         let chosen = torch.full(&[self.tokens, self.experts], torch.torch.dtypes.f32, 0.0)?;

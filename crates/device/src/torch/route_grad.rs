@@ -34,7 +34,8 @@ pub(super) fn route_grad(torch: &Torch, op: &RouteGrad<'_>) -> Result<(), Refusa
     Ok(())
 }
 
-/// `d_s_k = scale / N (d_w_k - sum over j of d_w_j s_j / N)` if renormalised, else `scale d_w_k`; 0 for the others.
+/// `d_s_k = scale / N (d_w_k - sum over j of d_w_j s_j / N)` if renormalised, else `scale d_w_k`; 0 for the
+/// others.
 fn by_weights(
     router: &Router<'_>,
     scores: &Value,
@@ -54,7 +55,7 @@ fn by_weights(
     aten.scatter_(&d_scores, 1, &experts, &d_chosen)
 }
 
-/// Of the balance loss: the pulls, and through the shares where scores are not shares already.
+/// The gradient of the balance loss: the pulls, and through the shares if scores are not shares already.
 fn by_balance(
     router: &Router<'_>,
     scores: &Value,

@@ -1,7 +1,8 @@
-//! How ops reach the device: by an operator of torch's that does it all where the device has one, else composed.
+//! How ops reach the device: by an operator of torch's that does it all where the device has one, else
+//! composed.
 //!
-//! Each is tried on a few numbers when the device is opened, against what is composed. What refuses, or computes something
-//! else, is not used, and why is kept for people.
+//! Each is tried on a few numbers when the device is opened, against the composed op. An operator that
+//! refuses or computes something else is not used, and `lingot devices -v` says why.
 
 use super::aten::Dtype;
 use super::attention_fused::Fused;
@@ -28,7 +29,7 @@ impl<T> Default for Route<T> {
     }
 }
 
-/// What the device has.
+/// The routes of a device.
 #[derive(Default)]
 pub(super) struct Routes {
     /// Attention with its log-sum-exp, and its gradient.
@@ -45,7 +46,7 @@ pub(super) struct Routes {
 }
 
 impl Routes {
-    /// Tries all.
+    /// Tries all operators.
     pub(super) fn of(torch: &Torch) -> Routes {
         let not_on_cpu = |try_: fn(&Torch) -> Result<(), Refusal>| match torch.on_cpu() {
             true => Err("on a CPU that is faster".into()),
@@ -62,7 +63,7 @@ impl Routes {
         }
     }
 
-    /// For people.
+    /// A line on each route, for people.
     pub(super) fn text(&self, torch: &Torch) -> Vec<String> {
         let name = self.attention.found().map_or("", Fused::name);
         let mut lines = vec![

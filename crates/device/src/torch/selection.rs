@@ -1,13 +1,13 @@
 //! The largest of each row, the first of equals, among sums that no rounding makes equal.
 //!
-//! Sums of two f32 are held in f64, or where the device has none, as pairs of f32: what was rounded, and what the
-//! rounding left out (Knuth, The Art of Computer Programming, volume 2, section 4.2.2, theorem B).
+//! Sums of two f32 are held in f64, or where the device has none, as pairs of f32: what was rounded, and what
+//! the rounding left out (Knuth, The Art of Computer Programming, volume 2, section 4.2.2, theorem B).
 
 use super::Torch;
 use super::refusal::Refusal;
 use super::value::Value;
 
-/// Rows of sums. What is not a number is the lowest number; only what is excluded, minus infinity, lies below.
+/// Rows of sums. NaN counts as the lowest number; only excluded elements, minus infinity, lie below it.
 pub(super) struct Selection<'a> {
     torch: &'a Torch,
     sizes: [i64; 2],
@@ -80,7 +80,7 @@ impl<'a> Selection<'a> {
         Ok(Selection { high, ..self })
     }
 
-    /// Of each of other rows over the same numbers, [rows, 1].
+    /// The sum of the two largest of each row, the same numbers being cut into other rows; [rows, 1].
     fn sums_of_best_two(&self, sizes: [i64; 2]) -> Result<Selection<'a>, Refusal> {
         let (torch, aten) = (self.torch, self.torch.aten());
         let dtype = if torch.has_f64 { torch.torch.dtypes.f64 } else { torch.torch.dtypes.f32 };

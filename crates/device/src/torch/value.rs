@@ -19,9 +19,10 @@ pub(super) struct Value {
     handle: Handle,
 }
 
-// SAFETY: a handle is a counted reference to a tensor; torch counts atomically, and lets threads share tensors.
+// SAFETY: a handle is a counted reference to a tensor; torch counts atomically, and lets threads share
+// tensors.
 unsafe impl Send for Value {}
-// SAFETY: as above; who writes when is settled by whoever runs ops.
+// SAFETY: as above; the order of ops settles who writes when.
 unsafe impl Sync for Value {}
 
 impl Drop for Value {
@@ -39,7 +40,7 @@ impl Value {
         Value { torch, handle }
     }
 
-    /// What `make` writes, where it succeeds.
+    /// The tensor that `make` writes. Errors if it fails.
     fn made(torch: &'static Symbols, make: impl FnOnce(*mut Handle) -> i32) -> Result<Value, Refusal> {
         let mut handle = std::ptr::null_mut();
         torch.check(make(&raw mut handle))?;
@@ -61,7 +62,8 @@ impl Value {
         if torch.has_words() {
             return made;
         }
-        // A torch that does not say why refuses new tensors for lack of memory, once a device has made the first.
+        // A torch that does not say why refuses new tensors for lack of memory, once a device has made the
+        // first.
         let bytes = sizes.iter().product::<i64>() * torch.dtypes.bytes(dtype);
         made.map_err(|refusal| refusal.of_memory(bytes as u64))
     }
@@ -99,7 +101,7 @@ impl Value {
         Value::made(torch, |out| unsafe { (torch.scalar_i64)(value, out) })
     }
 
-    /// What torch passes where a tensor is wanted and there is none.
+    /// The undefined tensor, which stands for none.
     pub(super) fn undefined(torch: &'static Symbols) -> Result<Value, Refusal> {
         // SAFETY: writes one handle.
         Value::made(torch, |out| unsafe { (torch.undefined)(out) })
@@ -141,7 +143,7 @@ impl Value {
         self.torch.check(unsafe { (self.torch.fill)(self.handle, value) })
     }
 
-    /// `self - times other`, the one addition that is open to this door.
+    /// `self - times other`: the only addition among torch's stable C functions.
     pub(super) fn minus(&self, other: &Value, times: f64) -> Result<Value, Refusal> {
         // SAFETY: both are live tensors.
         Value::made(self.torch, |out| unsafe { (self.torch.subtract)(self.handle, other.handle, times, out) })
@@ -173,7 +175,7 @@ impl Value {
         Value::made(self.torch, |out| unsafe { (self.torch.again)(self.handle, out) })
     }
 
-    /// The handle as a number, and nobody's any more.
+    /// The handle as a number, which the caller has to turn back or to free.
     pub(super) fn into_number(self) -> u64 {
         let number = self.handle.expose_provenance() as u64;
         std::mem::forget(self);

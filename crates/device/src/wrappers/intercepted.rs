@@ -1,4 +1,5 @@
-//! A device whose ops go to a function of the caller's. Recording, timing and planting faults are such functions.
+//! A device whose ops go to a function of the caller's. Recording, timing and planting faults are such
+//! functions.
 
 use crate::backend::{Backend, Wrapper};
 use crate::device::Device;

@@ -23,13 +23,13 @@ pub struct OpTime {
     pub bytes: f64,
 }
 
-/// Reads what a [`Timed`] has measured; stays valid after the device was wrapped.
+/// Reads the times of a [`Timed`], also after the device was wrapped.
 #[derive(Clone, Default)]
 pub struct Times(Arc<Mutex<BTreeMap<&'static str, OpTime>>>);
 
 impl Times {
-    /// Returns what was measured since the last call, the longest first. Besides ops there are `allocate`, `release`,
-    /// `read` and `write`.
+    /// Returns what was measured since the last call, the longest first. Besides ops there are `allocate`,
+    /// `release`, `read` and `write`.
     pub fn take(&self) -> Vec<(&'static str, OpTime)> {
         let mut times: Vec<_> = std::mem::take(&mut *self.lock()).into_iter().collect();
         times.sort_by(|(_, a), (_, b)| b.seconds.total_cmp(&a.seconds));

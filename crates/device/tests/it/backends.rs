@@ -1,5 +1,5 @@
-//! What all backends promise: slots that only their owner accepts, copies that end within them, and a peak of memory that
-//! only restarts when it is told to.
+//! What all backends promise: slots that only their owner accepts, copies that end within them, and a peak of
+//! memory that only restarts when it is told to.
 
 use lingot_device::cpu::Cpu;
 use lingot_device::null::Null;

@@ -8,7 +8,7 @@
 use super::writer::{named, save_as};
 use super::{Tensor, load_weights, manifest};
 use lingot_spec::manifest::{Manifest, MergeSource};
-use lingot_spec::problem::{Problem, Result};
+use lingot_spec::problem::{Problem, ProblemKind, Result};
 use std::path::{Path, PathBuf};
 
 /// The decay that a merge stands for.
@@ -46,7 +46,8 @@ pub fn merge(sources: &[PathBuf], kind: Decay, place: &Path) -> Result<PathBuf> 
         return Err(Problem::new(
             format!("{} exists already", place.display()),
             "name a folder that does not exist; a merge never overwrites",
-        ));
+        )
+        .of(ProblemKind::Input));
     }
     let shares = coefficients(kind, sources.len());
     let manifests = sources.iter().map(|source| manifest::read(source)).collect::<Result<Vec<_>>>()?;
@@ -87,7 +88,8 @@ fn check<'a>(sources: &[PathBuf], manifests: &'a [Manifest]) -> Result<&'a Manif
             return Err(Problem::new(
                 format!("{path} is of another model than {first}: {key} is {its}, not {firsts}"),
                 "merge checkpoints of one run",
-            ));
+            )
+            .of(ProblemKind::Input));
         }
     }
     for (at, pair) in manifests.windows(2).enumerate() {
@@ -97,7 +99,8 @@ fn check<'a>(sources: &[PathBuf], manifests: &'a [Manifest]) -> Result<&'a Manif
             return Err(Problem::new(
                 format!("{b} (step {after}) does not come after {a} (step {before})"),
                 "name the checkpoints from the oldest to the newest, each once",
-            ));
+            )
+            .of(ProblemKind::Input));
         }
     }
     Ok(newest)
@@ -126,7 +129,8 @@ impl Sum {
             return Err(Problem::new(
                 format!("{} has other tensors than the checkpoint before it", source.display()),
                 "merge checkpoints of one run",
-            ));
+            )
+            .of(ProblemKind::Input));
         }
         for ((_, _, sums), (_, _, values)) in self.tensors.iter_mut().zip(tensors) {
             for (sum, value) in sums.iter_mut().zip(values) {

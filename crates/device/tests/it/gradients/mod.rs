@@ -115,7 +115,8 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// For every element of every input, the central difference of `cotangents . outputs` against the gradient.
+    /// For every element of every input, the central difference of `cotangents . outputs` against the
+    /// gradient.
     fn run(&self) {
         let device = Device::new(Reference::new());
         let values: Vec<Vec<f64>> = (1u64..)

@@ -1,4 +1,4 @@
-//! What a run is promised before it begins: its memory from shapes alone; time and money from a measured profile.
+//! What a run is predicted to take: its memory from shapes alone, its time and money from a measured profile.
 
 use crate::failure::{Failure, Result};
 use crate::profile;
@@ -12,21 +12,36 @@ use lingot_spec::step::{self, Batch};
 use lingot_train::schedule;
 use std::path::Path;
 
-/// Of an evaluation's tokens, the time that training them would take: forward is one of three equal parts.
+/// Time of evaluating a token over the time of training it: the forward pass is one of three equal parts.
 const EVALUATION_SHARE: f64 = 1.0 / 3.0;
 
-/// The prediction that a run's log begins with; none for fleets, whose shares are found by measuring.
-pub fn prediction(run: &RunSpec, dataset: &Dataset, place: Option<&Path>) -> Result<Option<Prediction>> {
-    let is_single = run.devices.is_empty() && run.sync.strategy == Strategy::EveryStep;
-    match place {
-        None if !is_single => return Ok(None),
-        Some(place) if !is_single => {
-            return Err(Failure::input(
-                format!("{} is the profile of one device, and this run has several", place.display()),
-                "leave --profile out; `lingot bench fleet` predicts and measures fleets",
-            ));
-        }
-        _ => {}
+/// A profile, and the path that it was read from.
+pub struct Measured {
+    name: String,
+    profile: Profile,
+}
+
+/// The profile that `--profile` names. Errors if the run has several devices, whose shares are found by
+/// measuring.
+pub fn profile_of(run: &RunSpec, path: Option<&Path>) -> Result<Option<Measured>> {
+    let Some(path) = path else { return Ok(None) };
+    if !has_one_device(run) {
+        return Err(Failure::input(
+            format!("{} is the profile of one device, and this run has several", path.display()),
+            "leave --profile out; `lingot bench fleet` predicts and measures fleets",
+        ));
+    }
+    Ok(Some(Measured { name: path.display().to_string(), profile: profile::read(path)? }))
+}
+
+fn has_one_device(run: &RunSpec) -> bool {
+    run.devices.is_empty() && run.sync.strategy == Strategy::EveryStep
+}
+
+/// The prediction that a run's log begins with; none for a fleet.
+pub fn prediction(run: &RunSpec, dataset: &Dataset, measured: Option<&Measured>) -> Option<Prediction> {
+    if !has_one_device(run) {
+        return None;
     }
     let policies = policies(run);
     let batch = |micros: u32| Batch {
@@ -37,21 +52,19 @@ pub fn prediction(run: &RunSpec, dataset: &Dataset, place: Option<&Path>) -> Res
         warming: false,
     };
     let micros = run.batch.sequences.div_ceil(run.batch.micro.max(1));
-    // The routing warmup needs the most.
+    // Routing warmup needs the most memory.
     let warming = run.model.router.warmup_steps > 0;
     let memory_bytes = step::step(&run.model, &Batch { warming, ..batch(micros) }).memory.peak_bytes;
-    let Some(place) = place else {
+    let Some(Measured { name, profile }) = measured else {
         let from = "shapes alone".to_owned();
-        return Ok(Some(Prediction { from, memory_bytes: Some(memory_bytes), ..Prediction::default() }));
+        return Some(Prediction { from, memory_bytes: Some(memory_bytes), ..Prediction::default() });
     };
-    let profile = profile::read(place)?;
-    let [one, whole] = [1, micros].map(|micros| predict::step(&run.model, &batch(micros), &profile));
+    let [one, whole] = [1, micros].map(|micros| predict::step(&run.model, &batch(micros), profile));
     let mut missing: Vec<String> =
         whole.unknown.iter().map(|op| format!("`{op}` is not in the profile: its time is missing")).collect();
-    missing.extend(other_device(run, &profile));
+    missing.extend(other_device(run, profile));
     missing.push(
-        "saving checkpoints is not predicted; an evaluation is taken for a third of training on its text"
-            .into(),
+        "saving checkpoints is not predicted; an evaluation counts as a third of training on its text".into(),
     );
     let micro_s =
         if micros > 1 { (whole.seconds - one.seconds) / f64::from(micros - 1) } else { one.seconds };
@@ -62,15 +75,15 @@ pub fn prediction(run: &RunSpec, dataset: &Dataset, place: Option<&Path>) -> Res
         * dataset.validation_sequences().min(u64::from(run.evaluation.sequences)) as f64;
     let seconds =
         update_s * run.stop.steps as f64 + per_sequence_s * (trained + EVALUATION_SHARE * evaluated);
-    Ok(Some(Prediction {
-        from: place.display().to_string(),
+    Some(Prediction {
+        from: name.clone(),
         step_s: Some(whole.seconds),
         seconds: Some(seconds),
         memory_bytes: Some(memory_bytes),
         money: run.price.as_ref().map(|price| price.per_hour * seconds / 3600.0),
         missing,
         ..Prediction::default()
-    }))
+    })
 }
 
 fn policies(run: &RunSpec) -> Vec<Recompute> {
@@ -80,17 +93,17 @@ fn policies(run: &RunSpec) -> Vec<Recompute> {
     }
 }
 
-/// Evaluations of a whole run: every so many steps, and at the end.
+/// Evaluations of a whole run: every `evaluation.every` steps, and one at the end.
 fn evaluations(run: &RunSpec) -> u64 {
     let regular = run.stop.steps.checked_div(run.evaluation.every).unwrap_or(0);
     let ends_with_one = run.evaluation.every > 0 && run.stop.steps.is_multiple_of(run.evaluation.every);
     regular + u64::from(!ends_with_one)
 }
 
-/// That the profile is of another device, or of other threads.
+/// A sentence if the profile was measured on another device, or with another number of threads.
 fn other_device(run: &RunSpec, profile: &Profile) -> Option<String> {
     let threads = run.device.threads as usize;
-    // Its name comes first, then what it is.
+    // The name comes first, then the description.
     let device = profile.device.split(", ").next().unwrap_or_default();
     if run.device.name != device {
         return Some(format!("the profile is of {device}, the run is for {}", run.device.name));
@@ -99,11 +112,10 @@ fn other_device(run: &RunSpec, profile: &Profile) -> Option<String> {
     (!is_same).then(|| format!("the profile is of {} threads, the run has {threads}", profile.threads))
 }
 
-/// What overrides a run's price by that of a chip of the catalogue.
+/// The overrides that set a run's price to that of a chip of the catalogue.
 pub fn price_as(chip: &str) -> Result<Vec<String>> {
-    let refused = |error: lingot_spec::Problem| Failure::input(error.problem, error.hint);
-    let catalogue = Catalogue::built_in().map_err(refused)?;
-    let chip = catalogue.chip(chip).map_err(refused)?;
+    let catalogue = Catalogue::built_in()?;
+    let chip = catalogue.chip(chip).map_err(Failure::of_input)?;
     let price = chip.price.as_ref().ok_or_else(|| {
         Failure::input(
             format!("chip `{}` has no price in the catalogue", chip.name),
