@@ -297,7 +297,7 @@ fn closing_sample(run: &RunSpec, dataset: &Dataset, device: &Device, summary: &S
     let prompt = beginning(&dataset.validation(0, 16)?);
     let (model, _) = evaluate::load_model(&summary.checkpoint, device)?;
     let sampling = Sampling { temperature: 0.8, top_p: 0.95, seed: run.seed };
-    let bounds = Bounds { tokens: SAMPLE_TOKENS, vocabulary: tokenizer.vocabulary() as usize, end };
+    let bounds = Bounds { tokens: SAMPLE_TOKENS, vocabulary: tokenizer.vocabulary() as usize, ends: &[end] };
     let mut decoding = Decoding::new(&tokenizer);
     let mut shown = String::new();
     for &token in &prompt {

@@ -54,7 +54,7 @@ pub struct DataSpec {
     pub cache: Option<String>,
 }
 
-/// One corpus: a text, JSONL or Parquet file, a folder of those, or the prefix of Megatron shards.
+/// One corpus: a file of text, JSON records or Parquet, a folder of those, or the prefix of Megatron shards.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CorpusSpec {
@@ -62,12 +62,15 @@ pub struct CorpusSpec {
     /// Samples are drawn in proportion to the weights.
     #[serde(default = "one")]
     pub weight: f64,
-    /// The key or column that holds the text, in JSONL and Parquet.
+    /// The key or column that holds the text, in JSON records and Parquet.
     #[serde(default = "default_field")]
     pub field: String,
     /// A line that matches this regular expression begins a new document (plain text only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
+    /// Text that spells a special token, such as `</s>`, is read as that token. Otherwise it is text like any other.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub special_tokens: bool,
 }
 
 /// How many sequences make a step.

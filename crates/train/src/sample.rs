@@ -2,7 +2,7 @@
 
 use lingot_model::random::Stream;
 use lingot_model::{Cache, Model};
-use lingot_spec::problem::{Problem, Result};
+use lingot_spec::problem::{Problem, ProblemKind, Result};
 
 /// Sets the stream of sampling apart from others with the same seed.
 const PURPOSE_SAMPLE: u64 = 3;
@@ -19,33 +19,43 @@ pub struct Sampling {
 
 /// What bounds a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    /// At most so many new tokens.
+pub struct Bounds<'a> {
+    /// The most new tokens. A large number costs nothing until they are made.
     pub tokens: usize,
     /// Tokens of the tokenizer; the model's vocabulary may have more rows, which mean nothing.
     pub vocabulary: usize,
-    /// Ends the text, and is not part of it.
-    pub end: u32,
+    /// Tokens that end the text, and are not part of it.
+    pub ends: &'a [u32],
 }
+
+/// Tokens that a cache has room for at first; it grows with the text.
+const FIRST_ROOM: usize = 256;
 
 /// Continues `prompt`. Every new token is shown to `each` as it comes; returns them all.
 pub fn sample(
     model: &Model,
     prompt: &[u32],
     sampling: &Sampling,
-    bounds: Bounds,
+    bounds: Bounds<'_>,
     each: &mut dyn FnMut(u32),
 ) -> Result<Vec<u32>> {
-    check(model, prompt, sampling, bounds)?;
+    check(model, prompt, sampling)?;
     let mut stream = Stream::new(&[sampling.seed, PURPOSE_SAMPLE]);
-    let mut cache = Cache::new(model, prompt.len() + bounds.tokens)?;
+    let mut cache = Cache::new(model, prompt.len() + bounds.tokens.min(FIRST_ROOM))?;
     let mut read: Vec<i32> = prompt.iter().map(|&token| token as i32).collect();
     let mut all = Vec::new();
     while all.len() < bounds.tokens {
+        let needed = cache.len() + read.len();
+        if needed > cache.capacity() {
+            cache.reserve(model, 2 * needed).map_err(|error| Problem {
+                hint: format!("give a --tokens below {}, or a device with more memory", 2 * all.len()),
+                ..error.into()
+            })?;
+        }
         let logits = model.read(&mut cache, &read)?;
         let known = bounds.vocabulary.min(logits.len());
         let token = next_token(&logits[..known], sampling, &mut stream);
-        if token == bounds.end {
+        if bounds.ends.contains(&token) {
             break;
         }
         each(token);
@@ -92,30 +102,43 @@ fn nucleus(weights: &[f64], top_p: f64) -> usize {
     before.count().max(1)
 }
 
-fn check(model: &Model, prompt: &[u32], sampling: &Sampling, bounds: Bounds) -> Result<()> {
+/// Errors if the model cannot continue the prompt in this way.
+pub fn check(model: &Model, prompt: &[u32], sampling: &Sampling) -> Result<()> {
+    sampling.check()?;
     let rows = model.spec.vocabulary;
     if prompt.is_empty() {
-        return Err(Problem::new("the prompt has no tokens", "give at least one character to continue"));
+        return Err(Problem::new("the prompt has no tokens", "give at least one character to continue")
+            .of(ProblemKind::Input));
     }
-    if let Some(token) = prompt.iter().find(|&&token| token >= rows) {
-        return Err(Problem::new(
-            format!("the prompt has token {token}, the model's vocabulary is {rows}"),
+    match prompt.iter().find(|&&token| token >= rows) {
+        None => Ok(()),
+        Some(token) => Err(Problem::new(
+            format!("the prompt has token {token}, but the model's vocabulary is {rows}"),
             "give the tokenizer that the model was trained with",
-        ));
+        )
+        .of(ProblemKind::Input)),
     }
-    if bounds.vocabulary == 0 || !(sampling.temperature >= 0.0 && sampling.temperature.is_finite()) {
-        return Err(Problem::new(
-            format!("temperature is {}", sampling.temperature),
-            "give 0 for the likeliest token each time, 0.8 for lively text",
-        ));
+}
+
+impl Sampling {
+    /// Errors if a number is out of its range.
+    pub fn check(&self) -> Result<()> {
+        if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
+            return Err(Problem::new(
+                format!("temperature is {}", self.temperature),
+                "give 0 for the likeliest token each time, 0.8 for lively text",
+            )
+            .of(ProblemKind::Input));
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return Err(Problem::new(
+                format!("top-p is {}", self.top_p),
+                "give a share above 0 and at most 1; 1 draws from all tokens",
+            )
+            .of(ProblemKind::Input));
+        }
+        Ok(())
     }
-    if !(sampling.top_p > 0.0 && sampling.top_p <= 1.0) {
-        return Err(Problem::new(
-            format!("top-p is {}", sampling.top_p),
-            "give a share above 0 and at most 1; 1 draws from all tokens",
-        ));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -157,5 +180,43 @@ mod tests {
         assert_eq!(counts(&logits, 1.0, 0.85)[0], 0);
         assert_eq!(counts(&logits, 1.0, 0.6)[2], 20_000);
         assert_eq!(counts(&logits, 1.0, 1e-9)[2], 20_000);
+    }
+
+    #[test]
+    fn a_text_outgrows_its_first_room_without_a_change_and_a_limit_costs_nothing() {
+        let spec = lingot_spec::ModelSpec {
+            vocabulary: 300,
+            width: 16,
+            layers: 2,
+            heads: 2,
+            kv_heads: 1,
+            head_width: 8,
+            rotary_width: 4,
+            dense_width: 24,
+            experts: 4,
+            expert_width: 8,
+            initial_deviation: 0.5,
+            ..lingot_spec::presets::preset("toy").unwrap()
+        };
+        let device = lingot_device::Device::new(lingot_device::reference::Reference::new());
+        let model = Model::new(&spec, &device, lingot_device::Kind::F32, 5).unwrap();
+        let sampling = Sampling { temperature: 1.0, top_p: 1.0, seed: 3 };
+        let make = |tokens: usize, ends: &[u32]| {
+            let bounds = Bounds { tokens, vocabulary: 300, ends };
+            sample(&model, &[1, 2, 3], &sampling, bounds, &mut |_| ()).unwrap()
+        };
+        let count = FIRST_ROOM + 40;
+        let mut cache = Cache::new(&model, 3 + count).unwrap();
+        let mut stream = Stream::new(&[sampling.seed, PURPOSE_SAMPLE]);
+        let (mut read, mut expected) = (vec![1, 2, 3], Vec::new());
+        while expected.len() < count {
+            let logits = model.read(&mut cache, &read).unwrap();
+            expected.push(next_token(&logits, &sampling, &mut stream));
+            read = vec![expected[expected.len() - 1] as i32];
+        }
+        assert_eq!(make(count, &[]), expected);
+        let all: Vec<u32> = (0..300).collect();
+        assert!(make(usize::MAX, &all).is_empty());
+        assert!(make(usize::MAX, &[expected[2], 299]).len() <= 2);
     }
 }

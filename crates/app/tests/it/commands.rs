@@ -187,7 +187,7 @@ fn an_exported_model_comes_back_the_same_and_leaves_again_byte_for_byte() {
     let report = place.json(&["import", "exported", "--out", "imported"]);
     has_keys(
         &report,
-        expect!["activated_parameters, dtype, folder, format, has_tokenizer, parameters, tensors"],
+        expect!["activated_parameters, dtype, folder, format, has_tokenizer, notes, parameters, tensors"],
     );
     let prompt = ["--prompt", "the cat", "--greedy"];
     assert_eq!(
@@ -201,7 +201,7 @@ fn an_exported_model_comes_back_the_same_and_leaves_again_byte_for_byte() {
     };
     assert!(names("exported") == names("again"), "the folders differ");
     assert!(place.fail(2, &["import", "exported", "--out", "imported"]).contains("exists already"));
-    let refused = place.fail(1, &["export", "out/run", "--format", "qwen3_moe", "--out", "other"]);
+    let refused = place.fail(2, &["export", "out/run", "--format", "qwen3_moe", "--out", "other"]);
     assert!(refused.contains("qwen3_moe cannot express this model"), "{refused}");
     assert!(!place.path("other").exists());
 }
