@@ -4,9 +4,9 @@
     python scripts/check_export.py MODEL_FOLDER --tokens 5,17,33
     python scripts/check_export.py MODEL_FOLDER --expect EXPECTED.json
 
-EXPECTED.json holds `tokens` (the prompt), `continuation` (the greedy tokens after it) and `last_logits` (the logits after
-the last tokens of the prompt, one row each), as Lingot computed them; the exit code is 1 when transformers disagrees.
-Any of the three may be left out.
+EXPECTED.json holds `tokens` (the prompt), `continuation` (the greedy tokens after it) and `last_logits`
+(the logits after the last tokens of the prompt, one row each), as Lingot computed them; the exit code is 1
+when transformers disagrees. Any of the three may be left out.
 """
 
 import argparse
@@ -38,7 +38,11 @@ def main():
         "continuation": continuation,
     }
     if tokenizer is not None:
-        report |= {"tokenizer": type(tokenizer).__name__, "eos": tokenizer.eos_token, "text": tokenizer.decode(continuation)}
+        report |= {
+            "tokenizer": type(tokenizer).__name__,
+            "eos": tokenizer.eos_token,
+            "text": tokenizer.decode(continuation),
+        }
     problems = names["problems"] + disagreements(expected, logits, continuation, arguments.tolerance)
     print(json.dumps(report | {"problems": problems}, ensure_ascii=False))
     sys.exit(1 if problems else 0)
@@ -47,17 +51,21 @@ def main():
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="what `lingot export` wrote")
-    parser.add_argument("--tokens", type=lambda text: [int(token) for token in text.split(",")], help="the prompt: 5,17,33")
+    parser.add_argument(
+        "--tokens", type=lambda text: [int(token) for token in text.split(",")], help="the prompt: 5,17,33"
+    )
     parser.add_argument("--text", help="the prompt, for a model with a tokenizer")
     parser.add_argument("--new", type=int, default=16, help="greedy tokens to append (16)")
     parser.add_argument("--expect", type=Path, help="what it should be, as JSON")
-    parser.add_argument("--tolerance", type=float, default=1e-4, help="of the logits, absolute and relative (1e-4)")
+    parser.add_argument(
+        "--tolerance", type=float, default=1e-4, help="of the logits, absolute and relative (1e-4)"
+    )
     return parser.parse_args()
 
 
 def load(folder):
-    """The model in f32, and whether every tensor found its place. Extra layers are the multi-token-prediction layer, which
-    transformers leaves out unless asked."""
+    """The model in f32, and whether every tensor found its place. Extra layers are the
+    multi-token-prediction layer, which transformers leaves out unless asked."""
     model, info = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     extra = f"model.layers.{model.config.num_hidden_layers}."
     missing = sorted(info["missing_keys"])
@@ -84,12 +92,13 @@ def prompt(arguments, expected, tokenizer):
 
 @torch.no_grad()
 def compute(model, tokens, new, rows):
-    """Greedy by hand: one forward of everything for each token, so that no cache and no stopping rule is involved."""
+    """Greedy by hand: one forward of everything for each token, so that no cache and no stopping rule is
+    involved."""
     logits = model(torch.tensor([tokens])).logits[0, -rows:].float()
     all_tokens = list(tokens)
     for _ in range(new):
         all_tokens.append(int(model(torch.tensor([all_tokens])).logits[0, -1].argmax()))
-    return logits, all_tokens[len(tokens):]
+    return logits, all_tokens[len(tokens) :]
 
 
 def disagreements(expected, logits, continuation, tolerance):
@@ -99,7 +108,9 @@ def disagreements(expected, logits, continuation, tolerance):
         if wanted.shape != logits.shape:
             problems.append(f"logits of shape {list(logits.shape)}, expected {list(wanted.shape)}")
         elif not torch.allclose(logits, wanted, rtol=tolerance, atol=tolerance):
-            problems.append(f"logits differ by {(logits - wanted).abs().max().item():.3g}, more than {tolerance}")
+            problems.append(
+                f"logits differ by {(logits - wanted).abs().max().item():.3g}, more than {tolerance}"
+            )
     if "continuation" in expected and expected["continuation"] != continuation:
         problems.append(f"greedy tokens {continuation}, expected {expected['continuation']}")
     return problems

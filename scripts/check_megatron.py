@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Holds our data preparation against the programs it must agree with.
 
-Writes the same documents as gzip and zstd JSON lines and Parquet (pyarrow), prepares them, and
-checks that Megatron's own reader finds the tokens that `transformers` makes of them with the tokenizer we trained; then that shards which Megatron's own builder
-wrote are used in place.
-What is not installed is skipped with a line.
+Writes the same documents as gzip and zstd JSON lines and Parquet (pyarrow), prepares them, and checks that
+Megatron's own reader finds the tokens that `transformers` makes of them with the tokenizer we trained;
+then that shards which Megatron's own builder wrote are used in place. What is not installed is skipped
+with a line.
 
     python scripts/check_megatron.py [COMMAND...]
 
@@ -32,13 +32,17 @@ def documents():
     words = "the river ran under a bridge of stone née and ☃ slept 1234 it's\n\n x = [3]; <b>".split(" ")
     for number in range(400):
         length = 40 + number % 23
-        yield f"Document {number}: " + " ".join(words[(i * i + 7 * number) % len(words)] for i in range(length))
+        yield f"Document {number}: " + " ".join(
+            words[(i * i + 7 * number) % len(words)] for i in range(length)
+        )
 
 
 def prepare(command, folder, corpora, **environment):
     result = subprocess.run(
         [*command, str(folder), "500", "32", *map(str, corpora)],
-        stdout=subprocess.PIPE, check=True, env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        check=True,
+        env={**os.environ, **environment},
     )
     return json.loads(result.stdout)
 
@@ -56,7 +60,11 @@ def corpora(folder):
             for dictionary in [True, False]:
                 path = folder / f"table-{codec}-{dictionary}.parquet"
                 parquet.write_table(
-                    table, path, compression=codec, use_dictionary=dictionary, row_group_size=150,
+                    table,
+                    path,
+                    compression=codec,
+                    use_dictionary=dictionary,
+                    row_group_size=150,
                     data_page_version="2.0" if dictionary else "1.0",
                 )
                 made.append(path)
@@ -72,7 +80,9 @@ def read_with_megatron(prefix):
 
     shards = IndexedDataset(str(prefix), mmap=True)
     assert len(shards.document_indices) == len(shards) + 1, "one sequence per document"
-    assert [shards.sequence_lengths[i] for i in range(len(shards))] == [len(shards[i]) for i in range(len(shards))]
+    assert [shards.sequence_lengths[i] for i in range(len(shards))] == [
+        len(shards[i]) for i in range(len(shards))
+    ]
     return [shards[i].tolist() for i in range(len(shards))]
 
 
@@ -95,7 +105,9 @@ def check_in_place(folder, command, documents):
         assert not list(data.glob("*.bin")), "used in place"
         rows = [report["tokens"][at : at + 32] for at in range(0, 128, 32)]
         stream = sum(documents, [])
-        assert any(stream[at : at + 32] == row for row in rows for at in range(len(stream))), "rows of the shards"
+        assert any(
+            stream[at : at + 32] == row for row in rows for at in range(len(stream))
+        ), "rows of the shards"
     print("ok: shards of Megatron's builder are used in place")
 
 

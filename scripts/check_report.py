@@ -1,9 +1,11 @@
-"""The HTML report of `lingot plan` in a real browser: nothing overflows at phone and desktop width, light and dark.
+"""The HTML report of `lingot plan` in a real browser: nothing overflows at phone and desktop width, light
+and dark.
 
     target/venv/bin/python scripts/check_report.py REPORT.html [--pictures FOLDER]
 
-Needs Debian's `chromium` (or any Chromium: set CHROMIUM to its path). Without one it says so and ends with 0. The page
-is loaded in a frame of the width under test, since a browser's own window may refuse to be as narrow as a phone.
+Needs Debian's `chromium` (or any Chromium: set CHROMIUM to its path). Without one it says so and ends with
+0. The page is loaded in a frame of the width under test, since a browser's own window may refuse to be as
+narrow as a phone.
 """
 
 import argparse
@@ -24,7 +26,8 @@ document.getElementById("f").onload = function () {{
   const page = this.contentDocument, wide = [];
   for (const element of page.body.querySelectorAll("*")) {{
     const box = element.getBoundingClientRect();
-    if (box.right > {width} + 0.5 || box.left < -0.5) wide.push(element.tagName + "." + (element.getAttribute("class") || ""));
+    const name = element.tagName + "." + (element.getAttribute("class") || "");
+    if (box.right > {width} + 0.5 || box.left < -0.5) wide.push(name);
   }}
   const root = page.documentElement;
   document.getElementById("found").textContent = "width " + root.scrollWidth + " height " + root.scrollHeight
@@ -35,12 +38,22 @@ document.getElementById("f").onload = function () {{
 
 def chromium() -> str | None:
     named = os.environ.get("CHROMIUM")
-    return named or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    return named or next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
 
 
 def browse(browser: str, page: Path, *arguments: str) -> str:
-    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars",
-             "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    quiet = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--hide-scrollbars",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
     with tempfile.TemporaryDirectory() as profile:
         command = [browser, *quiet, f"--user-data-dir={profile}", *arguments, page.as_uri()]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
@@ -69,7 +82,7 @@ def main() -> None:
     browser = chromium()
     if browser is None:
         print("skipped: no Chromium is installed (Debian's package is chromium)")
-        sys.exit(0)
+        sys.exit(77)
     with tempfile.TemporaryDirectory() as folder:
         for width in WIDTHS:
             check(browser, options.report.resolve(), width, Path(folder))

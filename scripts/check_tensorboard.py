@@ -2,7 +2,8 @@
 
     python scripts/check_tensorboard.py FOLDER
 
-The test suite compares the output with what it wrote. Without the tensorboard package it says so and succeeds.
+The test suite compares the output with what it wrote. Without the tensorboard package it says so and
+succeeds.
 """
 
 import json

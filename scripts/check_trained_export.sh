@@ -1,11 +1,17 @@
 #!/usr/bin/env bash
-# A model trained here, exported, must give the same logits (to 1e-4) and the same greedy text in transformers.
+# A model trained here, exported, must give the same logits (to 1e-4) and the same greedy text in
+# transformers.
 set -eu
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-cargo build --quiet --release --package lingot-app --package lingot-train --example expected_text --bin lingot
-bin=${CARGO_TARGET_DIR:-target}/release
+# The folder of the built programs; a release build is made where none is named.
+bin=${LINGOT_BUILD:-}
+if [ -z "$bin" ]; then
+    bin=target/release
+    cargo build --quiet --release --package lingot-app --package lingot-train \
+        --example expected_text --bin lingot
+fi
 lingot() { "$bin/lingot" "$@"; }
 
 for case in "toy glm4_moe" "toy-v1 qwen3_moe"; do
@@ -16,9 +22,11 @@ for case in "toy glm4_moe" "toy-v1 qwen3_moe"; do
     fi
     run=$work/$preset
     lingot train runs/quickstart.toml --set "folder=$run" --set "model.preset=$preset" \
-        --set stop.steps=30 --set evaluation.every=0 --set checkpoint.every=0 "${more[@]}" --json >"$work/train.json" 2>/dev/null
+        --set stop.steps=30 --set evaluation.every=0 --set checkpoint.every=0 "${more[@]}" --json \
+        >"$work/train.json" 2>/dev/null
     lingot export "$run" --format "$format" --out "$work/$format" --json >/dev/null
     "$bin/examples/expected_text" "$run" "$work/$preset.json"
-    target/venv/bin/python scripts/check_export.py "$work/$format" --expect "$work/$preset.json" >"$work/answer.json"
+    target/venv/bin/python scripts/check_export.py "$work/$format" --expect "$work/$preset.json" \
+        >"$work/answer.json"
     echo "$preset as $format: same logits and greedy text"
 done

@@ -1,10 +1,11 @@
 """Trains one run twice, with Lingot and with the PyTorch reference, and compares the held-out losses.
 
     python scripts/compare_pytorch.py [RUN.toml] [--set key=value]... [--threads N] [--keep FOLDER]
-    python scripts/compare_pytorch.py --quick        # a small model on the project's own text, for the test suite
+    python scripts/compare_pytorch.py --quick      # a small model on the project's own text
 
-Both begin with the same weights and see the same batches in the same order; the model, its gradients and AdamW are each
-their own. Fails when the held-out losses are more than 0.5 % apart. Without PyTorch it says so and succeeds.
+Both begin with the same weights and see the same batches in the same order; the model, its gradients and
+AdamW are each their own. Fails when the held-out losses are more than 0.5 % apart. Without PyTorch it says
+so and succeeds.
 """
 
 import argparse
@@ -20,7 +21,8 @@ import tempfile
 TOLERANCE = 0.005
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# Sigmoid routing with a selection bias, a dense layer and shared experts, on the documents and sources of the project.
+# Sigmoid routing with a selection bias, a dense layer and shared experts, on the documents and sources of the
+# project.
 QUICK = """
 [model]
 preset = "toy"
@@ -63,16 +65,22 @@ def call(command, **options):
     return finished.stdout.decode()
 
 
+def program(package, built, *cargo):
+    """The command of a program: the one in the folder LINGOT_BUILD, or a release build of its own."""
+    if folder := os.environ.get("LINGOT_BUILD"):
+        return [pathlib.Path(folder) / built]
+    return ["cargo", "run", "--quiet", "--release", "-p", package, *cargo, "--"]
+
+
 def export(run, overrides, folder):
-    cargo = ["cargo", "run", "--quiet", "--release", "-p", "lingot-train", "--example", "export_batches", "--"]
-    call([*cargo, run, folder, *overrides])
+    exporter = program("lingot-train", "examples/export_batches", "--example", "export_batches")
+    call([*exporter, run, folder, *overrides])
     return json.loads((folder / "hyperparameters.json").read_text())
 
 
 def train_lingot(run, overrides, folder):
     """The losses of every step, and the last held-out loss, from the run's own log."""
-    command = os.environ.get("LINGOT", "cargo run --quiet --release -p lingot-app --")
-    call([*shlex.split(command), "train", run, *overrides])
+    call([*program("lingot-app", "lingot"), "train", run, *overrides])
     events = [json.loads(line) for line in (folder / "run" / "run.jsonl").read_text().splitlines()]
     steps = [event for event in events if event["event"] == "step"]
     held_out = [event for event in events if event["event"] == "evaluation"][-1]
@@ -115,7 +123,9 @@ def compare(lingot, pytorch):
 def both(run, overrides, threads, folder):
     """Trains with both in an empty folder; the figures."""
     if (folder / "run").exists():
-        raise SystemExit(f"error: {folder} holds a comparison already\n\nhint: choose another --keep, or delete it")
+        raise SystemExit(
+            f"error: {folder} holds a comparison already\n\nhint: choose another --keep, or delete it"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     overrides = [*overrides, f"folder={json.dumps(str(folder / 'run'))}"]
     overrides = [part for override in overrides for part in ("--set", override)]
@@ -130,14 +140,18 @@ def both(run, overrides, threads, folder):
 def main():
     parser = argparse.ArgumentParser(description="Compares a run of Lingot with PyTorch on the same batches.")
     parser.add_argument("run", nargs="?", type=pathlib.Path, default=ROOT / "runs" / "shakespeare.toml")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of `lingot train`")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="as of `lingot train`"
+    )
     parser.add_argument("--quick", action="store_true", help="a small model on the project's own text")
-    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch; Lingot has device.threads")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="threads of PyTorch; Lingot has device.threads"
+    )
     parser.add_argument("--keep", type=pathlib.Path, help="write batches and run here, and keep them")
     arguments = parser.parse_args()
     if any(importlib.util.find_spec(module) is None for module in ("torch", "safetensors")):
         print("skipped: comparing with PyTorch needs torch and safetensors (scripts/requirements.txt)")
-        return
+        raise SystemExit(77)
     with tempfile.TemporaryDirectory() as temporary:
         run = arguments.run.resolve()
         if arguments.quick:
@@ -147,7 +161,9 @@ def main():
         result = both(run, arguments.set, arguments.threads, folder)
     print(json.dumps(result, indent=2))
     if not result["relative_difference"] <= TOLERANCE:
-        raise SystemExit(f"error: the held-out losses are {result['relative_difference']:.2%} apart, not {TOLERANCE:.1%}")
+        raise SystemExit(
+            f"error: the held-out losses are {result['relative_difference']:.2%} apart, not {TOLERANCE:.1%}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Draws a plot of docs/fleet.md from the lines that the example `edit_quality` printed. Needs nothing but Python.
+"""Draws a plot of docs/fleet.md from the lines that the example `edit_quality` printed. Needs nothing but
+Python.
 
-    scripts/plot_fleet.py LINES.jsonl OUT.svg tokens|seconds CASE=LABEL [CASE=LABEL ...]
+scripts/plot_fleet.py LINES.jsonl OUT.svg tokens|seconds CASE=LABEL [CASE=LABEL ...]
 """
 
 import json
@@ -39,9 +40,14 @@ def main():
         colour = COLOURS[index % len(COLOURS)]
         points = " ".join("%.1f,%.1f" % place(x, y) for x, y in curve)
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        parts.append(f'<text x="{WIDTH - 20}" y="{26 + 15 * index}" text-anchor="end" fill="{colour}">{label}</text>')
-    parts.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 6}" text-anchor="middle">{name}; upwards: held-out loss</text>')
-    style = f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12"'
+        parts.append(
+            f'<text x="{WIDTH - 20}" y="{26 + 15 * index}" text-anchor="end" fill="{colour}">{label}</text>'
+        )
+    parts.append(
+        f'<text x="{WIDTH / 2}" y="{HEIGHT - 6}" text-anchor="middle">{name}; upwards: held-out loss</text>'
+    )
+    style = f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"'
+    style += ' font-family="sans-serif" font-size="12"'
     with open(out, "w") as file:
         file.write(f"<svg {style}>\n" + "\n".join(parts) + "\n</svg>\n")
 

@@ -1,6 +1,7 @@
-"""Checks train.py against the fixtures: its fused attention, micro-batches and f32 follow the recorded ten steps.
+"""Checks train.py against the fixtures: its fused attention, micro-batches and f32 follow the recorded ten
+steps.
 
-    python scripts/reference/check_train.py
+python scripts/reference/check_train.py
 """
 
 import json
@@ -22,17 +23,26 @@ def check(case, micro_sequences, folder):
     expected = json.loads((GOLDEN / case / "expected.json").read_text())
     stacked = load_file(GOLDEN / case / "batches.safetensors")
     for step in range(STEPS):
-        save_file({name: array[step] for name, array in stacked.items()}, folder / f"batch-{step:05}.safetensors")
-    settings = expected["hyperparameters"] | {"sequence": expected["sequence"], "micro_sequences": micro_sequences}
+        save_file(
+            {name: array[step] for name, array in stacked.items()}, folder / f"batch-{step:05}.safetensors"
+        )
+    settings = expected["hyperparameters"] | {
+        "sequence": expected["sequence"],
+        "micro_sequences": micro_sequences,
+    }
     state = read_state(GOLDEN / case / "initial.safetensors", spec)
     model, losses = train(spec, state, folder, settings)
     apart = max(abs(a - b["main"]) / b["main"] for a, b in zip(losses, expected["steps"]))
     final = load_file(GOLDEN / case / "final.safetensors")
-    strayed = max(relative((model.weights | model.buffers)[name].detach(), array) for name, array in final.items())
+    strayed = max(
+        relative((model.weights | model.buffers)[name].detach(), array) for name, array in final.items()
+    )
     assert apart < 1e-5 and strayed < 1e-5, f"{case}: losses differ by {apart:.1e}, weights by {strayed:.1e}"
     loss, count = held_out(model, [folder / "batch-00000.safetensors"], expected["sequence"], micro_sequences)
     assert loss < expected["steps"][0]["main"] and count > 0, f"{case}: ten steps taught nothing"
-    print(f"{case:20} micro_sequences {micro_sequences}: losses differ by {apart:.0e}, final weights by {strayed:.0e}")
+    print(
+        f"{case:20} micro_sequences {micro_sequences}: losses {apart:.0e}, final weights {strayed:.0e} apart"
+    )
 
 
 def main():

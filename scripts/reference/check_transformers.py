@@ -1,8 +1,10 @@
-"""Proves the reference model against transformers' own Qwen3-MoE and GLM-4-MoE classes, and makes fixtures of those.
+"""Proves the reference model against transformers' own Qwen3-MoE and GLM-4-MoE classes, and makes fixtures
+of those.
 
-With the same weights, transformers' classes give the same loss, gradients and ten optimizer steps as the reference. What
-tests/golden/qwen3_moe and tests/golden/glm4_moe expect comes from transformers. tests/golden/hf_qwen3_moe and
-tests/golden/hf_glm4_moe are small models as `save_pretrained` writes them, with some of their logits and greedy text.
+With the same weights, transformers' classes give the same loss, gradients and ten optimizer steps as the
+reference. What tests/golden/qwen3_moe and tests/golden/glm4_moe expect comes from transformers.
+tests/golden/hf_qwen3_moe and tests/golden/hf_glm4_moe are small models as `save_pretrained` writes them,
+with some of their logits and greedy text.
 
     python scripts/reference/check_transformers.py            proves, then writes the fixtures
     python scripts/reference/check_transformers.py --check    proves, then compares with those that are there
@@ -20,8 +22,19 @@ from safetensors.torch import load_file
 from transformers import Glm4MoeConfig, Glm4MoeForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM, logging
 
 from fixtures import (
-    GOLDEN, HYPERPARAMETERS, SAFE_MARGIN, ReferenceSubject, check, compare_json, differences, draw_batches, draw_tensors,
-    dumps, files_of, record, write,
+    GOLDEN,
+    HYPERPARAMETERS,
+    SAFE_MARGIN,
+    ReferenceSubject,
+    check,
+    compare_json,
+    differences,
+    draw_batches,
+    draw_tensors,
+    dumps,
+    files_of,
+    record,
+    write,
 )
 from make_fixtures import V1, V1_ROUTER, V2, V2_ROUTER
 from model import cross_entropy, tensor_shapes, update_bias
@@ -29,13 +42,9 @@ from model import cross_entropy, tensor_shapes, update_bias
 SEQUENCE = 24
 NO_AUXILIARY = {"balance_loss": 0.0, "z_loss": 0.0}
 SPECS = {
-    "qwen3_moe": V1 | {
-        "qk_norm": True, "shared_experts": 0, "rope_theta": 1e6,
-        "router": V1_ROUTER | NO_AUXILIARY,
-    },
-    "glm4_moe": V2 | {
-        "head_width": 8, "norm_epsilon": 1e-5, "router": V2_ROUTER | NO_AUXILIARY,
-    },
+    "qwen3_moe": V1
+    | {"qk_norm": True, "shared_experts": 0, "rope_theta": 1e6, "router": V1_ROUTER | NO_AUXILIARY},
+    "glm4_moe": V2 | {"head_width": 8, "norm_epsilon": 1e-5, "router": V2_ROUTER | NO_AUXILIARY},
 }
 # The seeds of the golden case and of the saved model; the decisions of both are clear.
 SEEDS = {"qwen3_moe": (19, 1), "glm4_moe": (1, 2)}
@@ -45,30 +54,50 @@ CONTINUED = 12
 
 def config_of(format, spec):
     common = {
-        "vocab_size": spec["vocabulary"], "hidden_size": spec["width"], "num_hidden_layers": spec["layers"],
-        "num_attention_heads": spec["heads"], "num_key_value_heads": spec["kv_heads"], "head_dim": spec["head_width"],
-        "num_experts_per_tok": spec["choices"], "moe_intermediate_size": spec["expert_width"],
-        "intermediate_size": max(spec["dense_width"], spec["expert_width"]), "rms_norm_eps": spec["norm_epsilon"],
-        "norm_topk_prob": spec["router"]["renormalise"], "tie_word_embeddings": spec["tied"],
-        "max_position_embeddings": 512, "attention_bias": False,
+        "vocab_size": spec["vocabulary"],
+        "hidden_size": spec["width"],
+        "num_hidden_layers": spec["layers"],
+        "num_attention_heads": spec["heads"],
+        "num_key_value_heads": spec["kv_heads"],
+        "head_dim": spec["head_width"],
+        "num_experts_per_tok": spec["choices"],
+        "moe_intermediate_size": spec["expert_width"],
+        "intermediate_size": max(spec["dense_width"], spec["expert_width"]),
+        "rms_norm_eps": spec["norm_epsilon"],
+        "norm_topk_prob": spec["router"]["renormalise"],
+        "tie_word_embeddings": spec["tied"],
+        "max_position_embeddings": 512,
+        "attention_bias": False,
     }
     rope = {"rope_type": "default", "rope_theta": spec["rope_theta"]}
     if format == "qwen3_moe":
         return Qwen3MoeConfig(
-            num_experts=spec["experts"], rope_parameters=rope, mlp_only_layers=list(range(spec["dense_layers"])),
-            router_aux_loss_coef=0.0, **common,
+            num_experts=spec["experts"],
+            rope_parameters=rope,
+            mlp_only_layers=list(range(spec["dense_layers"])),
+            router_aux_loss_coef=0.0,
+            **common,
         )
     factor = spec["rotary_width"] / spec["head_width"]
     return Glm4MoeConfig(
-        n_routed_experts=spec["experts"], n_shared_experts=spec["shared_experts"], use_qk_norm=spec["qk_norm"],
-        n_group=spec["router"]["groups"], topk_group=spec["router"]["groups_kept"],
-        routed_scaling_factor=spec["router"]["scale"], first_k_dense_replace=spec["dense_layers"],
-        rope_parameters=rope | {"partial_rotary_factor": factor}, partial_rotary_factor=factor, num_mtp_layers=0, **common,
+        n_routed_experts=spec["experts"],
+        n_shared_experts=spec["shared_experts"],
+        use_qk_norm=spec["qk_norm"],
+        n_group=spec["router"]["groups"],
+        topk_group=spec["router"]["groups_kept"],
+        routed_scaling_factor=spec["router"]["scale"],
+        first_k_dense_replace=spec["dense_layers"],
+        rope_parameters=rope | {"partial_rotary_factor": factor},
+        partial_rotary_factor=factor,
+        num_mtp_layers=0,
+        **common,
     )
 
 
 def model_of(format, spec):
-    model = {"qwen3_moe": Qwen3MoeForCausalLM, "glm4_moe": Glm4MoeForCausalLM}[format](config_of(format, spec))
+    model = {"qwen3_moe": Qwen3MoeForCausalLM, "glm4_moe": Glm4MoeForCausalLM}[format](
+        config_of(format, spec)
+    )
     model.config._attn_implementation = "eager"
     model.config._experts_implementation = "eager"
     return model.train()
@@ -76,19 +105,31 @@ def model_of(format, spec):
 
 def theirs(name):
     """Our tensor's names in transformers: one, or two that ours stacks row after row."""
-    fixed = {"embedding": "model.embed_tokens.weight", "final_norm": "model.norm.weight", "head": "lm_head.weight"}
+    fixed = {
+        "embedding": "model.embed_tokens.weight",
+        "final_norm": "model.norm.weight",
+        "head": "lm_head.weight",
+    }
     if name in fixed:
         return [fixed[name]]
     _, layer, part = name.split(".")
     parts = {
-        "attention_norm": ["input_layernorm.weight"], "mlp_norm": ["post_attention_layernorm.weight"],
-        "query": ["self_attn.q_proj.weight"], "key": ["self_attn.k_proj.weight"], "value": ["self_attn.v_proj.weight"],
-        "query_norm": ["self_attn.q_norm.weight"], "key_norm": ["self_attn.k_norm.weight"],
-        "output": ["self_attn.o_proj.weight"], "router": ["mlp.gate.weight"],
-        "dense_gate_up": ["mlp.gate_proj.weight", "mlp.up_proj.weight"], "dense_down": ["mlp.down_proj.weight"],
-        "experts_gate_up": ["mlp.experts.gate_up_proj"], "experts_down": ["mlp.experts.down_proj"],
+        "attention_norm": ["input_layernorm.weight"],
+        "mlp_norm": ["post_attention_layernorm.weight"],
+        "query": ["self_attn.q_proj.weight"],
+        "key": ["self_attn.k_proj.weight"],
+        "value": ["self_attn.v_proj.weight"],
+        "query_norm": ["self_attn.q_norm.weight"],
+        "key_norm": ["self_attn.k_norm.weight"],
+        "output": ["self_attn.o_proj.weight"],
+        "router": ["mlp.gate.weight"],
+        "dense_gate_up": ["mlp.gate_proj.weight", "mlp.up_proj.weight"],
+        "dense_down": ["mlp.down_proj.weight"],
+        "experts_gate_up": ["mlp.experts.gate_up_proj"],
+        "experts_down": ["mlp.experts.down_proj"],
         "shared_gate_up": ["mlp.shared_experts.gate_proj.weight", "mlp.shared_experts.up_proj.weight"],
-        "shared_down": ["mlp.shared_experts.down_proj.weight"], "selection_bias": ["mlp.gate.e_score_correction_bias"],
+        "shared_down": ["mlp.shared_experts.down_proj.weight"],
+        "selection_bias": ["mlp.gate.e_score_correction_bias"],
     }
     return [f"model.layers.{layer}.{name}" for name in parts[part]]
 
@@ -96,7 +137,9 @@ def theirs(name):
 @torch.no_grad()
 def fill(model, arrays):
     """Our tensors into their model; every tensor of theirs must be met."""
-    tensors = dict(model.named_parameters()) | {n: b for n, b in model.named_buffers() if "correction_bias" in n}
+    tensors = dict(model.named_parameters()) | {
+        n: b for n, b in model.named_buffers() if "correction_bias" in n
+    }
     for name, array in arrays.items():
         targets = theirs(name)
         for target, part in zip(targets, numpy.split(array, len(targets))):
@@ -114,10 +157,15 @@ class TransformersSubject:
     def __init__(self, format, spec, arrays):
         self.model, self.spec = model_of(format, spec).double(), spec
         fill(self.model, arrays)
-        self.names, self.tensors = list(arrays), dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+        self.names, self.tensors = list(arrays), dict(self.model.named_parameters()) | dict(
+            self.model.named_buffers()
+        )
         norms = [p for p in self.model.parameters() if p.ndim == 1]
         matrices = [p for p in self.model.parameters() if p.ndim > 1]
-        groups = [{"params": matrices, "weight_decay": HYPERPARAMETERS["decay"]}, {"params": norms, "weight_decay": 0.0}]
+        groups = [
+            {"params": matrices, "weight_decay": HYPERPARAMETERS["decay"]},
+            {"params": norms, "weight_decay": 0.0},
+        ]
         betas = (HYPERPARAMETERS["beta1"], HYPERPARAMETERS["beta2"])
         self.adamw = torch.optim.AdamW(groups, betas=betas, eps=HYPERPARAMETERS["epsilon"], foreach=False)
         self.loads, self.margin = {}, float("inf")
@@ -127,17 +175,22 @@ class TransformersSubject:
     def count(self, name):
         def hook(_module, _inputs, outputs):
             self.loads[name] = torch.bincount(outputs[2].flatten(), minlength=self.spec["experts"])
+
         return hook
 
     def differentiate(self, batch):
         """Their model knows no documents; the 4D mask tells it."""
         rows = batch.tokens.view(-1, batch.sequence)
-        starts = (batch.starts - torch.arange(batch.tokens.numel()) // batch.sequence * batch.sequence).view(rows.shape)
+        starts = (batch.starts - torch.arange(batch.tokens.numel()) // batch.sequence * batch.sequence).view(
+            rows.shape
+        )
         t = torch.arange(batch.sequence)
         visible = (t[None, None, :] <= t[None, :, None]) & (t[None, None, :] >= starts[:, :, None])
         mask = torch.zeros(visible.shape, dtype=self.dtype).masked_fill(~visible, torch.finfo(self.dtype).min)
         positions = batch.positions.view(rows.shape)
-        logits = self.model(rows, attention_mask=mask[:, None], position_ids=positions, use_cache=False).logits
+        logits = self.model(
+            rows, attention_mask=mask[:, None], position_ids=positions, use_cache=False
+        ).logits
         loss, _ = cross_entropy(logits.flatten(0, 1), batch.targets)
         loss.backward()
         return {"main": loss.item(), "mtp": 0.0, "balance": 0.0, "z": 0.0, "total": loss.item()}
@@ -154,7 +207,9 @@ class TransformersSubject:
         self.adamw.zero_grad()
         for name, load in self.loads.items():
             if self.spec["router"]["selection_bias"]:
-                update_bias(self.tensors[theirs(f"{name}.selection_bias")[0]], load, HYPERPARAMETERS["bias_rate"])
+                update_bias(
+                    self.tensors[theirs(f"{name}.selection_bias")[0]], load, HYPERPARAMETERS["bias_rate"]
+                )
         return norm
 
     def state(self):
@@ -218,12 +273,18 @@ def compare_saved(folder, new, expected):
             a, b = load_file(path), load_file(folder / path.name)
             assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a), path.name
         else:
-            compare_json(path.name, json.loads((folder / path.name).read_text()), json.loads(path.read_text()))
+            compare_json(
+                path.name, json.loads((folder / path.name).read_text()), json.loads(path.read_text())
+            )
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Checks the reference against transformers and makes its fixtures.")
-    parser.add_argument("--check", action="store_true", help="compare with the committed files instead of writing")
+    parser = argparse.ArgumentParser(
+        description="Checks the reference against transformers and makes its fixtures."
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="compare with the committed files instead of writing"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.set_verbosity_error()

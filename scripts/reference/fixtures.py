@@ -1,4 +1,5 @@
-"""What the fixture scripts share: drawing weights and batches, ten recorded optimizer steps, files and their check."""
+"""What the fixture scripts share: drawing weights and batches, ten recorded optimizer steps, files and
+their check."""
 
 import copy
 import json
@@ -30,7 +31,8 @@ HYPERPARAMETERS = {
 
 
 def draw_tensors(spec, random):
-    """Initial weights and buffers as f32 arrays. No norm is all ones, no bias zero: such values hide mistakes."""
+    """Initial weights and buffers as f32 arrays. No norm is all ones, no bias zero: such values hide
+    mistakes."""
     arrays = {}
     for name, (shape, is_matrix) in tensor_shapes(spec).items():
         normal = random.standard_normal(shape)
@@ -45,8 +47,8 @@ def draw_tensors(spec, random):
 
 
 def draw_batches(spec, sequences, sequence, random):
-    """Ten batches, stacked [10, T]: two or three documents in each sequence, ended by a target of -1, and a token inside
-    a document that nothing is asked of."""
+    """Ten batches, stacked [10, T]: two or three documents in each sequence, ended by a target of -1, and
+    a token inside a document that nothing is asked of."""
     shape = (STEPS, sequences, sequence)
     tokens = random.integers(0, spec["vocabulary"], shape)
     following = random.integers(0, spec["vocabulary"], shape[:2])
@@ -54,7 +56,9 @@ def draw_batches(spec, sequences, sequence, random):
     starts = numpy.zeros(shape, dtype=numpy.int64)
     for step in range(STEPS):
         for row in range(sequences):
-            cuts = sorted(random.choice(numpy.arange(3, sequence - 3), size=random.integers(1, 3), replace=False))
+            cuts = sorted(
+                random.choice(numpy.arange(3, sequence - 3), size=random.integers(1, 3), replace=False)
+            )
             for cut in cuts:
                 starts[step, row, cut:] = cut
                 targets[step, row, cut - 1] = -1
@@ -72,7 +76,9 @@ def draw_batches(spec, sequences, sequence, random):
 
 def batch_of(arrays, step, sequence, keep=1.0, dtype=torch.float64):
     """One of the stacked batches."""
-    tokens = [torch.from_numpy(arrays[name][step]).long() for name in ("tokens", "targets", "starts", "positions")]
+    tokens = [
+        torch.from_numpy(arrays[name][step]).long() for name in ("tokens", "targets", "starts", "positions")
+    ]
     noise = {
         name.removeprefix("noise/"): torch.from_numpy(array[step]).to(dtype)
         for name, array in arrays.items()
@@ -88,7 +94,8 @@ def keeps(spec):
 
 
 class ReferenceSubject:
-    """The reference model behind the interface that `record` asks for; the other one wraps transformers' classes."""
+    """The reference model behind the interface that `record` asks for; the other one wraps transformers'
+    classes."""
 
     def __init__(self, spec, arrays, hyperparameters, dtype=torch.float64):
         shapes = tensor_shapes(spec)
@@ -113,12 +120,15 @@ class ReferenceSubject:
         return update(self.adamw, self.weights, self.buffers, self.loads, rate, self.hyperparameters)
 
     def state(self):
-        tensors = self.weights | {name: b for name, b in self.buffers.items() if name.endswith(".selection_bias")}
+        tensors = self.weights | {
+            name: b for name, b in self.buffers.items() if name.endswith(".selection_bias")
+        }
         return {name: tensor.detach().numpy().copy() for name, tensor in tensors.items()}
 
 
 def record(subject, spec, batches, sequence, hyperparameters):
-    """Ten optimizer steps: (expected.json, gradients of batch 0, weights after the last step, smallest margin)."""
+    """Ten optimizer steps: (expected.json, gradients of batch 0, weights after the last step, smallest
+    margin)."""
     steps, gradients, margin = [], None, float("inf")
     for step, keep in enumerate(keeps(spec)):
         losses = subject.differentiate(batch_of(batches, step, sequence, keep, subject.dtype))
@@ -148,7 +158,9 @@ def files_of(spec, initial, batches, expected, gradients, final):
         "initial.safetensors": initial,
         "batches.safetensors": batches,
         "expected.json": expected,
-        "expected.safetensors": {f"grad/{name}": array.astype(numpy.float64) for name, array in gradients.items()},
+        "expected.safetensors": {
+            f"grad/{name}": array.astype(numpy.float64) for name, array in gradients.items()
+        },
         "final.safetensors": {name: array.astype(numpy.float32) for name, array in final.items()},
     }
 
@@ -163,7 +175,7 @@ def write(folder, files):
 
 
 def check(folder, files, tolerance=1e-6):
-    """That the files hold the same; numbers may differ as two processors do. Returns the largest difference."""
+    """Checks that the files hold the same up to rounding. Returns the largest difference."""
     worst = 0.0
     for name, content in files.items():
         path = folder / name
@@ -189,7 +201,9 @@ def compare_json(where, old, new, tolerance=1e-6):
     assert type(old) is type(new), where
     if isinstance(new, dict):
         assert old.keys() == new.keys(), where
-        return max((compare_json(f"{where}.{key}", old[key], new[key], tolerance) for key in new), default=0.0)
+        return max(
+            (compare_json(f"{where}.{key}", old[key], new[key], tolerance) for key in new), default=0.0
+        )
     if isinstance(new, list):
         assert len(old) == len(new), where
         return max((compare_json(where, a, b, tolerance) for a, b in zip(old, new)), default=0.0)

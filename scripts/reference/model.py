@@ -1,11 +1,12 @@
 """The reference: Lingot's language model in PyTorch with autograd, written for reading and not for speed.
 
-It is written from the published definitions of the models (Ling technical report, arXiv 2503.05139; Ling 2.0, arXiv
-2510.22115) and from nothing else, so that agreement with the Rust model means something. Names and shapes of the
-tensors are those of `crates/spec/src/tensors.rs`; `spec` is a `ModelSpec` as JSON. The weights set the precision.
+It is written from the published definitions of the models (Ling technical report, arXiv 2503.05139; Ling
+2.0, arXiv 2510.22115) and from nothing else, so that agreement with the Rust model means something. Names
+and shapes of the tensors are those of `crates/spec/src/tensors.rs`; `spec` is a `ModelSpec` as JSON. The
+weights set the precision.
 
-A batch is B sequences of S tokens, flattened to T = B * S. Token t sees the tokens `starts[t]..=t` and predicts
-`targets[t]`, or nothing where that is -1. `positions[t]` is its place in its document.
+A batch is B sequences of S tokens, flattened to T = B * S. Token t sees the tokens `starts[t]..=t` and
+predicts `targets[t]`, or nothing where that is -1. `positions[t]` is its place in its document.
 """
 
 import math
@@ -24,7 +25,8 @@ class Batch:
     starts: torch.Tensor
     positions: torch.Tensor
     sequence: int
-    # Stochastic routing warmup: the share of the true logits that is kept, and normal noise [T, E] per router.
+    # Stochastic routing warmup: the share of the true logits that is kept, and normal noise [T, E] per
+    # router.
     keep: float = 1.0
     noise: dict = field(default_factory=dict)
 
@@ -44,7 +46,7 @@ class Routing:
 
 @dataclass
 class Losses:
-    """`total = main + mtp_weight * mtp + balance_loss * balance + z_loss * z`; the parts carry no weight yet."""
+    """`total = main + mtp_weight * mtp + balance_loss * balance + z_loss * z`; the parts are unweighted."""
 
     main: torch.Tensor
     mtp: torch.Tensor
@@ -112,7 +114,8 @@ def swiglu(x, gate_up, down):
 
 
 def rotate(x, positions, rotary_width, theta):
-    """RoPE on the first `rotary_width` dims of each head, [T, heads, C]; pairs are half the rotated width apart."""
+    """RoPE on the first `rotary_width` dims of each head, [T, heads, C]; pairs are half the rotated width
+    apart."""
     half = rotary_width // 2
     frequencies = theta ** (-2.0 * torch.arange(half, dtype=torch.float64) / rotary_width)
     angles = positions.to(torch.float64)[:, None, None] * frequencies
@@ -133,8 +136,8 @@ def attend(query, key, value, batch):
 
 
 def largest(x, count):
-    """Indices of the `count` largest of the last dim, the lowest index first among equals; and the smallest gap between
-    the last one taken and the first one left."""
+    """Indices of the `count` largest of the last dim, the lowest index first among equals; and the
+    smallest gap between the last one taken and the first one left."""
     values, order = torch.sort(x.detach(), dim=-1, descending=True, stable=True)
     left_over = count < x.shape[-1]
     gap = (values[..., count - 1] - values[..., count]).min().item() if left_over else math.inf
@@ -179,7 +182,7 @@ class Reference:
         return x @ self.head().T
 
     def head(self):
-        """The output matrix [V, D]. NormHead: each column over its norm, which takes no part in the gradient."""
+        """The output matrix [V, D]. NormHead divides each column by its norm, which has no gradient."""
         matrix = self.weights["embedding" if self.spec["tied"] else "head"]
         if not self.spec["norm_head"]:
             return matrix
@@ -217,11 +220,13 @@ class Reference:
         if spec["qk_norm"]:
             query = rms_norm(query, w[f"{name}.query_norm"], spec["norm_epsilon"])
             key = rms_norm(key, w[f"{name}.key_norm"], spec["norm_epsilon"])
-        query, key = [rotate(x, batch.positions, spec["rotary_width"], spec["rope_theta"]) for x in (query, key)]
+        query, key = [
+            rotate(x, batch.positions, spec["rotary_width"], spec["rope_theta"]) for x in (query, key)
+        ]
         return self.attend(query, key, value, batch).flatten(1) @ w[f"{name}.output"].T
 
     def experts(self, name, h, routing):
-        """Sum over the chosen experts of weight * expert(h): the pairs (token, choice) are sorted by expert."""
+        """Sum over the chosen experts of weight * expert(h), with the visits sorted by expert."""
         gate_up, down = self.weights[f"{name}.experts_gate_up"], self.weights[f"{name}.experts_down"]
         order = routing.chosen.flatten().argsort(stable=True)
         tokens = order // routing.chosen.shape[1]
@@ -278,7 +283,8 @@ class Reference:
 
 
 def mtp_targets(batch):
-    """The token after the next, where the next is known and the one after it lies in the same sequence; else -1."""
+    """The token after the next, where the next is known and the one after it lies in the same sequence;
+    else -1."""
     following = F.pad(batch.targets.reshape(-1, batch.sequence)[:, 1:], (0, 1), value=-1).flatten()
     return torch.where(batch.targets != -1, following, -1)
 
@@ -293,7 +299,10 @@ def optimizer(weights, spec, hyperparameters):
     """AdamW with decoupled decay on matrices only."""
     decays = {name: decay for name, (_, decay) in tensor_shapes(spec).items()}
     groups = [
-        {"params": [w for name, w in weights.items() if decays[name]], "weight_decay": hyperparameters["decay"]},
+        {
+            "params": [w for name, w in weights.items() if decays[name]],
+            "weight_decay": hyperparameters["decay"],
+        },
         {"params": [w for name, w in weights.items() if not decays[name]], "weight_decay": 0.0},
     ]
     betas = (hyperparameters["beta1"], hyperparameters["beta2"])
@@ -301,8 +310,10 @@ def optimizer(weights, spec, hyperparameters):
 
 
 def update(adamw, weights, buffers, loads, rate, hyperparameters):
-    """One step from the gradients in place: clip, AdamW, selection biases. Returns the norm before clipping."""
-    norm = torch.nn.utils.clip_grad_norm_(list(weights.values()), hyperparameters["clip"], foreach=False).item()
+    """One step in place: clip, AdamW, selection biases. Returns the norm before clipping."""
+    norm = torch.nn.utils.clip_grad_norm_(
+        list(weights.values()), hyperparameters["clip"], foreach=False
+    ).item()
     for group in adamw.param_groups:
         group["lr"] = rate
     adamw.step()

@@ -3,10 +3,11 @@
     python scripts/reference/train.py --spec spec.json --weights initial.safetensors \\
         --batches folder --hyperparameters hyperparameters.json
 
-The folder holds batch-00000.safetensors, batch-00001.safetensors, ..., one for each step, with the i32 tensors tokens,
-targets, starts and positions [T]. The hyperparameters are `sequence` (tokens of a sequence), `rates` (one for each step),
-`beta1`, `beta2`, `epsilon`, `decay`, `clip`, `bias_rate`, `validation` (files like the batches, their paths relative to
-the folder) and, if a step does not fit into memory at once, `micro_sequences`. Everything is computed in f32.
+The folder holds batch-00000.safetensors, batch-00001.safetensors, ..., one for each step, with the i32
+tensors tokens, targets, starts and positions [T]. The hyperparameters are `sequence` (tokens of a
+sequence), `rates` (one for each step), `beta1`, `beta2`, `epsilon`, `decay`, `clip`, `bias_rate`,
+`validation` (files like the batches, their paths relative to the folder) and, if a step does not fit into
+memory at once, `micro_sequences`. Everything is computed in f32.
 """
 
 import argparse
@@ -61,7 +62,8 @@ def split(batch, sequences):
 
 
 def attend(query, key, value, batch):
-    """As the reference's attention, sequence by sequence and fused: no document reaches over a sequence's end."""
+    """As the reference's attention, sequence by sequence and fused: no document reaches over a sequence's
+    end."""
     rows = [x.unflatten(0, (-1, batch.sequence)).transpose(1, 2) for x in (query, key, value)]
     t = torch.arange(batch.tokens.numel()).view(-1, batch.sequence)
     starts = batch.starts.view(-1, batch.sequence)
@@ -71,7 +73,8 @@ def attend(query, key, value, batch):
 
 
 def differentiate(model, batch, micro_sequences, step):
-    """Gradients of the whole step's loss, micro-batch by micro-batch. Returns the loss of the targets and the loads."""
+    """Gradients of the whole step's loss, micro-batch by micro-batch. Returns the loss of the targets and
+    the loads."""
     spec, warmup = model.spec, model.spec["router"]["warmup_steps"]
     main_count = int((batch.targets != -1).sum())
     mtp_count = int((mtp_targets(batch) != -1).sum()) if spec["mtp_layers"] > 0 else 0
@@ -130,7 +133,9 @@ def main():
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="the ModelSpec as JSON")
     parser.add_argument("--weights", type=pathlib.Path, required=True, help="initial weights, safetensors")
     parser.add_argument("--batches", type=pathlib.Path, required=True, help="folder of batch-*.safetensors")
-    parser.add_argument("--hyperparameters", type=pathlib.Path, required=True, help="JSON, see the head of this file")
+    parser.add_argument(
+        "--hyperparameters", type=pathlib.Path, required=True, help="JSON, see the head of this file"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--log-every", type=int, default=50, help="steps between lines on stderr, 0 for none")
     parser.add_argument("--save", type=pathlib.Path, help="write the trained weights here")
@@ -144,7 +149,10 @@ def main():
     paths = [arguments.batches / path for path in settings.get("validation", [])]
     loss, count = held_out(model, paths, settings["sequence"], settings.get("micro_sequences"))
     if arguments.save:
-        save_file({name: tensor.detach() for name, tensor in (model.weights | model.buffers).items()}, arguments.save)
+        save_file(
+            {name: tensor.detach() for name, tensor in (model.weights | model.buffers).items()},
+            arguments.save,
+        )
     result = {"held_out_loss": loss, "held_out_tokens": count, "steps": len(trained), "train_losses": trained}
     print(json.dumps(result | {"wall_s": round(time.perf_counter() - began, 1)}))
 

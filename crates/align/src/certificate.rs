@@ -1,4 +1,4 @@
-//! What is handed over: every figure of an alignment as JSON, and as a page that a person can read.
+//! The certificate: every figure of an alignment as JSON, and as a page for people.
 
 use crate::curve::CurveReport;
 use crate::modules::ModulesReport;
@@ -7,49 +7,78 @@ use lingot_device::conformance::Verdict;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 
-/// One device of the two.
+/// One of the two devices.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Side {
+    /// The name, as in `device.name` of a run.
     pub device: String,
+    /// The device's own description.
     pub description: String,
 }
 
-/// The worst output of one op, over all shapes.
+/// The worst output of one op over all shapes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OpReport {
+    /// The op's name.
     pub op: String,
+    /// Outputs compared.
     pub outputs: u64,
+    /// The error in units of the precision's epsilon.
     pub error_units: f64,
+    /// The largest error that passes.
     pub bound_units: f64,
+    /// The shape and operand of the worst output.
     pub case: String,
+    /// The verdict over all shapes.
     pub passed: bool,
+    /// A hash of the inputs of the worst output.
     pub inputs_hash: String,
-    /// Where it is worst: the device, and the definition in f64.
+    /// The worst element on the device, and by the definition in f64.
     pub values: [f64; 2],
 }
 
-/// The proof, or the refusal.
+/// Two devices, how they compare, and the verdict. The object of `lingot align --json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Certificate {
+    /// The version of this format: 1.
     pub format: u32,
+    /// The version of Lingot.
     pub lingot: String,
+    /// The device that is trusted.
     pub reference: Side,
+    /// The device that is compared with it.
     pub candidate: Side,
+    /// The candidate's precision.
     pub precision: String,
-    /// Where it is not the same.
+    /// The reference's precision, where it is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference_precision: Option<String>,
+    /// Seeds the weights and the text.
     pub seed: u64,
+    /// Level *ops*, by op.
     pub ops: Vec<OpReport>,
+    /// Level *modules*, by model.
     pub modules: Vec<ModulesReport>,
+    /// Level *curve*, by model.
     pub curve: Vec<CurveReport>,
+    /// Level *move*, by model.
     pub moved: Vec<CurveReport>,
+    /// The verdict over all levels.
     pub passed: bool,
-    /// The first thing at fault, in words.
+    /// The first fault, in words.
     pub fault: Option<String>,
 }
 
-/// The worst of each op: the one that comes nearest to its bound, or furthest beyond it.
+/// A file of a certificate's page.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PageFile {
+    /// Its name in the certificate's folder.
+    pub name: String,
+    /// Its text.
+    pub content: String,
+}
+
+/// Returns the worst output of each op: the one nearest to its bound, or furthest beyond it.
 pub fn by_op(verdicts: &[Verdict]) -> Vec<OpReport> {
     let mut reports: Vec<OpReport> = vec![];
     for verdict in verdicts {
@@ -82,7 +111,7 @@ pub fn by_op(verdicts: &[Verdict]) -> Vec<OpReport> {
 }
 
 impl Certificate {
-    /// Fills in the verdict and, where it is bad, the first thing at fault.
+    /// Returns the certificate with its verdict and, where it failed, the first fault.
     pub fn judge(mut self) -> Certificate {
         let op = self.ops.iter().find(|op| !op.passed).map(|op| {
             let [found, wanted] = op.values;
@@ -115,14 +144,14 @@ impl Certificate {
         self
     }
 
-    /// Of the device, and of the reference where it has another.
+    /// The precision of the candidate, and of the reference where it has another, in words.
     pub fn precisions(&self) -> String {
         let reference = self.reference_precision.as_ref().filter(|other| **other != self.precision);
         reference.map_or(self.precision.clone(), |other| format!("{} (reference {other})", self.precision))
     }
 
-    /// A page in Markdown, its plots in SVG files beside it: (file name, content) of each.
-    pub fn page(&self) -> Vec<(String, String)> {
+    /// Returns the certificate as a page in Markdown, after the SVG plots that it shows.
+    pub fn page(&self) -> Vec<PageFile> {
         let mut text = format!(
             "# Alignment of `{}` with `{}`\n\n**{}** in {}, seed {}, Lingot {}.\n\n",
             self.candidate.device,
@@ -143,14 +172,14 @@ impl Certificate {
             for curve in curves {
                 let name = format!("{label}-{}.svg", curve.model);
                 let _ = writeln!(text, "![{label} of {}]({name})\n", curve.model);
-                files.push((name, picture::svg(curve)));
+                files.push(PageFile { name, content: picture::svg(curve) });
             }
         }
-        files.push(("certificate.md".into(), text));
+        files.push(PageFile { name: "certificate.md".into(), content: text });
         files
     }
 
-    /// The figures as Markdown tables, which are tables in a terminal too.
+    /// Returns the figures as Markdown tables, which read well in a terminal too.
     pub fn tables(&self, heading: &str) -> String {
         let mut text = String::new();
         if !self.ops.is_empty() {
@@ -173,7 +202,8 @@ impl Certificate {
         }
         if !self.modules.is_empty() {
             let _ = writeln!(text, "{heading} Modules: worst error as a share of its bound\n");
-            text += "Every op of a whole step, each fed with what the reference fed it; 1 would be at the bound.\n\n";
+            text += "Every op of a whole step, each fed with what the reference fed it; 1 would be at the \
+                     bound.\n\n";
             let _ = writeln!(text, "| model | {:<10} | ops | forward  | backward |", "module");
             text += "|-------|------------|-----|----------|----------|\n";
             for report in &self.modules {
@@ -189,8 +219,8 @@ impl Certificate {
             if let Some((name, error)) = worst.max_by(|a, b| a.1.total_cmp(&b.1)) {
                 let _ = writeln!(
                     text,
-                    "\nThe same step with nothing fed anew, so that errors add up: worst gradient `{name}`, off by {error:.1e} of \
-                     its largest element.\n"
+                    "\nThe same step with nothing fed anew, so that errors add up: worst gradient `{name}`, \
+                     off by {error:.1e} of its largest element.\n"
                 );
             }
         }
@@ -207,8 +237,8 @@ fn curve_table(text: &mut String, heading: &str, curves: &[CurveReport]) {
     let _ = writeln!(text, "{heading}: relative difference of losses\n");
     let _ = writeln!(
         text,
-        "Of each step: its mean size, which the bound is for, its mean with sign, and the largest; beside it the mean \
-         size between each two of {} seeds on the reference.\n",
+        "Of each step: its mean size, which the bound is for, its mean with sign, and the largest; beside it \
+         the mean size between each two of {} seeds on the reference.\n",
         curves.iter().map(|curve| seeds_of(curve.seed_noises.len())).max().unwrap_or(1)
     );
     *text += "| model | steps | mean     | signed    | max      | bound    | between seeds | verdict |\n";
@@ -230,7 +260,8 @@ fn curve_table(text: &mut String, heading: &str, curves: &[CurveReport]) {
     for held_out in curves.iter().filter_map(|curve| curve.held_out.as_ref()) {
         let _ = writeln!(
             text,
-            "\nHeld-out losses {}, on the reference {}: they differ by {:.2e} in the mean, other seeds by {:.2e}.",
+            "\nHeld-out losses {}, on the reference {}: they differ by {:.2e} in the mean, other seeds by \
+             {:.2e}.",
             listed(&held_out.candidate),
             listed(&held_out.reference),
             held_out.difference,
@@ -240,7 +271,7 @@ fn curve_table(text: &mut String, heading: &str, curves: &[CurveReport]) {
     *text += "\n";
 }
 
-/// How many seeds have so many pairs.
+/// The number of seeds that make `pairs` pairs.
 fn seeds_of(pairs: usize) -> usize {
     (1..).find(|seeds| seeds * (seeds - 1) / 2 >= pairs).unwrap_or(1)
 }

@@ -1,4 +1,5 @@
-//! Level *curve*: the same seed and data on both devices, step by step. Level *move*: trained here, continued there.
+//! Level *curve*: training from the same seed and data on both devices, step by step. Level *move*: training
+//! that begins on the reference and continues on the candidate.
 
 use crate::Progress;
 use crate::faults::{Planted, Wiring, faulty};
@@ -8,7 +9,8 @@ use lingot_device::{Device, Precision};
 use lingot_spec::Result;
 use serde::{Deserialize, Serialize};
 
-/// The mean relative difference of losses that passes: a tenth of what the Ling team judged sufficient, and that.
+/// The mean relative difference of losses that passes: in bf16 what the Ling report calls sufficient, in f32
+/// a tenth.
 pub fn bound(precision: Precision) -> f64 {
     match precision {
         Precision::F32 => 1e-4,
@@ -16,62 +18,78 @@ pub fn bound(precision: Precision) -> f64 {
     }
 }
 
-/// Points that a report keeps of a curve.
+/// Most points of a curve that a report keeps.
 const POINTS: usize = 250;
 
-/// How one model's loss fared.
+/// The comparison of one model's losses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CurveReport {
+    /// The model's name.
     pub model: String,
+    /// Steps compared.
     pub steps: u64,
-    /// Of `|candidate - reference| / reference`, over all steps.
+    /// Mean of `|candidate - reference| / reference` over all steps.
     pub mean: f64,
+    /// The largest of these.
     pub max: f64,
+    /// Its step.
     pub max_step: u64,
-    /// The mean with its sign: a device that is wrong on one side has one.
+    /// The mean with signs: far from 0 where a device errs to one side.
     pub signed_mean: f64,
-    /// The same mean between each two seeds on the reference, and the mean of these.
+    /// The same mean between each two seeds on the reference.
     pub seed_noises: Vec<f64>,
+    /// The mean of `seed_noises`.
     pub seed_noise: f64,
+    /// The largest mean that passes.
     pub bound: f64,
+    /// The verdict.
     pub passed: bool,
-    /// First step with a difference beyond the bound for its running mean over 50 steps.
+    /// First step of the first 50 whose mean difference exceeds the bound.
     pub parted_at: Option<u64>,
-    /// Of a run: its held-out losses.
+    /// The held-out losses of a run that was trained again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_out: Option<HeldOutReport>,
-    /// Every so many steps the losses are kept.
+    /// Steps between two kept losses.
     pub every: u64,
+    /// Kept losses on the reference.
     pub reference: Vec<f64>,
+    /// Kept losses on the candidate.
     pub candidate: Vec<f64>,
 }
 
-/// The held-out losses, one by one.
+/// The comparison of held-out losses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HeldOutReport {
+    /// Losses on the reference, by evaluation.
     pub reference: Vec<f64>,
+    /// Losses on the candidate, by evaluation.
     pub candidate: Vec<f64>,
-    /// Of the same run with other seeds.
+    /// Losses of the same run with other seeds.
     pub seeds: Vec<Vec<f64>>,
-    /// The mean of `|candidate - reference| / reference`.
+    /// Mean of `|candidate - reference| / reference`.
     pub difference: f64,
-    /// The mean of that between each two seeds.
+    /// Mean of the same difference between each two seeds.
     pub seed_noise: f64,
 }
 
 /// What to train and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct CurvePlan {
+    /// Steps of each training.
     pub steps: u64,
+    /// Seeds the weights and the text.
     pub seed: u64,
+    /// The candidate's precision, which decides the bound.
     pub precision: Precision,
+    /// The fault of the candidate, in a self-test.
     pub planted: Option<Planted>,
-    /// Seeds that are trained on the reference, to see how much they differ: 1 for none but its own.
+    /// Seeds trained on the reference, to show how much they differ; 1 for its own alone.
     pub seeds: u64,
 }
 
-/// Trains both models on the reference, and on the candidate as often as `starts` has steps: from 0 all the way, from a
-/// later step on with what the reference has come to. Reports by start, then by model.
+/// Trains both models on the reference and, once per step in `starts`, on the candidate: from 0 the whole
+/// curve, from a later step the rest of it, with the reference's state at that step. Returns reports by
+/// start, then by model.
 pub fn check(
     reference: &Device,
     candidate: &Device,
@@ -126,7 +144,7 @@ fn one(
     Ok(found.iter().map(|found| report(name, &losses, found, &noise, bound)).collect())
 }
 
-/// Holds one curve against another, and against how far those of other seeds lie apart.
+/// Compares one curve with another, and with the noise between curves of other seeds.
 pub(crate) fn report(
     name: &str,
     reference: &[f64],
@@ -157,7 +175,7 @@ pub(crate) fn report(
         seed_noise: mean_size(&seed_noises),
         seed_noises,
         bound,
-        // Not `>` negated: a loss that is not a number does not pass.
+        // NaN is not within the bound either.
         passed: mean <= bound,
         parted_at: parted_at.map(|step| step as u64),
         held_out: None,
@@ -167,16 +185,17 @@ pub(crate) fn report(
     }
 }
 
-/// Of each step, as a share of the first.
+/// The difference of each step, relative to the first curve.
 pub(crate) fn differences(a: &[f64], b: &[f64]) -> Vec<f64> {
     a.iter().zip(b).map(|(a, b)| (b - a) / a).collect()
 }
 
+/// The mean of the absolute values.
 pub(crate) fn mean_size(values: &[f64]) -> f64 {
     values.iter().map(|x| x.abs()).sum::<f64>() / values.len().max(1) as f64
 }
 
-/// `distance` of each two.
+/// The distance of each two.
 pub(crate) fn between<T>(all: &[T], distance: impl Fn(&T, &T) -> f64) -> Vec<f64> {
     let pairs = all.iter().enumerate().flat_map(|(i, a)| all[i + 1..].iter().map(move |b| (a, b)));
     pairs.map(|(a, b)| distance(a, b)).collect()

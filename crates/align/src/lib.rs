@@ -1,13 +1,18 @@
 //! The proof that two devices compute the same thing: op by op, module by module, over whole training curves.
 //!
-//! Every level runs the same small training task ([`task`]) or the conformance suite on both devices and says where they
-//! part. Nothing here repairs anything. Reading order: `task`, `trainer`, `trace`, `modules`, `curve`, `faults`.
+//! Every level runs the same small training task ([`task`]) or the conformance suite on both devices and
+//! reports where they differ. Nothing here repairs anything.
+//!
+//! Reading order: `task` and `trainer` are what is trained. `trace` compares one device with the other op by
+//! op; `modules`, `curve` and `run` are the levels, `certificate` and `picture` their report. `faults` and
+//! `self_test` prove that the levels see what they should.
+
+#![deny(missing_docs)]
 
 pub mod certificate;
 pub mod curve;
 pub mod faults;
 pub mod modules;
-mod operands;
 mod picture;
 pub mod run;
 pub mod self_test;
@@ -17,5 +22,5 @@ pub mod trainer;
 
 pub use certificate::Certificate;
 
-/// How far a piece of work has come: its name, what is done, of how much.
+/// A listener for progress: the name of the work, the amount done, and the whole amount.
 pub type Progress<'a> = &'a mut dyn FnMut(&str, u64, u64);

@@ -1,8 +1,8 @@
-//! Level *modules*: one whole step on both devices, forward and every gradient, each op fed with the reference's inputs.
+//! Level *modules*: one whole step on both devices, forward and backward, each op fed with the reference's
+//! inputs.
 
 use crate::Progress;
-use crate::faults::Planted;
-use crate::faults::{Wiring, faulty};
+use crate::faults::{Planted, Wiring, faulty};
 use crate::task;
 use crate::trace::{self, Fault, MODULES, ModuleError};
 use crate::trainer::Trainer;
@@ -10,18 +10,22 @@ use lingot_device::{Device, Precision};
 use lingot_spec::Result;
 use serde::{Deserialize, Serialize};
 
-/// How the modules of one model fared.
+/// The comparison of one step of one model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModulesReport {
+    /// The model's name.
     pub model: String,
+    /// The worst errors by module.
     pub modules: Vec<ModuleError>,
-    /// The relative error of every gradient of the step: largest difference over largest element.
+    /// The relative error of every gradient, by tensor: largest difference over largest element.
     pub gradients: Vec<(String, f64)>,
+    /// The first op at fault.
     pub fault: Option<Fault>,
+    /// The verdict.
     pub passed: bool,
 }
 
-/// Compares a step of each model. `planted` alters the candidate.
+/// Compares one step of each model. `planted` alters the candidate.
 pub fn check(
     reference: &Device,
     candidate: &Device,
@@ -46,7 +50,7 @@ pub fn check(
         watch.start(second.named());
         second.differentiate()?;
         let found = watch.stop(&trace);
-        // Of a step that nobody feeds with the reference's inputs: here errors add up.
+        // A step on the candidate's own inputs, in which errors add up.
         let alone = Trainer::new(spec, &candidate, seed, seed, wiring)?;
         alone.differentiate()?;
         let gradients = differences(&first.gradients()?, &alone.gradients()?);

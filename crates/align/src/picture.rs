@@ -1,13 +1,13 @@
-//! A curve drawn: the losses above, and below by how much they differ, on a logarithmic scale.
+//! A curve as SVG: the losses above, and below their relative difference on a logarithmic scale.
 
 use crate::curve::CurveReport;
 use std::fmt::Write;
 
-/// The logarithms at the foot and the top of the lower picture.
+/// The logarithms at the bottom and the top of the lower plot.
 const DECADES: [f64; 2] = [-9.0, 0.0];
 
-/// The reference's loss as a broad grey line, the candidate's as a thin one on it; below the relative difference, with
-/// the bound and the difference between seeds.
+/// Draws the reference's loss as a broad grey line and the candidate's as a thin blue one on it; below, the
+/// relative difference with the bound and the difference between seeds.
 pub(crate) fn svg(curve: &CurveReport) -> String {
     let all = || curve.reference.iter().chain(&curve.candidate).filter(|loss| loss.is_finite());
     let low = all().copied().fold(f64::INFINITY, f64::min);
@@ -28,7 +28,8 @@ pub(crate) fn svg(curve: &CurveReport) -> String {
     text += &line(&differences, share, "stroke=\"#06c\" stroke-width=\"1\"");
     let mut lines = [(curve.bound, "bound of the mean"), (curve.seed_noise, "mean between seeds")];
     lines.sort_by(|a, b| a.0.total_cmp(&b.0));
-    // The lower line's words under it, the upper one's above, so that they never lie on each other.
+    // The label of the lower line goes below it and that of the upper one above it, so that they never
+    // overlap.
     for ((value, what), below) in lines.into_iter().zip([12.0, -4.0]).filter(|((value, _), _)| *value > 0.0) {
         let (y, words) = (share(value), share(value) + below);
         let _ = writeln!(

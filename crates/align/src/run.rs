@@ -1,8 +1,8 @@
-//! A run that there is already, trained again on another device or in another precision, from its own text.
+//! An existing run, trained again from its own text on another device or in another precision.
 //!
-//! The reference is the run's log. A real run amplifies rounding: after some hundred steps two sound devices have other
-//! weights of the same quality. So its verdict is about that quality: the held-out losses must lie as close together as
-//! the bound asks, or closer than those of the same run with other seeds.
+//! The reference is the run's log. A real run amplifies rounding: after some hundred steps two sound devices
+//! have different weights of the same quality. So the verdict is about that quality: the held-out losses must
+//! differ by no more than the bound, or by no more than those of the same run with other seeds.
 
 use crate::Progress;
 use crate::certificate::Side;
@@ -11,31 +11,48 @@ use lingot_device::Precision;
 use lingot_device::open;
 use lingot_spec::event::Event;
 use lingot_spec::problem::{Problem, Result};
-use lingot_train::{config, log, step, worker};
+use lingot_train::record::log;
+use lingot_train::{config, data, step};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What to train again, and on what.
 #[derive(Clone, Debug)]
 pub struct RunPlan {
-    /// The run's folder, with its `run.toml` and `run.jsonl`.
+    /// The folder of the run, with its `run.toml` and `run.jsonl`.
     pub folder: PathBuf,
-    /// Where the other trainings go; they are resumed like any run.
+    /// The folder of the other trainings, which are resumed like any run.
     pub out: PathBuf,
+    /// The candidate, as in `device.name` of a run.
     pub device: String,
+    /// Its precision.
     pub precision: Precision,
+    /// Its CPU threads; 0 for all.
     pub threads: u32,
-    /// The run's own number, this one included; 1 for no noise.
+    /// Seeds to compare, the run's own included; 1 measures no noise.
     pub seeds: u64,
 }
 
-/// The reference, the candidate, and how the curve fared.
-pub fn check(plan: &RunPlan, progress: Progress<'_>) -> Result<(Side, Side, CurveReport)> {
+/// The comparison of a run with the same run trained again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunReport {
+    /// The run, by its name.
+    pub reference: Side,
+    /// The device that trained it again.
+    pub candidate: Side,
+    /// Their losses.
+    pub curve: CurveReport,
+}
+
+/// Trains the run again, with other seeds too where asked for, and compares its losses with the log.
+///
+/// Errors if the run was not trained to its end, or cannot be trained again.
+pub fn check(plan: &RunPlan, progress: Progress<'_>) -> Result<RunReport> {
     let logged = Logged::read(&plan.folder)?;
     let path = plan.folder.join("run.toml");
     let run = config::load(&path, &[])?.run;
     let (precision, device) = (plan.precision.name(), &plan.device);
-    let same_text = worker::data_folder(&run);
+    let same_text = data::data_folder(&run);
     let candidate = again(
         &path,
         &[
@@ -44,7 +61,7 @@ pub fn check(plan: &RunPlan, progress: Progress<'_>) -> Result<(Side, Side, Curv
                 plan.out.join(format!("{}-{precision}", device.replace(':', "-"))).display()
             ),
             format!("data.cache={}", same_text.display()),
-            // One device again, where the run had several.
+            // One device, even where the run had several.
             "devices=[]".into(),
             format!("device.name={device}"),
             format!("device.precision={precision}"),
@@ -54,25 +71,27 @@ pub fn check(plan: &RunPlan, progress: Progress<'_>) -> Result<(Side, Side, Curv
         progress,
     )?;
     let mut others = vec![];
+    // Other seeds train where the run did, or where that device is not here, on the one in question.
+    let is_here = open::open(&run.device).is_ok();
+    let name = if is_here { &run.device.name } else { device };
     for seed in (1..plan.seeds).map(|more| run.seed + more) {
         let folder = plan.out.join(format!("seed-{seed}"));
-        let overrides = [format!("folder={}", folder.display()), format!("seed={seed}")];
-        others.push(again(&path, &overrides, &format!("seed {seed}"), progress)?.0);
+        let overrides =
+            [format!("folder={}", folder.display()), format!("seed={seed}"), format!("device.name={name}")];
+        others.push(again(&path, &overrides, &format!("seed {seed}"), progress)?);
     }
-    for other in others.iter().chain([&candidate.0]) {
+    for other in others.iter().chain([&candidate]) {
         logged.same_length(other)?;
     }
-    let sides = [(&logged.device, &run.name), (&candidate.1, &plan.device)]
-        .map(|(description, device)| Side { device: device.clone(), description: description.clone() });
-    let [reference_side, candidate_side] = sides;
-    Ok((
-        reference_side,
-        candidate_side,
-        judged(&run.name, &logged, &candidate.0, &others, bound(plan.precision)),
-    ))
+    let curve = judged(&run.name, &logged, &candidate, &others, bound(plan.precision));
+    Ok(RunReport {
+        reference: Side { device: run.name, description: logged.device },
+        candidate: Side { device: plan.device.clone(), description: candidate.device },
+        curve,
+    })
 }
 
-/// The verdict is about held-out losses where there are any, and about the losses of the steps where there are none.
+/// Judges held-out losses where there are any, and the losses of the steps where there are none.
 fn judged(name: &str, logged: &Logged, candidate: &Logged, others: &[Logged], bound: f64) -> CurveReport {
     let noise: Vec<_> = others.iter().map(|other| other.losses.clone()).collect();
     let mut found = report(name, &logged.losses, &candidate.losses, &noise, bound);
@@ -89,13 +108,14 @@ fn judged(name: &str, logged: &Logged, candidate: &Logged, others: &[Logged], bo
     found
 }
 
-/// What a log says of a run.
+/// A run, as its log tells it.
 struct Logged {
     folder: PathBuf,
+    /// The description of its device.
     device: String,
-    /// Of each step: the cross-entropy of the next token.
+    /// The cross-entropy of the next token, by step.
     losses: Vec<f64>,
-    /// Held-out losses, from the first after a step on.
+    /// Held-out losses, without the one before the first step.
     held_out: Vec<f64>,
 }
 
@@ -115,14 +135,15 @@ impl Logged {
         }
         if logged.losses.len() < 2 {
             return Err(Problem::new(
-                format!("{} logs {} steps; a curve needs 2", folder.display(), logged.losses.len()),
+                format!("{} logs {} steps; a curve needs at least 2", folder.display(), logged.losses.len()),
                 "train it first: lingot train RUN.toml",
             ));
         }
         Ok(logged)
     }
 
-    /// Fewer losses, of a run that was stopped or steps that were skipped, would be held against the wrong ones.
+    /// Errors if the runs have different numbers of losses, which would be compared with the wrong ones: one
+    /// was stopped, or skipped steps.
     fn same_length(&self, other: &Logged) -> Result<()> {
         let lengths = |logged: &Logged| (logged.losses.len(), logged.held_out.len());
         if lengths(self) == lengths(other) {
@@ -132,7 +153,8 @@ impl Logged {
         let (folder, other) = (self.folder.display(), other.folder.display());
         Err(Problem::new(
             format!(
-                "{folder} logs {steps} steps and {scores} evaluations, {other} logs {other_steps} and {other_scores}"
+                "{folder} logs {steps} steps and {scores} evaluations, {other} logs {other_steps} and \
+                 {other_scores}"
             ),
             format!(
                 "finish the run first (lingot train {folder}/run.toml); if it has, read {other}/run.jsonl"
@@ -141,10 +163,10 @@ impl Logged {
     }
 }
 
-/// Trains the run of `path` with other settings; what its log says, and its device.
-fn again(path: &Path, overrides: &[String], label: &str, progress: Progress<'_>) -> Result<(Logged, String)> {
+/// Trains the run of `path` with other settings and reads its log.
+fn again(path: &Path, overrides: &[String], label: &str, progress: Progress<'_>) -> Result<Logged> {
     let resolved = config::load(path, overrides)?;
-    let dataset = worker::prepare_data(&resolved.run, &|_| ())?;
+    let dataset = data::prepare_data(&resolved.run, &|_| ())?;
     let device = open::open(&resolved.run.device)?;
     let steps = resolved.run.stop.steps;
     let mut listen = |event: &Event| {
@@ -155,7 +177,8 @@ fn again(path: &Path, overrides: &[String], label: &str, progress: Progress<'_>)
     let interrupted = AtomicBool::new(false);
     let summary = step::train(&resolved, &dataset, &device, &mut listen, &interrupted)?;
     debug_assert!(!interrupted.load(Ordering::Relaxed) && !summary.interrupted);
-    Ok((Logged::read(Path::new(&resolved.run.folder))?, device.info().description.clone()))
+    let device = device.info().description.clone();
+    Ok(Logged { device, ..Logged::read(Path::new(&resolved.run.folder))? })
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Plants every fault, one at a time, and says which level catches it and where; with none planted, all must pass.
+//! The self-test: plants every fault, one at a time, and reports which level catches it and where; with none
+//! planted, every level must pass.
 
 use crate::Progress;
 use crate::curve::{self, CurvePlan};
@@ -9,10 +10,12 @@ use lingot_device::{Device, Precision, conformance};
 use lingot_spec::Result;
 use serde::{Deserialize, Serialize};
 
-/// What became of one fault, or of none.
+/// The result of one fault, or of none.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trial {
+    /// The fault; none in the trial without one.
     pub planted: Option<Planted>,
+    /// Its name for people.
     pub name: String,
     /// The first case of the suite that fails.
     pub ops: Option<String>,
@@ -20,24 +23,29 @@ pub struct Trial {
     pub modules: Option<Fault>,
     /// The mean relative difference of losses, where it is beyond the bound.
     pub curve: Option<f64>,
-    /// Caught by some level, and where it was planted; of no fault: seen by none.
+    /// Whether a level caught the fault at the op where it was planted; without a fault, whether every level
+    /// passed.
     pub caught: bool,
-    /// `module: op`.
+    /// Where it was found: module, op and operand.
     pub place: String,
 }
 
-/// All trials.
+/// The results of all trials. The object of `lingot align --self-test --json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SelfTest {
+    /// Faults planted.
     pub planted: u64,
+    /// Faults caught.
     pub caught: u64,
-    /// With nothing planted every level passed.
+    /// Whether every level passed with nothing planted.
     pub clean: bool,
+    /// The verdict.
     pub passed: bool,
+    /// One trial without a fault, then one per fault.
     pub trials: Vec<Trial>,
 }
 
-/// Holds `device` against itself, with each fault in turn.
+/// Compares `device` with itself, with each fault in turn; each curve has `steps` steps.
 pub fn run(device: &Device, precision: Precision, steps: u64, progress: Progress<'_>) -> Result<SelfTest> {
     let all: Vec<_> = std::iter::once(None).chain(Planted::ALL.map(Some)).collect();
     let mut trials = vec![];

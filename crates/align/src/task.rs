@@ -1,8 +1,9 @@
-//! What both devices train: two small models that use everything Ling v1 and v2 have, on a text made from a seed.
+//! The task that both devices train: two small models that use everything Ling v1 and v2 have, on a text made
+//! from a seed.
 //!
-//! The text has what makes a language hard to foretell and worth learning: words of very different frequency, an order of
-//! word classes, a topic that shifts which words are frequent, and words that come again. It has a floor of about 3.5 nats
-//! a word, as real texts have one, so that a relative difference of losses means what it means in a real training.
+//! The text has what makes a language hard to predict and worth learning: words of very different frequency,
+//! an order of word classes, a topic that shifts which words are frequent, and repeated words. Its entropy is
+//! about 3.5 nats a word, so that a relative difference of losses means what it means in real training.
 
 use lingot_model::Rows;
 use lingot_model::random::Stream;
@@ -11,22 +12,24 @@ use lingot_spec::presets::preset;
 
 /// Tokens of a sequence.
 pub const SEQUENCE: usize = 64;
-/// Sequences of a micro-batch, micro-batches of a worker, workers that share a step.
+/// Sequences of a micro-batch.
 pub const MICRO: usize = 8;
+/// Micro-batches of a worker.
 pub const MICROS: usize = 2;
+/// Workers that share a step.
 pub const WORKERS: usize = 2;
 
 /// Word classes, words of each, and topics.
 const CLASSES: u64 = 8;
 const WORDS: u64 = 16;
 const TOPICS: u64 = 4;
-/// One in so many words is the latest of its class in the document, where there is one.
+/// One in `COPIES` words repeats the latest of its class in the document, where there is one.
 const COPIES: u64 = 4;
 
-/// The models by name: the router, norms and head of Ling v1, and those of Ling v2.
+/// Returns the models by name: `v1` with the router, norms and head of Ling v1, `v2` with those of Ling v2.
 pub fn models() -> [(&'static str, ModelSpec); 2] {
     let small = |name: &str| {
-        let named = preset(name).unwrap_or_else(|| unreachable!("a preset of the house"));
+        let named = preset(name).unwrap_or_else(|| unreachable!("the preset is built in"));
         ModelSpec {
             vocabulary: (CLASSES * WORDS) as u32,
             width: 32,
@@ -59,7 +62,7 @@ pub struct Micro {
 }
 
 impl Micro {
-    /// As the model takes it.
+    /// Returns the micro-batch as the model takes it.
     pub fn rows(&self) -> Rows<'_> {
         Rows {
             tokens_t: &self.tokens,
@@ -71,7 +74,7 @@ impl Micro {
     }
 }
 
-/// Micro-batch `index` of step `step`: a pure function of both and the seed.
+/// Makes micro-batch `index` of step `step`, a pure function of both and the seed.
 pub fn micro(seed: u64, step: u64, index: u64) -> Micro {
     let mut stream = Stream::new(&[seed, PURPOSE_TEXT, step, index]);
     let mut micro = Micro { tokens: vec![], targets: vec![], starts: vec![], positions: vec![] };
@@ -95,10 +98,10 @@ pub fn micro(seed: u64, step: u64, index: u64) -> Micro {
     micro
 }
 
-/// Sets the text's stream apart from those of initial values.
+/// Separates the stream of the text from those of initial values.
 const PURPOSE_TEXT: u64 = 77;
 
-/// A document that is being written. Word w is of class `w / WORDS`.
+/// A document in the making. Word w is of class `w / WORDS`.
 struct Document {
     word: u64,
     topic: u64,
@@ -109,7 +112,7 @@ struct Document {
 }
 
 impl Document {
-    /// Its first word tells the topic.
+    /// Starts a document; its first word gives the topic away.
     fn new(stream: &mut Stream) -> Document {
         let (left, topic) = (16 + stream.bits() % 32, stream.bits() % TOPICS);
         let word = shifted(0, topic);
@@ -118,7 +121,8 @@ impl Document {
         Document { word, topic, left, latest }
     }
 
-    /// Its next word: of the next class in half of all cases, of the one after next in a quarter, and so on.
+    /// Makes the next word: of the next class in half of all cases, of the class after that in a quarter, and
+    /// so on.
     fn go_on(&mut self, stream: &mut Stream) {
         let skipped = u64::from(stream.bits().trailing_zeros()).min(CLASSES - 1);
         let class = (self.word / WORDS + 1 + skipped) % CLASSES;
@@ -131,12 +135,12 @@ impl Document {
     }
 }
 
-/// Place in its class of the word that is the `rank`-th most frequent under a topic.
+/// The place in its class of the word that is the `rank`-th most frequent under a topic.
 fn shifted(rank: u64, topic: u64) -> u64 {
     (rank + topic * WORDS / TOPICS) % WORDS
 }
 
-/// A rank by Zipf's law: the r-th most frequent word is 1/r as frequent as the first.
+/// Draws a rank by Zipf's law: the r-th most frequent word is 1/r as frequent as the first.
 fn rank(stream: &mut Stream) -> u64 {
     let mut left = stream.uniform() * (1..=WORDS).map(|r| 1.0 / r as f64).sum::<f64>();
     let beyond = |r: &u64| {
@@ -160,8 +164,9 @@ mod tests {
         assert!(a.rows().targets() > 200);
     }
 
-    /// The mean of -ln of the probability that the rules give each target.
-    fn floor(micro: &Micro) -> f64 {
+    /// The entropy of the text in nats a word: the mean of -ln of the probability that the rules give each
+    /// target.
+    fn entropy(micro: &Micro) -> f64 {
         let all: f64 = (1..=WORDS).map(|r| 1.0 / r as f64).sum();
         let (mut sum, mut count) = (0.0, 0);
         let (mut topic, mut latest) = (0, [None; CLASSES as usize]);
@@ -191,9 +196,9 @@ mod tests {
     }
 
     #[test]
-    fn nobody_who_knows_the_rules_can_foretell_the_text_better_than_by_three_and_a_half_nats() {
-        let floors: Vec<f64> = (0..200).map(|step| floor(&micro(1, step, 0))).collect();
-        let mean = floors.iter().sum::<f64>() / floors.len() as f64;
+    fn the_text_has_an_entropy_of_three_and_a_half_nats_a_word() {
+        let entropies: Vec<f64> = (0..200).map(|step| entropy(&micro(1, step, 0))).collect();
+        let mean = entropies.iter().sum::<f64>() / entropies.len() as f64;
         assert!((3.4..3.7).contains(&mean), "{mean}");
     }
 

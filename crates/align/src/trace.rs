@@ -1,45 +1,52 @@
-//! What one device did, op by op, and whether another does the same with the same inputs.
+//! A recording of what one device does, op by op, and a comparison of another device with it.
 //!
-//! The reference device records. The candidate follows: before each op its inputs become the recorded ones, so that an
-//! op is judged by its own error and not by what others did before it; afterwards its outputs are compared. The first
-//! op with other arguments, another name or other outputs is the one at fault.
+//! The reference device records. The candidate follows: before each op its inputs are overwritten with the
+//! recorded ones, so that an op is judged by its own error and not by errors before it; afterwards its
+//! outputs are compared. The first op with another name, other arguments or other outputs is the one at
+//! fault.
 
-use crate::operands::{Access, arguments, operands};
 use lingot_device::intercepted::Intercepted;
+use lingot_device::op::{Access, Operand};
 use lingot_device::precision::{epsilon, is_of_products};
-use lingot_device::{Backend, Device, Kind, Op, Precision, Result, Slot, Tensor};
+use lingot_device::{Backend, Device, Kind, Op, Place, Precision, Result, Tensor};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Where two devices part.
+/// The first difference between two devices.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fault {
     /// The module, as far as it is known.
     pub module: String,
+    /// The op at fault.
     pub op: String,
     /// The output or argument that differs.
     pub what: String,
-    /// BLAKE3 of the op's inputs, as the reference saw them.
+    /// BLAKE3 of the op's inputs on the reference.
     pub inputs_hash: String,
+    /// The value on the reference.
     pub reference: String,
+    /// The value on the candidate.
     pub candidate: String,
 }
 
-/// The modules that are told apart.
+/// The modules that reports distinguish.
 pub const MODULES: [&str; 6] = ["embedding", "attention", "router", "MoE block", "head", "loss"];
 
 /// The worst error of one module.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ModuleError {
+    /// One of [`MODULES`].
     pub module: String,
+    /// Outputs that were compared.
     pub ops: u64,
-    /// Largest error of an op's output over its bound, forward and backward: at most 1 passes.
+    /// Largest error over its bound in the forward pass: at most 1 passes.
     pub forward: f64,
+    /// The same in the backward pass.
     pub backward: f64,
 }
 
-/// The bound of one op in a step, in units of its precision's epsilon times the output's largest element. A real step
-/// has cancellation that the suite's shapes do not; a wrong op is off by far more.
+/// The bound of an op's error in a step, relative to the output's largest element. A real step has
+/// cancellation that the suite's shapes do not; the error of a wrong op is far larger.
 fn bound(op: &str, precision: Precision) -> f64 {
     match precision {
         Precision::Bf16 if is_of_products(op) => 8.0 * epsilon(Precision::Bf16),
@@ -47,7 +54,7 @@ fn bound(op: &str, precision: Precision) -> f64 {
     }
 }
 
-/// One op as it happened on the reference.
+/// One op on the reference: its arguments, and its tensors before and after it.
 struct Entry {
     op: &'static str,
     arguments: String,
@@ -55,21 +62,30 @@ struct Entry {
     after: Vec<Vec<u8>>,
 }
 
-/// A recording.
+/// The ops that a device recorded, in order.
 #[derive(Clone, Default)]
 pub struct Trace(Arc<Mutex<Vec<Entry>>>);
 
-/// What a follower found.
+/// The result of following a recording.
 #[derive(Default)]
 pub struct Found {
     /// The first op at fault.
     pub fault: Option<Fault>,
+    /// The worst error of each module.
     pub modules: Vec<ModuleError>,
+    /// The index of the next op.
     next: usize,
+    /// The module of the latest op.
     module: &'static str,
-    has_turned: bool,
-    named: Vec<(String, Slot, usize, usize)>,
-    active: bool,
+    is_backward: bool,
+    named: Vec<Named>,
+    is_active: bool,
+}
+
+/// A tensor's place on the device, and its name.
+struct Named {
+    name: String,
+    place: Place,
 }
 
 /// A device that records, or follows a recording.
@@ -80,26 +96,20 @@ struct Watched {
     found: Arc<Mutex<Found>>,
 }
 
-/// Starts, stops and reads what watches a device.
+/// Starts and stops the recording or comparison of a device.
 #[derive(Clone)]
 pub struct Watch(Arc<Mutex<Found>>);
 
 impl Watch {
-    /// From here on; tensors by these names are known.
+    /// Starts with the next op; the names tell modules apart.
     pub fn start(&self, named: Vec<(String, Tensor)>) {
         let mut found = lock(&self.0);
-        found.active = true;
+        found.is_active = true;
         found.module = MODULES[0];
-        found.named = named
-            .into_iter()
-            .map(|(name, tensor)| {
-                let (slot, first, bytes) = tensor.place();
-                (name, slot, first, bytes)
-            })
-            .collect();
+        found.named = named.into_iter().map(|(name, tensor)| Named { name, place: tensor.place() }).collect();
     }
 
-    /// Ends the watch; the other device must have done as many ops.
+    /// Ends the comparison and returns its result; missing ops at the end are a fault.
     pub fn stop(&self, trace: &Trace) -> Found {
         let mut found = std::mem::take(&mut *lock(&self.0));
         let entries = lock(&trace.0);
@@ -112,14 +122,14 @@ impl Watch {
     }
 }
 
-/// `device`, recorded.
+/// Returns `device`, recorded, with its switch and the recording.
 pub fn record(device: &Device) -> (Device, Watch, Trace) {
     let trace = Trace::default();
     let (device, watch) = watched(device, &trace, None);
     (device, watch, trace)
 }
 
-/// `device`, made to follow.
+/// Returns `device`, made to follow the recording, with its switch.
 pub fn follow(device: &Device, trace: &Trace, precision: Precision) -> (Device, Watch) {
     watched(device, trace, Some(precision))
 }
@@ -135,33 +145,32 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Watched {
-    fn run(&self, op: Op<'_>) -> Result<()> {
+    fn run(&self, op: &Op<'_>) -> Result<()> {
         let mut found = lock(&self.found);
         match self.follows {
-            _ if !found.active || found.fault.is_some() => Backend::run(&self.inner, op),
+            _ if !found.is_active || found.fault.is_some() => Backend::run(&self.inner, op),
             None => self.record(op),
             Some(precision) => self.follow(op, precision, &mut found),
         }
     }
 
     fn bytes(&self, tensor: &Tensor) -> Result<Vec<u8>> {
-        let (slot, first, len) = tensor.place();
-        let mut bytes = vec![0; len];
-        self.inner.read(slot, first, &mut bytes)?;
+        let Place { offset_bytes, bytes, .. } = tensor.place();
+        let mut bytes = vec![0; bytes];
+        self.inner.read(tensor.slot(), offset_bytes, &mut bytes)?;
         Ok(bytes)
     }
 
-    fn record(&self, op: Op<'_>) -> Result<()> {
-        let (name, arguments, tensors) = (op.name(), arguments(&op), operands(&op));
-        let read = || tensors.iter().map(|(_, tensor, _)| self.bytes(tensor)).collect::<Result<Vec<_>>>();
+    fn record(&self, op: &Op<'_>) -> Result<()> {
+        let read = || op.operands().map(|operand| self.bytes(operand.tensor)).collect::<Result<Vec<_>>>();
         let before = read()?;
         Backend::run(&self.inner, op)?;
         let after = read()?;
-        lock(&self.trace.0).push(Entry { op: name, arguments, before, after });
+        lock(&self.trace.0).push(Entry { op: op.name(), arguments: op.numbers(), before, after });
         Ok(())
     }
 
-    fn follow(&self, op: Op<'_>, precision: Precision, found: &mut Found) -> Result<()> {
+    fn follow(&self, op: &Op<'_>, precision: Precision, found: &mut Found) -> Result<()> {
         let trace = lock(&self.trace.0);
         let Some(entry) = trace.get(found.next) else {
             found.fault = Some(Fault {
@@ -175,9 +184,11 @@ impl Watched {
             return Backend::run(&self.inner, op);
         };
         found.next += 1;
-        let (name, arguments, tensors) = (op.name(), arguments(&op), operands(&op));
-        found.enter(name, &tensors);
-        let same_shape = tensors.iter().map(|(_, t, _)| t.place().2).eq(entry.before.iter().map(Vec::len));
+        let (name, arguments) = (op.name(), op.numbers());
+        let operands: Vec<Operand<'_>> = op.operands().collect();
+        found.enter(name, &operands);
+        let bytes = operands.iter().map(|operand| operand.tensor.place().bytes);
+        let same_shape = bytes.eq(entry.before.iter().map(Vec::len));
         if entry.op != name {
             found.fault = Some(entry.fault(found.module, "op", entry.op, name));
         } else if entry.arguments != arguments {
@@ -188,19 +199,19 @@ impl Watched {
         if found.fault.is_some() {
             return Backend::run(&self.inner, op);
         }
-        for ((_, tensor, access), before) in tensors.iter().zip(&entry.before) {
-            if *access != Access::Out {
-                let (slot, first, _) = tensor.place();
-                self.inner.write(slot, first, before)?;
+        for (operand, before) in operands.iter().zip(&entry.before) {
+            if operand.access != Access::Write {
+                let first = operand.tensor.place().offset_bytes;
+                self.inner.write(operand.tensor.slot(), first, before)?;
             }
         }
         Backend::run(&self.inner, op)?;
         let bound = bound(name, precision);
-        for ((what, tensor, access), wanted) in tensors.iter().zip(&entry.after) {
-            if *access != Access::In {
+        for (&Operand { name: what, tensor, access }, wanted) in operands.iter().zip(&entry.after) {
+            if access != Access::Read {
                 let worst = worst(tensor.kind(), &self.bytes(tensor)?, wanted);
                 found.note(worst.error / bound);
-                // Not `>` alone: an error that is not a number does not pass.
+                // NaN is not greater than the bound, and must not pass.
                 if (worst.error > bound || worst.error.is_nan()) && found.fault.is_none() {
                     let what = format!("{what}[{}]", worst.index);
                     let [a, b] = worst.values.map(|value| format!("{value:e}"));
@@ -226,14 +237,13 @@ impl Entry {
 }
 
 impl Found {
-    /// Notices which module the op belongs to: by the names of its tensors, then by its own.
-    fn enter(&mut self, op: &str, tensors: &[(&str, &Tensor, Access)]) {
-        self.has_turned |= op == "cross_entropy_grad";
-        let inside = |tensor: &Tensor| {
-            let (slot, first, bytes) = tensor.place();
-            self.named.iter().find(|named| named.1 == slot && (named.2, named.3) == (first, bytes))
-        };
-        let named = tensors.iter().find_map(|(_, tensor, _)| inside(tensor)).map(|named| named.0.as_str());
+    /// Finds the module of an op by its own name, else by the names of its tensors; else it is that of the op
+    /// before.
+    fn enter(&mut self, op: &str, operands: &[Operand<'_>]) {
+        self.is_backward |= op == "cross_entropy_grad";
+        let inside = |tensor: &Tensor| self.named.iter().find(|named| named.place == tensor.place());
+        let named =
+            operands.iter().find_map(|operand| inside(operand.tensor)).map(|named| named.name.as_str());
         self.module = match (op, named.unwrap_or_default()) {
             ("cross_entropy" | "cross_entropy_grad", _) => "loss",
             ("attention" | "attention_grad" | "rope", _) => "attention",
@@ -268,18 +278,19 @@ impl Found {
         });
         let module = &mut self.modules[index];
         module.ops += 1;
-        let worst = if self.has_turned { &mut module.backward } else { &mut module.forward };
+        let worst = if self.is_backward { &mut module.backward } else { &mut module.forward };
         *worst = worst.max(share);
     }
 }
 
+/// The worst element of an output: on the reference, and on the candidate.
 struct Worst {
     error: f64,
     index: usize,
     values: [f64; 2],
 }
 
-/// The largest difference over the largest element; infinite where whole numbers differ.
+/// The largest difference over the largest element; infinite where integers differ.
 fn worst(kind: Kind, found: &[u8], wanted: &[u8]) -> Worst {
     let number = |bytes: &[u8]| {
         let bytes = [bytes[0], bytes[1], bytes[2], bytes[3]];

@@ -1,4 +1,5 @@
-//! The training step that is compared: workers, each with micro-batches, whose gradients are added up; then AdamW.
+//! The training step that is compared: workers with micro-batches of their own, whose gradients are summed;
+//! then AdamW.
 
 use crate::faults::Wiring;
 use crate::task::{self, MICROS, SEQUENCE, WORKERS};
@@ -9,14 +10,16 @@ use lingot_spec::Result;
 use lingot_spec::run::{OptimizerSpec, Recompute};
 use lingot_train::optimizer::Optimizer;
 
-/// The optimizer's numbers. Any rounding error turns some token's choice of experts sooner or later, and from there on
-/// two sound devices have two models. How far their losses lie apart grows with the rate; docs/alignment.md has figures.
+/// The optimizer's settings. Sooner or later any rounding error changes some token's choice of experts, and
+/// from there on two sound devices have two models. The difference of their losses grows with the rate;
+/// docs/alignment.md has figures.
 const RULE: OptimizerSpec =
     OptimizerSpec { rate: 1e-4, beta1: 0.9, beta2: 0.95, epsilon: 1e-5, decay: 0.1, clip: 1.0 };
 const WARMUP_STEPS: u64 = 50;
 
 /// A model in training on one device.
 pub struct Trainer {
+    /// The model, with its weights on the device.
     pub model: Model,
     workers: Vec<Gradients>,
     optimizer: Optimizer,
@@ -26,7 +29,7 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Initial weights from `seed`, text from `data_seed`.
+    /// Makes initial weights from `seed`; the text will come from `data_seed`.
     pub fn new(
         spec: &ModelSpec,
         device: &Device,
@@ -46,7 +49,7 @@ impl Trainer {
         })
     }
 
-    /// The whole step's gradients, in the first worker's bundle, and its loss.
+    /// Computes the step's loss, and its gradients in the first worker's bundle.
     pub fn differentiate(&self) -> Result<(Losses, &Gradients)> {
         let micros: Vec<_> = (0..(WORKERS * MICROS) as u64)
             .map(|index| task::micro(self.data_seed, self.step, index))
@@ -72,7 +75,7 @@ impl Trainer {
         Ok((loss, sum))
     }
 
-    /// One step; its loss before the update.
+    /// Takes one step and returns its loss, which is that before the update.
     pub fn step(&mut self) -> Result<f64> {
         let (losses, gradients) = self.differentiate()?;
         self.optimizer.gradient_norm(gradients)?;
@@ -84,7 +87,7 @@ impl Trainer {
         Ok(losses.main)
     }
 
-    /// Takes over another trainer's weights, moments, router state and place in the data.
+    /// Copies another trainer's weights, moments, router state and place in the data.
     pub fn take_over(&mut self, other: &Trainer) -> Result<()> {
         self.model.parameters.flat.write_floats(&other.model.parameters.flat.to_floats()?)?;
         for (to, from) in self.optimizer.flats().iter().zip(other.optimizer.flats()) {
@@ -95,7 +98,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// The names of all gradients of the step and their values.
+    /// Reads the gradients of the step, each with its name.
     pub fn gradients(&self) -> Result<Vec<(String, Vec<f32>)>> {
         let bundle = &self.workers[0].bundle;
         bundle
@@ -106,7 +109,7 @@ impl Trainer {
             .collect()
     }
 
-    /// Every tensor with a name, its gradient in each worker included.
+    /// Returns every named tensor, its gradient in each worker included.
     pub(crate) fn named(&self) -> Vec<(String, Tensor)> {
         let bundles = std::iter::once((&self.model.parameters, ""));
         let gradients = self.workers.iter().map(|worker| (&worker.bundle, "gradient of "));

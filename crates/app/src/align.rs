@@ -1,56 +1,64 @@
 //! `lingot align`: whether two devices compute the same thing, and the certificate of it.
 
+use crate::checkpoint::open_device;
 use crate::failure::{Code, Failure, Result};
-use crate::json;
+use crate::output;
 use crate::plot;
 use crate::terminal::{Progress, Terminal};
-use lingot_align::certificate::{Certificate, Side, by_op};
+use lingot_align::certificate::{Certificate, PageFile, Side, by_op};
 use lingot_align::curve::{self, CurvePlan, CurveReport};
 use lingot_align::run::{self as earlier, RunPlan};
 use lingot_align::{modules, self_test};
-use lingot_device::open;
 use lingot_device::{Device, Precision, conformance};
+use lingot_spec::Problem;
 use lingot_spec::run::DeviceSpec;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Prove that two devices compute the same thing, or name the first op that differs.
+/// Prove that two devices compute the same thing, or name the first op that differs
 ///
-/// Ops are held against their definition in f64; a step's modules op by op against the reference device, each fed with the
-/// reference's inputs; then whole training curves, and a training that moves from one device to the other.
+/// Level `ops` compares every op with its definition in f64, `modules` the ops of a training
+/// step with those of the reference device on the same inputs, `curve` the losses of a whole
+/// training, and `move` a training that changes from one device to the other halfway.
 #[derive(clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(verbatim_doc_comment, after_help = EXAMPLES)]
 pub struct Args {
-    /// The device that is trusted
-    #[arg(long, default_value = "cpu")]
+    /// Trust this device
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     reference: String,
-    /// The device in question
+    /// Test this device; `lingot devices` lists those of this machine
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// What products round their operands to
+    /// Round the operands of products to this type
     #[arg(long, value_enum, default_value = "f32")]
     precision: Rounding,
-    /// The same of the reference device, where it is not the same
+    /// Round them to this type on the reference device [default: as --precision]
     #[arg(long, value_enum)]
     reference_precision: Option<Rounding>,
+    /// Compare at this level
     #[arg(long, value_enum, default_value = "all")]
     level: Level,
-    /// Steps of the curve and of the move: 1000 unless given, and 300 in the self-test
-    #[arg(long)]
+    /// Train N steps for the curve and the move [default: 1000, and 300 in the self-test]
+    #[arg(long, value_name = "N")]
     steps: Option<u64>,
+    /// Draw weights and data from this seed
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Seeds whose curves show how much chance alone makes them differ, the first included
-    #[arg(long, default_value_t = 3)]
+    /// Train N seeds, --seed included, to measure how much chance alone makes curves differ
+    #[arg(long, value_name = "N", default_value = "3", value_parser = crate::counts())]
     seeds: u64,
-    /// Train this run again on the device, and hold it against the run's log
-    #[arg(long, value_name = "FOLDER", conflicts_with = "self_test")]
+    /// Train this run again on the device, and compare it with the run's log
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        conflicts_with_all = ["self_test", "reference", "reference_precision", "level", "steps", "seed"]
+    )]
     run: Option<PathBuf>,
-    /// CPU threads; 0 for all
-    #[arg(long, default_value_t = 0)]
+    /// Use N threads of the processor; 0 for all of them
+    #[arg(long, value_name = "N", default_value_t = 0)]
     threads: u32,
-    /// Plant faults one at a time and see that each is caught and its place named
-    #[arg(long)]
+    /// Plant faults in the device, one at a time, and check that each is caught and located
+    #[arg(long, conflicts_with_all = ["reference", "reference_precision", "level", "seed", "seeds", "out"])]
     self_test: bool,
     /// Write the certificate, its page and its plots into this folder
     #[arg(long, value_name = "FOLDER")]
@@ -70,15 +78,22 @@ Examples:
 
 Exit codes: 0 aligned, 1 not aligned, 2 wrong input, 3 no device or no memory.";
 
+/// What is compared.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Level {
+    /// Every op with its definition
     Ops,
+    /// The ops of a training step
     Modules,
+    /// The losses of a training
     Curve,
+    /// The losses of a training that changes the device
     Move,
+    /// All of these
     All,
 }
 
+/// The type that operands of products are rounded to.
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Rounding {
     F32,
@@ -94,11 +109,11 @@ impl From<Rounding> for Precision {
     }
 }
 
-/// Whether all that was asked for passed.
+/// Runs the comparison; the exit code says whether everything passed.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<ExitCode> {
     if let Some(steps @ 0..2) = args.steps {
         let problem = format!("--steps is {steps}");
-        return Err(Failure::input(problem, "a curve needs at least 2 steps, and 1000 to mean something"));
+        return Err(Failure::input(problem, "give at least 2 steps, and 1000 for a meaningful certificate"));
     }
     let progress = Progress::new(terminal);
     let passed = match &args.run {
@@ -112,7 +127,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<ExitCode> {
 fn open(args: &Args, name: &str, rounding: Rounding) -> Result<Device> {
     let precision = rounding.into();
     let spec = DeviceSpec { name: name.into(), threads: args.threads, precision, ..DeviceSpec::default() };
-    Ok(open::open(&spec)?)
+    open_device(&spec)
 }
 
 fn certify(args: &Args, progress: &Progress) -> Result<bool> {
@@ -145,12 +160,17 @@ fn certify(args: &Args, progress: &Progress) -> Result<bool> {
         [certificate.curve, certificate.moved] =
             starts.map(|start| start.and_then(|_| found.next()).unwrap_or_default());
     }
-    hand_over(args, certificate, args.out.as_deref())
+    conclude(args, certificate, args.out.as_deref())
 }
 
-/// The other trainings, the certificate and its page go into a folder of the run's, or into the one that is named.
+/// Certifies a run. Its trainings, the certificate and its page go into `--out`, by default `align` in the
+/// run's folder.
 fn certify_run(args: &Args, folder: &Path, progress: &Progress) -> Result<bool> {
     let out = args.out.clone().unwrap_or_else(|| folder.join("align"));
+    if !folder.join("run.toml").is_file() {
+        let problem = format!("{} is not the folder of a run: it has no run.toml", folder.display());
+        return Err(Failure::input(problem, "name a folder that `lingot train` has written"));
+    }
     let plan = RunPlan {
         folder: folder.into(),
         out: out.clone(),
@@ -161,8 +181,9 @@ fn certify_run(args: &Args, folder: &Path, progress: &Progress) -> Result<bool> 
     };
     let tell =
         &mut |label: &str, done, total| progress.update(label, done, total, || format!("{done}/{total}"));
-    let (reference, candidate, curve) = earlier::check(&plan, tell)?;
-    hand_over(args, Certificate { curve: vec![curve], ..blank(args, reference, candidate) }, Some(&out))
+    let again = earlier::check(&plan, tell)?;
+    let blank = blank(args, again.reference, again.candidate);
+    conclude(args, Certificate { curve: vec![again.curve], ..blank }, Some(&out))
 }
 
 fn blank(args: &Args, reference: Side, candidate: Side) -> Certificate {
@@ -184,15 +205,15 @@ fn blank(args: &Args, reference: Side, candidate: Side) -> Certificate {
     }
 }
 
-fn hand_over(args: &Args, certificate: Certificate, folder: Option<&Path>) -> Result<bool> {
+fn conclude(args: &Args, certificate: Certificate, folder: Option<&Path>) -> Result<bool> {
     let certificate = certificate.judge();
     if let Some(folder) = folder {
         write(folder, &certificate)?;
     }
     if args.json {
-        json::print(&certificate)?;
+        output::json(&certificate)?;
     } else {
-        json::write(&text(&certificate));
+        output::result(&text(&certificate))?;
     }
     Ok(certificate.passed)
 }
@@ -222,9 +243,9 @@ fn drawn(curve: &CurveReport) -> String {
 fn write(folder: &Path, certificate: &Certificate) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|error| Failure::io("create", folder, &error))?;
     let json = serde_json::to_string(certificate)
-        .map_err(|error| Failure::input(format!("cannot write JSON: {error}"), "this is a bug; report it"))?;
-    let files = [("certificate.json".to_owned(), json + "\n")].into_iter().chain(certificate.page());
-    for (name, content) in files {
+        .map_err(|error| Problem::bug(format!("cannot write JSON: {error}")))?;
+    let whole = PageFile { name: "certificate.json".into(), content: json + "\n" };
+    for PageFile { name, content } in std::iter::once(whole).chain(certificate.page()) {
         let path = folder.join(name);
         std::fs::write(&path, content).map_err(|error| Failure::io("write", &path, &error))?;
     }
@@ -237,7 +258,7 @@ fn test_itself(args: &Args, progress: &Progress) -> Result<bool> {
         &mut |label: &str, done, total| progress.update(label, done, total, || format!("{done}/{total}"));
     let found = self_test::run(&device, args.precision.into(), args.steps.unwrap_or(300), tell)?;
     if args.json {
-        json::print(&found)?;
+        output::json(&found)?;
         return Ok(found.passed);
     }
     let mut text = format!("{:<50} {:<4} {:<8} {:<9} place\n", "planted", "ops", "modules", "curve");
@@ -249,6 +270,6 @@ fn test_itself(args: &Args, progress: &Progress) -> Result<bool> {
     }
     let clean = if found.clean { "passes" } else { "FAILS" };
     text += &format!("{} of {} caught; with none planted it {clean}\n", found.caught, found.planted);
-    json::write(&text);
+    output::result(&text)?;
     Ok(found.passed)
 }

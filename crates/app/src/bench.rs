@@ -1,9 +1,9 @@
-//! `lingot bench`: `train` says how fast this machine trains and what takes the time, `fleet` how fast a fleet does;
-//! `profile.rs` and `growth.rs` have the rest.
+//! `lingot bench` and what it measures. `train` and `fleet` are here, `ops` and `predict` in `profile.rs`,
+//! `plan` in `growth.rs`.
 
 use crate::failure::{Failure, Result};
 use crate::growth;
-use crate::json;
+use crate::output;
 use crate::profile;
 use crate::terminal::{bytes, count};
 use lingot_device::entry;
@@ -11,11 +11,17 @@ use lingot_measure::{Case, Report, Request, RoutingReport, Spread, fleet, steps}
 use lingot_plan::together;
 use std::time::Instant;
 
-/// Measure this machine.
+/// Measure the devices of this machine
 #[derive(clap::Args)]
-#[command(
-    after_help = "Examples:\n  lingot bench train --model S\n  lingot bench train --model M --profile\n  lingot bench fleet --device cpu@0.4,cpu@0.2,cpu@0.1\n  lingot bench train --device torch:cpu\n  lingot bench ops\n  lingot bench predict\n  lingot bench plan"
-)]
+#[command(after_help = "\
+Examples:
+  lingot bench train --model S
+  lingot bench train --model M --profile
+  lingot bench train --device torch:cpu
+  lingot bench fleet --device cpu@0.4,cpu@0.2,cpu@0.1
+  lingot bench ops
+  lingot bench predict
+  lingot bench plan")]
 pub struct Args {
     #[command(subcommand)]
     what: What,
@@ -30,25 +36,27 @@ enum What {
     Plan(growth::Args),
 }
 
-/// Time whole training steps on made-up tokens.
+/// Time whole training steps on generated tokens
 ///
-/// A step is forward, backward and update, moving the batch to the device included, making its tokens not. Steps with
-/// the router's own choices and steps with equal loads take turns, and both are reported.
+/// A step copies the batch to the device and runs forward pass, backward pass and update;
+/// generating the tokens is not timed. Steps with the router's own choices and steps with
+/// equal loads alternate, and both are reported.
 #[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
 struct TrainArgs {
-    /// S (18 M parameters), M (230 M) or L (one layer of Ling-mini-2.0, needs 16 GB)
+    /// Train S (18 M parameters), M (230 M) or L (one layer of Ling-mini-2.0; needs 16 GB)
     #[arg(long, default_value = "S")]
     model: String,
-    /// As in `device.name` of a run
+    /// Measure this device; `lingot devices` lists those of this machine
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// CPU threads; 0 for all
-    #[arg(long, default_value_t = 0)]
+    /// Use N threads of the processor; 0 for all of them
+    #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
-    /// Timed steps of each routing
-    #[arg(long, default_value_t = 5)]
-    steps: usize,
-    /// Also say how long each kind of op took
+    /// Time N steps of each routing
+    #[arg(long, value_name = "N", default_value = "5", value_parser = crate::counts())]
+    steps: u64,
+    /// Also print the time of each kind of op
     #[arg(long)]
     profile: bool,
     /// Also time steps in which all tokens choose the same experts
@@ -59,28 +67,30 @@ struct TrainArgs {
     json: bool,
 }
 
-/// Time a fleet against the sum of its devices.
+/// Compare the speed of a fleet with the sum of its devices
 ///
-/// Each device trains a small model alone, then all train together, in turns; beside it stands what the planner says. An entry such as cpu@0.5 is a device at
-/// half the speed, emulated by sleeping; docs/fleet.md says what else an entry may be.
+/// Each device trains a small model alone, then all train it together, in turns. The speed
+/// that the planner predicts is printed too. cpu@0.5 emulates half the speed of the processor;
+/// docs/fleet.md documents all entries.
 #[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
 struct FleetArgs {
-    /// The devices, separated by commas
+    /// Measure these devices, separated by commas
     #[arg(long, default_value = "cpu@0.4,cpu@0.2,cpu@0.1", value_name = "DEVICE,...")]
     device: String,
-    /// CPU threads that are divided among the devices; 0 for all
-    #[arg(long, default_value_t = 0)]
+    /// Divide N threads of the processor among the devices; 0 for all of them
+    #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
-    /// Turns of each device and of the fleet
-    #[arg(long, default_value_t = 3)]
-    rounds: usize,
-    /// Timed steps of a turn
-    #[arg(long, default_value_t = 20)]
+    /// Measure each device and the fleet N times
+    #[arg(long, value_name = "N", default_value = "3", value_parser = crate::counts())]
+    rounds: u64,
+    /// Time N steps each time
+    #[arg(long, value_name = "N", default_value = "20", value_parser = crate::counts())]
     steps: u64,
-    /// Micro-batches of a step, each of one sequence of 128 tokens
-    #[arg(long, default_value_t = 112)]
+    /// Divide each step into N micro-batches of one sequence of 128 tokens
+    #[arg(long, value_name = "N", default_value = "112", value_parser = crate::counts())]
     micros: u64,
-    /// Also slow the first device down threefold midway, and say how soon the shares follow
+    /// Also slow the first device down threefold midway, and report how soon the shares follow
     #[arg(long)]
     slows: bool,
     /// Print one JSON object
@@ -89,29 +99,30 @@ struct FleetArgs {
 }
 
 fn fleet(args: &FleetArgs) -> Result<()> {
+    let devices = entry::split(&args.device);
+    entry::parse_all(&devices).map_err(Failure::of_input)?;
     let request = fleet::Request {
-        devices: entry::split(&args.device),
-        rounds: args.rounds.max(1),
+        devices,
+        rounds: args.rounds as usize,
         steps: args.steps,
         threads: args.threads,
-        micros: args.micros.max(1),
+        micros: args.micros,
         slows: args.slows,
     };
     let measured = fleet::measure(&request)?;
     let report = FleetReport { planned: plan(&measured), measured };
     if args.json {
-        return json::print(&report);
+        return output::json(&report);
     }
-    json::write(&fleet_text(&report));
-    Ok(())
+    output::result(&fleet_text(&report))
 }
 
-/// What was measured, and beside it what the planner says of these devices.
+/// What was measured, and what the planner predicts for these devices.
 #[derive(serde::Serialize)]
 struct FleetReport {
     #[serde(flatten)]
     measured: fleet::Report,
-    /// None where the measured times make no sense.
+    /// None if no prediction can be made from the measured times.
     planned: Option<Planned>,
 }
 
@@ -121,11 +132,11 @@ struct Planned {
     efficiency: f64,
     /// Micro-batches by device.
     micros: Vec<u32>,
-    /// Predicted over measured tokens/s, less one.
+    /// Predicted tokens/s over measured ones, less one.
     error: f64,
 }
 
-/// The planner knows each device alone: what a micro-batch takes, and the rest of its step.
+/// The planner's prediction, from each device alone: its time for a micro-batch, and the rest of its step.
 fn plan(report: &fleet::Report) -> Option<Planned> {
     let micros = u32::try_from(report.micros_per_step).ok()?;
     let device = |alone: &fleet::Alone| {
@@ -175,7 +186,8 @@ fn fleet_text(FleetReport { measured: report, planned }: &FleetReport) -> String
     }
     if let Some(slowdown) = &report.slowdown {
         text += &format!(
-            "{} slowed down threefold: its share of the batch went from {:.1} % to {:.1} %, {} steps were divided \
+            "{} slowed down threefold: its share of the batch went from {:.1} % to {:.1} %, {} steps were \
+             divided \
              for its old speed; {:.1} % of the micro-batches were computed\n",
             slowdown.device,
             100.0 * slowdown.share_before,
@@ -196,21 +208,20 @@ pub fn run(args: &Args, start: Instant) -> Result<()> {
         What::Plan(args) => return growth::run(args),
     };
     let case = Case::named(&args.model).ok_or_else(|| {
-        Failure::input(format!("no benchmark model is called `{}`", args.model), "there are S, M and L")
+        Failure::input(format!("unknown benchmark model `{}`", args.model), "choose S, M or L")
     })?;
     let request = Request {
         device: args.device.clone(),
         threads: args.threads,
-        steps: args.steps.max(1),
+        steps: args.steps as usize,
         profile: args.profile,
         skewed: args.skewed,
     };
     let report = steps::train(&case, &request, start)?;
     if args.json {
-        return json::print(&report);
+        return output::json(&report);
     }
-    json::write(&text(&report));
-    Ok(())
+    output::result(&text(&report))
 }
 
 fn text(report: &Report) -> String {

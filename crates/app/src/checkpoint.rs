@@ -1,4 +1,4 @@
-//! What a path on the command line means: a checkpoint, its run, and where its tokenizer lies.
+//! Finds what a path on the command line means: a checkpoint, its run, and its tokenizer.
 
 use crate::failure::{Failure, Result};
 use clap::Args;
@@ -7,17 +7,18 @@ use lingot_device::Device;
 use lingot_spec::RunSpec;
 use lingot_spec::manifest::Manifest;
 use lingot_spec::run::DeviceSpec;
-use lingot_train::{checkpoints, config, manifest_file, worker};
+use lingot_train::checkpoint::{manifest, newest};
+use lingot_train::{config, data};
 use std::path::{Component, Path, PathBuf};
 
-/// The options of commands that compute.
+/// The options of commands that compute on one device.
 #[derive(Args)]
 pub struct DeviceArgs {
-    /// What computes; see `lingot devices`
+    /// Compute on this device; `lingot devices` lists those of this machine
     #[arg(long, default_value = "cpu")]
     pub device: String,
-    /// CPU threads; 0 for all
-    #[arg(long, default_value_t = 0)]
+    /// Use N threads of the processor; 0 for all of them
+    #[arg(long, value_name = "N", default_value_t = 0)]
     pub threads: u32,
 }
 
@@ -27,7 +28,7 @@ impl DeviceArgs {
     }
 }
 
-/// A device that cannot be opened has an exit code of its own.
+/// Opens a device. A failure to do so has an exit code of its own.
 pub fn open_device(spec: &DeviceSpec) -> Result<Device> {
     lingot_device::open::open(spec)
         .map_err(|error| Failure { code: crate::failure::Code::Device, ..error.into() })
@@ -37,11 +38,11 @@ pub fn open_device(spec: &DeviceSpec) -> Result<Device> {
 pub struct Found {
     pub path: PathBuf,
     pub manifest: Manifest,
-    /// The run that made it; none for an imported model.
+    /// The run that made it; none for an imported or merged model.
     pub run: Option<RunSpec>,
 }
 
-/// The newest checkpoint of a run's folder, or the checkpoint named.
+/// Finds the checkpoint that a path names, or the newest one of the run's folder that it names.
 pub fn find(path: &Path) -> Result<Found> {
     if !path.exists() {
         return Err(Failure::input(
@@ -49,8 +50,8 @@ pub fn find(path: &Path) -> Result<Found> {
             "name a run's folder, such as out/quickstart, or a checkpoint in it",
         ));
     }
-    let path = checkpoints::resolve(path)?;
-    let manifest = manifest_file::read(&path)?;
+    let path = newest::resolve(path)?;
+    let manifest = manifest::read(&path)?;
     let text = &manifest.head.run;
     let run = (!text.is_empty()).then(|| config::parse(text, Path::new("run.toml"), &[])).transpose()?;
     Ok(Found { path, manifest, run: run.map(|resolved| resolved.run) })
@@ -75,14 +76,14 @@ impl Found {
         let Some(folder) = self.path.parent().and_then(Path::parent) else { return Vec::new() };
         let mut folders = vec![folder.join("data")];
         if let Some(run) = &self.run {
-            let data = worker::data_folder(run);
-            folders.extend(start_of(folder, Path::new(&run.folder)).map(|start| start.join(&data)));
-            folders.push(data);
+            let own = data::data_folder(run);
+            folders.extend(start_of(folder, Path::new(&run.folder)).map(|start| start.join(&own)));
+            folders.push(own);
         }
         folders
     }
 
-    /// The tokenizer that was given, or else the one found.
+    /// Loads the tokenizer that is given, or else the one that belongs to the checkpoint.
     pub fn tokenizer(&self, given: Option<&Path>) -> Result<Tokenizer> {
         let found = self.tokenizer_folder().map(|folder| folder.join("tokenizer.json"));
         let path = given.map(Path::to_owned).or(found).ok_or_else(|| {

@@ -1,12 +1,12 @@
 //! `lingot data`: text becomes a tokenizer and shards, before or without a run.
 
 use crate::failure::{Code, Failure, Result};
-use crate::json;
+use crate::output;
 use crate::terminal::{Progress, Terminal, bytes, count, show_stage};
 use lingot_data::{Prepared, PreparedCorpus};
 use lingot_spec::run::{CorpusSpec, DataSpec};
 use lingot_spec::{Problem, ProblemKind};
-use lingot_train::{config, worker};
+use lingot_train::{config, data};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -83,7 +83,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<()> {
         lingot_data::prepare(&spec, vocabulary, seed, &folder, &|stage| show_stage(&progress, stage));
     progress.finish();
     let report = Report::new(prepared.map_err(wrong_input)?);
-    if args.json { json::print(&report) } else { report.print() }
+    if args.json { output::json(&report) } else { report.print() }
 }
 
 /// Whatever is wrong with corpora is wrong input, except where the disk cannot take the shards.
@@ -103,7 +103,7 @@ fn wanted(args: &Args) -> Result<(DataSpec, u32, u64, PathBuf)> {
         && args.out.is_none()
     {
         let run = config::load(path, &args.set).map_err(|error| Failure::from(error).with(Code::Input))?.run;
-        let folder = worker::data_folder(&run);
+        let folder = data::data_folder(&run);
         return Ok((run.data, run.model.vocabulary, run.seed, folder));
     }
     let Some(folder) = args.out.clone() else {
@@ -166,7 +166,6 @@ impl Report {
         text += &format!("tokenizer of {} tokens: {}\n", self.vocabulary, self.tokenizer);
         text.extend(self.notes.iter().map(|note| format!("note: {note}\n")));
         let state = if self.reused { "was complete already" } else { "is complete" };
-        json::write(&format!("{text}{} {state}\n", self.folder));
-        Ok(())
+        output::result(&format!("{text}{} {state}\n", self.folder))
     }
 }

@@ -1,20 +1,24 @@
-//! `lingot devices`: what can compute here, and for what cannot, why.
+//! `lingot devices`: what can compute on this machine, and why the rest cannot.
 
 use crate::failure::Result;
-use crate::json;
+use crate::output;
 use crate::terminal::bytes;
 use lingot_device::open;
 use serde::Serialize;
 
-/// List the devices of this machine.
+/// List the devices of this machine
 ///
-/// The name is what `device.name` in RUN.toml takes. Devices of torch's are looked for through the torch that
-/// `LINGOT_TORCH` or the active Python environment names; the libraries of `LINGOT_TORCH_EXTENSION` are opened first.
+/// `device.name` in RUN.toml and `--device` take these names. Devices whose name begins with
+/// `torch:` are found through the PyTorch that LINGOT_TORCH or the active Python environment
+/// names; vendor libraries listed in LINGOT_TORCH_EXTENSION are opened first.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  lingot devices\n  lingot devices -v\n  \
-                  LINGOT_TORCH_EXTENSION=/opt/npu/lib/libtorch_npu.so lingot devices --json")]
+#[command(
+    verbatim_doc_comment,
+    after_help = "Examples:\n  lingot devices\n  lingot devices -v\n  \
+                  LINGOT_TORCH_EXTENSION=/opt/npu/lib/libtorch_npu.so lingot devices --json"
+)]
 pub struct Args {
-    /// Also say how ops reach each device, and why others were not found
+    /// Also print how ops reach each device, and why other devices were not found
     #[arg(short, long)]
     verbose: bool,
     /// Print one JSON object
@@ -34,7 +38,7 @@ struct Found {
     name: String,
     description: String,
     threads: usize,
-    /// 0 where nobody knows.
+    /// 0 where it is unknown.
     memory_bytes: u64,
     routes: Vec<String>,
 }
@@ -60,10 +64,9 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     if args.json {
-        return json::print(&report);
+        return output::json(&report);
     }
-    json::write(&text(&report, args.verbose));
-    Ok(())
+    output::result(&text(&report, args.verbose))
 }
 
 fn text(report: &Report, is_verbose: bool) -> String {

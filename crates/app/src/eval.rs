@@ -3,14 +3,14 @@
 use crate::checkpoint::{self, DeviceArgs, Found};
 use crate::data::wrong_input;
 use crate::failure::{Code, Failure, Result};
-use crate::json;
+use crate::output;
 use crate::terminal::{Progress, Terminal, count};
 use lingot_data::{Dataset, Tokenizer};
 use lingot_model::Model;
 use lingot_spec::python_json::{NotFinite, repair};
 use lingot_spec::run::{CorpusSpec, EvaluationSpec};
 use lingot_train::score::{ChoiceScore, Question, TextScore, share};
-use lingot_train::{evaluate, worker};
+use lingot_train::{data, evaluate};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -136,7 +136,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<()> {
         text,
         choices,
     };
-    if args.json { json::print(&scores) } else { scores.print() }
+    if args.json { output::json(&scores) } else { scores.print() }
 }
 
 fn corpus_of(args: &Args, path: &Path) -> CorpusSpec {
@@ -164,8 +164,7 @@ impl Scores {
             let (accuracy, error) = (scores.accuracy_normalised, scores.accuracy_normalised_error);
             text += &format!("per byte       {accuracy:.4} +- {error:.4}\n");
         }
-        json::write(&text);
-        Ok(())
+        output::result(&text)
     }
 }
 
@@ -176,7 +175,7 @@ fn score_held_out(args: &Args, found: &Found, model: &Model) -> Result<TextScore
             "name a text to score: --data FILE",
         )
     })?;
-    let folder = found.data_folder().unwrap_or_else(|| worker::data_folder(run));
+    let folder = found.data_folder().unwrap_or_else(|| data::data_folder(run));
     let mut data = run.data.clone();
     data.sequence = args.sequence.unwrap_or(data.sequence);
     let dataset = Dataset::open(&data, &folder, run.seed)?;
@@ -218,7 +217,7 @@ fn score_text(
                 document.clear();
             }
         }
-        pieces.notes().iter().for_each(|note| eprintln!("note: {note}"));
+        pieces.notes().iter().for_each(|note| output::notice(&format!("note: {note}")));
         let count = texts.sources.len() as u64;
         progress.update("scoring", done as u64 + 1, count, || source.display().to_string());
     }
@@ -254,10 +253,8 @@ fn read_questions(path: &Path) -> Result<Vec<Question>> {
         let place = format!("{}:{}", path.display(), number + 1);
         let repaired = repair(line, NotFinite::Null);
         if repaired.lone_surrogates > 0 {
-            eprintln!(
-                "note: {place}: {} halves of surrogate pairs are read as U+FFFD",
-                repaired.lone_surrogates
-            );
+            let count = repaired.lone_surrogates;
+            output::notice(&format!("note: {place}: {count} halves of surrogate pairs are read as U+FFFD"));
         }
         let question: Question = serde_json::from_str(&repaired.json)
             .map_err(|error| Failure::input(format!("{place} is not a question: {error}"), hint))?;

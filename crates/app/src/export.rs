@@ -3,7 +3,7 @@
 use crate::checkpoint;
 use crate::failure::{Failure, Result};
 use crate::import::{Origin, origin_of};
-use crate::json;
+use crate::output;
 use crate::terminal::bytes;
 use clap::ValueEnum;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -108,7 +108,7 @@ pub fn run(args: &Args) -> Result<()> {
         norm_head_folded: exported.norm_head_folded,
         has_tokenizer: tokenizer_folder.is_some(),
     };
-    if args.json { json::print(&report) } else { report.print(&exported) }
+    if args.json { output::json(&report) } else { report.print(&exported) }
 }
 
 impl Report {
@@ -129,8 +129,7 @@ impl Report {
             text += "no tokenizer was found: copy tokenizer.json and tokenizer_config.json there\n";
         }
         text += &format!("\nnext: transformers' AutoModelForCausalLM.from_pretrained(\"{}\")\n", self.folder);
-        json::write(&text);
-        Ok(())
+        output::result(&text)
     }
 }
 

@@ -1,5 +1,6 @@
-//! How the program fails: an error, a hint, and the exit code that scripts see.
+//! How the program fails: an error, a hint, and the exit code.
 
+use crate::output;
 use crate::terminal::Terminal;
 use lingot_spec::{Problem, ProblemKind};
 use std::path::Path;
@@ -7,14 +8,14 @@ use std::process::ExitCode;
 
 pub type Result<T> = std::result::Result<T, Failure>;
 
-/// The exit codes; `docs/cli.md` is the reference.
+/// The exit codes; `docs/cli.md` documents them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
     /// A run, a file or a folder failed.
     Failed = 1,
-    /// The command, the config or the input is wrong: nothing was started.
+    /// The command, the configuration or the input is wrong; nothing was started.
     Input = 2,
-    /// The device is missing, or has no room.
+    /// A device is missing, or has no room.
     Device = 3,
     /// Ctrl-C; the run can be resumed.
     Interrupted = 130,
@@ -35,25 +36,31 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The user's input is at fault.
+    /// A failure of the user's input.
     pub fn input(problem: impl Into<String>, hint: impl Into<String>) -> Failure {
         Failure { code: Code::Input, problem: problem.into(), hint: hint.into() }
     }
 
-    /// A file or folder refused; `verb` completes "cannot ...".
+    /// A file or folder that the operating system refused; `verb` completes "cannot ...".
     pub fn io(verb: &str, path: &Path, error: &std::io::Error) -> Failure {
         Problem::io(verb, path, error).into()
     }
 
-    /// The same failure under another code; a device's stays a device's.
+    /// The same failure under another code; the failure of a device keeps its own.
     pub fn with(self, code: Code) -> Failure {
         if self.code == Code::Device { self } else { Failure { code, ..self } }
     }
 
+    /// A problem found while reading the user's input.
+    pub fn of_input(problem: Problem) -> Failure {
+        Failure::from(problem).with(Code::Input)
+    }
+
+    /// Prints the error and its hint on standard error.
     pub fn print(&self, terminal: &Terminal) {
-        eprintln!("{} {}", terminal.red("error:"), self.problem);
+        output::notice(&format!("{} {}", terminal.red("error:"), self.problem));
         if !self.hint.is_empty() {
-            eprintln!("\n{} {}", terminal.bold("hint:"), self.hint);
+            output::notice(&format!("\n{} {}", terminal.bold("hint:"), self.hint));
         }
     }
 }

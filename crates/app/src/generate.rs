@@ -3,11 +3,12 @@
 use crate::checkpoint::{self, DeviceArgs, Found};
 use crate::failure::{Failure, Result};
 use crate::import::origin_of;
-use crate::json;
+use crate::output;
 use lingot_data::{Decoding, Tokenizer};
 use lingot_train::evaluate;
 use lingot_train::sample::{Bounds, Sampling, sample};
 use serde::Serialize;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -82,7 +83,9 @@ pub fn run(args: &Args) -> Result<()> {
     let prompt = tokenizer.encode(&args.prompt);
     lingot_train::sample::check(&model, &prompt, &sampling)?;
     if let Some(token) = tokenizer.special_token_in(&args.prompt).filter(|_| !args.special_tokens) {
-        eprintln!("note: `{token}` in the prompt is read as text; --special-tokens reads it as the token");
+        output::notice(&format!(
+            "note: `{token}` in the prompt is read as text; --special-tokens reads it as the token"
+        ));
     }
     let bounds = Bounds { tokens: args.tokens, vocabulary: tokenizer.vocabulary() as usize, ends: &ends };
 
@@ -91,22 +94,21 @@ pub fn run(args: &Args) -> Result<()> {
     // The prompt is context for the text of the first new token.
     let shown: String = prompt.iter().map(|&token| decoding.push(token)).collect();
     let mut text = String::new();
+    let mut written = if args.json { Ok(()) } else { output::result(&shown) };
     let mut show = |new: &str| {
         text += new;
-        if !args.json {
-            json::write(new);
+        if !args.json && written.is_ok() {
+            written = output::result(new);
         }
+        if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
-    if !args.json {
-        json::write(&shown);
-    }
     let tokens = sample(&model, &prompt, &sampling, bounds, &mut |token| show(&decoding.push(token)))?;
-    show(&decoding.finish());
+    let _ = show(&decoding.finish());
+    written?;
     if !args.json {
-        json::write("\n");
-        return Ok(());
+        return output::result("\n");
     }
-    json::print(&Generated {
+    output::json(&Generated {
         checkpoint: found.path.display().to_string(),
         prompt: args.prompt.clone(),
         text,

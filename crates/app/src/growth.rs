@@ -1,7 +1,7 @@
-//! `lingot bench plan`: how the time of a whole plan grows with the types of chips and with their cards.
+//! `lingot bench plan`: how the time of a whole plan grows with types of chips and numbers of cards.
 
 use crate::failure::{Failure, Result};
-use crate::json;
+use crate::output;
 use crate::terminal::{Progress, Terminal};
 use lingot_measure::Spread;
 use lingot_plan::answer::Answer;
@@ -12,21 +12,26 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// Time whole plans over one to five types of chips and up to 10,000 cards of each.
+/// Time whole plans over one to five types of chips and up to 10,000 cards of each
 ///
-/// Each plan is the cheapest that takes at most twice as long as the fastest, with all that `lingot plan` says of it.
+/// Each plan is the cheapest that takes at most twice as long as the fastest.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  lingot bench plan\n  lingot bench plan --model ling-plus --json\n  lingot bench plan --plot growth.svg"
+    verbatim_doc_comment,
+    after_help = "\
+Examples:
+  lingot bench plan
+  lingot bench plan --model ling-plus --json
+  lingot bench plan --plot growth.svg"
 )]
 pub struct Args {
-    /// The preset to plan for
+    /// Plan for this preset; `lingot model` lists them
     #[arg(long, default_value = "ling-lite")]
     model: String,
-    /// Plans of each size
-    #[arg(long, default_value_t = 3)]
-    rounds: usize,
-    /// Draw the times there
+    /// Time N plans of each size
+    #[arg(long, value_name = "N", default_value = "3", value_parser = crate::counts())]
+    rounds: u64,
+    /// Draw the times into this file
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
     /// Print one JSON object
@@ -34,8 +39,9 @@ pub struct Args {
     json: bool,
 }
 
-/// In this order; all have a price in one currency.
+/// The types in the order in which they are added; all have a price in one currency.
 const TYPES: [&str; 5] = ["H800", "H100", "A100", "MI300X", "MI250X"];
+/// Cards of each type.
 const CARDS: [u32; 4] = [10, 100, 1_000, 10_000];
 
 /// The object of `--json`.
@@ -62,28 +68,27 @@ pub fn run(args: &Args) -> Result<()> {
     for (done, &(types, cards)) in sizes.iter().enumerate() {
         progress
             .update("plans", done as u64, sizes.len() as u64, || format!("{types} types x {cards} cards"));
-        plans.push(timed(&args.model, types, cards, args.rounds.max(1))?);
+        plans.push(timed(&args.model, types, cards, args.rounds)?);
     }
     let growth = Growth { model: args.model.clone(), plans };
     if let Some(path) = &args.plot {
         std::fs::write(path, growth.plot()).map_err(|error| Failure::io("write", path, &error))?;
     }
     if args.json {
-        return json::print(&growth);
+        return output::json(&growth);
     }
-    json::write(&growth.text());
-    Ok(())
+    output::result(&growth.text())
 }
 
-fn timed(model: &str, types: usize, cards: u32, rounds: usize) -> Result<Timed> {
-    let catalogue = Catalogue::built_in().map_err(refused)?;
+fn timed(model: &str, types: usize, cards: u32, rounds: u64) -> Result<Timed> {
+    let catalogue = Catalogue::built_in().map_err(Failure::of_input)?;
     let answer = |request: &Request| -> Result<Answer> {
-        lingot_plan::plan(request, &catalogue, &BTreeMap::new()).map_err(refused)
+        lingot_plan::plan(request, &catalogue, &BTreeMap::new()).map_err(Failure::of_input)
     };
     let chip = |name: &&str| format!("[[chips]]\nname = \"{name}\"\navailable = {cards}\n");
     let chips: String = TYPES[..types].iter().map(chip).collect();
     let text = format!("model = {model:?}\ntokens = 1e12\ncurrency = \"USD\"\n{chips}");
-    let mut request = Request::parse(&text).map_err(refused)?;
+    let mut request = Request::parse(&text).map_err(Failure::of_input)?;
     let fastest = answer(&Request { objective: Objective::Time, ..request.clone() })?;
     request.constraints.deadline_hours = fastest.best.map(|best| 2.0 * best.seconds / 3600.0);
     let mut seconds = Vec::new();
@@ -96,30 +101,27 @@ fn timed(model: &str, types: usize, cards: u32, rounds: usize) -> Result<Timed> 
     Ok(Timed { types, cards_per_type: cards, feasible, seconds: Spread::of(seconds) })
 }
 
-fn refused(error: lingot_spec::Problem) -> Failure {
-    Failure::input(error.problem, error.hint)
-}
-
 impl Growth {
     fn text(&self) -> String {
         let mut text =
             format!("{}: seconds of a whole plan\n\ntypes  cards of each  seconds (range)\n", self.model);
         text.extend(self.plans.iter().map(|plan| {
             let Spread { median, least, most } = &plan.seconds;
-            let note = if plan.feasible { "" } else { ", and no fleet has room" };
+            let note = if plan.feasible { "" } else { ", infeasible" };
             let (types, cards) = (plan.types, plan.cards_per_type);
             format!("{types:>5}  {cards:>13}  {median:.3} ({least:.3} to {most:.3}){note}\n")
         }));
         text
     }
 
-    /// Seconds over cards, both logarithmic, a line for each number of types.
+    /// Seconds over cards, both axes logarithmic, with a line for each number of types.
     fn plot(&self) -> String {
         const COLOURS: [&str; 5] = ["#000000", "#1f77b4", "#2ca02c", "#ff7f0e", "#d62728"];
         let x = |cards: u32| 60.0 + 150.0 * (f64::from(cards).log10() - 1.0);
         let y = |seconds: f64| 30.0 + 90.0 * (0.5 - seconds.max(1e-3).log10());
         let mut svg = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 640 390\" \
-             font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"640\" height=\"390\" fill=\"white\"/>\n"
+             font-family=\"sans-serif\" font-size=\"12\">\n\
+             <rect width=\"640\" height=\"390\" fill=\"white\"/>\n"
             .to_owned();
         for (seconds, colour) in [(0.001, "#ddd"), (0.01, "#ddd"), (0.1, "#ddd"), (1.0, "#c40")] {
             let at = y(seconds);
@@ -149,7 +151,8 @@ impl Growth {
         }
         let _ = writeln!(
             svg,
-            "<text x=\"285\" y=\"382\" text-anchor=\"middle\">cards of each type; upwards: seconds of a whole plan, {}</text>\n</svg>",
+            "<text x=\"285\" y=\"382\" text-anchor=\"middle\">\
+             cards of each type; upwards: seconds of a whole plan, {}</text>\n</svg>",
             self.model
         );
         svg

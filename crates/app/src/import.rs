@@ -2,7 +2,7 @@
 //! for bit.
 
 use crate::failure::{Code, Failure, Result};
-use crate::json;
+use crate::output;
 use crate::report::program;
 use crate::terminal::count;
 use lingot_formats::hugging_face::{ElementType, Imported, Kept, copy_tokenizer, import};
@@ -79,7 +79,7 @@ pub fn run(args: &Args) -> Result<()> {
     };
     write(imported, folder.path())?;
     folder.commit("manifest.json")?;
-    if args.json { json::print(&report) } else { report.print() }
+    if args.json { output::json(&report) } else { report.print() }
 }
 
 /// What an import remembers; none for a checkpoint that was trained here.
@@ -106,8 +106,7 @@ impl Report {
         }
         text.extend(self.notes.iter().map(|note| format!("note: {note}\n")));
         text += &format!("\nnext: {} generate {} --prompt \"Once\"\n", program(), self.folder);
-        json::write(&text);
-        Ok(())
+        output::result(&text)
     }
 }
 

@@ -1,32 +1,34 @@
-//! Ctrl-C and SIGTERM: while a run trains, the first asks it to save and stop; otherwise, and the second time, they
-//! end the program.
+//! Ctrl-C and SIGTERM: while a run trains, the first asks it to save and stop; otherwise, and the second
+//! time, they end the program.
 
-use crate::failure::{Code, Failure, Result};
+use crate::failure::{Code, Result};
+use crate::output;
+use lingot_spec::Problem;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Set once the run should stop.
+/// Whether the run was asked to stop.
 pub static REQUESTED: AtomicBool = AtomicBool::new(false);
 
 static IS_TRAINING: AtomicBool = AtomicBool::new(false);
 
-/// Installs the handler.
+/// Installs the handler of both signals.
 pub fn listen() -> Result<()> {
     let handle = || {
         if !IS_TRAINING.load(Ordering::Relaxed) || REQUESTED.swap(true, Ordering::Relaxed) {
             std::process::exit(Code::Interrupted as i32);
         }
-        eprintln!("\nfinishing this step and saving; once more to stop at once");
+        output::notice("\nfinishing this step and saving; press Ctrl-C again to stop at once");
     };
-    ctrlc::set_handler(handle)
-        .map_err(|error| Failure::input(format!("cannot listen for Ctrl-C: {error}"), "report this as a bug"))
+    Ok(ctrlc::set_handler(handle)
+        .map_err(|error| Problem::bug(format!("cannot listen for Ctrl-C: {error}")))?)
 }
 
-/// From now on there is something to save.
+/// Marks that from now on an interrupt saves before it ends the program.
 pub fn training_begins() {
     IS_TRAINING.store(true, Ordering::Relaxed);
 }
 
-/// Nothing is left to save.
+/// Marks that nothing is left to save.
 pub fn training_ends() {
     IS_TRAINING.store(false, Ordering::Relaxed);
 }

@@ -1,5 +1,5 @@
-//! The program `lingot`: one file per command. Errors become hints and exit codes here; the work is done by the
-//! crates below.
+//! The program `lingot`: one file per command. Errors become hints and exit codes here; the crates below do
+//! the work.
 
 // A program exports nothing, so `pub` only says what other files may use.
 #![allow(unreachable_pub)]
@@ -7,6 +7,8 @@
 mod align;
 mod bench;
 mod checkpoint;
+mod comparison;
+mod contribution;
 mod data;
 mod devices;
 mod eval;
@@ -16,16 +18,16 @@ mod generate;
 mod growth;
 mod import;
 mod interrupt;
-mod json;
-mod keep;
 mod ledger;
 mod merge;
 mod model;
+mod output;
 mod plan;
 mod plot;
+mod prediction;
 mod profile;
-mod promise;
 mod report;
+mod table;
 mod terminal;
 mod train;
 mod watch;
@@ -36,9 +38,10 @@ use std::process::ExitCode;
 use std::time::Instant;
 use terminal::Terminal;
 
-/// Trains Mixture-of-Experts language models on the devices that are there.
+/// Train Mixture-of-Experts language models on whatever mix of accelerators is at hand
 #[derive(Parser)]
-#[command(name = "lingot", version, disable_help_subcommand = true, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "lingot", version, disable_help_subcommand = true, max_term_width = 100)]
+#[command(after_help = EXAMPLES)]
 struct Line {
     #[command(subcommand)]
     command: Command,
@@ -69,18 +72,22 @@ enum Command {
     Ledger(ledger::Args),
 }
 
+/// Parses a count of at least one.
+fn counts() -> clap::builder::RangedU64ValueParser<u64> {
+    clap::value_parser!(u64).range(1..)
+}
+
 fn main() -> ExitCode {
     let start = Instant::now();
-    let line = Line::parse();
     let terminal = Terminal::detect();
-    let done = run(line.command, &terminal, start);
-    match done {
-        Ok(code) => code,
-        Err(failure) => {
-            failure.print(&terminal);
-            failure.code.into()
-        }
-    }
+    let done = match Line::try_parse() {
+        Ok(line) => run(line.command, &terminal, start),
+        Err(answer) => output::usage(&answer),
+    };
+    done.unwrap_or_else(|failure| {
+        failure.print(&terminal);
+        failure.code.into()
+    })
 }
 
 fn run(command: Command, terminal: &Terminal, start: Instant) -> Result<ExitCode> {

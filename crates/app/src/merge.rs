@@ -1,21 +1,21 @@
-//! `lingot merge`: several checkpoints of one run as one, in place of lowering the learning rate.
+//! `lingot merge`: averages checkpoints of one run, in place of lowering its learning rate.
 
 use crate::checkpoint::find;
 use crate::failure::Result;
-use crate::json;
+use crate::output;
 use clap::ValueEnum;
 use lingot_formats::hugging_face::copy_tokenizer;
 use lingot_formats::new_folder::NewFolder;
 use lingot_spec::manifest::MergeSource;
-use lingot_train::manifest_file;
-use lingot_train::merge::{Decay, merge};
+use lingot_train::checkpoint::manifest;
+use lingot_train::checkpoint::merge::{Decay, merge};
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// Merge checkpoints of one run, in place of lowering the learning rate
+/// Average checkpoints of one run, in place of lowering the learning rate
 ///
-/// The weighted mean stands for a decay of the rate over the merged span (warmup-stable-merge).
-/// Keep more checkpoints with `checkpoint.keep`.
+/// The weighted mean stands for a decay of the rate over the merged steps (warmup-stable-merge).
+/// `checkpoint.keep` in RUN.toml says how many checkpoints a run keeps.
 #[derive(clap::Args)]
 #[command(
     verbatim_doc_comment,
@@ -25,13 +25,13 @@ Examples:
   lingot merge out/run/checkpoints/step-* --decay inverse-sqrt --out merged"
 )]
 pub struct Args {
-    /// Checkpoints, oldest first
+    /// The checkpoints, oldest first
     #[arg(value_name = "CHECKPOINT", required = true)]
     checkpoints: Vec<PathBuf>,
-    /// The decay that the merge stands for
+    /// Weigh the checkpoints like this decay of the learning rate
     #[arg(long, value_enum, default_value_t = Kind::Linear)]
     decay: Kind,
-    /// The new folder
+    /// Write the merged checkpoint into this new folder
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
     /// Print one JSON object
@@ -41,11 +41,11 @@ pub struct Args {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Kind {
-    /// Falls linearly to zero
+    /// The rate falls linearly to zero
     Linear,
-    /// Falls as one over the square root
+    /// The rate falls as one over the square root of the step
     InverseSqrt,
-    /// All checkpoints count the same
+    /// All checkpoints have the same weight
     Mean,
 }
 
@@ -70,16 +70,15 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(tokenizer) = found.last().and_then(|newest| newest.tokenizer_folder()) {
         copy_tokenizer(&tokenizer, &folder)?;
     }
-    let head = manifest_file::read(&folder)?.head;
+    let head = manifest::read(&folder)?.head;
     new.commit("manifest.json")?;
     let report = Report { folder: args.out.display().to_string(), step: head.step, merged: head.merged };
     if args.json {
-        return json::print(&report);
+        return output::json(&report);
     }
     let mut text = format!("merged {} checkpoints into {}\n", report.merged.len(), report.folder);
     for source in &report.merged {
         text += &format!("{:>9.4}  step {:>8}  {}\n", source.coefficient, source.step, source.path);
     }
-    json::write(&text);
-    Ok(())
+    output::result(&text)
 }

@@ -1,7 +1,7 @@
-//! `lingot model`: what a model is made of, and what it takes to train it.
+//! `lingot model`: the size of a model, and what training it takes.
 
-use crate::failure::{Code, Failure, Result};
-use crate::json;
+use crate::failure::{Failure, Result};
+use crate::output;
 use crate::terminal::{bytes, count, flops};
 use lingot_spec::ModelSpec;
 use lingot_spec::presets::{NAMES, preset};
@@ -9,7 +9,7 @@ use lingot_train::config;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// Show a model's parameters, work per token and memory, or list the presets
+/// Show a model's parameters, FLOPs per token and training memory, or list the presets
 #[derive(clap::Args)]
 #[command(
     verbatim_doc_comment,
@@ -20,20 +20,21 @@ Examples:
   lingot model runs/quickstart.toml --json"
 )]
 pub struct Args {
-    /// A preset, or a RUN.toml
+    /// A preset or a RUN.toml; without one, all presets are listed
     #[arg(value_name = "PRESET | RUN.toml")]
     model: Option<String>,
-    /// Override a key of RUN.toml; may be repeated
+    /// Override a key of RUN.toml, such as model.layers=12; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Tokens of a sequence, for the work of attention [default: as in RUN.toml, or 4096]
-    #[arg(long)]
+    /// Count the work of attention for sequences of TOKENS [default: as in RUN.toml, or 4096]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     sequence: Option<u32>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
+/// The sequence length in tokens where neither run nor user gives one.
 const USUAL_SEQUENCE: u32 = 4096;
 
 /// The object of `--json`.
@@ -41,17 +42,17 @@ const USUAL_SEQUENCE: u32 = 4096;
 struct Figures {
     name: String,
     layers: u32,
-    /// Without the multi-token-prediction layer.
+    /// Parameters without the multi-token-prediction layer.
     parameters: u64,
     activated_parameters: u64,
-    /// Activated, without embedding and head.
+    /// Activated parameters without embedding and head.
     activated_body_parameters: u64,
     mtp_parameters: u64,
-    /// The sequence that `flops_per_token` is for.
+    /// The sequence length, in tokens, that `flops_per_token` is for.
     sequence: u32,
-    /// Forward and backward.
+    /// FLOPs of forward and backward pass.
     flops_per_token: f64,
-    /// Weights, gradients and optimizer state in f32.
+    /// Bytes of weights, gradients and optimizer state in f32.
     bytes_to_train: u64,
     model: ModelSpec,
 }
@@ -63,29 +64,36 @@ struct Presets {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    let is_preset = args.model.as_deref().is_none_or(|name| preset(name).is_some());
+    if let Some(set) = args.set.first().filter(|_| is_preset) {
+        return Err(Failure::input(
+            format!("--set {set} changes a RUN.toml, and none is named"),
+            "name a RUN.toml whose `model.preset` is this preset",
+        ));
+    }
     let Some(name) = &args.model else {
         let presets = NAMES.iter().filter_map(|name| {
             Some(Figures::new((*name).into(), preset(name)?, args.sequence.unwrap_or(USUAL_SEQUENCE)))
         });
         let presets: Vec<Figures> = presets.collect();
-        return if args.json { json::print(&Presets { presets }) } else { list(&presets) };
+        return if args.json { output::json(&Presets { presets }) } else { list(&presets) };
     };
     let figures = match preset(name) {
         Some(model) => Figures::new(name.clone(), model, args.sequence.unwrap_or(USUAL_SEQUENCE)),
         None => from_run(name, args)?,
     };
-    if args.json { json::print(&figures) } else { figures.print() }
+    if args.json { output::json(&figures) } else { figures.print() }
 }
 
 fn from_run(name: &str, args: &Args) -> Result<Figures> {
     let path = PathBuf::from(name);
     if !Path::new(name).exists() && !name.ends_with(".toml") {
         return Err(Failure::input(
-            format!("there is no preset `{name}`, and no such file"),
-            format!("presets: {}", NAMES.join(", ")),
+            format!("`{name}` is neither a preset nor a file"),
+            format!("the presets are {}", NAMES.join(", ")),
         ));
     }
-    let run = config::load(&path, &args.set).map_err(|error| Failure::from(error).with(Code::Input))?.run;
+    let run = config::load(&path, &args.set).map_err(Failure::of_input)?.run;
     Ok(Figures::new(run.name, run.model, args.sequence.unwrap_or(run.data.sequence)))
 }
 
@@ -149,8 +157,7 @@ impl Figures {
             ),
         ]);
         let rows: String = rows.iter().map(|(name, value)| format!("{name:<12} {value}\n")).collect();
-        json::write(&format!("{:<12} {}\n{rows}", "model", self.name));
-        Ok(())
+        output::result(&format!("{:<12} {}\n{rows}", "model", self.name))
     }
 }
 
@@ -165,11 +172,10 @@ fn list(presets: &[Figures]) -> Result<()> {
             bytes(figures.bytes_to_train)
         );
     }
-    json::write(&text);
-    Ok(())
+    output::result(&text)
 }
 
-/// Four or five digits, as papers print them.
+/// A number of parameters with four or five digits, as papers print it.
 fn figure(parameters: u64) -> String {
     let number = parameters as f64;
     match number {

@@ -1,4 +1,4 @@
-//! `lingot plan`: the cheapest fleet for a request, as a table with reasons, a report to look at and a run to start.
+//! `lingot plan`: the cheapest fleet for a request, as a table with reasons, an HTML report and a RUN.toml.
 
 mod html;
 mod run_toml;
@@ -6,20 +6,20 @@ mod svg;
 mod text;
 
 use crate::failure::{Code, Failure, Result};
-use crate::json;
+use crate::output;
 use lingot_plan::answer::{Answer, Plan};
 use lingot_plan::profile::Profile;
 use lingot_plan::{Assumptions, Catalogue, Money, Objective, Request};
-use lingot_train::log;
+use lingot_train::record::log;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Find the cheapest or fastest fleet, and say why each other one lost
+/// Find the cheapest or fastest fleet, and explain why each other one lost
 ///
-/// REQUEST.toml names a model, tokens, chips and constraints; docs/planner.md lists its keys and the model of cost.
-/// An ANSWER.json of an earlier plan is shown again.
-/// That no fleet fits is an answer too: it exits with 0 and names what binds.
+/// REQUEST.toml names a model, a number of tokens, chips and constraints; docs/planner.md
+/// documents its keys and how costs are computed. An ANSWER.json of an earlier plan is shown again.
+/// If no fleet meets the constraints, the answer names the binding one, and the exit code is 0.
 #[derive(clap::Args)]
 #[command(
     verbatim_doc_comment,
@@ -33,34 +33,34 @@ Examples:
   lingot plan plans/mine/answer.json"
 )]
 pub struct Args {
-    /// What to plan, or the answer of an earlier plan
+    /// The request, or the answer of an earlier plan
     #[arg(value_name = "REQUEST.toml|ANSWER.json")]
     request: PathBuf,
-    /// Your own chips, prices and availability, laid over the built-in catalogue
+    /// Add chips, prices and availability to the built-in catalogue, or replace them
     #[arg(long, value_name = "CHIPS.toml")]
     chips: Option<PathBuf>,
-    /// The measured profile of a chip, from `lingot bench ops`; may be repeated
+    /// Use the measured profile of a chip, made by `lingot bench ops`; may be repeated
     #[arg(long, value_name = "CHIP=PROFILE.toml")]
     profile: Vec<String>,
-    /// A run whose experts' loads are taken for this model's: its folder or its run.jsonl
+    /// Take the load of the busiest expert from a run: its folder or its run.jsonl
     #[arg(long, value_name = "RUN")]
     skew_of: Option<PathBuf>,
-    /// Do without this vendor; may be repeated
+    /// Exclude the chips of a vendor; may be repeated
     #[arg(long, value_name = "VENDOR")]
     without: Vec<String>,
-    /// The greatest share of a vendor; may be repeated
+    /// Limit a vendor's share of the fleet, such as nvidia=0.5; may be repeated
     #[arg(long, value_name = "VENDOR=SHARE")]
     max_share: Vec<String>,
-    /// What is made least: money or time
+    /// Minimise money or time
     #[arg(long, value_name = "money|time")]
     objective: Option<String>,
-    /// The run has to end within so many hours
+    /// Stop planning fleets that take longer than HOURS
     #[arg(long, value_name = "HOURS")]
     deadline_hours: Option<f64>,
-    /// The run may cost so much, in the request's currency
+    /// Stop planning fleets that cost more than AMOUNT, in the request's currency
     #[arg(long, value_name = "AMOUNT")]
     budget: Option<f64>,
-    /// Write report.html, answer.json and plan.toml there
+    /// Write report.html, answer.json and plan.toml into this folder
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
     /// Print one JSON object
@@ -70,38 +70,43 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     let is_answer = args.request.extension().is_some_and(|extension| extension == "json");
-    let (answer, request) =
-        if is_answer { (read(&args.request)?, None) } else { search(args).map(|(a, r)| (a, Some(r)))? };
+    let (answer, request) = match args.search_flag().filter(|_| is_answer) {
+        Some(flag) => {
+            return Err(Failure::input(
+                format!("{flag} changes a search, and {} is the result of one", args.request.display()),
+                "name the REQUEST.toml in its place",
+            ));
+        }
+        None if is_answer => (read(&args.request)?, None),
+        None => search(args).map(|(answer, request)| (answer, Some(request)))?,
+    };
     let mut written = Vec::new();
     if let Some(folder) = &args.out {
         written.push(write(folder, "report.html", &html::page(&answer))?);
-        let text = serde_json::to_string_pretty(&answer).unwrap_or_default();
-        written.push(write(folder, "answer.json", &text)?);
+        written.push(write(folder, "answer.json", &output::to_json(&answer)?)?);
         let best = answer.best.as_ref().and_then(|best| Some((best, best.policy?)));
         if let Some((request, (best, policy))) = request.as_ref().zip(best) {
             written.push(write(folder, "plan.toml", &run_toml::text(request, best, policy))?);
         }
     }
     if args.json {
-        return json::print(&answer);
+        return output::json(&answer);
     }
-    json::write(&text::text(&answer));
-    for path in written {
-        json::write(&format!("\nwritten        {}", path.display()));
-    }
+    let mut text = text::text(&answer);
+    text.extend(written.iter().map(|path| format!("\nwritten        {}", path.display())));
     if args.out.is_some() {
-        json::write("\n");
+        text.push('\n');
     }
-    Ok(())
+    output::result(&text)
 }
 
-/// Reads what was asked and answers it.
+/// Reads the request and answers it.
 fn search(args: &Args) -> Result<(Answer, Request)> {
-    let mut request = Request::parse(&read_text(&args.request)?).map_err(refused)?;
+    let mut request = Request::parse(&read_text(&args.request)?).map_err(Failure::of_input)?;
     args.apply(&mut request)?;
-    let mut catalogue = Catalogue::built_in().map_err(refused)?;
+    let mut catalogue = Catalogue::built_in().map_err(Failure::of_input)?;
     if let Some(path) = &args.chips {
-        catalogue = catalogue.with_user_rows(&read_text(path)?).map_err(refused)?;
+        catalogue = catalogue.with_user_rows(&read_text(path)?).map_err(Failure::of_input)?;
     }
     let mut profiles = BTreeMap::new();
     for pair in &args.profile {
@@ -110,7 +115,7 @@ fn search(args: &Args) -> Result<(Answer, Request)> {
             request.chips.iter().find(|used| used.name.eq_ignore_ascii_case(chip)).ok_or_else(|| {
                 Failure::input(
                     format!("--profile names the chip `{chip}`, which the request does not"),
-                    "add it to [[chips]]",
+                    "add the chip to [[chips]] in the request",
                 )
             })?;
         let profile = Profile::parse(&read_text(Path::new(path))?).map_err(|problem| {
@@ -118,12 +123,27 @@ fn search(args: &Args) -> Result<(Answer, Request)> {
         })?;
         profiles.insert(used.name.clone(), profile);
     }
-    let answer = lingot_plan::plan(&request, &catalogue, &profiles).map_err(refused)?;
+    let answer = lingot_plan::plan(&request, &catalogue, &profiles).map_err(Failure::of_input)?;
     Ok((answer, request))
 }
 
 impl Args {
-    /// Lays the flags over the request.
+    /// A flag that was given and that only a search can follow.
+    fn search_flag(&self) -> Option<&'static str> {
+        let given = [
+            ("--chips", self.chips.is_some()),
+            ("--profile", !self.profile.is_empty()),
+            ("--skew-of", self.skew_of.is_some()),
+            ("--without", !self.without.is_empty()),
+            ("--max-share", !self.max_share.is_empty()),
+            ("--objective", self.objective.is_some()),
+            ("--deadline-hours", self.deadline_hours.is_some()),
+            ("--budget", self.budget.is_some()),
+        ];
+        given.into_iter().find_map(|(flag, is_given)| is_given.then_some(flag))
+    }
+
+    /// Applies the flags to the request.
     fn apply(&self, request: &mut Request) -> Result<()> {
         if let Some(path) = &self.skew_of {
             request.assume.skew = skew_of(path)?;
@@ -133,7 +153,10 @@ impl Args {
         for pair in &self.max_share {
             let (vendor, share) = split(pair, "--max-share")?;
             let share = share.parse().map_err(|_| {
-                Failure::input(format!("the share of --max-share {pair} is no number"), "such as nvidia=0.5")
+                Failure::input(
+                    format!("the share in --max-share {pair} is not a number"),
+                    "write it as nvidia=0.5",
+                )
             })?;
             limits.max_share.insert(vendor.to_owned(), share);
         }
@@ -146,10 +169,7 @@ impl Args {
             Some("money") => Objective::Money,
             Some("time") => Objective::Time,
             Some(other) => {
-                return Err(Failure::input(
-                    format!("there is no objective `{other}`"),
-                    "choose money or time",
-                ));
+                return Err(Failure::input(format!("unknown objective `{other}`"), "choose money or time"));
             }
         };
         Ok(())
@@ -157,23 +177,19 @@ impl Args {
 }
 
 fn skew_of(path: &Path) -> Result<f64> {
-    let events = log::read(path).map_err(|error| Failure::from(error).with(Code::Input))?;
+    let events = log::read(path).map_err(Failure::of_input)?;
     Assumptions::skew_of(&events).ok_or_else(|| {
         let lines = events.len();
         Failure::input(
-            format!("none of the {lines} lines of {} says how busy the experts were", path.display()),
-            "runs of a model with experts do; or give `assume.skew` in the request",
+            format!("none of the {lines} events of {} has the loads of experts", path.display()),
+            "name a run of a model with experts, or set `assume.skew` in the request",
         )
     })
 }
 
 fn split<'a>(pair: &'a str, flag: &str) -> Result<(&'a str, &'a str)> {
     pair.split_once('=')
-        .ok_or_else(|| Failure::input(format!("{flag} {pair} has no `=`"), "write NAME=VALUE"))
-}
-
-fn refused(error: lingot_spec::Problem) -> Failure {
-    Failure::input(error.problem, error.hint)
+        .ok_or_else(|| Failure::input(format!("{flag} {pair} has no `=`"), "write it as NAME=VALUE"))
 }
 
 fn read_text(path: &Path) -> Result<String> {
@@ -182,15 +198,15 @@ fn read_text(path: &Path) -> Result<String> {
 
 fn read(path: &Path) -> Result<Answer> {
     let text = read_text(path)?;
-    let hint = "docs/json.md lists the keys, under `plan`";
+    let hint = "make a new one by `lingot plan REQUEST.toml --out FOLDER`";
     let answer: Answer = serde_json::from_str(&text).map_err(|error| {
-        Failure::input(format!("{} is no answer of a plan: {error}", path.display()), hint)
+        Failure::input(format!("{} is not the answer of a plan: {error}", path.display()), hint)
     })?;
     check(&answer).map_err(|problem| Failure::input(format!("{}: {problem}", path.display()), hint))?;
     Ok(answer)
 }
 
-/// What would make a table or a plot lie.
+/// Describes what would make a table or a plot misleading.
 fn check(answer: &Answer) -> std::result::Result<(), String> {
     let plans = || {
         let singles = answer.single_chip.values();
@@ -219,7 +235,7 @@ fn check(answer: &Answer) -> std::result::Result<(), String> {
     Ok(())
 }
 
-/// Whole or not at all.
+/// Writes a file completely or not at all.
 fn write(folder: &Path, name: &str, text: &str) -> Result<PathBuf> {
     let path = folder.join(name);
     let partial = folder.join(format!("{name}.partial"));

@@ -4,10 +4,11 @@
 const WIDTH: usize = 60;
 const HEIGHT: usize = 12;
 
-/// The dots of a Braille character: two across, four down.
+/// Bits of the dots of a Braille character, two across and four down.
 const DOTS: [[u8; 2]; 4] = [[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]];
 
-/// A curve and marks over steps, one line of text per row; nothing when there is nothing to draw.
+/// Draws a curve and marks over steps, one line of text per row; returns an empty text if there is nothing to
+/// draw.
 pub fn losses(training: &[(u64, f64)], held_out: &[(u64, f64)]) -> String {
     let finite = |points: &[(u64, f64)]| -> Vec<(u64, f64)> {
         points.iter().copied().filter(|(_, loss)| loss.is_finite()).collect()
@@ -31,7 +32,7 @@ pub fn losses(training: &[(u64, f64)], held_out: &[(u64, f64)]) -> String {
     frame.draw(&rows)
 }
 
-/// The range of both axes.
+/// The ranges of both axes.
 struct Frame {
     steps: [f64; 2],
     losses: [f64; 2],
@@ -60,7 +61,7 @@ impl Frame {
         4 * HEIGHT - 1 - place(loss, self.losses, 4 * HEIGHT)
     }
 
-    /// Dots of the mean of every column, joined to the column before.
+    /// The dots of each column's mean, joined to the column before.
     fn curve(&self, points: &[(u64, f64)]) -> Vec<(usize, usize)> {
         let mut columns = [(0.0, 0.0); 2 * WIDTH];
         for &(step, loss) in points {
@@ -96,7 +97,7 @@ impl Frame {
     }
 }
 
-/// Which of `cells` cells a value falls into.
+/// The index of the cell, of `cells` equal ones, that a value falls into.
 fn place(value: f64, [low, high]: [f64; 2], cells: usize) -> usize {
     let share = if high > low { (value - low) / (high - low) } else { 0.5 };
     ((share * cells as f64) as usize).min(cells - 1)

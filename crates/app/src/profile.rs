@@ -1,62 +1,71 @@
-//! `lingot bench ops` measures a device into a profile; `lingot bench predict` holds its predictions against steps.
+//! `lingot bench ops` measures a device into a profile; `lingot bench predict` compares its predictions with
+//! steps.
 
 use crate::failure::{Failure, Result};
-use crate::json;
+use crate::output;
 use crate::terminal::{Progress, Terminal};
 use lingot_measure::Spread;
 use lingot_measure::grid::{self, Setup};
 use lingot_measure::ops::{self, OpsSample};
 use lingot_plan::predict;
 use lingot_plan::profile::{Between, Measured, Point, Profile};
+use lingot_spec::Problem;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-/// Time every op of training steps over a grid of shapes, and fit a profile.
+/// Time every op of training steps over a grid of shapes, and fit a profile
 ///
-/// The profile says how long each kind of op takes at which sizes; the planner and `lingot bench predict` read it.
+/// The profile holds the time of each kind of op as a function of its sizes. `lingot plan`,
+/// `lingot train --profile` and `lingot bench predict` read it.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  lingot bench ops\n  lingot bench ops --threads 1 --out one-thread.toml")]
+#[command(
+    verbatim_doc_comment,
+    after_help = "Examples:\n  lingot bench ops\n  lingot bench ops --threads 1 --out one-thread.toml"
+)]
 pub struct OpsArgs {
-    /// Where the profile goes
+    /// Write the profile to this file
     #[arg(long, default_value = "profile.toml")]
     out: PathBuf,
-    /// The device to measure
+    /// Measure this device; only `cpu` can be measured so far
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// CPU threads; 0 for all
-    #[arg(long, default_value_t = 0)]
+    /// Use N threads of the processor; 0 for all of them
+    #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
-    /// Timed steps of each setup
-    #[arg(long, default_value_t = 7)]
-    steps: usize,
+    /// Time N steps of each setup
+    #[arg(long, value_name = "N", default_value = "7", value_parser = crate::counts())]
+    steps: u64,
     /// Print the profile as one JSON object
     #[arg(long)]
     json: bool,
 }
 
-/// Compare predicted with measured steps, of setups that no profile was fitted to.
+/// Compare predicted with measured steps, for setups that no profile was fitted to
 ///
-/// Each setup runs in a process of its own, so that its memory is its own.
+/// Each setup runs in a process of its own, so that its peak memory can be measured.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  lingot bench predict\n  lingot bench predict --only h3 --json")]
+#[command(
+    verbatim_doc_comment,
+    after_help = "Examples:\n  lingot bench predict\n  lingot bench predict --only h3 --json"
+)]
 pub struct PredictArgs {
-    /// The profile to predict with
+    /// Predict with this profile
     #[arg(long, default_value = "profile.toml")]
     profile: PathBuf,
-    /// Only this setup, h1 to h14
+    /// Measure only this setup, h1 to h14
     #[arg(long)]
     only: Option<String>,
-    /// Timed steps of each setup
-    #[arg(long, default_value_t = 7)]
-    steps: usize,
+    /// Time N steps of each setup
+    #[arg(long, value_name = "N", default_value = "7", value_parser = crate::counts())]
+    steps: u64,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
-/// One setup: promise, proof and error.
+/// One setup: predicted and measured figures.
 #[derive(Serialize, serde::Deserialize)]
 struct Row {
     name: String,
@@ -81,11 +90,11 @@ struct Table {
 pub fn measure(args: &OpsArgs) -> Result<()> {
     if args.device != "cpu" {
         return Err(Failure::input(
-            format!("`{}` cannot be measured", args.device),
-            "`cpu` can; `lingot devices` lists what was found",
+            format!("cannot measure the ops of `{}`", args.device),
+            "measure the processor: --device cpu",
         ));
     }
-    let (setups, steps) = (grid::grid(), args.steps.max(1));
+    let (setups, steps) = (grid::grid(), args.steps as usize);
     let progress = Progress::new(&Terminal::detect());
     let start = Instant::now();
     let first = ops::measure_step(&setups[0], args.threads, 3)?;
@@ -102,17 +111,11 @@ pub fn measure(args: &OpsArgs) -> Result<()> {
         device = (format!("{}, {}", args.device, sample.device), sample.threads);
     }
     let profile = Profile::fit(device.0, device.1, base_bytes, measured, &between);
-    std::fs::write(&args.out, profile.to_toml()).map_err(|error| {
-        Failure::input(
-            format!("cannot write {}: {error}", args.out.display()),
-            "choose another place by --out",
-        )
-    })?;
+    std::fs::write(&args.out, profile.to_toml()).map_err(|error| Failure::io("write", &args.out, &error))?;
     if args.json {
-        return json::print(&profile);
+        return output::json(&profile);
     }
-    json::write(&summary(&profile, &args.out));
-    Ok(())
+    output::result(&summary(&profile, &args.out))
 }
 
 fn points(sample: &OpsSample) -> impl Iterator<Item = Measured> + '_ {
@@ -128,7 +131,7 @@ fn points(sample: &OpsSample) -> impl Iterator<Item = Measured> + '_ {
 }
 
 fn summary(profile: &Profile, place: &Path) -> String {
-    let mut text = format!("{}\n\nop                       form  points  error left out\n", profile.device);
+    let mut text = format!("{}\n\nop                       form  points  held-out error\n", profile.device);
     text.extend(profile.family.iter().map(|family| {
         format!(
             "{:<24} {:<5} {:>6} {:>13.1} %\n",
@@ -147,9 +150,9 @@ pub fn compare(args: &PredictArgs) -> Result<()> {
     let rows = match &args.only {
         Some(name) => {
             let setup = setups.iter().find(|setup| setup.name == *name).ok_or_else(|| {
-                Failure::input(format!("no setup is called `{name}`"), "there are h1 to h14")
+                Failure::input(format!("unknown setup `{name}`"), "choose one of h1 to h14")
             })?;
-            vec![row(setup, &profile, args.steps.max(1))?]
+            vec![row(setup, &profile, args.steps as usize)?]
         }
         None => {
             let progress = Progress::new(&Terminal::detect());
@@ -165,15 +168,14 @@ pub fn compare(args: &PredictArgs) -> Result<()> {
     };
     let table = Table::new(rows);
     if args.json {
-        return json::print(&table);
+        return output::json(&table);
     }
-    json::write(&table.text());
-    Ok(())
+    output::result(&table.text())
 }
 
-/// The profile in a file.
+/// Reads a profile.
 pub fn read(path: &Path) -> Result<Profile> {
-    let hint = "`lingot bench ops` makes a profile";
+    let hint = "make a profile by `lingot bench ops`";
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::input(format!("cannot read {}: {error}", path.display()), hint))?;
     Profile::parse(&text).map_err(|error| Failure::input(format!("{}: {error}", path.display()), hint))
@@ -183,8 +185,8 @@ fn row(setup: &Setup, profile: &Profile, steps: usize) -> Result<Row> {
     let predicted = predict::step(&setup.model, &setup.batch(), profile);
     if let Some(op) = predicted.unknown.first() {
         return Err(Failure::input(
-            format!("the profile has no `{op}`"),
-            "make a new one by `lingot bench ops`",
+            format!("the profile has no op `{op}`"),
+            "make a new profile by `lingot bench ops`",
         ));
     }
     let measured = ops::measure_step(setup, profile.threads, steps)?;
@@ -202,7 +204,9 @@ fn row(setup: &Setup, profile: &Profile, steps: usize) -> Result<Row> {
 
 /// The row of one setup, measured by a process of its own.
 fn in_a_process(args: &PredictArgs, name: &str) -> Result<Row> {
-    let failed = |what: String| Failure::input(what, "run it alone by --only to see why");
+    let failed = |problem: String| -> Failure {
+        Problem::new(problem, format!("run it alone to see why: lingot bench predict --only {name}")).into()
+    };
     let output = std::env::current_exe()
         .and_then(|program| {
             Command::new(program)

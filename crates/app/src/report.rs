@@ -1,32 +1,33 @@
-//! What is said when a run ends: the losses, the cost, a plot, a sample, and what to type next.
+//! The report at the end of a run: losses, cost, a plot, a sample, and the commands to type next.
 
+use crate::comparison::{comparison, newest_ledger};
 use crate::failure::Result;
 use crate::terminal::{amount, count, duration};
-use crate::{json, ledger, plot};
+use crate::{output, plot};
 use lingot_formats::hugging_face;
 use lingot_spec::RunSpec;
 use lingot_spec::event::{Evaluation, Event};
 use serde::Serialize;
 use std::path::Path;
 
-/// The object of `lingot train --json`. Every key is always there, null where it has no value.
+/// The object of `lingot train --json`. Every key is always present, null where it has no value.
 #[derive(Serialize)]
 pub struct Report {
     pub run: String,
     pub folder: String,
-    /// The newest checkpoint.
+    /// Path of the newest checkpoint.
     pub checkpoint: String,
     pub reason: String,
     pub interrupted: bool,
-    /// The end had been reached before; nothing was done.
+    /// Whether an earlier process had finished the run, so that nothing was done.
     pub already_done: bool,
     pub step: u64,
-    /// What the run is laid out for.
+    /// Steps of the whole run, as planned.
     pub steps: u64,
     pub tokens: u64,
     pub seconds: f64,
     pub tokens_per_s: f64,
-    /// Before the first step.
+    /// Held-out loss before the first step.
     pub first_held_out_loss: Option<f64>,
     pub held_out_loss: Option<f64>,
     pub perplexity: Option<f64>,
@@ -45,7 +46,7 @@ pub struct Sample {
     pub text: String,
 }
 
-/// How far a run has come, from its summary or from its last checkpoint.
+/// The state of a run, from its summary or from its last checkpoint.
 pub struct State<'a> {
     pub reason: String,
     pub interrupted: bool,
@@ -58,7 +59,7 @@ pub struct State<'a> {
 }
 
 impl Report {
-    /// `events` is the whole log, earlier processes included.
+    /// Makes the report. `events` is the whole log, earlier processes included.
     pub fn new(run: &RunSpec, state: State<'_>, events: &[Event], sample: Option<Sample>) -> Report {
         let evaluations: Vec<&Evaluation> = evaluations(events).collect();
         let last = evaluations.last();
@@ -86,7 +87,7 @@ impl Report {
         }
     }
 
-    /// For people, on standard output.
+    /// Prints the report for people on standard output.
     pub fn print(&self, run: &RunSpec, events: &[Event]) -> Result<()> {
         let mut text = format!("{}: {}\n\n", self.run, self.reason);
         if let (Some(first), Some(last), Some(perplexity)) =
@@ -110,13 +111,12 @@ impl Report {
         }
         text += &format!("\ncheckpoint     {}\n\nnext:\n", self.checkpoint);
         text.extend(self.next(run).iter().map(|command| format!("  {command}\n")));
-        json::write(&text);
-        Ok(())
+        output::result(&text)
     }
 
-    /// Where the time and the money went, and what had been promised.
+    /// Where time and money went, and how that compares with the prediction.
     fn bill(&self, events: &[Event]) -> String {
-        let Some(ledger) = ledger::newest(events) else { return String::new() };
+        let Some(ledger) = newest_ledger(events) else { return String::new() };
         let mut text = String::new();
         let currency = self.currency.as_deref().unwrap_or_default();
         if let (Some(money), Some(million)) = (ledger.money, ledger.money_per_million_tokens) {
@@ -144,8 +144,8 @@ impl Report {
                 parts.map(|(name, seconds)| format!("{name} {:.1} %", 100.0 * seconds / all_s)).collect();
             text += &format!("{:<14} {}: {}\n", device.device, duration(all_s), parts.join(", "));
         }
-        if let Some(versus) = ledger::versus(events) {
-            text += &format!("\n{}", versus.text(self.currency.as_deref()));
+        if let Some(compared) = comparison(events) {
+            text += &format!("\n{}", compared.text(self.currency.as_deref()));
         }
         text
     }
@@ -162,7 +162,7 @@ impl Report {
     }
 }
 
-/// How this program was called, so that what is printed can be typed.
+/// How this program was called, so that printed commands can be typed.
 pub fn program() -> String {
     std::env::args().next().unwrap_or_else(|| "lingot".into())
 }

@@ -1,6 +1,7 @@
-//! What the terminal can show: colour, and progress that moves in place or comes in plain lines.
+//! What the terminal can show: colour, progress as a moving bar or as plain lines, and numbers with their
+//! units.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use crate::output;
 use std::cell::{Cell, RefCell};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -8,7 +9,13 @@ use std::time::{Duration, Instant};
 /// Without a terminal a line of progress is printed at most this often.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// Standard error, where everything goes that is not the result.
+/// On a terminal the bar is drawn at most this often.
+const DRAW_EVERY: Duration = Duration::from_millis(50);
+
+/// Moves the cursor to the beginning of the line and clears it.
+const ERASE: &str = "\r\u{1b}[K";
+
+/// What standard error can show.
 #[derive(Clone, Copy, Debug)]
 pub struct Terminal {
     pub is_terminal: bool,
@@ -16,7 +23,7 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Colour needs a terminal that knows it, and `NO_COLOR` (no-color.org) unset or empty.
+    /// Looks at the terminal. Colour also needs `NO_COLOR` (no-color.org) to be unset or empty.
     pub fn detect() -> Terminal {
         let is_terminal = std::io::stderr().is_terminal();
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -45,57 +52,66 @@ impl Terminal {
     }
 }
 
-/// Progress of something that has a length: a bar on a terminal, now and then a line elsewhere.
+/// Progress of something that has a length: a bar on a terminal, elsewhere a line every few seconds.
 pub struct Progress {
-    bar: Option<ProgressBar>,
-    last_line: Cell<Instant>,
-    label: RefCell<String>,
+    is_bar: bool,
+    /// The time when something was last shown.
+    shown: Cell<Instant>,
+    /// The bar on the terminal; empty for none.
+    bar: RefCell<String>,
 }
 
 impl Progress {
     pub fn new(terminal: &Terminal) -> Progress {
-        let bar = terminal.is_terminal.then(|| {
-            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template("{prefix} [{bar:24}] {msg}");
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
-            bar
-        });
-        Progress { bar, last_line: Cell::new(Instant::now()), label: RefCell::default() }
+        Progress { is_bar: terminal.is_terminal, shown: Cell::new(Instant::now()), bar: RefCell::default() }
     }
 
-    /// How far `label` has come.
+    /// Shows how far `label` has come.
     pub fn update(&self, label: &str, done: u64, total: u64, message: impl FnOnce() -> String) {
-        if let Some(bar) = &self.bar {
-            if *self.label.borrow() != label {
-                label.clone_into(&mut self.label.borrow_mut());
-                bar.set_prefix(label.to_owned());
-            }
-            bar.set_length(total);
-            bar.set_position(done);
-            bar.set_message(message());
-        } else if self.last_line.get().elapsed() >= LINE_EVERY {
-            self.last_line.set(Instant::now());
-            eprintln!("{label} {done}/{total} {}", message());
+        let every = if self.is_bar { DRAW_EVERY } else { LINE_EVERY };
+        let is_new = self.is_bar && !self.bar.borrow().starts_with(label);
+        if !is_new && self.shown.get().elapsed() < every {
+            return;
         }
+        self.shown.set(Instant::now());
+        if !self.is_bar {
+            return output::notice(&format!("{label} {done}/{total} {}", message()));
+        }
+        *self.bar.borrow_mut() = format!("{label} [{}] {}", bar(done, total), message());
+        output::draw(&self.drawn());
     }
 
-    /// A line that stays, above the bar.
+    /// Prints a line that stays, above the bar.
     pub fn line(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.println(text),
-            None => eprintln!("{text}"),
+        output::draw(&format!("{}{text}\n{}", if self.is_bar { ERASE } else { "" }, self.drawn()));
+    }
+
+    /// Removes the bar.
+    pub fn finish(&self) {
+        if !self.bar.take().is_empty() {
+            output::draw(ERASE);
         }
     }
 
-    /// The bar goes.
-    pub fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
+    /// The text that draws the bar again. A narrow terminal cuts it off instead of breaking the line.
+    fn drawn(&self) -> String {
+        match self.bar.borrow().as_str() {
+            "" => String::new(),
+            bar => format!("{ERASE}\u{1b}[?7l{bar}\u{1b}[?7h"),
         }
     }
 }
 
-/// How a stage of the data preparation is shown.
+/// The width of a bar, in characters.
+const BAR: u64 = 24;
+
+fn bar(done: u64, total: u64) -> String {
+    let full = (BAR * done.min(total)).checked_div(total).unwrap_or(0) as usize;
+    let bar = if full < BAR as usize { "=".repeat(full) + ">" } else { "=".repeat(full) };
+    format!("{bar:<width$}", width = BAR as usize)
+}
+
+/// Shows the progress of a stage of the data preparation.
 pub fn show_stage(progress: &Progress, stage: lingot_data::Stage) {
     let label = format!("{:<10}", stage.name);
     progress.update(&label, stage.done, stage.total, || {
@@ -118,7 +134,7 @@ pub fn bytes(number: u64) -> String {
     scaled(number as f64, &[" B", " kB", " MB", " GB", " TB", " PB"])
 }
 
-/// Money with at least three digits that count: `0.00123`, `12.3`, `5.08 M`.
+/// Money with three significant digits: `0.00123`, `12.3`, `5.08 M`.
 pub fn amount(money: f64) -> String {
     let size = money.abs();
     if !size.is_finite() {
@@ -164,6 +180,19 @@ pub fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bar_grows_to_its_full_width() {
+        for (done, total, drawn) in [
+            (0, 4, ">                       "),
+            (1, 4, "======>                 "),
+            (4, 4, "========================"),
+            (9, 4, "========================"),
+            (0, 0, ">                       "),
+        ] {
+            assert_eq!(bar(done, total), drawn);
+        }
+    }
 
     #[test]
     fn counts_keep_three_digits() {

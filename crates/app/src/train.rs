@@ -4,23 +4,28 @@ use crate::failure::{Code, Failure, Result};
 use crate::report::{Report, Sample, State, program};
 use crate::terminal::{Progress, Terminal, bytes, count, show_stage};
 use crate::watch::Watch;
-use crate::{checkpoint, interrupt, json, promise};
+use crate::{checkpoint, interrupt, output, prediction};
 use lingot_data::{Batch, Dataset, Decoding, Tokenizer};
 use lingot_device::Device;
 use lingot_device::entry;
 use lingot_spec::RunSpec;
 use lingot_spec::event::Event;
+use lingot_spec::run::DeviceSpec;
+use lingot_train::checkpoint::{manifest, newest, verify};
 use lingot_train::config::{self, Resolved};
+use lingot_train::guard::stop;
+use lingot_train::record::log;
 use lingot_train::sample::{Bounds, Sampling, sample};
 use lingot_train::step::{self, Summary};
-use lingot_train::{checkpoints, evaluate, log, manifest_file, stop, worker};
+use lingot_train::{data, evaluate};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-/// Train a model as RUN.toml says, or go on where it stopped
+/// Train the model that RUN.toml describes, or resume where its run stopped
 ///
-/// Data, checkpoints, the log and TensorBoard files lie in the run's folder.
-/// Ctrl-C finishes the step, saves, and says how to go on.
-/// docs/run-toml.md lists every key of RUN.toml.
+/// The run's folder holds its data, checkpoints, log and TensorBoard files.
+/// Ctrl-C finishes the step, saves a checkpoint and prints the command that resumes.
+/// docs/run-toml.md documents every key of RUN.toml.
 #[derive(clap::Args)]
 #[command(
     verbatim_doc_comment,
@@ -29,39 +34,41 @@ Examples:
   lingot train runs/quickstart.toml
   lingot train runs/shakespeare.toml --set stop.steps=500 --set device.threads=2
   lingot train runs/quickstart.toml --device cpu,torch:cuda:0
-  lingot train runs/quickstart.toml --device cpu,cpu@0.5      (emulated: at half the speed)
+  lingot train runs/quickstart.toml --device cpu,cpu@0.5      (the second emulates half the speed)
   lingot train runs/quickstart.toml --profile profile.toml --price-as A100
   lingot train runs/quickstart.toml --json > result.json"
 )]
 pub struct Args {
-    /// The run's description
+    /// The description of the run
     #[arg(value_name = "RUN.toml")]
     run: PathBuf,
-    /// Override a key of RUN.toml; may be repeated
+    /// Override a key of RUN.toml, such as stop.steps=500; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// The devices that train, separated by commas, or `all`: the same as `devices` in RUN.toml
+    /// Train on these devices, or on `all`; replaces `devices` and `device.name` of RUN.toml
     #[arg(long, value_name = "DEVICE,...")]
     device: Option<String>,
-    /// Predict time and money from this profile, of `lingot bench ops`, and hold them against what comes
+    /// Predict time and cost from a profile of `lingot bench ops`, and report how they compare
     #[arg(long, value_name = "PROFILE.toml")]
     profile: Option<PathBuf>,
-    /// Price every second as this chip of the catalogue: sets `price` in RUN.toml
+    /// Price every second like this chip of the catalogue; replaces `price` of RUN.toml
     #[arg(long, value_name = "CHIP")]
     price_as: Option<String>,
-    /// Print the whole resolved RUN.toml before training
+    /// Print the RUN.toml with all defaults filled in before training
     #[arg(long)]
     verbose: bool,
-    /// Print one JSON object at the end; progress stays on standard error
+    /// Print the report as one JSON object; progress stays on standard error
     #[arg(long)]
     json: bool,
 }
 
-/// Tokens of the held-out text that begin the closing sample, and tokens that the model adds.
+/// Tokens of held-out text at the beginning of the closing sample.
 const PROMPT_TOKENS: usize = 16;
+
+/// Tokens that the model adds to them.
 const SAMPLE_TOKENS: usize = 80;
 
-/// Whether the run was interrupted.
+/// Trains. Returns whether the run was interrupted.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<bool> {
     interrupt::listen()?;
     let mut resolved = args.resolve()?;
@@ -71,11 +78,13 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<bool> {
         report_done(args, run, &report)?;
         return Ok(false);
     }
-    let device = checkpoint::open_device(&run.device)?;
-    announce(&resolved, &device, args.verbose, terminal);
+    let profile = prediction::profile_of(run, args.profile.as_deref())?;
+    let fleet = entry::parse_all(&run.devices).map_err(Failure::of_input)?;
+    let device = checkpoint::open_device(&host(run))?;
     check_memory(run, &device)?;
+    announce(&resolved, &device, args.verbose, terminal);
     let dataset = prepare(run, terminal)?;
-    resolved.prediction = promise::prediction(run, &dataset, args.profile.as_deref())?;
+    resolved.prediction = prediction::prediction(run, &dataset, profile.as_ref());
 
     let mut watch = Watch::new(run, terminal);
     interrupt::training_begins();
@@ -83,7 +92,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<bool> {
     let done = if run.devices.is_empty() {
         step::train(&resolved, &dataset, &device, &mut listen, &interrupt::REQUESTED)
     } else {
-        let open = entry::opener(run, &entry::parse_all(&run.devices)?);
+        let open = entry::opener(run, &fleet);
         step::train_fleet(&resolved, &dataset, open, &mut listen, &interrupt::REQUESTED)
     };
     interrupt::training_ends();
@@ -94,11 +103,9 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<bool> {
 }
 
 impl Args {
-    /// The run; `all` devices are those that are found here.
+    /// The run with its overrides; `all` becomes the list of devices found on this machine.
     fn resolve(&self) -> Result<Resolved> {
-        let load = |overrides: &[String]| {
-            config::load(&self.run, overrides).map_err(|error| Failure::from(error).with(Code::Input))
-        };
+        let load = |overrides: &[String]| config::load(&self.run, overrides).map_err(Failure::of_input);
         let mut overrides = self.overrides()?;
         let resolved = load(&overrides)?;
         if resolved.run.devices != ["all"] {
@@ -108,9 +115,9 @@ impl Args {
         load(&overrides)
     }
 
-    /// `--set`, and what `--price-as` and `--device` set.
+    /// The overrides of `--set`, `--price-as` and `--device`.
     fn overrides(&self) -> Result<Vec<String>> {
-        let mut all = self.price_as.as_deref().map(promise::price_as).transpose()?.unwrap_or_default();
+        let mut all = self.price_as.as_deref().map(prediction::price_as).transpose()?.unwrap_or_default();
         all.extend(self.set.iter().cloned());
         if let Some(list) = &self.device {
             all.push(format!("devices={:?}", entry::split(list)));
@@ -119,7 +126,17 @@ impl Args {
     }
 }
 
-/// What will happen, on standard error.
+/// The device that holds the weights: `device.name`, and for a fleet, whatever `device.name` says, the
+/// processor.
+fn host(run: &RunSpec) -> DeviceSpec {
+    let mut spec = run.device.clone();
+    if !run.devices.is_empty() {
+        spec.name = DeviceSpec::default().name;
+    }
+    spec
+}
+
+/// Says on standard error what will happen.
 fn announce(resolved: &Resolved, device: &Device, is_verbose: bool, terminal: &Terminal) {
     let run = &resolved.run;
     let model = &run.model;
@@ -156,18 +173,18 @@ fn announce(resolved: &Resolved, device: &Device, is_verbose: bool, terminal: &T
         },
     ];
     for (name, value) in lines {
-        eprintln!("{} {value}", terminal.bold(&format!("{name:<9}")));
+        output::notice(&format!("{} {value}", terminal.bold(&format!("{name:<9}"))));
     }
     for note in &run.notes {
-        eprintln!("{} {note}", terminal.bold(&format!("{:<9}", "note")));
+        output::notice(&format!("{} {note}", terminal.bold(&format!("{:<9}", "note"))));
     }
     if is_verbose {
-        eprintln!("\n{}", terminal.dim(resolved.toml.trim_end()));
+        output::notice(&format!("\n{}", terminal.dim(resolved.toml.trim_end())));
     }
-    eprintln!();
+    output::notice("");
 }
 
-/// Weights, gradients and optimizer state have to fit; that is known before any text is read.
+/// Errors if weights, gradients and optimizer state do not fit, before any text is read.
 fn check_memory(run: &RunSpec, device: &Device) -> Result<()> {
     let (needs, has) = (run.model.bytes_to_train(), device.info().memory_bytes);
     if has == 0 || needs <= has {
@@ -185,34 +202,33 @@ fn check_memory(run: &RunSpec, device: &Device) -> Result<()> {
     })
 }
 
-/// Tokenizer and shards; what is wrong here is wrong with the input.
+/// Makes or opens tokenizer and shards. Every failure here is one of the input.
 fn prepare(run: &RunSpec, terminal: &Terminal) -> Result<Dataset> {
     let progress = Progress::new(terminal);
     let folder = PathBuf::from(&run.folder);
     let existed = folder.exists();
-    let made = worker::prepare_data(run, &|stage| show_stage(&progress, stage));
+    let made = data::prepare_data(run, &|stage| show_stage(&progress, stage));
     progress.finish();
     made.map_err(|error| {
         if !existed {
-            // Nothing half-written stays: this removes the folder only when it is empty.
+            // A refused run leaves nothing behind; this removes the folder only if it is empty.
             let _ = std::fs::remove_dir(&folder);
         }
-        Failure::from(error).with(Code::Input)
+        Failure::of_input(error)
     })
 }
 
-/// The report of a run whose end was reached by an earlier process.
+/// The report of a run that an earlier process has finished; none where there is something left to do.
 fn finished(run: &RunSpec) -> Result<Option<Report>> {
     let folder = Path::new(&run.folder);
-    let Some((_, path)) = checkpoints::list(&folder.join("checkpoints")).ok().and_then(|mut all| all.pop())
-    else {
+    let Some((_, path)) = newest::list(&folder.join("checkpoints")).ok().and_then(|mut all| all.pop()) else {
         return Ok(None);
     };
-    let Ok(manifest) = manifest_file::read(&path) else {
-        return Ok(None); // `train` says what is wrong with it, or falls back.
+    let Ok(found) = manifest::read(&path) else {
+        return Ok(None); // Training reports what is wrong with it, or falls back to an older one.
     };
-    let head = manifest.head;
-    if manifest_file::check_model(&path, &head.model, &run.model).is_err() || head.seed != run.seed {
+    let head = found.head;
+    if manifest::check_model(&path, &head.model, &run.model).is_err() || head.seed != run.seed {
         return Ok(None);
     }
     let events = log::read(folder).unwrap_or_default();
@@ -225,8 +241,9 @@ fn finished(run: &RunSpec) -> Result<Option<Report>> {
         money: head.money,
         loss,
     };
-    // Every byte is verified only where nothing else will do it: a run that goes on is verified by `train`.
-    let is_sound = |_: &stop::StopReason| ended && lingot_train::checkpoint::verify(&path).is_ok();
+    // Every byte is verified only where nothing is left to do: a run that resumes verifies its checkpoint
+    // itself.
+    let is_sound = |_: &stop::StopReason| ended && verify(&path).is_ok();
     let reason = stop::why_stop(&run.stop, &at).filter(is_sound);
     Ok(reason.map(|reason| {
         let state = State {
@@ -245,18 +262,18 @@ fn finished(run: &RunSpec) -> Result<Option<Report>> {
 
 fn report_done(args: &Args, run: &RunSpec, report: &Report) -> Result<()> {
     if args.json {
-        return json::print(report);
+        return output::json(report);
     }
-    json::write(&format!(
+    output::result(&format!(
         "{}: {}; there is nothing left to do\n\ncheckpoint     {}\n\n\
-         to go on, raise the limit: --set stop.steps={}\nto start anew, remove {} or choose another `folder`\n",
+         to train further, raise the limit: --set stop.steps={}\n\
+         to start anew, remove {} or choose another `folder`\n",
         run.name,
         report.reason,
         report.checkpoint,
         2 * run.stop.steps,
         run.folder
-    ));
-    Ok(())
+    ))
 }
 
 fn conclude(args: &Args, run: &RunSpec, dataset: &Dataset, device: &Device, summary: &Summary) -> Result<()> {
@@ -275,24 +292,31 @@ fn conclude(args: &Args, run: &RunSpec, dataset: &Dataset, device: &Device, summ
     let report = Report::new(run, state, &events, text);
     if summary.interrupted {
         let set: String = args.overrides()?.iter().map(|set| format!(" --set '{set}'")).collect();
-        eprintln!(
-            "stopped after step {} of {}, saved in {}\nto go on: {} train {}{set}",
+        output::notice(&format!(
+            "stopped after step {} of {}, saved in {}\nto resume: {} train {}{set}",
             summary.step,
             run.stop.steps,
             summary.checkpoint.display(),
             program(),
             args.run.display()
-        );
+        ));
     }
-    if args.json {
-        return json::print(&report);
+    let written = match args.json {
+        true => output::json(&report),
+        false if summary.interrupted => Ok(()),
+        false => report.print(run, &events),
+    };
+    if let (true, Err(failure)) = (summary.interrupted, &written) {
+        // Scripts recognise an interrupted run by its exit code, even if its report is lost.
+        output::notice(&failure.problem);
+        return Ok(());
     }
-    if summary.interrupted { Ok(()) } else { report.print(run, &events) }
+    written
 }
 
-/// The model goes on where a held-out document breaks off.
+/// Lets the model continue the beginning of a held-out document.
 fn closing_sample(run: &RunSpec, dataset: &Dataset, device: &Device, summary: &Summary) -> Result<Sample> {
-    let tokenizer = Tokenizer::load(&worker::data_folder(run).join("tokenizer.json"))?;
+    let tokenizer = Tokenizer::load(&data::data_folder(run).join("tokenizer.json"))?;
     let end = tokenizer.end_of_document();
     let prompt = beginning(&dataset.validation(0, 16)?);
     let (model, _) = evaluate::load_model(&summary.checkpoint, device)?;
@@ -304,13 +328,16 @@ fn closing_sample(run: &RunSpec, dataset: &Dataset, device: &Device, summary: &S
         shown += &decoding.push(token);
     }
     let mut text = String::new();
-    sample(&model, &prompt, &sampling, bounds, &mut |token| text += &decoding.push(token))?;
+    sample(&model, &prompt, &sampling, bounds, &mut |token| {
+        text += &decoding.push(token);
+        ControlFlow::Continue(())
+    })?;
     text += &decoding.finish();
     Ok(Sample { prompt: shown, text })
 }
 
-/// The first tokens of the last document in the batch that is long enough; where none begins inside a row, those of
-/// the batch.
+/// The first tokens of the last document of the batch that is long enough and begins inside a row; without
+/// one, the first tokens of the batch.
 fn beginning(batch: &Batch) -> Vec<u32> {
     let begins = |first: &usize| {
         let is_first = batch.positions[*first] == 0 && !first.is_multiple_of(batch.sequence);

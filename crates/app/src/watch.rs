@@ -1,13 +1,13 @@
-//! What is seen while a run trains: a bar that moves, or a plain line now and then.
+//! What is shown while a run trains: a moving bar, or a plain line every few seconds.
 
 use crate::terminal::{Progress, Terminal, amount, count, duration};
 use lingot_spec::RunSpec;
 use lingot_spec::event::{Event, Ledger, Step};
 
-/// How much of the shown loss and speed is the newest step's.
+/// Weight of the newest step in the shown loss and speed.
 const SMOOTHING: f64 = 0.1;
 
-/// The listener of a run.
+/// Shows the events of a run.
 pub struct Watch<'a> {
     run: &'a RunSpec,
     terminal: &'a Terminal,
@@ -34,7 +34,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Shows what happened.
+    /// Shows one event.
     pub fn event(&mut self, event: &Event) {
         match event {
             Event::Step(step) => self.step(step),
@@ -64,7 +64,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// The bar goes.
+    /// Removes the bar.
     pub fn finish(&self) {
         self.progress.finish();
     }
@@ -97,7 +97,7 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// So far, per million tokens, and to the target loss.
+/// Money so far, per million tokens, and to the target loss.
 fn money(step: &Step, ledger: Option<&Ledger>, currency: &str) -> Option<String> {
     let money = step.money?;
     let mut text = format!("{} {currency}", amount(money));

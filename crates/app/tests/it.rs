@@ -6,14 +6,19 @@
 mod it {
     mod brought;
     mod commands;
+    mod devices;
     mod help;
+    mod hints;
     mod house;
+    mod input;
     #[cfg(unix)]
     mod interrupt;
     mod kill;
     mod mistakes;
     mod plan;
     mod program;
+    #[cfg(target_os = "linux")]
+    mod streams;
     #[cfg(unix)]
     mod torch;
 }

@@ -1,7 +1,9 @@
-//! How fast the CPU's matrix products are, beside the rate at which this processor can multiply and add at all.
+//! How fast the CPU's matrix products are, beside the rate at which this processor can multiply and add at
+//! all.
 //!
-//! `cargo run --release -p lingot-device --example matmul_rate [-- THREADS [KERNEL [NAME [bf16]]]]` prints the median of several rounds;
-//! the shapes take turns within a round, so that a slow moment of a shared machine hits all alike.
+//! `cargo run --release -p lingot-device --example matmul_rate [-- THREADS [KERNEL [NAME [bf16]]]]` prints
+//! the median of several rounds; the shapes take turns within a round, so that a slow moment of a shared
+//! machine hits all alike.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use lingot_device::cpu::{Cpu, Kernel};
@@ -68,7 +70,8 @@ fn wall_s() -> f64 {
     START.get_or_init(Instant::now).elapsed().as_secs_f64()
 }
 
-/// The time that this thread ran: one thread's rate is then the same on a busy machine, but for shared caches.
+/// The time that this thread ran: one thread's rate is then the same on a busy machine, but for shared
+/// caches.
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 #[allow(unsafe_code)]
 fn processor_s() -> f64 {

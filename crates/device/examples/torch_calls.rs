@@ -1,5 +1,5 @@
-//! What an op costs before it computes anything: nanoseconds per call on single numbers, through torch and on the CPU
-//! backend.
+//! What an op costs before it computes anything: nanoseconds per call on single numbers, through torch and on
+//! the CPU backend.
 //!
 //!     LINGOT_TORCH=FOLDER cargo run --release -p lingot-device --example torch_calls
 

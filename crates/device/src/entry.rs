@@ -1,11 +1,13 @@
-//! What an entry of `devices` means: a device, or one made weaker to try a fleet that is not there.
+//! The entries of `devices` in a run: a device's name, or a device made weaker to try a fleet that is not
+//! there.
 //!
-//! `cpu`, `torch:cuda:0`; `cpu@0.5` computes at half the speed; `throttled(cpu, speed=0.5, memory=4GiB, latency=20us,
-//! dies=9000)` says more. `dies`, `hangs` and `corrupts` take the number of ops after which it happens, `slows` also
-//! the speed from then on, as `9000:0.33`.
+//! `cpu`, `torch:cuda:0`; `cpu@0.5` computes at half the speed;
+//! `throttled(cpu, speed=0.5, memory=4GiB, latency=20us, dies=9000)` says more. `dies`, `hangs` and
+//! `corrupts` take the number of ops after which it happens; `slows` also takes the speed from then on, as in
+//! `slows=9000:0.33`.
 
+use crate::device::Device;
 use crate::open;
-use crate::tensor::Device;
 use crate::throttled::{Fault, Throttle, Throttled};
 use lingot_spec::RunSpec;
 use lingot_spec::problem::{Problem, Result};
@@ -13,23 +15,25 @@ use lingot_spec::run::DeviceSpec;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Opens the device that an entry of `devices` names.
+/// A function that opens the device of an entry.
 pub type Opener = Arc<dyn Fn(&str) -> Result<Device> + Send + Sync>;
 
-/// An entry of `devices`, read.
+/// An entry of `devices`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     /// As it was written.
     pub text: String,
-    /// What `device.name` would say.
+    /// The device's name, as in `device.name`.
     pub device: String,
+    /// How much weaker the device is made, if at all.
     pub throttle: Option<Throttle>,
 }
 
 const HINT: &str = "an entry is a device such as cpu or torch:cuda:0, a weaker one such as cpu@0.5, or \
-                    throttled(cpu, speed=0.5, memory=4GiB, latency=20us, dies=OPS, hangs=OPS, slows=OPS:SPEED)";
+                    throttled(cpu, speed=0.5, memory=4GiB, latency=20us, dies=OPS, hangs=OPS, \
+                    slows=OPS:SPEED)";
 
-/// The entries of a list such as `cpu, throttled(cpu, speed=0.5)`, still as text.
+/// Splits a list such as `cpu, throttled(cpu, speed=0.5)` into the texts of its entries.
 pub fn split(list: &str) -> Vec<String> {
     let mut depth = 0;
     let outside = |letter: char| {
@@ -39,7 +43,7 @@ pub fn split(list: &str) -> Vec<String> {
     list.split(outside).map(|entry| entry.trim().to_owned()).collect()
 }
 
-/// Reads a list; one accelerator may stand in it once, an emulated one as often as one likes.
+/// Parses the entries of a list. Errors if a real device is named twice; throttled ones may be.
 pub fn parse_all(texts: &[String]) -> Result<Vec<Entry>> {
     let entries: Vec<Entry> = texts.iter().map(|text| parse(text)).collect::<Result<_>>()?;
     for (index, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.throttle.is_none()) {
@@ -62,13 +66,20 @@ pub fn parse_all(texts: &[String]) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// Reads one entry.
+/// Parses one entry.
+///
+/// ```
+/// let entry = lingot_device::entry::parse("throttled(cpu, speed=0.25, memory=4GiB)")?;
+/// assert_eq!(entry.device, "cpu");
+/// assert_eq!(entry.throttle.and_then(|throttle| throttle.memory_bytes), Some(4 << 30));
+/// # Ok::<(), lingot_spec::problem::Problem>(())
+/// ```
 pub fn parse(text: &str) -> Result<Entry> {
     let text = text.trim();
     let wrong = |what: String| Problem::new(format!("`{text}` in devices: {what}"), HINT);
     if let Some(inside) = text.strip_prefix("throttled(") {
         let inside =
-            inside.strip_suffix(')').ok_or_else(|| wrong("the closing bracket is missing".into()))?;
+            inside.strip_suffix(')').ok_or_else(|| wrong("the closing parenthesis is missing".into()))?;
         let mut parts = inside.split(',').map(str::trim);
         let device = parts.next().unwrap_or_default();
         let mut throttle = Throttle::default();
@@ -82,7 +93,8 @@ pub fn parse(text: &str) -> Result<Entry> {
     named(text, device, Some(Throttle { speed, ..Throttle::default() })).map_err(wrong)
 }
 
-/// Opens entries: real devices, the processor's cores divided among those that compute on it.
+/// Returns a function that opens the devices of a run. The entries that compute on the processor share its
+/// threads equally.
 pub fn opener(run: &RunSpec, entries: &[Entry]) -> Opener {
     let on_cores = entries.iter().filter(|entry| chip(&entry.device) == "cpu").count().max(1);
     let all = match run.device.threads {
@@ -102,15 +114,18 @@ pub fn opener(run: &RunSpec, entries: &[Entry]) -> Opener {
     })
 }
 
-/// The one name of a device that has several.
+/// The name of a device that has another one too.
 fn chip(device: &str) -> &str {
     if device == "cpu:0" { "cpu" } else { device }
 }
 
 fn named(text: &str, device: &str, throttle: Option<Throttle>) -> std::result::Result<Entry, String> {
     let is_name = |letter: char| letter.is_ascii_alphanumeric() || ":._-".contains(letter);
-    if device.is_empty() || !device.chars().all(is_name) {
-        return Err(format!("`{device}` is no name of a device"));
+    if device.is_empty() {
+        return Err("the device's name is missing".into());
+    }
+    if !device.chars().all(is_name) {
+        return Err(format!("`{device}` is not the name of a device"));
     }
     Ok(Entry { text: text.to_owned(), device: device.to_owned(), throttle })
 }
@@ -128,7 +143,7 @@ fn option(throttle: &mut Throttle, part: &str) -> std::result::Result<(), String
             let (at, to) = value.split_once(':').ok_or_else(|| format!("slows={value} is not OPS:SPEED"))?;
             throttle.fault = Some((ops(at)?, Fault::Slows(speed(to)?)));
         }
-        other => return Err(format!("there is no `{other}`")),
+        other => return Err(format!("unknown option `{other}`")),
     }
     Ok(())
 }
@@ -178,20 +193,20 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_cut_outside_of_brackets() {
+    fn a_list_is_cut_outside_of_parentheses() {
         assert_eq!(split("cpu, throttled(cpu, speed=0.5),x"), ["cpu", "throttled(cpu, speed=0.5)", "x"]);
     }
 
     #[test]
-    fn what_is_wrong_with_an_entry_is_said() {
+    fn an_error_says_what_is_wrong_with_an_entry() {
         for (text, words) in [
             ("cpu@2", "2 is not above 0"),
             ("cpu@0", "0 is not above 0"),
             ("cpu@fast", "`fast` is not a number"),
-            ("", "no name"),
-            ("throttled(cpu", "closing bracket"),
+            ("", "name is missing"),
+            ("throttled(cpu", "closing parenthesis"),
             ("throttled(cpu, speed)", "not key=value"),
-            ("throttled(cpu, colour=3)", "no `colour`"),
+            ("throttled(cpu, colour=3)", "unknown option `colour`"),
             ("throttled(cpu, memory=4)", "KiB"),
             ("throttled(cpu, slows=4)", "OPS:SPEED"),
         ] {

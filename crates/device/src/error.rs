@@ -1,4 +1,5 @@
-//! What can go wrong on the device floor. Each variant carries its operands, so the text can show both numbers.
+//! What can go wrong on the device floor. Each variant carries its operands, so the text can show both
+//! numbers.
 
 use lingot_spec::problem::{Problem, ProblemKind};
 use std::fmt;
@@ -8,22 +9,27 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// What can go wrong on the device floor.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the words of the variant's text")]
 pub enum Error {
     /// A tensor has another shape than the op needs.
     Shape { op: &'static str, tensor: &'static str, found: Vec<usize>, wanted: Vec<usize> },
     /// A tensor has another element type than the op needs.
     Kind { op: &'static str, tensor: &'static str, found: &'static str, wanted: &'static str },
-    /// Two tensors of one op live on different devices.
+    /// Two tensors of one op are on different devices.
     Elsewhere { op: &'static str, tensor: &'static str, found: String, wanted: String },
     /// An output shares memory with another tensor of the op.
     Overlap { op: &'static str, tensor: &'static str },
     /// A number is outside of what the op is defined for.
     Value { op: &'static str, what: &'static str, found: String, wanted: String },
-    /// The device has no room.
+    /// A slot or an op uses memory of another backend than the one that is asked.
+    Foreign { what: &'static str },
+    /// A copy would reach beyond the end of its slot.
+    Beyond { offset_bytes: usize, bytes: usize, slot_bytes: usize },
+    /// The device's memory is full. Either number is 0 if it is unknown.
     OutOfMemory { device: String, needs_bytes: u64, has_bytes: u64 },
     /// The backend cannot do this.
     Unsupported { device: String, what: String, hint: String },
-    /// The device answers no more.
+    /// The device does not answer any more.
     Lost { device: String, reason: String },
 }
 
@@ -45,8 +51,16 @@ impl fmt::Display for Error {
             Error::Value { op, what, found, wanted } => {
                 write!(f, "{op}: {what} is {found}, but must be {wanted}")
             }
+            Error::Foreign { what } => write!(f, "{what} uses memory of another device"),
+            Error::Beyond { offset_bytes, bytes, slot_bytes } => {
+                write!(
+                    f,
+                    "a copy of {bytes} bytes at byte {offset_bytes} ends beyond a slot of {slot_bytes} bytes"
+                )
+            }
+            Error::OutOfMemory { device, needs_bytes: 0, .. } => write!(f, "{device}: out of memory"),
             Error::OutOfMemory { device, needs_bytes, has_bytes: 0 } => {
-                write!(f, "{device}: there is no room for {needs_bytes} bytes more")
+                write!(f, "{device}: out of memory: {needs_bytes} bytes more do not fit")
             }
             Error::OutOfMemory { device, needs_bytes, has_bytes } => {
                 write!(f, "{device}: a tensor of {needs_bytes} bytes does not fit into {has_bytes} bytes")
@@ -60,7 +74,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl Error {
-    /// What to do about it.
+    /// One thing to do about the error.
     fn hint(&self) -> &str {
         match self {
             Error::OutOfMemory { .. } => "use a smaller batch.micro, or device.recompute = \"block\"",

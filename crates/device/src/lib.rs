@@ -1,33 +1,38 @@
 //! What hardware can do: tensors, the op alphabet, and the backends that run it.
 //!
-//! An op has one name on every floor: its front door in `ops/` checks shapes and types, its definition in
-//! `reference/` says in plain f64 loops what it means, and each backend has a file of the same name.
-//! This is the only crate with unsafe code. It imports `spec` and never knows what a layer, a step or a peer is.
-//! Reading order: `backend`, `tensor`, `op`, then one op, say `combine`, through `ops/`, `reference/` and `cpu/`.
+//! An op has one name on every floor: `op/` holds its struct, which says what the op reads and writes and
+//! what it costs, and its front door in [`ops`], which checks shapes and kinds; `reference/` defines it in
+//! plain f64 loops; each backend has a file of the same name. This is the only crate with unsafe code. It
+//! imports `spec` and never knows what a layer, a step or a peer is.
+//!
+//! Reading order: `tensor`, then one op, say `combine`, through `op/`, `reference/` and `cpu/`; then
+//! `backend`.
+#![deny(missing_docs)]
 
 pub mod backend;
 pub mod conformance;
 pub mod cpu;
+mod device;
 pub mod entry;
 pub mod error;
 mod host;
-pub mod intercepted;
 pub mod null;
 pub mod op;
-mod op_cost;
 pub mod open;
-pub mod ops;
 pub mod precision;
 pub mod reference;
+mod slot;
 pub mod tensor;
-mod thread_clock;
-pub mod throttled;
-pub mod timed;
 #[cfg(unix)]
 pub mod torch;
+pub mod wrappers;
 
-pub use backend::{Backend, DeviceInfo, Slot};
+pub use backend::{Backend, DeviceInfo, MemoryUse, Wrapper};
+pub use device::Device;
 pub use error::{Error, Result};
+pub use op::doors as ops;
 pub use op::{Flip, Op, RouteRule};
 pub use precision::Precision;
-pub use tensor::{Device, Kind, Tensor};
+pub use slot::{Owner, Slot, SlotId};
+pub use tensor::{Kind, Place, Tensor};
+pub use wrappers::{intercepted, throttled, timed};

@@ -1,36 +1,39 @@
-//! A device that computes nothing and counts everything: a step of a 290-billion-parameter model costs it no memory.
+//! A device that computes nothing and counts everything: a step of a 290-billion-parameter model costs it no
+//! memory.
 
-use crate::backend::{Backend, DeviceInfo, MemoryUse, Slot};
+use crate::backend::{Backend, DeviceInfo, MemoryUse};
 use crate::error::Result;
 use crate::op::Op;
+use crate::slot::{Owner, Slot};
 use lingot_spec::Cost;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// What was asked of the device since the last `take`.
+/// What was asked of the device between two calls of [`Counter::take`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Count {
     /// Every op in order.
     pub ops: Vec<(&'static str, Cost)>,
+    /// Bytes in use, and the most that were.
     pub memory: MemoryUse,
 }
 
-/// Reads what a [`Null`] has counted; stays valid after the device was wrapped.
+/// Reads the count of a [`Null`], also after the device was wrapped.
 #[derive(Clone, Default)]
 pub struct Counter(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
     count: Count,
-    next_slot: u64,
+    next_number: u64,
 }
 
 impl Counter {
-    /// What was counted since the last call; the peak restarts from what is in use.
+    /// Returns what was counted since the last call, and restarts the count and the peak.
     pub fn take(&self) -> Count {
         let mut state = self.lock();
         let count = state.count.clone();
         state.count.ops.clear();
-        state.count.memory.peak_bytes = count.memory.now_bytes;
+        state.count.memory.restart_peak();
         count
     }
 
@@ -39,9 +42,10 @@ impl Counter {
     }
 }
 
-/// The device. What is read from it is zero.
+/// The device. All numbers that are read from it are zero.
 pub struct Null {
     info: DeviceInfo,
+    owner: Owner,
     counter: Counter,
 }
 
@@ -55,7 +59,7 @@ impl Null {
             threads: 1,
         };
         let counter = Counter::default();
-        (Null { info, counter: counter.clone() }, counter)
+        (Null { info, owner: Owner::new(), counter: counter.clone() }, counter)
     }
 }
 
@@ -66,27 +70,28 @@ impl Backend for Null {
 
     fn allocate(&self, bytes: usize) -> Result<Slot> {
         let mut state = self.counter.lock();
-        let memory = &mut state.count.memory;
-        memory.now_bytes += bytes as u64;
-        memory.peak_bytes = memory.peak_bytes.max(memory.now_bytes);
-        state.next_slot += 1;
-        Ok(Slot(state.next_slot))
+        state.count.memory.add(bytes);
+        state.next_number += 1;
+        Ok(self.owner.slot(state.next_number, bytes))
     }
 
-    fn release(&self, _slot: Slot, bytes: usize) {
-        self.counter.lock().count.memory.now_bytes -= bytes as u64;
+    fn release(&self, slot: Slot) {
+        if self.owner.number(&slot).is_ok() {
+            self.counter.lock().count.memory.subtract(slot.bytes());
+        }
     }
 
-    fn write(&self, _slot: Slot, _offset_bytes: usize, _from_host: &[u8]) -> Result<()> {
-        Ok(())
+    fn write(&self, slot: &Slot, offset_bytes: usize, from_host: &[u8]) -> Result<()> {
+        self.owner.number_of_range(slot, offset_bytes, from_host.len()).map(drop)
     }
 
-    fn read(&self, _slot: Slot, _offset_bytes: usize, to_host: &mut [u8]) -> Result<()> {
+    fn read(&self, slot: &Slot, offset_bytes: usize, to_host: &mut [u8]) -> Result<()> {
         to_host.fill(0);
-        Ok(())
+        self.owner.number_of_range(slot, offset_bytes, to_host.len()).map(drop)
     }
 
-    fn run(&self, op: Op<'_>) -> Result<()> {
+    fn run(&self, op: &Op<'_>) -> Result<()> {
+        self.owner.check(op)?;
         self.counter.lock().count.ops.push((op.name(), op.cost()));
         Ok(())
     }
@@ -97,5 +102,9 @@ impl Backend for Null {
 
     fn memory_in_use(&self) -> MemoryUse {
         self.counter.lock().count.memory
+    }
+
+    fn restart_peak(&self) {
+        self.counter.lock().count.memory.restart_peak();
     }
 }

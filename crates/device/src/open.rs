@@ -1,15 +1,26 @@
-//! Which device a name stands for, and which there are here.
+//! Opening a device by name, and the devices of this machine.
 
 use crate::backend::{Backend, DeviceInfo};
 use crate::cpu::Cpu;
+use crate::device::Device;
 use crate::reference::Reference;
-use crate::tensor::Device;
 #[cfg(unix)]
 use crate::torch::{Options, Torch};
-use lingot_spec::problem::{Problem, Result};
+use lingot_spec::problem::{Problem, ProblemKind, Result};
 use lingot_spec::run::DeviceSpec;
 
-/// Opens the device that `device.name` of a run asks for.
+/// Opens the device that `device.name` of a run asks for: `cpu`, `reference`, or `torch:` and torch's own
+/// name.
+///
+/// ```
+/// # use lingot_device::{open::open, ops, Kind};
+/// # use lingot_spec::run::DeviceSpec;
+/// let device = open(&DeviceSpec { name: "cpu".into(), ..DeviceSpec::default() })?;
+/// let sum = device.floats(&[1.0, 2.0], &[2], Kind::F32)?;
+/// ops::add(&sum, &device.floats(&[10.0, 20.0], &[2], Kind::F32)?)?;
+/// assert_eq!(sum.to_floats()?, [11.0, 22.0]);
+/// # Ok::<(), lingot_spec::problem::Problem>(())
+/// ```
 pub fn open(spec: &DeviceSpec) -> Result<Device> {
     let threads = spec.threads as usize;
     match spec.name.as_str() {
@@ -21,21 +32,41 @@ pub fn open(spec: &DeviceSpec) -> Result<Device> {
             Ok(Device::new(Torch::open(name, options)?))
         }
         other => Err(Problem::new(
-            format!("no device is called `{other}`"),
-            "`cpu` computes; `torch:cpu`, `torch:cuda:0` and the like compute through the user's torch; `reference` is \
-             the slow definition; `lingot devices` lists what was found",
-        )),
+            format!("unknown device `{other}`: this machine has {}", listed(&apparent())),
+            "`lingot devices` tries every device and says what an absent one lacks",
+        )
+        .of(ProblemKind::Device)),
     }
 }
 
-/// A device that can be opened here.
+/// The devices that this machine has by the look of its files. None is opened, so that an error costs no
+/// time.
+fn apparent() -> Vec<&'static str> {
+    let mut names = vec!["cpu"];
+    #[cfg(unix)]
+    names.extend(crate::torch::apparent());
+    names
+}
+
+/// `cpu`, `cpu and torch:cpu`, `cpu, torch:cpu and torch:cuda:0`.
+fn listed(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => (*one).into(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+/// A device that could be opened.
 pub struct Found {
+    /// What the device says about itself.
     pub info: DeviceInfo,
-    /// How ops reach it, where that is not the same everywhere.
+    /// How ops reach it, one line each; empty if that is the same on every machine.
     pub routes: Vec<String>,
 }
 
-/// Tries every device that has a name here: what was found, or why not.
+/// Tries to open every device that Lingot knows by name. Returns each name with what was found, or why
+/// nothing was.
 pub fn survey() -> Vec<(String, Result<Found>)> {
     let built_in = ["cpu", "reference"].map(|name| {
         let opened = open(&DeviceSpec { name: name.into(), ..DeviceSpec::default() });
@@ -44,8 +75,8 @@ pub fn survey() -> Vec<(String, Result<Found>)> {
     built_in.into_iter().chain(survey_torch()).collect()
 }
 
-/// The devices that were found here and that compute for themselves: not the slow definition, nor torch's view of the
-/// processor that `cpu` is.
+/// The names of the devices that can be opened and that add computing power: neither the slow definition, nor
+/// torch's view of the processor, which is `cpu` already.
 pub fn all() -> Vec<String> {
     let is_own = |(name, found): &(String, Result<Found>)| {
         found.is_ok() && !["reference", "torch:cpu"].contains(&name.as_str())
@@ -78,4 +109,17 @@ fn survey_torch() -> Vec<(String, Result<Found>)> {
 #[cfg(not(unix))]
 fn survey_torch() -> Vec<(String, Result<Found>)> {
     vec![]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_device_is_told_with_those_of_this_machine() {
+        let spec = DeviceSpec { name: "gpu".into(), ..DeviceSpec::default() };
+        let problem = open(&spec).err().unwrap().problem;
+        assert!(problem.starts_with("unknown device `gpu`: this machine has cpu"), "{problem}");
+        assert_eq!(listed(&["cpu", "torch:cpu", "torch:cuda:0"]), "cpu, torch:cpu and torch:cuda:0");
+    }
 }

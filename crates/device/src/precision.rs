@@ -1,4 +1,4 @@
-//! What the operands of products are rounded to. All else is f32: see `docs/decisions` on bf16.
+//! The precision of the operands of products. All else is f32: see `docs/decisions` on bf16.
 
 pub use lingot_spec::run::Precision;
 
@@ -19,7 +19,8 @@ pub fn epsilon(precision: Precision) -> f64 {
     }
 }
 
-/// Whether an op, by its name or that of its forward, takes operands of products: the others are f32 in every precision.
+/// Whether an op, by its name or that of its forward, takes operands of products: the others are f32 in every
+/// precision.
 pub fn is_of_products(op: &str) -> bool {
     ["matmul", "grouped_matmul", "attention", "cross_entropy"].iter().any(|forward| op.starts_with(forward))
 }

@@ -1,16 +1,21 @@
-//! Tensors: a shape, a kind of element, and a piece of a device's memory that is given back when nobody holds it.
+//! Tensors: a shape, a kind of element, and a piece of a device's memory that is given back with the last
+//! view of it.
 
-use crate::backend::{Backend, DeviceInfo, MemoryUse, Slot};
+use crate::backend::Backend;
+use crate::device::Device;
 use crate::error::Result;
-use crate::op::Op;
+use crate::slot::{Slot, SlotId};
 use std::fmt;
 use std::sync::Arc;
 
 /// The type of a tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
+    /// 64-bit floats, on `reference` alone.
     F64,
+    /// 32-bit floats.
     F32,
+    /// 32-bit whole numbers: tokens, indices, counts.
     I32,
 }
 
@@ -23,7 +28,7 @@ impl Kind {
         }
     }
 
-    /// As in error texts.
+    /// The kind's name, as in error texts.
     pub fn name(self) -> &'static str {
         match self {
             Kind::F64 => "f64",
@@ -33,119 +38,34 @@ impl Kind {
     }
 }
 
-/// A device that holds tensors and runs ops. Cheap to clone; every tensor carries one.
-#[derive(Clone)]
-pub struct Device(Arc<dyn Backend>);
-
-impl Device {
-    /// A device on top of `backend`.
-    pub fn new(backend: impl Backend + 'static) -> Device {
-        Device(Arc::new(backend))
-    }
-
-    pub fn info(&self) -> &DeviceInfo {
-        self.0.info()
-    }
-
-    /// Enqueues one op. Use the front doors in [`crate::ops`], which check their arguments first.
-    pub fn run(&self, op: Op<'_>) -> Result<()> {
-        self.0.run(op)
-    }
-
-    /// Waits for all enqueued work.
-    pub fn finish(&self) -> Result<()> {
-        self.0.finish()
-    }
-
-    pub fn memory_in_use(&self) -> MemoryUse {
-        self.0.memory_in_use()
-    }
-
-    /// Whether both are the same device.
-    pub fn is(&self, other: &Device) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-
-    /// A tensor of unspecified content.
-    pub fn empty(&self, shape: &[usize], kind: Kind) -> Result<Tensor> {
-        let bytes = shape.iter().product::<usize>() * kind.bytes();
-        let slot = self.0.allocate(bytes)?;
-        let memory = Arc::new(Memory { device: self.clone(), slot, bytes });
-        Ok(Tensor { memory, first: 0, shape: Shape::new(shape), kind })
-    }
-
-    /// A tensor of zeros.
-    pub fn zeros(&self, shape: &[usize], kind: Kind) -> Result<Tensor> {
-        let tensor = self.empty(shape, kind)?;
-        crate::ops::fill(&tensor, 0.0)?;
-        Ok(tensor)
-    }
-
-    /// A tensor of `kind` (f32 or f64) with the given values, rounded if need be.
-    pub fn floats(&self, values: &[f32], shape: &[usize], kind: Kind) -> Result<Tensor> {
-        let tensor = self.empty(shape, kind)?;
-        tensor.write_floats(values)?;
-        Ok(tensor)
-    }
-
-    /// A tensor of whole numbers.
-    pub fn integers(&self, values: &[i32], shape: &[usize]) -> Result<Tensor> {
-        let tensor = self.empty(shape, Kind::I32)?;
-        tensor.write_integers(values)?;
-        Ok(tensor)
-    }
-}
-
-/// A device is a backend too, so that another can stand before it: see [`crate::timed`].
-impl Backend for Device {
-    fn info(&self) -> &DeviceInfo {
-        self.0.info()
-    }
-
-    fn allocate(&self, bytes: usize) -> Result<Slot> {
-        self.0.allocate(bytes)
-    }
-
-    fn release(&self, slot: Slot, bytes: usize) {
-        self.0.release(slot, bytes);
-    }
-
-    fn write(&self, slot: Slot, offset_bytes: usize, from_host: &[u8]) -> Result<()> {
-        self.0.write(slot, offset_bytes, from_host)
-    }
-
-    fn read(&self, slot: Slot, offset_bytes: usize, to_host: &mut [u8]) -> Result<()> {
-        self.0.read(slot, offset_bytes, to_host)
-    }
-
-    fn run(&self, op: Op<'_>) -> Result<()> {
-        self.0.run(op)
-    }
-
-    fn finish(&self) -> Result<()> {
-        self.0.finish()
-    }
-
-    fn memory_in_use(&self) -> MemoryUse {
-        self.0.memory_in_use()
-    }
-}
-
-impl fmt::Debug for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.info().name)
-    }
-}
-
+/// The memory of a tensor and of all its views.
 struct Memory {
     device: Device,
-    slot: Slot,
-    bytes: usize,
+    held: Held,
+}
+
+/// How a tensor has its memory.
+enum Held {
+    /// Its own: given back when the last view is dropped.
+    Own(Slot),
+    /// That of the same tensor on another device.
+    Lent(Arc<Memory>),
+}
+
+impl Memory {
+    fn slot(&self) -> &Slot {
+        match &self.held {
+            Held::Own(slot) => slot,
+            Held::Lent(memory) => memory.slot(),
+        }
+    }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        self.device.0.release(self.slot, self.bytes);
+        if let Held::Own(slot) = &mut self.held {
+            Backend::release(&self.device, slot.take());
+        }
     }
 }
 
@@ -154,6 +74,11 @@ impl Drop for Memory {
 struct Shape {
     dims: [usize; 4],
     rank: usize,
+}
+
+/// The number of elements of a shape, unless it is too large to be counted.
+pub(crate) fn elements(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim))
 }
 
 impl Shape {
@@ -175,15 +100,35 @@ pub struct Tensor {
     kind: Kind,
 }
 
+/// Where a tensor lies: the name of its memory, its first byte in it, and its length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// The memory's name.
+    pub slot: SlotId,
+    /// Bytes of that memory before the tensor's first.
+    pub offset_bytes: usize,
+    /// The tensor's length.
+    pub bytes: usize,
+}
+
 impl Tensor {
+    /// A tensor of all of `slot`, which is memory of `device`.
+    pub(crate) fn new(device: Device, slot: Slot, shape: &[usize], kind: Kind) -> Tensor {
+        let memory = Arc::new(Memory { device, held: Held::Own(slot) });
+        Tensor { memory, first: 0, shape: Shape::new(shape), kind }
+    }
+
+    /// The dimensions, outermost first.
     pub fn shape(&self) -> &[usize] {
         &self.shape.dims[..self.shape.rank]
     }
 
+    /// The type of the elements.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
+    /// The device that holds the tensor.
     pub fn device(&self) -> &Device {
         &self.memory.device
     }
@@ -193,8 +138,14 @@ impl Tensor {
         self.shape().iter().product()
     }
 
+    /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The dimensions of a tensor whose number of dimensions a front door has checked.
+    pub(crate) fn dims<const N: usize>(&self) -> [usize; N] {
+        std::array::from_fn(|axis| self.shape()[axis])
     }
 
     /// The product of all dimensions but the last, and the last.
@@ -205,32 +156,47 @@ impl Tensor {
 
     /// The same numbers under another shape of as many elements.
     pub fn reshape(&self, shape: &[usize]) -> Tensor {
-        assert_eq!(self.len(), shape.iter().product::<usize>(), "reshape {:?} to {shape:?}", self.shape());
+        assert_eq!(Some(self.len()), elements(shape), "reshape {:?} to {shape:?}", self.shape());
         Tensor { shape: Shape::new(shape), ..self.clone() }
     }
 
     /// A view of `rows` rows of the outermost dimension, from row `from` on.
     pub fn rows(&self, from: usize, rows: usize) -> Tensor {
         let mut shape = self.shape;
-        assert!(from + rows <= shape.dims[0], "rows {from}..{} of {:?}", from + rows, self.shape());
+        let rest = shape.dims[0].checked_sub(rows);
+        assert!(rest.is_some_and(|rest| from <= rest), "{rows} rows from {from} on of {:?}", self.shape());
         let row = self.len().checked_div(shape.dims[0]).unwrap_or(0);
         shape.dims[0] = rows;
         Tensor { memory: self.memory.clone(), first: self.first + from * row, shape, kind: self.kind }
     }
 
-    /// The memory, and the view's first byte and length in it: for backends.
-    pub fn place(&self) -> (Slot, usize, usize) {
-        (self.memory.slot, self.first * self.kind.bytes(), self.len() * self.kind.bytes())
+    /// The memory that the tensor lies in, whole.
+    pub fn slot(&self) -> &Slot {
+        self.memory.slot()
+    }
+
+    /// Where the tensor lies.
+    pub fn place(&self) -> Place {
+        Place {
+            slot: self.slot().id(),
+            offset_bytes: self.first * self.kind.bytes(),
+            bytes: self.len() * self.kind.bytes(),
+        }
     }
 
     /// Whether the two share any byte.
     pub fn overlaps(&self, other: &Tensor) -> bool {
-        let (slot, first, bytes) = self.place();
-        let (other_slot, other_first, other_bytes) = other.place();
-        self.device().is(other.device())
-            && slot == other_slot
-            && first < other_first + other_bytes
-            && other_first < first + bytes
+        let (one, other) = (self.place(), other.place());
+        let [end, other_end] = [one, other].map(|place| place.offset_bytes + place.bytes);
+        one.slot == other.slot && one.offset_bytes.max(other.offset_bytes) < end.min(other_end)
+    }
+
+    /// The same numbers as a tensor of `device`, for a wrapper to compute with them on the device behind it.
+    ///
+    /// Both must end at the same backend: on any other, every use of the tensor is refused.
+    pub fn on(&self, device: &Device) -> Tensor {
+        let memory = Memory { device: device.clone(), held: Held::Lent(self.memory.clone()) };
+        Tensor { memory: Arc::new(memory), ..*self }
     }
 
     /// Overwrites a float tensor.
@@ -268,7 +234,7 @@ impl Tensor {
         self.read_all()
     }
 
-    /// As `to_floats`, into a vector that may be there already: a large one is dear to make.
+    /// As `to_floats`, into a vector that is used again: a large one is expensive to allocate.
     pub fn read_floats(&self, floats: &mut Vec<f32>) -> Result<()> {
         if self.kind != Kind::F32 {
             *floats = self.to_floats()?;
@@ -294,10 +260,10 @@ impl Tensor {
     }
 
     fn write_bytes(&self, bytes: &[u8]) -> Result<()> {
-        self.device().0.write(self.memory.slot, self.first * self.kind.bytes(), bytes)
+        Backend::write(self.device(), self.slot(), self.first * self.kind.bytes(), bytes)
     }
 
-    /// Whole, as one copy: gradients and weights travel this way in every step of a fleet.
+    /// Reads all elements in one copy: gradients and weights travel this way in every step of a fleet.
     fn read_all<T: bytemuck::Pod>(&self) -> Result<Vec<T>> {
         let mut numbers = vec![T::zeroed(); self.len()];
         self.read_into(bytemuck::cast_slice_mut(&mut numbers))?;
@@ -305,7 +271,7 @@ impl Tensor {
     }
 
     fn read_into(&self, bytes: &mut [u8]) -> Result<()> {
-        self.device().0.read(self.memory.slot, self.first * self.kind.bytes(), bytes)
+        Backend::read(self.device(), self.slot(), self.first * self.kind.bytes(), bytes)
     }
 }
 

@@ -1,6 +1,9 @@
-//! What the device floor promises: gradients that are gradients, backends that agree, front doors that refuse.
+//! What the device floor promises: gradients that are gradients, backends that agree, front doors that
+//! refuse.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "it/backends.rs"]
+mod backends;
 #[cfg(unix)]
 #[path = "it/chip.rs"]
 mod chip;
@@ -8,7 +11,7 @@ mod chip;
 mod conformance;
 #[path = "it/front_doors.rs"]
 mod front_doors;
-#[path = "it/gradients.rs"]
+#[path = "it/gradients/mod.rs"]
 mod gradients;
 #[cfg(unix)]
 #[path = "it/torch.rs"]

@@ -1,4 +1,4 @@
-//! The models of the training benchmark, their tokens, and how routing is forced.
+//! The cases of the training benchmark: models, tokens made by a formula, and forced routing.
 
 use lingot_model::Rows;
 use lingot_model::random::Stream;
@@ -9,21 +9,25 @@ use serde::{Deserialize, Serialize};
 /// Seeds the initial weights and the tokens.
 pub(crate) const SEED: u64 = 1;
 
-/// Sets the stream of tokens apart from others with the same seed.
+/// Separates the stream of tokens from others with the same seed.
 const PURPOSE_TOKENS: u64 = 3;
 
-/// Forced routing: the share of the true logits that is kept.
+/// The share of the true logits that forced routing keeps.
 pub(crate) const KEEP: f64 = 0.5;
 
-/// Forced routing: what the chosen experts' logits are pulled to.
+/// The logit that forced routing pulls chosen experts to.
 const PULL: f32 = 40.0;
 
 /// A model and the batch it is trained with.
 #[derive(Clone, Debug)]
 pub struct Case {
+    /// `S`, `M` or `L`.
     pub name: &'static str,
+    /// The model.
     pub model: ModelSpec,
+    /// Sequences of a step.
     pub sequences: usize,
+    /// Tokens of a sequence.
     pub sequence: usize,
 }
 
@@ -31,7 +35,7 @@ pub struct Case {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Routing {
-    /// The router.
+    /// The router decides.
     Real,
     /// Token t visits the experts `t*K .. t*K + K`, counted around: all loads are equal.
     Balanced,
@@ -47,8 +51,9 @@ impl Routing {
 }
 
 impl Case {
-    /// `S` and `M` are the presets `small` and `medium`; `L` is one layer shaped like Ling-mini-2.0's, with a smaller
-    /// vocabulary, so that weights, gradients and moments fit in 24 GiB.
+    /// Returns the case of that name. `S` and `M` are the presets `small` and `medium`; `L` is one layer
+    /// shaped like Ling-mini-2.0's, with a smaller vocabulary, so that weights, gradients and moments fit in
+    /// 24 GiB.
     pub fn named(name: &str) -> Option<Case> {
         let (name, model, sequences, sequence) = match name.to_ascii_uppercase().as_str() {
             "S" => ("S", preset("small")?, 8, 256),
@@ -64,20 +69,22 @@ impl Case {
         Some(Case { name, model, sequences, sequence })
     }
 
+    /// Tokens of a step.
     pub fn tokens(&self) -> usize {
         self.sequences * self.sequence
     }
 
+    /// FLOPs of a token, forward and backward.
     pub fn flops_per_token(&self) -> f64 {
         self.model.flops_per_token(self.sequence as u32)
     }
 
-    /// The tokens of a step.
+    /// Makes the tokens of a step.
     pub(crate) fn sequences(&self, step: u64) -> Sequences {
         Sequences::drawn(self.model.vocabulary, self.sequences, self.sequence, step)
     }
 
-    /// What `WarmLogits` mixes into the logits [T, E] to force the choice; nothing for real routing.
+    /// Makes what `WarmLogits` mixes into the logits [T, E] to force the choice; none for real routing.
     pub(crate) fn pull(&self, routing: Routing) -> Option<Vec<f32>> {
         let [experts, choices] = [self.model.experts, self.model.choices].map(|n| n as usize);
         let step = match routing {
@@ -105,7 +112,8 @@ pub(crate) struct Sequences {
 }
 
 impl Sequences {
-    /// Token ids are `floor(V u^3)` with u uniform, so that some are far more frequent than others, as in text.
+    /// Draws token ids `floor(V u^3)` with u uniform, so that some are far more frequent than others, as in
+    /// text.
     pub(crate) fn drawn(vocabulary: u32, sequences: usize, length: usize, step: u64) -> Sequences {
         let mut stream = Stream::new(&[SEED, PURPOSE_TOKENS, step]);
         let mut token = || {

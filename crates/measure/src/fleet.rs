@@ -1,13 +1,13 @@
-//! A fleet against the sum of its devices: each trains alone, then all together, in turns.
+//! The speed of a fleet against the sum of its devices: each trains alone, then all together, in turns.
 
 mod slowdown;
 
-use crate::steps::Spread;
+use crate::spread::Spread;
 use lingot_device::entry::{self, Opener};
 use lingot_spec::event::{Event, Exchange};
 use lingot_spec::problem::{Problem, Result};
 use lingot_train::config;
-use lingot_train::{step, worker};
+use lingot_train::{data, step};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -15,13 +15,16 @@ use std::sync::atomic::AtomicBool;
 /// Steps of a fleet that are not timed: speeds are not known yet.
 const WARMUP_STEPS: u64 = 4;
 
-/// Steps of a device alone, of which the first is not timed. They are long, and the slowest device's are the longest.
+/// Steps of a device alone, of which the first is not timed; few, since each takes longer than the fleet's.
 const ALONE_STEPS: u64 = 3;
 
-/// The step after which a device is slowed down, and all steps of that run.
-const SLOWDOWN_STEPS: (u64, u64) = (8, 20);
+/// The step after which a device is slowed down.
+const SLOWDOWN_AT: u64 = 8;
 
-/// Of one micro-batch: one sequence.
+/// All steps of that run.
+const SLOWDOWN_STEPS: u64 = 20;
+
+/// Tokens of one micro-batch, which is one sequence.
 pub const TOKENS_PER_MICRO: u32 = 128;
 
 const RUN: &str = "
@@ -37,84 +40,94 @@ every = 0
 sequences = 1
 ";
 
-/// What is to be measured.
+/// What to measure.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Entries of `devices`.
+    /// The devices, as entries of `devices` of a run.
     pub devices: Vec<String>,
-    /// Every device and the fleet take so many turns.
+    /// Turns of each device and of the fleet.
     pub rounds: usize,
     /// Timed steps of a turn.
     pub steps: u64,
     /// CPU threads that are divided among the devices; 0 for all.
     pub threads: usize,
-    /// Micro-batches of a step. The more, the better whole ones can follow the speeds.
+    /// Micro-batches of a step; the more there are, the better their division follows the speeds.
     pub micros: u64,
     /// Also slow the first device down midway.
     pub slows: bool,
 }
 
-/// What was measured. The object of `lingot bench fleet --json`, to which the program adds what the planner says.
+/// The measured speed of a fleet. The object of `lingot bench fleet --json`, to which the program adds the
+/// planner's prediction.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
+    /// Micro-batches of a step.
     pub micros_per_step: u64,
+    /// Each device alone.
     pub devices: Vec<Alone>,
-    /// Tokens per second of all together, by turn.
+    /// Tokens per second of the fleet, by turn.
     pub fleet_tokens_per_s: Spread,
-    /// The sum of the devices' medians.
+    /// The sum of the devices' median tokens per second.
     pub sum_tokens_per_s: f64,
     /// The fleet's speed over that sum, by turn; the median counts.
     pub efficiency: Spread,
+    /// Where the fleet's time goes.
     pub losses: Losses,
-    /// Where it was asked for.
+    /// What follows when a device slows down; none unless asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slowdown: Option<Slowdown>,
 }
 
-/// One device.
+/// One device alone.
 #[derive(Clone, Debug, Serialize)]
 pub struct Alone {
+    /// Its entry.
     pub device: String,
+    /// Tokens per second, by turn.
     pub tokens_per_s: Spread,
-    /// Of a whole step, and of computing one of its micro-batches.
+    /// Seconds of a step.
     pub step_s: Spread,
+    /// Seconds in which one micro-batch is computed.
     pub micro_s: Spread,
-    /// Computing a micro-batch while the others compute beside it.
+    /// The same while the other devices compute beside it.
     pub micro_together_s: Spread,
 }
 
-/// Where a fleet's time goes, by turn, as shares of its step. Together with the efficiency they are about 1: a device
-/// alone has exchange and the host's part as well, but on a longer step.
+/// Where a fleet's time goes, by turn, as shares of its step. With the efficiency they sum to about 1: a
+/// device alone spends time on exchange and the host's part as well, but in a longer step.
 #[derive(Clone, Debug, Serialize)]
 pub struct Losses {
-    /// Devices compute slower beside each other than alone: they share caches and cores.
+    /// Devices compute more slowly beside each other than alone, since they share caches and cores.
     pub slower_together: Spread,
-    /// Whole micro-batches cannot follow the speeds exactly, and speeds vary from step to step.
+    /// Whole micro-batches do not divide exactly by speed, and speeds vary from step to step.
     pub division: Spread,
-    /// The busiest device did not compute: weights, gradients, the host's step.
+    /// Time in which the busiest device does not compute: weights, gradients, the host's part.
     pub not_computing: Spread,
 }
 
-/// What follows when the first device computes at a third of its speed from some step on.
+/// The effect of slowing the first device down to a third of its speed midway.
 #[derive(Clone, Debug, Serialize)]
 pub struct Slowdown {
+    /// The device that slowed down.
     pub device: String,
-    /// Steps that were divided for the old speeds: until no other division would have been more than 5 % faster.
+    /// Steps until no other division would have been more than 5 % faster.
     pub steps_to_recover: u64,
-    /// Of the batch on the first device.
+    /// The device's share of the batch in the last step before.
     pub share_before: f64,
+    /// Its share in the last step of the run.
     pub share_after: f64,
-    /// The slowest device's time over the best division's at the new speeds, step by step from the slowdown on.
+    /// The slowest device's time over that of the best division at the new speeds, by step from the slowdown
+    /// on.
     pub over_best: Vec<f64>,
-    /// Micro-batches that were computed in all steps, over those that the steps had: 1 where nothing is lost.
+    /// Micro-batches computed in all steps over those that the steps had: 1 where none is lost.
     pub computed_share: f64,
 }
 
-/// Measures.
+/// Measures each device alone and all together, in a temporary folder.
 pub fn measure(request: &Request) -> Result<Report> {
     let folder = std::env::temp_dir().join(format!("lingot-bench-fleet-{}", std::process::id()));
     let report = measure_in(&folder, request);
-    // It holds nothing but what was made for the measurement.
+    // It holds only what was made for the measurement.
     let _ = std::fs::remove_dir_all(&folder);
     report
 }
@@ -124,14 +137,14 @@ fn measure_in(folder: &Path, request: &Request) -> Result<Report> {
     let entries = entry::parse_all(&request.devices)?;
     if entries.is_empty() {
         return Err(Problem::new(
-            "there is no device to measure",
-            "name some, such as --device cpu@1,cpu@0.5",
+            "no device to measure is named",
+            "name at least one, such as --device cpu@1,cpu@0.5",
         ));
     }
     let resolved = resolve(folder, &text, &request.devices, request, 1)?;
-    // One for all turns: a device alone has the cores that it has in the fleet.
+    // One opener for all turns: a device alone has the cores that it has in the fleet.
     let open = entry::opener(&resolved.run, &entries);
-    let mut turns = Vec::new();
+    let mut rounds = Vec::new();
     for round in 0..request.rounds {
         let mut alone = Vec::new();
         for (index, device) in request.devices.iter().enumerate() {
@@ -141,46 +154,45 @@ fn measure_in(folder: &Path, request: &Request) -> Result<Report> {
         }
         let steps = WARMUP_STEPS + request.steps.max(1);
         let folder = folder.join(format!("{round}-all"));
-        let together =
-            turn(&resolve(&folder, &text, &request.devices, request, steps)?, WARMUP_STEPS, &open)?;
-        turns.push((alone, together));
+        let fleet = turn(&resolve(&folder, &text, &request.devices, request, steps)?, WARMUP_STEPS, &open)?;
+        rounds.push(Round { alone, fleet });
     }
-    let mut report = report(request, &turns);
+    let mut report = report(request, &rounds);
     if request.slows {
-        let resolved = resolve(&folder.join("slows"), &text, &request.devices, request, SLOWDOWN_STEPS.1)?;
-        report.slowdown = Some(slowdown::measure(&resolved, SLOWDOWN_STEPS.0, &open)?);
+        let resolved = resolve(&folder.join("slows"), &text, &request.devices, request, SLOWDOWN_STEPS)?;
+        report.slowdown = Some(slowdown::measure(&resolved, SLOWDOWN_AT, &open)?);
     }
     Ok(report)
 }
 
-/// The devices alone and all together, turn by turn.
-fn report(request: &Request, turns: &[Pair]) -> Report {
+/// Sums the rounds up.
+fn report(request: &Request, rounds: &[Round]) -> Report {
     let Request { devices: names, micros, .. } = request;
-    let spread = |of: &dyn Fn(&Pair) -> f64| Spread::of(turns.iter().map(of).collect());
+    let spread = |of: &dyn Fn(&Round) -> f64| Spread::of(rounds.iter().map(of).collect());
     let device = |(index, name): (usize, &String)| Alone {
         device: name.clone(),
-        tokens_per_s: spread(&|(alone, _)| alone[index].tokens_per_s),
-        step_s: spread(&|(alone, _)| alone[index].step_s),
-        micro_s: spread(&|(alone, _)| alone[index].micro_s[0]),
-        micro_together_s: spread(&|(_, fleet)| fleet.micro_s[index]),
+        tokens_per_s: spread(&|round| round.alone[index].tokens_per_s),
+        step_s: spread(&|round| round.alone[index].step_s),
+        micro_s: spread(&|round| round.alone[index].micro_s[0]),
+        micro_together_s: spread(&|round| round.fleet.micro_s[index]),
     };
     let devices: Vec<Alone> = names.iter().enumerate().map(device).collect();
     let speed =
         |micro_s: &dyn Fn(usize) -> f64| (0..names.len()).map(|index| 1.0 / micro_s(index)).sum::<f64>();
     let losses = Losses {
-        slower_together: spread(&|(alone, fleet)| {
-            1.0 - speed(&|index| fleet.micro_s[index]) / speed(&|index| alone[index].micro_s[0])
+        slower_together: spread(&|round| {
+            1.0 - speed(&|index| round.fleet.micro_s[index]) / speed(&|index| round.alone[index].micro_s[0])
         }),
-        division: spread(&|(_, fleet)| {
+        division: spread(&|Round { fleet, .. }| {
             (fleet.busiest_s - *micros as f64 / speed(&|index| fleet.micro_s[index])) / fleet.step_s
         }),
-        not_computing: spread(&|(_, fleet)| 1.0 - fleet.busiest_s / fleet.step_s),
+        not_computing: spread(&|Round { fleet, .. }| 1.0 - fleet.busiest_s / fleet.step_s),
     };
     Report {
         micros_per_step: *micros,
-        fleet_tokens_per_s: spread(&|(_, fleet)| fleet.tokens_per_s),
+        fleet_tokens_per_s: spread(&|round| round.fleet.tokens_per_s),
         sum_tokens_per_s: devices.iter().map(|alone| alone.tokens_per_s.median).sum(),
-        efficiency: spread(&|(alone, fleet)| {
+        efficiency: spread(&|Round { alone, fleet }| {
             fleet.tokens_per_s / alone.iter().map(|alone| alone.tokens_per_s).sum::<f64>()
         }),
         devices,
@@ -189,40 +201,51 @@ fn report(request: &Request, turns: &[Pair]) -> Report {
     }
 }
 
-/// Each device alone, and all together after them.
-type Pair = (Vec<Turn>, Turn);
+/// The turns of all devices, and the fleet's after them.
+struct Round {
+    /// By device.
+    alone: Vec<Turn>,
+    fleet: Turn,
+}
 
-/// What the timed steps of one run were.
+/// The timed steps of one run.
 struct Turn {
     tokens_per_s: f64,
     step_s: f64,
-    /// Computing a micro-batch, by device.
+    /// Seconds in which one micro-batch is computed, by device.
     micro_s: Vec<f64>,
-    /// Computing of the device that computed longest, in the mean step.
+    /// Seconds in which the busiest device computes in the mean step.
     busiest_s: f64,
 }
 
-/// One turn: the steps after the first `warmup`.
+/// Trains a run and measures its steps after the first `warmup`.
 fn turn(resolved: &config::Resolved, warmup: u64, open: &Opener) -> Result<Turn> {
     let (mut marks, mut exchanges) = (Vec::new(), Vec::new());
     let mut listen = |event: &Event| match event {
-        Event::Step(step) => marks.push((step.tokens, step.seconds)),
+        Event::Step(step) => marks.push(Mark { tokens: step.tokens, seconds: step.seconds }),
         Event::Exchange(exchange) => exchanges.push(exchange.clone()),
         _ => {}
     };
     train(resolved, open, &mut listen)?;
-    let (first, last) = (marks[warmup as usize - 1], marks[marks.len() - 1]);
+    let (first, last) = (&marks[warmup as usize - 1], &marks[marks.len() - 1]);
+    let seconds = last.seconds - first.seconds;
     let timed = &exchanges[warmup as usize..];
     let steps = timed.len() as f64;
     let busy_s = |worker: usize| timed.iter().map(|exchange| exchange.workers[worker].busy_s).sum::<f64>();
     let workers = timed.first().map_or(0, |exchange| exchange.workers.len());
     let busiest = |exchange: &Exchange| exchange.workers.iter().map(|share| share.busy_s).fold(0.0, f64::max);
     Ok(Turn {
-        tokens_per_s: (last.0 - first.0) as f64 / (last.1 - first.1),
-        step_s: (last.1 - first.1) / steps,
+        tokens_per_s: (last.tokens - first.tokens) as f64 / seconds,
+        step_s: seconds / steps,
         micro_s: (0..workers).map(|worker| busy_s(worker) / micros(timed, worker) as f64).collect(),
         busiest_s: timed.iter().map(busiest).sum::<f64>() / steps,
     })
+}
+
+/// How far a run had come after a step.
+struct Mark {
+    tokens: u64,
+    seconds: f64,
 }
 
 /// Micro-batches that a worker computed.
@@ -232,7 +255,7 @@ fn micros(exchanges: &[Exchange], worker: usize) -> usize {
 }
 
 fn train(resolved: &config::Resolved, open: &Opener, listen: &mut dyn FnMut(&Event)) -> Result<()> {
-    let dataset = worker::prepare_data(&resolved.run, &|_| ())?;
+    let dataset = data::prepare_data(&resolved.run, &|_| ())?;
     step::train_fleet(resolved, &dataset, open.clone(), listen, &AtomicBool::new(false))?;
     Ok(())
 }
@@ -257,7 +280,7 @@ fn resolve(
     config::parse(RUN, Path::new("bench.toml"), &overrides)
 }
 
-/// Some text that a formula makes.
+/// Writes a text made by a formula.
 fn write_text(folder: &Path) -> Result<PathBuf> {
     const SYLLABLES: [&str; 16] =
         ["ka", "lo", "mi", "ter", "an", "su", "ri", "den", "po", "ga", "nel", "ti", "bor", "es", "vu", "hal"];

@@ -1,22 +1,28 @@
-//! The setups whose steps are measured: a grid to fit a profile to, and others to hold its predictions against.
+//! Setups whose steps are measured: a grid to fit profiles to, and held-out ones to compare predictions with.
 
 use lingot_spec::ModelSpec;
 use lingot_spec::presets::preset;
 use lingot_spec::run::Recompute;
 
-/// A model and how its step is cut.
+/// A model, and the batch and policy of its step.
 #[derive(Clone, Debug)]
 pub struct Setup {
+    /// `g1` to `g16` in the grid, `h1` to `h14` held out.
     pub name: String,
+    /// The model.
     pub model: ModelSpec,
+    /// Sequences of a micro-batch.
     pub micro: usize,
+    /// Micro-batches of a step.
     pub micros: usize,
+    /// Tokens of a sequence.
     pub sequence: usize,
+    /// What the backward pass computes again.
     pub recompute: Recompute,
 }
 
 impl Setup {
-    /// What `spec::step` makes its list from.
+    /// Returns the batch as `spec::step` takes it.
     pub fn batch(&self) -> lingot_spec::step::Batch<'_> {
         lingot_spec::step::Batch {
             micro: self.micro,
@@ -28,10 +34,11 @@ impl Setup {
     }
 }
 
-/// Width, heads, kv heads, head width; experts, choices, expert width, shared experts; vocabulary, sequences, sequence.
+/// Width, heads, kv heads, head width; experts, choices, expert width, shared experts; vocabulary, sequences,
+/// sequence.
 type Row = [u32; 11];
 
-/// One layer or two of many shapes: an op's time does not depend on how many layers follow.
+/// Shapes of the grid. One layer or two are enough: an op's time does not depend on how many follow.
 const GRID: [Row; 16] = [
     [128, 4, 2, 32, 16, 2, 96, 1, 2048, 4, 128],
     [128, 4, 2, 32, 16, 2, 96, 1, 2048, 8, 256],
@@ -51,7 +58,7 @@ const GRID: [Row; 16] = [
     [256, 4, 2, 64, 32, 4, 256, 1, 16_384, 8, 512],
 ];
 
-/// Not one of them is a setup of the grid.
+/// Shapes of held-out setups, none of which is in the grid.
 const HELD_OUT: [Row; 14] = [
     [192, 6, 2, 32, 12, 3, 160, 1, 3000, 6, 160],
     [192, 3, 1, 64, 48, 6, 96, 2, 6000, 3, 384],
@@ -69,7 +76,7 @@ const HELD_OUT: [Row; 14] = [
     [576, 9, 3, 64, 36, 6, 288, 1, 8000, 3, 288],
 ];
 
-/// The setups a profile is fitted to.
+/// Returns the setups that profiles are fitted to.
 pub fn grid() -> Vec<Setup> {
     GRID.iter()
         .enumerate()
@@ -90,7 +97,7 @@ pub fn grid() -> Vec<Setup> {
         .collect()
 }
 
-/// The setups that predictions are held against.
+/// Returns the setups that predictions are compared with.
 pub fn held_out() -> Vec<Setup> {
     HELD_OUT
         .iter()

@@ -1,12 +1,12 @@
-//! The most memory this process had at once, as Linux tells it.
+//! Peak memory of this process, as Linux reports it.
 
-/// The peak is counted anew from here; without effect where the system has no such thing.
+/// Restarts the count of the peak; without effect where the system cannot.
 pub(crate) fn restart_peak() {
     // 5 resets the high-water mark (proc(5), clear_refs).
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
-/// Resident memory at its highest.
+/// Returns the peak of resident memory in bytes; none where the system does not report it.
 pub(crate) fn peak_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

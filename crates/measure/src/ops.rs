@@ -1,12 +1,12 @@
-//! Times each op of real training steps, where it stands: with the caches, the routing and the memory of a step.
+//! Times each op within real training steps, with the caches, the routing and the memory of a step.
 //!
-//! The ops come in the order that `spec::step` lists, so each time belongs to known sizes.
+//! The ops come in the order of `spec::step`'s list, so that each time belongs to known sizes.
 
 use crate::case::Sequences;
 use crate::grid::Setup;
 use crate::memory;
-use crate::steps::Spread;
-use crate::steps::Training;
+use crate::spread::Spread;
+use crate::training::Training;
 use lingot_device::Device;
 use lingot_device::backend::Backend;
 use lingot_device::cpu::Cpu;
@@ -19,43 +19,55 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-/// Steps before the clock counts.
+/// Steps that are not timed.
 const WARM_UP: usize = 2;
 
-/// What was measured of one op: all its calls with the same sizes in one step.
+/// The measured time of one op: all its calls with the same sizes in one step.
 #[derive(Clone, Debug)]
 pub struct OpSample {
+    /// The op with its sizes.
     pub op: StepOp,
-    /// The mean over its calls of each call's median over the steps.
+    /// Seconds of one call: the mean over calls of each call's median over the steps.
     pub seconds: f64,
+    /// Seconds of the fastest call.
     pub least_s: f64,
+    /// Seconds of the slowest call.
     pub most_s: f64,
 }
 
-/// A setup's ops.
+/// The measured ops of a setup.
 #[derive(Clone, Debug)]
 pub struct OpsSample {
+    /// The device's own description.
     pub device: String,
+    /// CPU threads that it used.
     pub threads: usize,
+    /// One entry per kind, form and sizes.
     pub ops: Vec<OpSample>,
-    /// Of one step.
+    /// Ops of one step.
     pub op_count: usize,
+    /// Bytes that the ops of one step move.
     pub bytes: f64,
-    /// The median step's time outside of all ops.
+    /// Seconds of the median step outside its ops.
     pub between_s: f64,
 }
 
-/// A setup's whole steps.
+/// The measured steps of a setup.
 #[derive(Clone, Debug, Serialize)]
 pub struct StepSample {
+    /// The setup's name.
     pub name: String,
+    /// Seconds of one step.
     pub step_s: Spread,
-    /// The process at its highest, where the system tells.
+    /// Peak memory of the process; none where the system does not report it.
     pub peak_memory_bytes: Option<u64>,
+    /// Peak bytes of tensors.
     pub peak_tensor_bytes: u64,
 }
 
-/// Times every op of so many steps.
+/// Times every op of `steps` steps.
+///
+/// Errors if the ops are not those that `spec::step` lists.
 pub fn measure_ops(setup: &Setup, threads: usize, steps: usize) -> Result<OpsSample> {
     let promised = step::step(&setup.model, &setup.batch());
     let (device, laps) = timed(Device::new(Cpu::new(threads)));
@@ -66,16 +78,18 @@ pub fn measure_ops(setup: &Setup, threads: usize, steps: usize) -> Result<OpsSam
         let step_s = trainer.step()?;
         let laps = laps.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if laps.len() != promised.ops.len()
-            || laps.iter().zip(&promised.ops).any(|(lap, op)| lap.0 != op.name)
+            || laps.iter().zip(&promised.ops).any(|(lap, op)| lap.op != op.name)
         {
-            return Err(Problem::new(
-                format!("{}: {} ops ran, {} were promised", setup.name, laps.len(), promised.ops.len()),
-                "`spec::step` no longer lists what the model does; report it",
-            ));
+            return Err(Problem::bug(format!(
+                "{}: {} ops ran, and the list of `spec::step` has {} or others",
+                setup.name,
+                laps.len(),
+                promised.ops.len()
+            )));
         }
         if at >= WARM_UP {
-            each.iter_mut().zip(laps.iter()).for_each(|(times, lap)| times.push(lap.1));
-            between.push((step_s - laps.iter().map(|lap| lap.1).sum::<f64>()).max(0.0));
+            each.iter_mut().zip(laps.iter()).for_each(|(times, lap)| times.push(lap.seconds));
+            between.push((step_s - laps.iter().map(|lap| lap.seconds).sum::<f64>()).max(0.0));
         }
     }
     let info = device.info();
@@ -89,7 +103,7 @@ pub fn measure_ops(setup: &Setup, threads: usize, steps: usize) -> Result<OpsSam
     })
 }
 
-/// Times so many whole steps.
+/// Times `steps` whole steps.
 pub fn measure_step(setup: &Setup, threads: usize, steps: usize) -> Result<StepSample> {
     let device = Device::new(Cpu::new(threads));
     let mut trainer = Trainer::new(setup, &device)?;
@@ -106,7 +120,7 @@ pub fn measure_step(setup: &Setup, threads: usize, steps: usize) -> Result<StepS
     })
 }
 
-/// Memory of this process besides tensors, after a small setup's steps: what the program and its kernels take.
+/// Bytes of this process besides tensors, after a small setup's steps: those of the program and its kernels.
 pub fn base_bytes(sample: &StepSample, setup: &Setup) -> u64 {
     let tensors = step::step(&setup.model, &setup.batch()).memory.pooled_bytes;
     sample.peak_memory_bytes.map_or(0, |bytes| bytes.saturating_sub(tensors))
@@ -129,7 +143,7 @@ fn by_sizes(ops: &[StepOp], each: Vec<Vec<f64>>) -> Vec<OpSample> {
         .collect()
 }
 
-/// A setup in training, on made-up tokens.
+/// A setup in training, on tokens made by a formula.
 struct Trainer<'a> {
     setup: &'a Setup,
     training: Training,
@@ -140,32 +154,37 @@ impl Trainer<'_> {
         Ok(Trainer { setup, training: Training::new(&setup.model, device)? })
     }
 
-    /// The next step, and the seconds it took.
+    /// Takes the next step and returns its seconds.
     fn step(&mut self) -> Result<f64> {
         let setup = self.setup;
         let first = self.training.steps * setup.micros as u64;
         let micro =
             |index: u64| Sequences::drawn(setup.model.vocabulary, setup.micro, setup.sequence, first + index);
         let micros: Vec<Sequences> = (0..setup.micros as u64).map(micro).collect();
-        let (_, seconds) = self.training.step(&micros, None, setup.recompute)?;
-        Ok(seconds)
+        Ok(self.training.step(&micros, None, setup.recompute)?.seconds)
     }
 }
 
-/// The name and the seconds of each op, in order.
-type Laps = Arc<Mutex<Vec<(&'static str, f64)>>>;
+/// One op that ran.
+struct Lap {
+    op: &'static str,
+    seconds: f64,
+}
 
-/// `device`, which waits after each op and keeps the time it took by itself.
+/// The ops that ran, in order.
+type Laps = Arc<Mutex<Vec<Lap>>>;
+
+/// Returns `device` with a wrapper that waits after each op, and the times that it records.
 fn timed(device: Device) -> (Device, Laps) {
     let laps = Laps::default();
     let (inner, kept) = (device.clone(), laps.clone());
-    let run = move |op: Op<'_>| {
+    let run = move |op: &Op<'_>| {
         let name = op.name();
         let start = Instant::now();
         Backend::run(&inner, op)?;
         inner.finish()?;
         let seconds = start.elapsed().as_secs_f64();
-        kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((name, seconds));
+        kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(Lap { op: name, seconds });
         Ok(())
     };
     (Device::new(Intercepted::new(device, run)), laps)

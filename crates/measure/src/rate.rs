@@ -1,29 +1,31 @@
-//! The rate of plain matrix products at the shapes of a model's experts: the ceiling that a step is held against.
+//! The rate of plain matrix products at the shapes of a model's experts: the ceiling that steps are compared
+//! with.
 
-use crate::steps::Spread;
+use crate::spread::Spread;
 use lingot_device::{Device, Flip, Kind, Tensor, ops};
 use lingot_spec::ModelSpec;
 use lingot_spec::Result;
 use serde::Serialize;
 use std::time::Instant;
 
+/// Samples of products, and of register work.
 const ROUNDS: usize = 15;
 
-/// FLOPs of one sample: some tens of milliseconds.
+/// FLOPs of one sample, which takes some tens of milliseconds.
 const SAMPLE_FLOPS: f64 = 4e9;
 
-/// GFLOP/s of products in which each expert has an equal share of the tokens.
+/// Rates of products in which each expert has an equal share of the tokens.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Rates {
     /// Rows of one expert, the model's width, the columns of gate and up.
     pub shape: [usize; 3],
-    /// Forward, gradient by the input and gradient by the weight, in equal parts.
+    /// GFLOP/s of forward products and those of both gradients, in equal parts.
     pub gflops_per_s: Spread,
-    /// Multiply-adds in registers: the processor's own limit.
+    /// GFLOP/s of multiply-adds in registers: the processor's own limit.
     pub registers_gflops_per_s: Spread,
 }
 
-/// The rounds of products and of register work take turns.
+/// Measures both rates; samples of products and of register work take turns.
 pub(crate) fn measure(model: &ModelSpec, tokens: usize, device: &Device) -> Result<Rates> {
     let rows = (tokens * model.choices as usize).div_ceil(model.experts as usize);
     let [width, columns] = [model.width as usize, 2 * model.expert_width as usize];

@@ -1,101 +1,106 @@
-//! Times whole training steps on tokens that a formula makes, beside the rate of this machine's matrix products.
+//! Times whole training steps on tokens made by a formula, beside the rate of this machine's matrix products.
 //!
-//! A step is: move the batch to the device, clear the gradients, forward, backward, read the losses and the gradient's
-//! norm, clip, AdamW, selection biases. Making the tokens is not part of it. `bench/peer_torch.py` makes the same
-//! weights and tokens by the same formulas.
+//! Making the tokens is not part of a step. `bench/peer_torch.py` makes the same weights and tokens by the
+//! same formulas.
 
-use crate::case::{self, Case, Routing, SEED, Sequences};
-use crate::rate::Rates;
-use crate::{memory, rate};
+use crate::case::{self, Case, Routing};
+use crate::memory;
+use crate::rate::{self, Rates};
+use crate::spread::Spread;
+use crate::training::Training;
+use lingot_device::Device;
 use lingot_device::timed::{Timed, Times};
-use lingot_device::{Device, Kind};
-use lingot_model::{Gradients, Inputs, Model, Totals, Warmth};
-use lingot_spec::ModelSpec;
+use lingot_model::Warmth;
 use lingot_spec::Result;
-use lingot_spec::run::{DeviceSpec, OptimizerSpec, Recompute};
-use lingot_train::optimizer::Optimizer;
+use lingot_spec::run::{DeviceSpec, Recompute};
 use serde::Serialize;
 use std::time::Instant;
 
-/// The learning rate of every step.
-const RATE: f64 = 3e-4;
-
-/// What is to be measured.
+/// What to measure.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// As in `device.name` of a run.
+    /// The device, as in `device.name` of a run.
     pub device: String,
-    /// 0 for all processors.
+    /// CPU threads; 0 for all.
     pub threads: usize,
     /// Timed steps of each routing.
     pub steps: usize,
+    /// Also time each kind of op.
     pub profile: bool,
     /// Also time steps in which all tokens choose the same experts.
     pub skewed: bool,
 }
 
-/// What was measured. The object of `lingot bench train --json`.
+/// The measured speed of training. The object of `lingot bench train --json`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
+    /// The benchmark model: `S`, `M` or `L`.
     pub model: String,
+    /// The device's own description.
     pub device: String,
+    /// CPU threads that it used.
     pub threads: usize,
+    /// Parameters of the model.
     pub parameters: u64,
+    /// Tokens of a step.
     pub tokens_per_step: usize,
-    /// Forward and backward, by `spec`'s arithmetic.
+    /// FLOPs of a token, forward and backward, by `spec`'s arithmetic.
     pub flops_per_token: f64,
     /// One entry per routing; their steps take turns.
     pub routings: Vec<RoutingReport>,
+    /// The rate of plain matrix products.
     pub matmul: Rates,
-    /// The largest resident memory since the model was made, where the system tells.
+    /// Peak resident memory since the model was made; none where the system does not report it.
     pub peak_memory_bytes: Option<u64>,
-    /// The largest sum of tensors.
+    /// Peak bytes of tensors.
     pub peak_tensor_bytes: u64,
+    /// Seconds of the first step.
     pub first_step_s: f64,
-    /// From the start of the program to the end of the first step: making the weights included.
+    /// Seconds from the start of the program to the end of the first step, making the weights included.
     pub start_to_first_step_s: f64,
-    /// Of every step in order, warm-up included: real, balanced, real, balanced, ...
+    /// Losses of all steps in order, warm-up included: real, balanced, real, balanced, ...
     pub losses: Vec<f64>,
+    /// Time by kind of op, the longest first; none unless asked for.
     pub profile: Option<Vec<Entry>>,
 }
 
-/// One routing's steps.
+/// The speed of one routing's steps.
 #[derive(Clone, Debug, Serialize)]
 pub struct RoutingReport {
+    /// The routing.
     pub routing: Routing,
+    /// Timed steps.
     pub steps: usize,
+    /// Tokens per second by step.
     pub tokens_per_s: Spread,
-    /// At the median.
+    /// GFLOP/s of the median step.
     pub gflops_per_s: f64,
-    /// Of `matmul.gflops_per_s`.
+    /// Their share of `matmul.gflops_per_s`.
     pub matmul_share: f64,
     /// The busiest expert's visits over the mean expert's, the largest of all layers, in the last step.
     pub imbalance: f64,
 }
 
-/// Median and range.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Spread {
-    pub median: f64,
-    pub least: f64,
-    pub most: f64,
-}
-
 /// One kind of op in an average timed step.
 #[derive(Clone, Debug, Serialize)]
 pub struct Entry {
+    /// The op's name.
     pub op: String,
+    /// Calls in a step.
     pub calls: f64,
+    /// Seconds of all its calls.
     pub seconds: f64,
-    /// Of the step's wall-clock time.
+    /// Their share of the step's wall-clock time.
     pub share: f64,
+    /// Its GFLOP/s.
     pub gflops_per_s: f64,
+    /// GB/s that it moved.
     pub gbytes_per_s: f64,
 }
 
-/// Measures. `start` is when the program began.
+/// Times the case's steps; `start` is when the program began.
 pub fn train(case: &Case, request: &Request, start: Instant) -> Result<Report> {
-    let (device, times) = open(request)?;
+    let Opened { device, times } = open(request)?;
     let mut bench = Bench::new(case, &device)?;
     memory::restart_peak();
     let first_s = bench.step(Routing::Real)?;
@@ -136,57 +141,20 @@ pub fn train(case: &Case, request: &Request, start: Instant) -> Result<Report> {
     })
 }
 
-fn open(request: &Request) -> Result<(Device, Option<Times>)> {
+/// A device, and the times of its ops where they are asked for.
+struct Opened {
+    device: Device,
+    times: Option<Times>,
+}
+
+fn open(request: &Request) -> Result<Opened> {
     let (name, threads) = (request.device.clone(), request.threads as u32);
     let device = lingot_device::open::open(&DeviceSpec { name, threads, ..DeviceSpec::default() })?;
     if !request.profile {
-        return Ok((device, None));
+        return Ok(Opened { device, times: None });
     }
     let (timed, times) = Timed::new(device);
-    Ok((Device::new(timed), Some(times)))
-}
-
-/// A model in training.
-pub(crate) struct Training {
-    model: Model,
-    gradients: Gradients,
-    optimizer: Optimizer,
-    /// Taken so far.
-    pub(crate) steps: u64,
-}
-
-impl Training {
-    pub(crate) fn new(spec: &ModelSpec, device: &Device) -> Result<Training> {
-        let model = Model::new(spec, device, Kind::F32, SEED)?;
-        Ok(Training { gradients: model.gradients()?, optimizer: Optimizer::new(&model)?, model, steps: 0 })
-    }
-
-    /// The next step on these micro-batches: its loss, and the seconds it took.
-    pub(crate) fn step(
-        &mut self,
-        micros: &[Sequences],
-        warmth: Option<Warmth<'_>>,
-        recompute: Recompute,
-    ) -> Result<(f64, f64)> {
-        let Training { model, gradients, optimizer, .. } = self;
-        let has_mtp = model.spec.mtp_layers > 0;
-        let sequence = micros.first().map_or(0, |micro| micro.rows().sequence);
-        let start = Instant::now();
-        let mut totals = Totals::default();
-        micros.iter().for_each(|micro| totals.add(&micro.rows(), has_mtp));
-        gradients.clear()?;
-        for micro in micros {
-            let inputs = Inputs::new(&model.device, micro.rows(), has_mtp)?;
-            model.differentiate(&inputs, totals, warmth, &[recompute], gradients)?;
-        }
-        let losses = gradients.losses(&model.spec, totals, sequence)?;
-        optimizer.gradient_norm(gradients)?;
-        self.steps += 1;
-        optimizer.update(model, gradients, &OptimizerSpec::default(), RATE, self.steps)?;
-        model.balance(&gradients.tally)?;
-        model.device.finish()?;
-        Ok((losses.total, start.elapsed().as_secs_f64()))
-    }
+    Ok(Opened { device: Device::new(timed), times: Some(times) })
 }
 
 /// A case in training.
@@ -203,28 +171,20 @@ impl Bench<'_> {
         Ok(Bench { case, training, losses: vec![], imbalance: 0.0 })
     }
 
-    /// The next step, and the seconds it took.
+    /// Takes the next step and returns its seconds.
     fn step(&mut self, routing: Routing) -> Result<f64> {
         let sequences = self.case.sequences(self.training.steps);
         let pull = self.case.pull(routing);
         let noise = |_: usize| pull.clone().unwrap_or_default();
         let warmth = pull.is_some().then_some(Warmth { keep: case::KEEP, noise: &noise });
-        let (loss, seconds) = self.training.step(&[sequences], warmth, Recompute::Nothing)?;
-        self.losses.push(loss);
-        self.imbalance = imbalance(&self.training.gradients.tally.loads()?);
-        Ok(seconds)
+        let taken = self.training.step(&[sequences], warmth, Recompute::Nothing)?;
+        self.losses.push(taken.loss);
+        self.imbalance = self.training.imbalance()?;
+        Ok(taken.seconds)
     }
 }
 
-/// The busiest expert over the mean one, in the worst layer.
-fn imbalance(loads: &[Vec<i32>]) -> f64 {
-    let worst = |loads: &Vec<i32>| {
-        let most = f64::from(loads.iter().copied().max().unwrap_or(0));
-        most * loads.len() as f64 / f64::from(loads.iter().sum::<i32>()).max(1.0)
-    };
-    loads.iter().map(worst).fold(0.0, f64::max)
-}
-
+/// The timed steps of one routing.
 struct TimedSteps {
     routing: Routing,
     seconds: Vec<f64>,
@@ -251,17 +211,7 @@ impl TimedSteps {
     }
 }
 
-impl Spread {
-    /// Of values in any order.
-    pub fn of(mut values: Vec<f64>) -> Spread {
-        values.sort_by(f64::total_cmp);
-        let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
-        let (low, high) = (values.len().saturating_sub(1) / 2, values.len() / 2);
-        Spread { median: (at(low) + at(high)) / 2.0, least: at(0), most: at(values.len().saturating_sub(1)) }
-    }
-}
-
-/// The longest first; what no op took is the last entry.
+/// Time by kind of op, the longest first; the time between ops is the last entry.
 fn profile(times: &Times, timed: &[TimedSteps]) -> Vec<Entry> {
     let steps: usize = timed.iter().map(|timed| timed.seconds.len()).sum();
     let wall_s: f64 = timed.iter().flat_map(|timed| &timed.seconds).sum();

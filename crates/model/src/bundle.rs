@@ -1,20 +1,22 @@
-//! Named tensors in a fixed order, one after the other in one piece of memory.
+//! Named tensors in a fixed order, one after the other in one allocation.
 
 use crate::random::Stream;
 use lingot_device::{Device, Kind, Result, Tensor, ops};
 use lingot_spec::ModelSpec;
 use lingot_spec::tensors::{Role, TensorSpec, tensors};
 
-/// Parameters, gradients, or moments: what has one number for each number of the model.
+/// Parameters, gradients or moments: one number for each parameter of a model.
 pub struct Bundle {
+    /// Names, shapes and roles, in the order of `spec::tensors::tensors`.
     pub specs: Vec<TensorSpec>,
+    /// The tensors, one per entry of `specs`: views of `flat`.
     pub tensors: Vec<Tensor>,
-    /// All of them as one flat tensor.
+    /// All numbers as one flat tensor.
     pub flat: Tensor,
 }
 
 impl Bundle {
-    /// All zero, laid out for `model`.
+    /// Allocates zeros, laid out for `model`.
     pub fn zeros(model: &ModelSpec, device: &Device, kind: Kind) -> Result<Bundle> {
         let specs = tensors(model);
         let count = specs.iter().map(numbers).sum();
@@ -28,7 +30,8 @@ impl Bundle {
         Ok(Bundle { specs, tensors: views, flat })
     }
 
-    /// Initial parameters: matrices normal with the model's deviation, norms one.
+    /// Allocates initial parameters: matrices normal with the model's deviation, norms one. They depend on
+    /// `seed` and the model alone.
     pub fn initial(model: &ModelSpec, device: &Device, kind: Kind, seed: u64) -> Result<Bundle> {
         let bundle = Bundle::zeros(model, device, kind)?;
         for (index, (spec, tensor)) in bundle.specs.iter().zip(&bundle.tensors).enumerate() {
@@ -43,19 +46,19 @@ impl Bundle {
         Ok(bundle)
     }
 
-    /// Every number becomes zero.
+    /// Sets every number to zero.
     pub fn clear(&self) -> Result<()> {
         ops::fill(&self.flat, 0.0)
     }
 
-    /// The tensor of that name.
+    /// Returns the tensor called `name`, if there is one.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         let index = self.specs.iter().position(|spec| spec.name == name)?;
         self.tensors.get(index)
     }
 }
 
-/// Sets the stream of initial values apart from others with the same seed.
+/// Separates the stream of initial values from others with the same seed.
 const PURPOSE_INITIAL: u64 = 1;
 
 fn numbers(spec: &TensorSpec) -> usize {

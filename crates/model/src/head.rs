@@ -1,54 +1,66 @@
-//! The last norm, the head and the loss, in one sweep that never makes the logits.
+//! The head and the loss of its logits, which never exist for a whole batch.
 
+use crate::gradients::Gradients;
+use crate::weights::Weight;
 use lingot_device::{Flip, Result, Tensor, ops};
 use lingot_spec::ModelSpec;
 
-/// A norm and the head it feeds.
-pub(crate) struct Head<'a> {
-    pub(crate) model: &'a ModelSpec,
-    pub(crate) norm_d: &'a Tensor,
-    pub(crate) weight_vd: &'a Tensor,
+/// Returns each token's cross-entropy, `[T]`, of normed hidden states `[T, D]`.
+pub(crate) fn losses(
+    model: &ModelSpec,
+    head_vd: &Weight,
+    normed_td: Tensor,
+    targets_t: &Tensor,
+) -> Result<Tensor> {
+    ops::cross_entropy(&Features::new(model, head_vd, normed_td)?.values_td, head_vd, targets_t)
 }
 
-impl Head<'_> {
-    /// Each token's loss.
-    pub(crate) fn losses(&self, x_td: &Tensor, targets_t: &Tensor) -> Result<Tensor> {
-        ops::cross_entropy(&self.features(x_td)?.0, self.weight_vd, targets_t)
-    }
+/// Returns each token's logits, `[T, V]`: for a few tokens only.
+pub(crate) fn logits(model: &ModelSpec, head_vd: &Weight, normed_td: Tensor) -> Result<Tensor> {
+    ops::matmul(&Features::new(model, head_vd, normed_td)?.values_td, head_vd, Flip::B)
+}
 
-    /// Each token's logits, [T, V]: for a few tokens only.
-    pub(crate) fn logits(&self, x_td: &Tensor) -> Result<Tensor> {
-        ops::matmul(&self.features(x_td)?.0, self.weight_vd, Flip::B)
-    }
+/// What is differentiated: `scale` times the sum of the tokens' losses, which are added to a tally.
+pub(crate) struct Objective<'a> {
+    /// `[T]`, -1 for none.
+    pub(crate) targets_t: &'a Tensor,
+    pub(crate) scale: f64,
+    /// Sum of the losses and of their squares.
+    pub(crate) tally_2: &'a Tensor,
+}
 
-    /// Adds the losses to `tally`; returns the gradient by x of `scale` x their sum, onto `d_x` where given.
-    pub(crate) fn differentiate(
-        &self,
-        grads: &Head<'_>,
-        x_td: &Tensor,
-        targets_t: &Tensor,
-        scale: f64,
-        tally_2: &Tensor,
-    ) -> Result<Tensor> {
-        let (features_td, scales_d) = self.features(x_td)?;
-        let (losses_t, d_features_td) =
-            ops::cross_entropy_grad(&features_td, self.weight_vd, targets_t, scale, grads.weight_vd)?;
-        ops::moments(&losses_t, tally_2)?;
-        let d_normed_td = match scales_d {
-            Some(scales_d) => ops::scale_columns(&d_features_td, &scales_d)?,
-            None => d_features_td,
-        };
-        let epsilon = self.model.norm_epsilon;
-        ops::rms_norm_grad(&d_normed_td, x_td, self.norm_d, epsilon, None, grads.norm_d)
+/// Returns the gradient by the normed hidden states, `[T, D]`; adds to that of the head.
+pub(crate) fn differentiate(
+    model: &ModelSpec,
+    head_vd: &Weight,
+    gradients: &Gradients,
+    normed_td: Tensor,
+    objective: &Objective<'_>,
+) -> Result<Tensor> {
+    let Objective { targets_t, scale, tally_2 } = *objective;
+    let Features { values_td, scales_d } = Features::new(model, head_vd, normed_td)?;
+    let (losses_t, d_values_td) =
+        ops::cross_entropy_grad(&values_td, head_vd, targets_t, scale, gradients.of(head_vd))?;
+    ops::moments(&losses_t, tally_2)?;
+    match scales_d {
+        Some(scales_d) => ops::scale_columns(&d_values_td, &scales_d),
+        None => Ok(d_values_td),
     }
+}
 
-    /// What the head multiplies, and NormHead's scales where the model has it.
-    fn features(&self, x_td: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
-        let normed_td = ops::rms_norm(x_td, self.norm_d, self.model.norm_epsilon)?;
-        if !self.model.norm_head {
-            return Ok((normed_td, None));
+/// What the head multiplies.
+struct Features {
+    values_td: Tensor,
+    /// NormHead's scales `[D]`, where the model has it.
+    scales_d: Option<Tensor>,
+}
+
+impl Features {
+    fn new(model: &ModelSpec, head_vd: &Weight, normed_td: Tensor) -> Result<Features> {
+        if !model.norm_head {
+            return Ok(Features { values_td: normed_td, scales_d: None });
         }
-        let scales_d = ops::column_scales(self.weight_vd)?;
-        Ok((ops::scale_columns(&normed_td, &scales_d)?, Some(scales_d)))
+        let scales_d = ops::column_scales(head_vd)?;
+        Ok(Features { values_td: ops::scale_columns(&normed_td, &scales_d)?, scales_d: Some(scales_d) })
     }
 }

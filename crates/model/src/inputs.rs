@@ -1,18 +1,19 @@
-//! What a model is given: rows of tokens, and the totals of the step they are part of.
+//! What a model is given: a micro-batch of tokens, and the totals of the step it is part of.
 
 use lingot_device::{Device, Result, Tensor};
 
 /// A micro-batch on the host, sequences one after the other. T = sequences x sequence length.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a> {
+    /// The tokens.
     pub tokens_t: &'a [i32],
-    /// The next token of the same document, -1 for none.
+    /// For each token the next one of its document, -1 for none.
     pub targets_t: &'a [i32],
     /// For each token, the index in 0..T of the first token of its document.
     pub starts_t: &'a [i32],
-    /// Each token's place in its document.
+    /// Each token's position in its document, from 0.
     pub positions_t: &'a [i32],
-    /// Tokens of one sequence.
+    /// The length of a sequence in tokens.
     pub sequence: usize,
 }
 
@@ -22,13 +23,13 @@ pub struct Inputs {
     pub(crate) targets_t: Tensor,
     pub(crate) starts_t: Tensor,
     pub(crate) positions_t: Tensor,
-    /// What multi-token prediction sees and predicts.
+    /// The tokens that multi-token prediction reads, and its targets.
     pub(crate) next: Option<[Tensor; 2]>,
     pub(crate) sequence: usize,
 }
 
 impl Inputs {
-    /// Moves the rows to the device; `mtp` also makes what multi-token prediction needs.
+    /// Copies the rows to the device; with `mtp` also what multi-token prediction needs.
     pub fn new(device: &Device, rows: Rows<'_>, mtp: bool) -> Result<Inputs> {
         let put = |values: &[i32]| device.integers(values, &[values.len()]);
         let next = if mtp {
@@ -49,17 +50,18 @@ impl Inputs {
 }
 
 impl Rows<'_> {
-    /// Tokens that have a target.
+    /// Returns the number of tokens that have a target.
     pub fn targets(&self) -> u64 {
         self.targets_t.iter().filter(|&&target| target >= 0).count() as u64
     }
 
-    /// Tokens that multi-token prediction has a target for.
+    /// Returns the number of tokens that have a target of multi-token prediction.
     pub fn mtp_targets(&self) -> u64 {
         self.after_next()[1].iter().filter(|&&target| target >= 0).count() as u64
     }
 
-    /// The token after each token (0 where there is none), and the one after that (-1 where there is none).
+    /// Returns the token after each token (0 where there is none), and the one after that (-1 where there is
+    /// none).
     fn after_next(&self) -> [Vec<i32>; 2] {
         let tokens = self.targets_t.iter().map(|&target| target.max(0)).collect();
         let count = self.targets_t.len();
@@ -73,9 +75,10 @@ impl Rows<'_> {
     }
 }
 
-/// What the means of a whole step are taken over, however many micro-batches or devices share it.
+/// The counts that the means of a step are taken over, the same for all its micro-batches and devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Totals {
+    /// All tokens.
     pub tokens: u64,
     /// Tokens with a target.
     pub targets: u64,
@@ -84,7 +87,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Counts those rows in.
+    /// Adds the counts of `rows`; with `mtp` also those of multi-token prediction.
     pub fn add(&mut self, rows: &Rows<'_>, mtp: bool) {
         self.tokens += rows.tokens_t.len() as u64;
         self.targets += rows.targets();
@@ -94,11 +97,13 @@ impl Totals {
     }
 }
 
-/// Stochastic routing warmup at one step: how much of the logits is kept, and the noise of the rest.
+/// Stochastic routing warmup at one step (Ling report, arXiv 2503.05139, equation 3): the share of the logits
+/// that is kept, and the noise that replaces the rest.
 #[derive(Clone, Copy)]
 pub struct Warmth<'a> {
     /// `min(step / warmup steps, 1)`.
     pub keep: f64,
-    /// Standard normal noise, [T, E], for a routed layer by its number among them: a pure function.
+    /// Returns standard normal noise, `[T, E]`, for a layer by its number among those with a router. A pure
+    /// function: the same call gives the same numbers.
     pub noise: &'a dyn Fn(usize) -> Vec<f32>,
 }

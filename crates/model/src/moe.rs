@@ -1,15 +1,17 @@
-//! Each token visits a few experts and brings back a weighted answer; all tokens visit the shared expert.
+//! The Mixture of Experts: each token visits a few experts, whose answers are weighted and summed; all tokens
+//! visit the shared expert.
 //!
 //! T tokens, D width, E experts, K choices, R = T*K rows sorted by expert, F the experts' inner width.
 
-use crate::block::{Pass, Routed};
+use crate::context::Context;
+use crate::gradients::Gradients;
 use crate::mlp::{self, DenseSaved};
+use crate::routers::LogitStatistics;
 use crate::weights::MoeWeights;
-use lingot_device::ops::{Routing, Sorted};
+use lingot_device::ops::{Routing, Sorted, WeightedSwigluGrad};
 use lingot_device::{Flip, Result, RouteRule, Tensor, ops};
-use lingot_spec::run::Recompute;
 
-/// Which experts each token visits: always kept, so that a recomputed layer cannot decide otherwise.
+/// Which experts each token visits: always saved, so that a layer computed again cannot decide otherwise.
 #[derive(Clone)]
 pub(crate) struct Decision {
     logits_te: Tensor,
@@ -17,23 +19,28 @@ pub(crate) struct Decision {
     sorted: Sorted,
 }
 
-/// What is kept: the decision, and the pre-activations unless they are computed again.
-pub(crate) struct MoeSaved {
+/// What the backward pass reads, with the weights it was computed with.
+pub(crate) struct MoeSaved<'m> {
+    weights: &'m MoeWeights,
     pub(crate) decision: Decision,
+    /// The pre-activations `[R, 2 F]`, unless they are computed again.
     gate_up_rf: Option<Tensor>,
-    shared: Option<DenseSaved>,
+    /// The shared expert's, where the layer has one.
+    shared: Option<DenseSaved<'m>>,
 }
 
-/// Choose, send, answer, bring home.
-pub(crate) fn forward(
-    pass: &Pass<'_>,
-    weights: &MoeWeights,
+/// Returns the experts' weighted answers, `[T, D]`, and what the backward pass needs. The routing is decided
+/// now unless it is `decided`; the pre-activations are saved if `keeps_pre_activation` says so.
+pub(crate) fn forward<'m>(
+    context: &Context<'_>,
+    weights: &'m MoeWeights,
     h_td: &Tensor,
     decided: Option<Decision>,
-) -> Result<(Tensor, MoeSaved)> {
+    keeps_pre_activation: bool,
+) -> Result<(Tensor, MoeSaved<'m>)> {
     let decision = match decided {
         Some(decision) => decision,
-        None => decide(pass, weights, h_td)?,
+        None => decide(context, weights, h_td)?,
     };
     let gate_up_rf = pre_activation(weights, h_td, &decision)?;
     let active_rf = ops::swiglu(&gate_up_rf, Some(&row_weights(&decision)?))?;
@@ -47,97 +54,111 @@ pub(crate) fn forward(
         }
         None => (ops::combine(&answers_rd, &decision.sorted.places_tk)?, None),
     };
-    let gate_up_rf = (pass.recompute != Recompute::Experts).then_some(gate_up_rf);
-    Ok((out_td, MoeSaved { decision, gate_up_rf, shared }))
+    let gate_up_rf = keeps_pre_activation.then_some(gate_up_rf);
+    Ok((out_td, MoeSaved { weights, decision, gate_up_rf, shared }))
 }
 
-/// The gradient by `h`.
+/// Returns the gradient by `h`, `[T, D]`; adds to those of the weights.
 pub(crate) fn backward(
-    pass: &Pass<'_>,
-    weights: &MoeWeights,
-    grads: &MoeWeights,
+    context: &Context<'_>,
+    saved: MoeSaved<'_>,
+    gradients: &Gradients,
     h_td: &Tensor,
-    saved: MoeSaved,
     d_out_td: &Tensor,
 ) -> Result<Tensor> {
-    let MoeSaved { decision, gate_up_rf, shared } = saved;
-    let Decision { logits_te, routing, sorted } = &decision;
-    let [tokens, choices] = [routing.weights_tk.shape()[0], routing.weights_tk.shape()[1]];
+    let MoeSaved { weights, decision, gate_up_rf, shared } = saved;
+    let sorted = &decision.sorted;
+    let choices = decision.routing.experts_tk.shape()[1];
     let gate_up_rf = match gate_up_rf {
         Some(gate_up_rf) => gate_up_rf,
         None => pre_activation(weights, h_td, &decision)?,
     };
     let weights_r = row_weights(&decision)?;
 
-    // Down projection. The gradient of "bring home" is "send".
+    // Down projection. Combining the answers has dispatching as its gradient.
     let d_answers_rd = ops::dispatch(d_out_td, &sorted.order_r, choices)?;
     let active_rf = ops::swiglu(&gate_up_rf, Some(&weights_r))?;
-    ops::grouped_matmul_weights(&d_answers_rd, &active_rf, &sorted.ends_e, &grads.down)?;
+    ops::grouped_matmul_weights(&d_answers_rd, &active_rf, &sorted.ends_e, gradients.of(&weights.down))?;
     drop(active_rf);
     let d_active_rf = ops::grouped_matmul(&d_answers_rd, &weights.down, &sorted.ends_e, true)?;
     drop(d_answers_rd);
-    let (d_gate_up_rf, d_weights_r) = ops::swiglu_grad(&d_active_rf, &gate_up_rf, Some(&weights_r))?;
-    drop((d_active_rf, gate_up_rf));
+    let WeightedSwigluGrad { d_gate_up: d_gate_up_rf, d_weights_r } =
+        ops::weighted_swiglu_grad(&d_active_rf, &gate_up_rf, &weights_r)?;
+    drop((d_active_rf, gate_up_rf, weights_r));
 
-    // Gate and up projection. The gradient of "send" is "bring home".
+    // Gate and up projection. Dispatching the rows has combining as its gradient.
     let rows_rd = ops::dispatch(h_td, &sorted.order_r, choices)?;
-    ops::grouped_matmul_weights(&d_gate_up_rf, &rows_rd, &sorted.ends_e, &grads.gate_up)?;
+    ops::grouped_matmul_weights(&d_gate_up_rf, &rows_rd, &sorted.ends_e, gradients.of(&weights.gate_up))?;
     drop(rows_rd);
     let d_rows_rd = ops::grouped_matmul(&d_gate_up_rf, &weights.gate_up, &sorted.ends_e, true)?;
     drop(d_gate_up_rf);
-    let d_h_td = match (&weights.shared, &grads.shared, shared) {
-        (Some(weights), Some(grads), Some(saved)) => {
-            let d_h_td = mlp::backward(weights, grads, h_td, &saved, d_out_td)?;
+    let d_h_td = match shared {
+        Some(saved) => {
+            let d_h_td = mlp::backward(&saved, gradients, h_td, d_out_td)?;
             ops::combine_onto(&d_h_td, &d_rows_rd, &sorted.places_tk)?;
             d_h_td
         }
-        _ => ops::combine(&d_rows_rd, &sorted.places_tk)?,
+        None => ops::combine(&d_rows_rd, &sorted.places_tk)?,
     };
     drop(d_rows_rd);
+    router_backward(context, weights, gradients, h_td, &decision, &d_weights_r, &d_h_td)?;
+    Ok(d_h_td)
+}
 
-    // The router.
-    let d_weights_r = d_weights_r.unwrap_or(weights_r).reshape(&[tokens * choices, 1]);
+/// Adds the router's part of the gradient by `h` to `d_h` `[T, D]`, from that by the weights of the sorted
+/// rows, `[R]`; adds to the gradient of the router.
+fn router_backward(
+    context: &Context<'_>,
+    weights: &MoeWeights,
+    gradients: &Gradients,
+    h_td: &Tensor,
+    decision: &Decision,
+    d_weights_r: &Tensor,
+    d_h_td: &Tensor,
+) -> Result<()> {
+    let Decision { logits_te, routing, sorted } = decision;
+    let [tokens, choices] = [routing.weights_tk.shape()[0], routing.weights_tk.shape()[1]];
+    let d_weights_r1 = d_weights_r.reshape(&[tokens * choices, 1]);
     let places_r = sorted.places_tk.reshape(&[tokens * choices]);
-    let d_weights_tk = ops::dispatch(&d_weights_r, &places_r, 1)?.reshape(&[tokens, choices]);
+    let d_weights_tk = ops::dispatch(&d_weights_r1, &places_r, 1)?.reshape(&[tokens, choices]);
     let d_logits_te = ops::route_grad(
         &d_weights_tk,
         logits_te,
         routing,
-        rule(pass),
-        loss_scales(pass),
-        pass.routed.and_then(|routed| routed.warmth).map_or(1.0, |warmth| warmth.keep),
+        rule(context),
+        loss_scales(context),
+        context.warmth.map_or(1.0, |warmth| warmth.keep),
     )?;
-    ops::matmul_onto(&grads.router, &d_logits_te, h_td, Flip::A)?;
-    ops::matmul_onto(&d_h_td, &d_logits_te, &weights.router, Flip::NONE)?;
-    Ok(d_h_td)
+    ops::matmul_onto(gradients.of(&weights.router), &d_logits_te, h_td, Flip::A)?;
+    ops::matmul_onto(d_h_td, &d_logits_te, &weights.router, Flip::NONE)
 }
 
 /// Scores every expert and chooses.
-fn decide(pass: &Pass<'_>, weights: &MoeWeights, h_td: &Tensor) -> Result<Decision> {
-    let Some(Routed { index, tally, bias_e, warmth, statistics: [mean, deviation] }) = pass.routed else {
-        unreachable!("a Mixture-of-Experts layer has a router")
-    };
+fn decide(context: &Context<'_>, weights: &MoeWeights, h_td: &Tensor) -> Result<Decision> {
+    let (number, tally) = (weights.number, &context.tally.routed[weights.number]);
     let logits_te = ops::matmul(h_td, &weights.router, Flip::B)?;
-    if pass.model.router.warmup_steps > 0 {
+    if context.model.router.warmup_steps > 0 {
         ops::moments(&logits_te, &tally.moments_2)?;
     }
-    if let Some(warmth) = warmth {
-        let noise_te = h_td.device().floats(&(warmth.noise)(index), logits_te.shape(), logits_te.kind())?;
+    if let Some(warmth) = context.warmth {
+        let noise_te = h_td.device().floats(&(warmth.noise)(number), logits_te.shape(), logits_te.kind())?;
+        let LogitStatistics { mean, deviation } = context.statistics[number];
         ops::warm_logits(&logits_te, &noise_te, warmth.keep, mean, deviation)?;
     }
-    let routing = ops::route(&logits_te, bias_e, rule(pass), &tally.loads_e, &tally.losses_2)?;
-    let sorted = ops::sort_by_expert(&routing.experts_tk, pass.model.experts as usize)?;
+    let bias_e = context.biases.get(number);
+    let routing = ops::route(&logits_te, bias_e, rule(context), &tally.loads_e, &tally.losses_2)?;
+    let sorted = ops::sort_by_expert(&routing.experts_tk, context.model.experts as usize)?;
     Ok(Decision { logits_te, routing, sorted })
 }
 
-/// Gate and up projection of each visit.
+/// Returns gate and up projection of each sorted row, `[R, 2 F]`.
 fn pre_activation(weights: &MoeWeights, h_td: &Tensor, decision: &Decision) -> Result<Tensor> {
     let choices = decision.routing.experts_tk.shape()[1];
     let rows_rd = ops::dispatch(h_td, &decision.sorted.order_r, choices)?;
     ops::grouped_matmul(&rows_rd, &weights.gate_up, &decision.sorted.ends_e, false)
 }
 
-/// The weight of each sorted row.
+/// Returns the routing weight of each sorted row, `[R]`.
 fn row_weights(decision: &Decision) -> Result<Tensor> {
     let weights_tk = &decision.routing.weights_tk;
     let rows = weights_tk.len();
@@ -145,10 +166,10 @@ fn row_weights(decision: &Decision) -> Result<Tensor> {
     Ok(weights_r1.reshape(&[rows]))
 }
 
-fn rule(pass: &Pass<'_>) -> RouteRule {
-    let (model, router) = (pass.model, &pass.model.router);
-    let tokens = pass.inputs.tokens_t.len();
-    let scope = pass.inputs.sequence * router.balance_sequences as usize;
+fn rule(context: &Context<'_>) -> RouteRule {
+    let (model, router) = (context.model, &context.model.router);
+    let tokens = context.inputs.tokens_t.len();
+    let scope = context.inputs.sequence * router.balance_sequences as usize;
     RouteRule {
         score: router.score,
         choices: model.choices as usize,
@@ -161,10 +182,11 @@ fn rule(pass: &Pass<'_>) -> RouteRule {
     }
 }
 
-/// What turns the sums that `route` takes into the weighted means of a step.
-fn loss_scales(pass: &Pass<'_>) -> [f64; 2] {
-    let router = &pass.model.router;
-    let tokens = pass.totals.tokens as f64;
-    let scopes = tokens / (pass.inputs.sequence as f64 * f64::from(router.balance_sequences));
+/// Returns the factors that turn the sums of `route` (balance loss over scopes, logsumexp^2 over tokens) into
+/// the weighted means of a step.
+fn loss_scales(context: &Context<'_>) -> [f64; 2] {
+    let router = &context.model.router;
+    let tokens = context.totals.tokens as f64;
+    let scopes = tokens / (context.inputs.sequence as f64 * f64::from(router.balance_sequences));
     [router.balance_loss / scopes, router.z_loss / tokens]
 }

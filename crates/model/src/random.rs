@@ -1,37 +1,38 @@
-//! Random numbers as a pure function of where they are used, the same on every machine.
+//! Random numbers as a pure function of the words that name their use, the same on every machine.
 
-/// A stream of numbers that depends on nothing but the words it was made from.
+/// A stream of random numbers that depends only on the words it was made from.
 #[derive(Clone, Debug)]
 pub struct Stream {
     state: u64,
 }
 
 impl Stream {
-    /// The stream of those words, say (seed, purpose, index).
+    /// The stream that belongs to `words`, such as seed, purpose and index.
     pub fn new(words: &[u64]) -> Stream {
         let state = words.iter().fold(0x4c69_6e67_6f74, |state, &word| mix(state ^ mix(word)));
         Stream { state }
     }
 
-    /// 64 random bits (SplitMix64: Steele, Lea and Flood, 2014).
+    /// Returns 64 random bits (SplitMix64: Steele, Lea and Flood, 2014).
     pub fn bits(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.state)
     }
 
-    /// Uniform in (0, 1].
+    /// Returns a number uniform in (0, 1].
     pub fn uniform(&mut self) -> f64 {
         ((self.bits() >> 11) + 1) as f64 / (1_u64 << 53) as f64
     }
 
-    /// Two independent standard normal numbers (Box and Muller, 1958). `libm` gives the same bits everywhere.
+    /// Returns two independent standard normal numbers (Box and Muller, 1958). `libm` gives the same bits
+    /// everywhere.
     pub fn normals(&mut self) -> [f64; 2] {
         let radius = libm::sqrt(-2.0 * libm::log(self.uniform()));
         let angle = std::f64::consts::TAU * self.uniform();
         [radius * libm::cos(angle), radius * libm::sin(angle)]
     }
 
-    /// `count` standard normal numbers.
+    /// Returns `count` normal numbers of mean 0 and the given standard deviation.
     pub fn normal_values(&mut self, count: usize, deviation: f64) -> Vec<f32> {
         let mut values = Vec::with_capacity(count + 1);
         while values.len() < count {

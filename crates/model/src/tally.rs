@@ -1,37 +1,39 @@
-//! What a step counts besides gradients: losses, expert loads, statistics of the routers' logits.
+//! What a step adds up besides gradients: losses, expert loads, moments of the routers' logits.
 
 use lingot_device::{Device, Kind, Result, Tensor, ops};
 use lingot_spec::ModelSpec;
 
 /// Sums on the device, added to by every micro-batch of a step.
 pub struct Tally {
-    /// Sum of the losses, and of their squares, which nobody needs.
+    /// Sum of the losses, and of their squares, which the op gives as well.
     pub(crate) main_2: Tensor,
     pub(crate) mtp_2: Tensor,
-    /// One per routed layer, the multi-token-prediction layer last.
+    /// One per router, the multi-token-prediction layer's last.
     pub(crate) routed: Vec<RoutedTally>,
 }
 
-/// One routed layer's sums.
+/// One router's sums.
 pub(crate) struct RoutedTally {
+    /// How often each expert was chosen.
     pub(crate) loads_e: Tensor,
-    /// Balance loss over scopes, logsumexp^2 over tokens.
+    /// The balance loss summed over scopes, logsumexp^2 summed over tokens.
     pub(crate) losses_2: Tensor,
-    /// Of the raw logits: sum, and sum of squares.
+    /// Sum of the raw logits, and of their squares.
     pub(crate) moments_2: Tensor,
 }
 
-/// What a tally holds, off its device: to bring together what several devices counted.
+/// What a tally holds, as numbers on the host, so that several devices' counts can be added.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counts {
-    /// Losses of the head and of multi-token prediction, then per routed layer its losses and moments; two each.
+    /// Two sums each: the losses of the head and of multi-token prediction, then the losses and the logits'
+    /// moments of each router.
     pub sums: Vec<f64>,
-    /// Per routed layer and expert.
+    /// How often each expert was chosen, by router and expert.
     pub loads: Vec<Vec<i32>>,
 }
 
 impl Counts {
-    /// Adds what another device counted.
+    /// Adds another device's counts.
     pub fn add(&mut self, other: &Counts) {
         self.sums.iter_mut().zip(&other.sums).for_each(|(sum, x)| *sum += x);
         for (loads, other) in self.loads.iter_mut().zip(&other.loads) {
@@ -39,29 +41,34 @@ impl Counts {
         }
     }
 
-    /// Whether it can have been counted: sums are finite, nothing fell on an expert less than never.
+    /// Whether the counts are possible: all sums are finite and no load is negative.
     pub fn is_sound(&self) -> bool {
         self.sums.iter().all(|sum| sum.is_finite()) && self.loads.iter().flatten().all(|&load| load >= 0)
     }
 
-    /// Numbers in all.
+    /// The number of sums and loads.
     pub fn len(&self) -> usize {
         self.sums.len() + self.loads.iter().map(Vec::len).sum::<usize>()
     }
 
+    /// Whether there are no sums and no loads.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// The losses of a step, as means; auxiliary losses are summed over layers and not yet weighted.
+/// The losses of a step, as means; auxiliary losses are summed over layers and not weighted.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Losses {
+    /// Cross-entropy of the next token, in nats.
     pub main: f64,
+    /// Cross-entropy of the token after the next, in nats; 0 without multi-token prediction.
     pub mtp: f64,
+    /// The routers' balance loss.
     pub balance: f64,
+    /// The routers' z-loss, the mean of logsumexp(logits)^2.
     pub z: f64,
-    /// What is minimised: all of them, weighted.
+    /// What is minimised: the weighted sum of the others.
     pub total: f64,
 }
 
@@ -90,13 +97,16 @@ impl Tally {
         Ok(())
     }
 
-    /// All of it. Waits for the device.
+    /// Returns all sums and loads. Waits for the device.
     pub fn counts(&self) -> Result<Counts> {
         let sums: Result<Vec<Vec<f64>>> = self.pairs().map(Tensor::to_doubles).collect();
         Ok(Counts { sums: sums?.concat(), loads: self.loads()? })
     }
 
-    /// Takes what was counted elsewhere.
+    /// Replaces all sums and loads by `counts`.
+    ///
+    /// # Panics
+    /// If a layer has another number of experts.
     pub fn set_counts(&self, counts: &Counts) -> Result<()> {
         for (pair, sums) in self.pairs().zip(counts.sums.chunks_exact(2)) {
             pair.write_doubles(sums)?;
@@ -112,7 +122,7 @@ impl Tally {
         [&self.main_2, &self.mtp_2].into_iter().chain(routed)
     }
 
-    /// How often each expert was chosen, per routed layer. Waits for the device.
+    /// Returns how often each expert was chosen, by router and expert. Waits for the device.
     pub fn loads(&self) -> Result<Vec<Vec<i32>>> {
         self.routed.iter().map(|layer| layer.loads_e.to_integers()).collect()
     }

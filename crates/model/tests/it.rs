@@ -1,4 +1,5 @@
-//! The model's tests: gradients by finite differences, what recomputation and splitting may not change, decoding.
+//! The model's tests: gradients by finite differences, what recomputation and splitting may not change,
+//! decoding.
 
 // Clippy's exemption for tests does not reach their helpers.
 #![allow(clippy::unwrap_used)]
@@ -7,12 +8,14 @@
 mod decode;
 #[path = "it/gradients.rs"]
 mod gradients;
+#[path = "it/seam.rs"]
+mod seam;
 #[path = "it/work.rs"]
 mod work;
 
 use lingot_device::{Device, Kind, Tensor};
 use lingot_model::random::Stream;
-use lingot_model::{Model, Rows};
+use lingot_model::{LogitStatistics, Model, Rows};
 use lingot_spec::run::Recompute;
 use lingot_spec::{ModelSpec, Score, presets};
 
@@ -121,7 +124,10 @@ fn shaken(spec: &ModelSpec, device: &Device, kind: Kind) -> Model {
     };
     model.parameters.tensors.iter().for_each(|tensor| shake(tensor, &mut stream));
     model.biases.iter().for_each(|tensor| shake(tensor, &mut stream));
-    model.statistics.iter_mut().for_each(|statistics| *statistics = [0.1, 0.7]);
+    model
+        .statistics
+        .iter_mut()
+        .for_each(|statistics| *statistics = LogitStatistics { mean: 0.1, deviation: 0.7 });
     model
 }
 

@@ -8,54 +8,64 @@ use std::collections::BTreeMap;
 /// The catalogue that comes with the program.
 const BUILT_IN: &str = include_str!("../../../chips.toml");
 
-/// All known chips, in the file's order.
+/// The chips that can be planned with.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Catalogue {
+    /// In the order of the file.
     #[serde(default, rename = "chip")]
     pub chips: Vec<Chip>,
 }
 
-/// One type of chip: what its maker says of it, and what an hour of it costs.
+/// One type of chip: its data sheet, and the price of an hour.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Chip {
+    /// The name that requests use, whatever its case.
     pub name: String,
+    /// Who makes it.
     pub vendor: String,
-    /// What drives it: `native`, or `torch:...`; `none` where nothing does yet.
+    /// What drives it: `native` or `torch:...`; `none` where nothing does yet.
     pub route: String,
-    /// Dense peak of each number type (`bf16`, `fp8`, `f32`).
+    /// Dense peak in FLOP/s by number type (`bf16`, `fp8`, `f32`).
     pub peak_flops: BTreeMap<String, f64>,
+    /// Bytes of memory of one card.
     pub memory_bytes: f64,
+    /// Bytes per second of its memory.
     pub bandwidth_bytes_s: f64,
-    /// Of one card to its neighbours inside the machine, one direction.
+    /// Bytes per second from one card to its neighbours inside the machine, in one direction.
     pub link_bytes_s: f64,
-    /// Of one card's share of the machine's network, one direction.
+    /// Bytes per second of one card's share of the machine's network, in one direction.
     pub network_bytes_s: f64,
+    /// Cards that share a machine.
     pub cards_per_machine: u32,
+    /// Power of one card in watts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power_w: Option<f64>,
-    /// Cards that can be had at once; a request may say less.
+    /// Cards that can be had at once; a request may say fewer.
     pub available: u32,
-    /// Where the data sheet is from, and which of its numbers are assumed.
+    /// Source of the data sheet, and which of its numbers are assumed.
     pub source: String,
-    /// Absent where no public price is known; the user gives one.
+    /// The price of a card; none where no public price is known, and the user gives one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<Price>,
 }
 
-/// What one card costs for one hour.
+/// The price of one card for one hour.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Price {
+    /// Money per hour.
     pub per_hour: f64,
+    /// The currency of the price.
     pub currency: String,
+    /// Where the price was published.
     pub source: String,
-    /// When it was true: `YYYY-MM` or `YYYY-MM-DD`.
+    /// When: `YYYY-MM` or `YYYY-MM-DD`.
     pub date: String,
 }
 
-/// A user's rows: whole new chips, and new prices or availability of known ones.
+/// A user's file: whole new chips, and new prices or availability of known ones.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct UserRows {
@@ -74,19 +84,22 @@ struct Override {
 }
 
 impl Catalogue {
-    /// The one that comes with the program.
+    /// Returns the catalogue that comes with the program.
     pub fn built_in() -> Result<Catalogue> {
         Catalogue::parse(BUILT_IN)
     }
 
-    /// Reads `chips.toml`.
+    /// Reads a file such as `chips.toml`.
+    ///
+    /// Errors if a row is incomplete, impossible or there twice.
     pub fn parse(text: &str) -> Result<Catalogue> {
         let catalogue: Catalogue = toml::from_str(text).map_err(unreadable)?;
         catalogue.check()?;
         Ok(catalogue)
     }
 
-    /// This catalogue with a user's file laid over it: `[[chip]]` adds or replaces, `[[override]]` changes a price.
+    /// Returns this catalogue with a user's file laid over it: `[[chip]]` adds or replaces a row,
+    /// `[[override]]` changes the price or the availability of one.
     pub fn with_user_rows(mut self, text: &str) -> Result<Catalogue> {
         let rows: UserRows = toml::from_str(text).map_err(unreadable)?;
         for chip in rows.chips {
@@ -103,7 +116,9 @@ impl Catalogue {
         Ok(self)
     }
 
-    /// The chip of that name, whatever its case.
+    /// Returns the chip of that name, whatever its case.
+    ///
+    /// Errors with the nearest name if there is none.
     pub fn chip(&self, name: &str) -> Result<&Chip> {
         Ok(&self.chips[self.position(name)?])
     }
@@ -112,7 +127,7 @@ impl Catalogue {
         self.chips.iter().position(|chip| chip.name.eq_ignore_ascii_case(name)).ok_or_else(|| {
             let hint = nearest(name, self.chips.iter().map(|chip| chip.name.as_str()));
             Problem::new(
-                format!("there is no chip `{name}` among {} in the catalogue", self.chips.len()),
+                format!("unknown chip `{name}`: it is none of the {} in the catalogue", self.chips.len()),
                 hint,
             )
         })
@@ -131,7 +146,7 @@ impl Catalogue {
 }
 
 impl Chip {
-    /// Peak in bf16, or in the widest type that the chip has.
+    /// Peak in FLOP/s in bf16, else in fp16, else in f32.
     pub fn peak(&self) -> f64 {
         let peak = |name| self.peak_flops.get(name).copied();
         peak("bf16").or_else(|| peak("fp16")).or_else(|| peak("f32")).unwrap_or(0.0)
@@ -159,5 +174,8 @@ impl Chip {
 }
 
 fn unreadable(error: toml::de::Error) -> Problem {
-    Problem::new(format!("the catalogue cannot be read: {error}"), "chips.toml has rows with all their keys")
+    Problem::new(
+        format!("the catalogue cannot be read: {error}"),
+        "chips.toml of the repository has rows with all keys",
+    )
 }

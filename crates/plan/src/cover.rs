@@ -1,9 +1,10 @@
-//! The cheapest fractional fleet that is fast enough: a covering problem with one row, which the greedy rule solves.
+//! The cheapest fractional fleet that is fast enough: a covering problem with one row, which a greedy rule
+//! solves.
 //!
-//! To finish a step in `t` seconds, replicas must cover the batch: `sum n_i (t r_i - r_i a_i) >= B`. All ways of one
-//! chip share its cards and a price per card, so the way that covers most per card is both the cheapest and the one
-//! that goes furthest; taking ways by price per covered token is then best within a chip and between chips. Replicas
-//! over two chips share cards with nobody here, which makes the bound looser and keeps it a bound.
+//! To finish a step in `t` seconds, replicas must cover the batch: `sum n_i (t r_i - r_i a_i) >= B`. All ways
+//! of one chip share its cards and a price per card, so the way that covers most per card is also the
+//! cheapest per covered token; taking ways by price per covered token is then best within a chip and between
+//! chips. Replicas over two chips are taken to need no cards, which loosens the bound and keeps it a bound.
 
 use crate::fleet::{Cap, Question, Way};
 
@@ -14,7 +15,7 @@ pub(crate) struct Bounds {
     pub high: Vec<u32>,
 }
 
-/// The least sum of weights, and replicas by way, of which at most one is no whole number.
+/// The least sum of weights, and replicas by way, of which at most one is not a whole number.
 pub(crate) struct Cover {
     pub sum: f64,
     pub counts: Vec<f64>,
@@ -27,7 +28,8 @@ impl Bounds {
         Bounds { low: vec![0; question.ways.len()], high }
     }
 
-    /// Lowers what the others' low counts leave no cards for; false where nothing is left.
+    /// Lowers the high counts to what the cards allow beside the others' low counts; false where no fleet is
+    /// left.
     pub(crate) fn tighten(&mut self, question: &Question) -> bool {
         let Some(left) = self.left(question) else { return false };
         for (at, way) in question.ways.iter().enumerate() {
@@ -53,8 +55,8 @@ impl Bounds {
     }
 }
 
-/// The least `sum n_i weight_i` of fleets within the bounds whose step takes at most `step_s`; none where all are slower.
-/// `weight` must be the same per card for all ways of a chip.
+/// The least `sum n_i weight_i` of fleets within the bounds whose step takes at most `step_s`; none where all
+/// are slower. `weight` must be the same per card for all ways of a chip.
 pub(crate) fn cover(
     question: &Question,
     bounds: &Bounds,
@@ -64,9 +66,10 @@ pub(crate) fn cover(
     Fractions::new(question, bounds, step_s, weight, &[])?.cover()
 }
 
-/// The least price per second of fleets that keep the caps too. Where a cap holds a vendor down, others have to do their
-/// part of the slowest allowed speed, and what that costs at least is spent on them first. Caps bind together where no
-/// chip is among the others of two; else each is looked at alone.
+/// The least price per second of fleets that keep the caps too. Where a cap limits a vendor, the others have
+/// to reach their part of the slowest allowed speed, and the least cost of that part is spent on them first.
+/// Caps are applied together where no chip is outside the vendors of two caps; otherwise the strictest single
+/// cap gives the bound.
 pub(crate) fn cheapest(question: &Question, bounds: &Bounds, step_s: f64) -> Option<Cover> {
     let caps: Vec<&Cap> = question.caps.iter().filter(|cap| cap.share < 1.0).collect();
     let is_apart =
@@ -74,7 +77,7 @@ pub(crate) fn cheapest(question: &Question, bounds: &Bounds, step_s: f64) -> Opt
     let sets: Vec<&[&Cap]> = if is_apart { vec![&caps] } else { caps.chunks(1).collect() };
     let mut most: Option<Cover> = None;
     for caps in sets {
-        let cover = Fractions::new(question, bounds, step_s, &|way| way.price_s, caps)?.cover()?;
+        let cover = Fractions::new(question, bounds, step_s, &|way| way.price_per_s, caps)?.cover()?;
         if most.as_ref().is_none_or(|most| cover.sum > most.sum) {
             most = Some(cover);
         }
@@ -82,13 +85,14 @@ pub(crate) fn cheapest(question: &Question, bounds: &Bounds, step_s: f64) -> Opt
     most
 }
 
-/// A way, or the part of it on one chip where caps set its two chips apart: what it weighs, covers and adds in speed.
+/// A way, or its part on one chip where caps tell its two chips apart: what it weighs, covers and adds in
+/// speed.
 struct Piece {
     way: usize,
     weight: f64,
     covers: f64,
     speed: f64,
-    /// The cap among whose others it is.
+    /// The cap whose vendor it does not belong to.
     floor: Option<usize>,
 }
 
@@ -98,14 +102,14 @@ struct Fractions<'a> {
     bounds: &'a Bounds,
     caps: &'a [&'a Cap],
     step_s: f64,
-    /// Those that can grow, of the least weight per covered token first.
+    /// Pieces that can grow, the least weight per covered token first.
     pieces: Vec<Piece>,
-    /// By piece.
+    /// Replicas by piece.
     counts: Vec<f64>,
-    /// What the others cover, and their speed by cap.
+    /// Tokens that pieces of fixed count cover, and their speed by cap.
     covered: f64,
     speeds: Vec<f64>,
-    /// Cards, by chip.
+    /// Free cards by chip.
     left: Vec<f64>,
     sum: f64,
 }
@@ -122,18 +126,18 @@ impl<'a> Fractions<'a> {
         let floor = |chip: usize| caps.iter().position(|cap| !cap.counts[chip]);
         let mut pieces = Vec::with_capacity(question.ways.len());
         for (at, way) in question.ways.iter().enumerate() {
-            let covers = way.tokens_s * (step_s - way.fixed_s);
+            let covers = way.tokens_per_s * (step_s - way.fixed_s);
             let piece = |share: f64, weight: f64, chip: usize| Piece {
                 way: at,
                 weight,
                 covers: share * covers,
-                speed: share * way.tokens_s,
+                speed: share * way.tokens_per_s,
                 floor: floor(chip),
             };
             match way.second.filter(|second| floor(second.chip) != floor(way.chip)) {
                 None => pieces.push(piece(1.0, weight(way), way.chip)),
                 Some(second) => {
-                    let others = weight(way) * second.price_s / way.price_s;
+                    let others = weight(way) * second.price_per_s / way.price_per_s;
                     pieces.push(piece(1.0 - second.share, weight(way) - others, way.chip));
                     pieces.push(piece(second.share, others, second.chip));
                 }
@@ -151,7 +155,7 @@ impl<'a> Fractions<'a> {
             }
             low < high
         });
-        // Where nothing has a weight, the ways that need the fewest cards leave the most to the others.
+        // Among ways without a weight, those that need the fewest cards leave the most to the others.
         let key = |piece: &Piece| {
             let cards = f64::from(question.ways[piece.way].all_cards());
             [piece.weight, cards].map(|of| if piece.covers > 0.0 { of / piece.covers } else { f64::INFINITY })
@@ -166,7 +170,8 @@ impl<'a> Fractions<'a> {
     }
 
     fn cover(mut self) -> Option<Cover> {
-        // All floors before any is spent on: each is what its part costs from the low counts on.
+        // All floors are computed before any is spent on: each is the cost of its part from the low counts
+        // on.
         let floors = (0..self.caps.len()).map(|floor| self.floor(floor)).collect::<Option<Vec<f64>>>()?;
         for (floor, mut left) in floors.into_iter().enumerate() {
             for at in 0..self.pieces.len() {
@@ -197,7 +202,8 @@ impl<'a> Fractions<'a> {
         Some(Cover { sum: self.sum, counts })
     }
 
-    /// The least weight by which the others of a cap come to their part of the speed; none where they cannot.
+    /// The least weight with which the other vendors of a cap reach their part of the speed; none where they
+    /// cannot.
     fn floor(&self, floor: usize) -> Option<f64> {
         let speed = (1.0 - self.caps[floor].share) * self.question.batch_tokens / self.step_s;
         let mut missing = speed - self.speeds[floor];
@@ -235,7 +241,7 @@ impl<'a> Fractions<'a> {
         }
     }
 
-    /// Adds so many of a piece, or as many as there is room for.
+    /// Adds up to `wanted` replicas of a piece, as far as there is room; returns how many.
     fn add(&mut self, at: usize, wanted: f64) -> f64 {
         let piece = &self.pieces[at];
         let more = self.room(piece, &self.left, self.counts[at]).min(wanted).max(0.0);
@@ -248,13 +254,14 @@ impl<'a> Fractions<'a> {
     }
 }
 
-/// The shortest and the longest shared step of fleets within the bounds, cards of a chip not counted together.
+/// The shortest and the longest shared step of fleets within the bounds, each way with all the cards it could
+/// use.
 pub(crate) fn steps_between(question: &Question, bounds: &Bounds) -> [f64; 2] {
     let extreme = |is_better: &dyn Fn(f64, f64) -> bool| {
         let (mut work, mut speed) = (question.batch_tokens, 0.0);
         for (way, &low) in question.ways.iter().zip(&bounds.low) {
-            work += f64::from(low) * way.tokens_s * way.fixed_s;
-            speed += f64::from(low) * way.tokens_s;
+            work += f64::from(low) * way.tokens_per_s * way.fixed_s;
+            speed += f64::from(low) * way.tokens_per_s;
         }
         let mut order: Vec<usize> = (0..question.ways.len()).collect();
         order.sort_by(|&a, &b| question.ways[a].fixed_s.total_cmp(&question.ways[b].fixed_s));
@@ -263,11 +270,11 @@ pub(crate) fn steps_between(question: &Question, bounds: &Bounds) -> [f64; 2] {
         }
         for at in order {
             let way = &question.ways[at];
-            // More of what takes less (more) than the mean brings the mean down (up).
+            // More of what takes less (more) than the mean lowers (raises) the mean.
             if is_better(way.fixed_s, work / speed) {
                 let more = f64::from(bounds.high[at] - bounds.low[at]);
-                work += more * way.tokens_s * way.fixed_s;
-                speed += more * way.tokens_s;
+                work += more * way.tokens_per_s * way.fixed_s;
+                speed += more * way.tokens_per_s;
             }
         }
         work / speed

@@ -1,9 +1,11 @@
-//! Around the best plan: each chip alone, the front between money and time, what was ruled out and what would lift it.
+//! What surrounds the best plan: each chip alone, the front between money and time, what was ruled out, and
+//! what the numbers rest on.
 
-use crate::answer::{Answer, Independence, Plan, Rejected, Sensitivity};
+use crate::answer::{Answer, Independence, Plan, Sensitivity};
 use crate::binding::binding;
 use crate::fleet::{Fleet, Question};
-use crate::planner::{MAIN, OTHER, Planner};
+use crate::planner::{EXPLANATORY, MAIN, Planner};
+use crate::rejected::rejections;
 use crate::request::ModelChoice;
 use crate::search::Least;
 use lingot_spec::run::Strategy;
@@ -31,7 +33,7 @@ pub(crate) fn answer(planner: &Planner<'_>) -> Answer {
         single_chip: single(planner, best),
         pareto: best.map(|_| front(planner, best)).unwrap_or_default(),
         next_best: best.map(|best| next(planner, best)).unwrap_or_default(),
-        rejected: rejected(planner),
+        rejected: rejections(planner).iter().map(|one| one.words(planner)).collect(),
         independence: best.map(|best| independence(planner, best)).unwrap_or_default(),
         sensitivity: best.map(|best| sensitivity(planner, best)).unwrap_or_default(),
         assumptions: assumptions(planner, found.gap, found.boxes),
@@ -41,8 +43,8 @@ pub(crate) fn answer(planner: &Planner<'_>) -> Answer {
 fn objective(planner: &Planner<'_>) -> String {
     let limits = &planner.request.constraints;
     let mut text = match planner.least() {
-        Least::Money => "the least money".to_owned(),
-        Least::Seconds => "the least time".to_owned(),
+        Least::Money => "lowest cost".to_owned(),
+        Least::Seconds => "shortest time".to_owned(),
     };
     if let Some(hours) = limits.deadline_hours {
         text += &format!(", within {hours} h");
@@ -62,35 +64,32 @@ fn objective(planner: &Planner<'_>) -> String {
 /// The best fleet of each chip alone; a cap on a vendor's share means nothing there.
 fn single(planner: &Planner<'_>, best: Option<&Fleet>) -> BTreeMap<String, Plan> {
     let alone = |at: usize| {
-        let mut question = Question { caps: Vec::new(), ..planner.question.clone() };
-        for (chip, cards) in question.cards.iter_mut().enumerate() {
-            *cards = if chip == at { *cards } else { 0 };
-        }
-        let fleet = planner.search(&question, planner.least(), OTHER).best?;
+        let question = Question { caps: Vec::new(), ..planner.only(|chip| chip == at) };
+        let fleet = planner.search(&question, planner.least(), EXPLANATORY).best?;
         Some((planner.chips[at].name.clone(), planner.describe(&fleet, why(planner, &fleet, best))))
     };
     (0..planner.chips.len()).filter_map(alone).collect()
 }
 
 fn why(planner: &Planner<'_>, fleet: &Fleet, best: Option<&Fleet>) -> String {
-    let Some(best) = best else { return "the best would need a constraint lifted".into() };
-    let (name, ratio) = match planner.least() {
-        Least::Money => ("money", fleet.money / best.money),
-        Least::Seconds => ("time", fleet.seconds / best.seconds),
-    };
-    if ratio < 1.0 - 1e-9 {
-        let less = (1.0 - ratio) * 100.0;
-        return format!("takes {less:.1} % less {name}, and breaks a cap on a vendor's share");
+    let Some(best) = best else { return "no fleet keeps all constraints".into() };
+    let is_money = planner.least() == Least::Money;
+    let ratio = if is_money { fleet.money / best.money } else { fleet.seconds / best.seconds };
+    let percent = (ratio - 1.0).abs() * 100.0;
+    let same = (ratio - 1.0).abs() < 1e-9;
+    match (is_money, ratio < 1.0) {
+        (true, _) if same => "costs as much as the best".into(),
+        (false, _) if same => "takes as long as the best".into(),
+        (true, true) => format!("costs {percent:.1} % less, but exceeds a vendor's greatest share"),
+        (false, true) => format!("is {percent:.1} % faster, but exceeds a vendor's greatest share"),
+        (true, false) => format!("costs {percent:.1} % more than the best"),
+        (false, false) => format!("takes {percent:.1} % longer than the best"),
     }
-    if ratio < 1.0 + 1e-9 {
-        return format!("takes as much {name} as the best");
-    }
-    format!("takes {:.1} % more {name} than the best", (ratio - 1.0) * 100.0)
 }
 
-/// No other plan is both cheaper and faster; all keep the constraints.
+/// Plans between the cheapest and the fastest that no other plan beats in both; all keep the constraints.
 fn front(planner: &Planner<'_>, best: Option<&Fleet>) -> Vec<Plan> {
-    let find = |question: &Question, least| planner.search(question, least, OTHER).best;
+    let find = |question: &Question, least| planner.search(question, least, EXPLANATORY).best;
     let cheapest = find(&planner.question, Least::Money);
     let fastest = find(&planner.question, Least::Seconds);
     let mut fleets: Vec<Fleet> =
@@ -112,12 +111,12 @@ fn front(planner: &Planner<'_>, best: Option<&Fleet>) -> Vec<Plan> {
     kept.iter().map(|fleet| planner.describe(fleet, String::new())).collect()
 }
 
-/// The best of each other strategy.
+/// The best plan of each other strategy.
 fn next(planner: &Planner<'_>, best: &Fleet) -> Vec<Plan> {
     let others = planner.question.families.iter().enumerate().filter(|(at, _)| *at != best.family);
     let other = |(_, family): (usize, &crate::fleet::Family)| {
         let question = Question { families: vec![*family], ..planner.question.clone() };
-        let fleet = planner.search(&question, planner.least(), OTHER).best?;
+        let fleet = planner.search(&question, planner.least(), EXPLANATORY).best?;
         let family = planner.question.families.iter().position(|known| known == family)?;
         let fleet = Fleet { family, ..fleet };
         let mut plan = planner.describe(&fleet, why(planner, &fleet, Some(best)));
@@ -144,13 +143,13 @@ fn vendors(planner: &Planner<'_>) -> Vec<String> {
 
 fn independence(planner: &Planner<'_>, best: &Fleet) -> Vec<Independence> {
     let row = |vendor: String| {
-        let without = planner.search(&planner.without(&vendor), planner.least(), OTHER).best;
+        let without = planner.search(&planner.without(&vendor), planner.least(), EXPLANATORY).best;
         Independence { without: without.map(|fleet| fleet.money), with: Some(best.money), vendor }
     };
     vendors(planner).into_iter().map(row).collect()
 }
 
-/// What the best plan costs when a chip of it becomes dearer.
+/// What the best plan costs when the price of one of its chips rises.
 fn sensitivity(planner: &Planner<'_>, best: &Fleet) -> Vec<Sensitivity> {
     let is_used = |at: usize| {
         planner
@@ -163,53 +162,23 @@ fn sensitivity(planner: &Planner<'_>, best: &Fleet) -> Vec<Sensitivity> {
     let row = |at: usize| {
         let mut question = planner.question.clone();
         question.ways.iter_mut().for_each(|way| way.reprice(at, 1.1));
-        let dearer = planner.search(&question, planner.least(), OTHER).best;
+        let raised = planner.search(&question, planner.least(), EXPLANATORY).best;
         Sensitivity {
-            change: format!("{} 10 % dearer", planner.chips[at].name),
+            change: format!("{} at a 10 % higher price", planner.chips[at].name),
             with: best.money,
-            then: dearer.map(|fleet| fleet.money),
+            then: raised.map(|fleet| fleet.money),
         }
     };
     (0..planner.chips.len()).filter(|&at| is_used(at)).map(row).collect()
 }
 
-fn rejected(planner: &Planner<'_>) -> Vec<Rejected> {
-    let mut all: Vec<Rejected> = Vec::new();
-    for [family, reason, found, limit] in planner.unusable.clone() {
-        all.push(Rejected { family, reason, found, limit });
-    }
-    for (at, chip) in planner.chips.iter().enumerate() {
-        let mut question =
-            Question { deadline_s: None, budget: None, caps: Vec::new(), ..planner.question.clone() };
-        for (other, cards) in question.cards.iter_mut().enumerate() {
-            *cards = if other == at { *cards } else { 0 };
-        }
-        let find = |least| planner.search(&question, least, OTHER).best;
-        let family = format!("{} alone", chip.name);
-        if let Some((limit_s, fastest)) = planner.question.deadline_s.zip(find(Least::Seconds))
-            && fastest.seconds > limit_s
-        {
-            all.push(Rejected {
-                family,
-                reason: "even all of its cards are too slow".into(),
-                found: hours(fastest.seconds),
-                limit: hours(limit_s),
-            });
-        } else if let Some((limit, cheapest)) = planner.question.budget.zip(find(Least::Money))
-            && cheapest.money > limit
-        {
-            let [found, limit] = [cheapest.money, limit].map(|money| amount(planner, money));
-            all.push(Rejected { family, reason: "too dear".into(), found, limit });
-        }
-    }
-    all
-}
-
-fn hours(seconds: f64) -> String {
+/// Hours with one digit.
+pub(crate) fn hours(seconds: f64) -> String {
     format!("{:.1} h", seconds / 3600.0)
 }
 
-fn amount(planner: &Planner<'_>, money: f64) -> String {
+/// An amount in the request's currency.
+pub(crate) fn amount(planner: &Planner<'_>, money: f64) -> String {
     format!("{money:.2} {}", planner.request.currency)
 }
 
@@ -217,7 +186,8 @@ fn assumptions(planner: &Planner<'_>, gap: f64, boxes: usize) -> Vec<String> {
     let request = planner.request;
     let assume = &request.assume;
     let mut all = vec![format!(
-        "The search looked at {boxes} sets of fleets; no fleet of this model of cost is better by more than {:.3} %.",
+        "The search examined {boxes} sets of fleets; by this cost model, no fleet is better by more than \
+         {:.3} %.",
         gap * 100.0
     )];
     for (chip, used) in planner.chips.iter().zip(&request.chips) {
@@ -227,7 +197,8 @@ fn assumptions(planner: &Planner<'_>, gap: f64, boxes: usize) -> Vec<String> {
         all.push(format!("{}: {}.", chip.name, price.unwrap_or_default()));
         if let Some(share) = used.utilisation {
             all.push(format!(
-                "{} reaches {:.1} % of its peak, as given, failures and exchange included, at any size of the fleet.",
+                "{} reaches {:.1} % of its peak in fleets of any size, failures and exchange included (as \
+                 given).",
                 chip.name,
                 share * 100.0
             ));
@@ -235,19 +206,19 @@ fn assumptions(planner: &Planner<'_>, gap: f64, boxes: usize) -> Vec<String> {
     }
     if request.chips.iter().any(|used| used.utilisation.is_none()) {
         all.push(format!(
-            "Where no profile is given, products reach {:.0} % of the peak and memory and links {:.0} % of their \
-             bandwidth; the busiest expert has {:.3} times the mean load.",
+            "Where no profile is given, products reach {:.0} % of the peak, memory and links {:.0} % of \
+             their bandwidth; the busiest expert has {:.3} times the mean load.",
             assume.compute_efficiency * 100.0,
             assume.bandwidth_efficiency * 100.0,
             assume.skew
         ));
         all.push(format!(
-            "{:e} failures per card and hour, {} s for a checkpoint, {} s for a restart.",
+            "A card fails {:e} times per hour; a checkpoint takes {} s, a restart {} s.",
             assume.failures_per_device_hour, assume.checkpoint_s, assume.restart_s
         ));
     }
     if request.strategies.iter().any(|strategy| *strategy != Strategy::EveryStep) {
-        all.push("EDiT and A-EDiT are taken to need no more tokens than agreeing every step.".into());
+        all.push("EDiT and A-EDiT are assumed to need no more tokens than agreeing in every step.".into());
     }
     all
 }

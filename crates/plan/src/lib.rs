@@ -1,26 +1,36 @@
 //! Which fleet and layout, at what speed and price, and why not the others.
 //!
-//! Text comes in and values go out: no clock, file, device or randomness. Reading order: `money`, `catalogue`,
-//! `request`; `layout` prices a replica on one chip type and `pair` on two, `fleet` a fleet of them, `search` finds the
-//! best, `planner`, `explain` and `binding` say it; `profile` and `predict` price one device's step as measured,
-//! `together` the step of several on one machine.
+//! Text comes in and values go out: no clock, file, device, thread or randomness. The front door is [`plan`].
+//!
+//! Reading order: `money`, `catalogue` and `request` are what comes in. `times`, `pieces`, `stage` and
+//! `layout` price a replica on one chip type, `pair` on two. `fleet` prices a fleet of replicas; `search`,
+//! with the bounds of `cover`, finds the best. `planner` makes the question; `describe`, `explain`,
+//! `rejected` and `binding` make the `answer`. Apart from these, `profile` and `predict` price one device's
+//! step as measured, and `together` the step of several devices on one machine.
+
+#![deny(missing_docs)]
 
 pub mod answer;
 mod binding;
-pub mod catalogue;
+mod catalogue;
 mod cover;
+mod describe;
 mod explain;
 pub mod fleet;
-pub mod layout;
-pub mod money;
+mod layout;
+mod money;
 mod pair;
-pub mod planner;
+mod pieces;
+mod planner;
 pub mod predict;
 pub mod profile;
-pub mod request;
+mod rejected;
+mod request;
 pub mod search;
+mod stage;
+mod times;
 pub mod together;
-pub mod uneven;
+mod uneven;
 mod validate;
 
 pub use catalogue::{Catalogue, Chip, Price};

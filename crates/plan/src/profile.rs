@@ -1,33 +1,35 @@
-//! How fast one device runs each kind of op, fitted to measurements: the content of `profile.toml`.
+//! The measured speed of one device for each kind of op: the content of `profile.toml`.
 //!
-//! The time of an op is a sum of terms that its sizes give (one per call, per multiply-add, per number of each operand),
-//! each with a fitted factor that is not negative. Around measured sizes the sum is then corrected by what was found
-//! there: the residuals, weighted by nearness in the logarithms of the sizes. Far from all measurements the correction
-//! fades and the sum alone answers.
+//! The time of an op is a sum of terms that follow from its sizes (one per call, per multiply-add, per number
+//! of each operand), each with a fitted factor of 0 or more. Near measured sizes the sum is corrected by the
+//! residuals there, weighted by nearness in the logarithms of the sizes. Far from all measurements the
+//! correction fades and the sum alone answers.
 
 use lingot_spec::step::StepOp;
 use serde::{Deserialize, Serialize};
 
-/// The reach of a measurement, in natural logarithms of sizes.
+/// How far a measurement corrects its neighbours, in natural logarithms of sizes.
 const REACH: f64 = 0.6;
 
-/// How much evidence halves the doubt in a residual.
-const DOUBT: f64 = 0.25;
+/// Weight of the assumption that the sum needs no correction; one measurement at the same sizes weighs 1.
+const PRIOR: f64 = 0.25;
 
-/// Times below this are mostly the clock's; relative errors are taken of at least it.
+/// Below this the clock dominates; errors are relative to at least this many seconds.
 const LEAST_S: f64 = 1e-5;
 
-/// A device's measured speed. `profile.toml`.
+/// A device's measured speed, as in `profile.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
-    /// As the device describes itself.
+    /// The device's own description.
     pub device: String,
+    /// CPU threads that it used.
     pub threads: usize,
-    /// Memory of the process besides tensors.
+    /// Bytes of the process besides tensors.
     pub base_bytes: u64,
-    /// Time of a step outside of ops, per op and per byte its ops move.
+    /// Seconds of a step outside its ops: per op, and per byte that its ops move.
     pub between_s: [f64; 2],
+    /// One entry per kind and form of op.
     pub family: Vec<Family>,
 }
 
@@ -35,49 +37,61 @@ pub struct Profile {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Family {
+    /// The name of the op.
     pub op: String,
+    /// Which operand is stored transposed, as in [`StepOp::form`].
     pub form: String,
-    /// Seconds per unit of each term; `terms` in the source says which they are.
+    /// Seconds per unit of each term; the source of this module lists the terms.
     pub factors: Vec<f64>,
-    /// Median relative error at the measured sizes when each is left out of the correction.
+    /// Median relative error at the measured sizes, each left out of its own correction.
     pub left_out_error: f64,
+    /// The measurements.
     pub points: Vec<Point>,
 }
 
-/// One measurement.
+/// The measurement of one op at one set of sizes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Point {
+    /// As in [`StepOp::sizes`].
     pub sizes: [usize; 5],
-    /// Median of one call.
+    /// Median seconds of one call.
     pub seconds: f64,
-    /// Least and most.
+    /// Least and most seconds of one call.
     pub range_s: [f64; 2],
 }
 
-/// A measured op, ready to be fitted.
+/// A measurement and the op it belongs to.
 #[derive(Clone, Debug)]
 pub struct Measured {
+    /// The name of the op.
     pub op: String,
+    /// Which operand is stored transposed, as in [`StepOp::form`].
     pub form: String,
+    /// Sizes and seconds.
     pub point: Point,
 }
 
-/// A measured step's rest.
+/// The time of a measured step outside its ops.
 #[derive(Clone, Copy, Debug)]
 pub struct Between {
+    /// Ops of the step.
     pub ops: f64,
+    /// Bytes that its ops move.
     pub bytes: f64,
+    /// Seconds of the step outside its ops.
     pub seconds: f64,
 }
 
 impl Profile {
     /// Reads `profile.toml`.
+    ///
+    /// Errors if it is no profile, or if its figures are impossible.
     pub fn parse(text: &str) -> Result<Profile, String> {
         let profile: Profile = toml::from_str(text).map_err(|error| error.to_string())?;
         let numbers = profile.family.iter().flat_map(|family| &family.factors).chain(&profile.between_s);
         if let Some(number) = numbers.into_iter().find(|number| !number.is_finite() || **number < 0.0) {
-            return Err(format!("a factor of the profile is {number}; all are finite and not negative"));
+            return Err(format!("a factor of the profile is {number}; factors are finite and at least 0"));
         }
         if let Some(family) = profile.family.iter().find(|family| !family.is_sound()) {
             return Err(format!(
@@ -88,12 +102,12 @@ impl Profile {
         Ok(profile)
     }
 
-    /// As `profile.toml`.
+    /// Returns the content of `profile.toml`.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).unwrap_or_default()
     }
 
-    /// Fits all families. The order of the measurements does not matter.
+    /// Fits a profile to measurements in any order.
     pub fn fit(
         device: String,
         threads: usize,
@@ -115,7 +129,7 @@ impl Profile {
         Profile { device, threads, base_bytes, between_s: [factors[0], factors[1]], family }
     }
 
-    /// Seconds of one call, or nothing where the op was never measured.
+    /// Returns the seconds of one call; none where no op of that kind and form was measured.
     pub fn seconds(&self, op: &StepOp) -> Option<f64> {
         let family = self.family.iter().find(|family| family.op == op.name && family.form == op.form)?;
         Some(family.seconds(&op.sizes, None))
@@ -154,7 +168,7 @@ impl Family {
         terms(&self.op, sizes).iter().zip(&self.factors).map(|(term, factor)| term * factor).sum::<f64>()
     }
 
-    /// The sum, corrected by the measurements around, one of which may be left out.
+    /// The sum, corrected by the measurements nearby, one of which may be left out.
     fn seconds(&self, sizes: &[usize; 5], without: Option<usize>) -> f64 {
         let (mut evidence, mut residual) = (0.0, 0.0);
         for (at, point) in self.points.iter().enumerate() {
@@ -166,12 +180,12 @@ impl Family {
             evidence += weight;
             residual += weight * found.ln();
         }
-        let corrected = (self.sum(sizes) + LEAST_S) * (residual / (evidence + DOUBT)).exp() - LEAST_S;
+        let corrected = (self.sum(sizes) + LEAST_S) * (residual / (evidence + PRIOR)).exp() - LEAST_S;
         corrected.max(0.0)
     }
 }
 
-/// Points of the same sizes become one: the mean of their medians.
+/// Merges points of the same sizes into one, with the mean of their medians.
 fn merged<'a>(points: impl Iterator<Item = &'a Point>) -> Vec<Point> {
     let points: Vec<&Point> = points.collect();
     points
@@ -191,7 +205,7 @@ fn distance2(a: &[usize; 5], b: &[usize; 5]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| ((a.max(1) as f64) / (b.max(1) as f64)).ln().powi(2)).sum()
 }
 
-/// What an op's time is a sum of. The first is the call itself.
+/// The terms of an op's time; the first stands for the call itself.
 fn terms(op: &str, sizes: &[usize; 5]) -> Vec<f64> {
     let [a, b, c, d, e] = sizes.map(|size| size as f64);
     match op {
@@ -206,12 +220,13 @@ fn terms(op: &str, sizes: &[usize; 5]) -> Vec<f64> {
         "route" | "route_grad" => vec![1.0, a * b, a * c, a * b * c],
         "combine" => vec![1.0, a * b, a * b * c, a * c],
         "sort_by_expert" => vec![1.0, a, b],
-        // Rows and width; above the size of a cache each number costs more.
+        // Rows and width; beyond the size of a cache each number costs more.
         _ => vec![1.0, a, a * b, (a * b - 262_144.0).max(0.0), (a * b - 4_194_304.0).max(0.0)],
     }
 }
 
-/// Factors, none negative, that make the relative errors' squares least: coordinate descent on the normal equations.
+/// Factors of 0 or more that minimise the squares of the relative errors, by coordinate descent on the normal
+/// equations.
 fn factors(rows: &[Vec<f64>], seconds: &[f64]) -> Vec<f64> {
     let width = rows.first().map_or(2, Vec::len);
     let scale: Vec<f64> = (0..width)
@@ -240,7 +255,7 @@ fn factors(rows: &[Vec<f64>], seconds: &[f64]) -> Vec<f64> {
     solved.iter().zip(&scale).map(|(factor, scale)| factor / scale).collect()
 }
 
-/// Of coordinate descent.
+/// Rounds of coordinate descent.
 const ROUNDS: usize = 2000;
 
 #[cfg(test)]

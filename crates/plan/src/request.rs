@@ -1,6 +1,6 @@
-//! What is asked of the planner: model, tokens, chips, objective and constraints. `REQUEST.toml`.
+//! A question to the planner, as in `REQUEST.toml`: model, tokens, chips, objective and constraints.
 
-use crate::money::{Money, Rate};
+use crate::money::{Money, Rate, check_rates};
 use crate::validate::{nearest, positive};
 use lingot_spec::event::{Event, ExpertLoad};
 use lingot_spec::problem::{Problem, Result};
@@ -15,8 +15,11 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
+    /// The model to train.
     pub model: ModelChoice,
+    /// Tokens to train it on.
     pub tokens: f64,
+    /// Tokens of one sequence.
     #[serde(default = "default_sequence")]
     pub sequence: u32,
     /// Sequences of one optimizer step, over the whole fleet.
@@ -25,16 +28,23 @@ pub struct Request {
     /// Sequences of one micro-batch.
     #[serde(default = "one")]
     pub micro_sequences: u32,
+    /// The currency of all costs.
     pub currency: String,
+    /// Exchange rates for prices in other currencies.
     #[serde(default)]
     pub rates: Vec<Rate>,
+    /// The chips that may be used.
     pub chips: Vec<ChipUse>,
+    /// What to minimise.
     #[serde(default)]
     pub objective: Objective,
+    /// Limits of the plan.
     #[serde(default)]
     pub constraints: Constraints,
+    /// What was not measured.
     #[serde(default)]
     pub assume: Assumptions,
+    /// The ways to agree that are considered.
     #[serde(default = "all_strategies")]
     pub strategies: Vec<Strategy>,
 }
@@ -43,11 +53,13 @@ pub struct Request {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum ModelChoice {
+    /// The name of a preset.
     Preset(String),
+    /// A whole model.
     Spec(Box<ModelSpec>),
 }
 
-/// By hand, since serde's own reader of such a choice forgets which key of the model it did not know.
+/// Written by hand, since the derived reader of an untagged choice does not name the unknown key of a model.
 impl<'de> Deserialize<'de> for ModelChoice {
     fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<ModelChoice, D::Error> {
         struct Choice;
@@ -75,16 +87,18 @@ impl<'de> Deserialize<'de> for ModelChoice {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChipUse {
+    /// The chip's name in the catalogue.
     pub name: String,
-    /// At most so many cards; the catalogue's availability where absent.
+    /// Cards that may be used; as many as the catalogue says where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub available: Option<u32>,
-    /// Measured share of the peak of whole runs, 6 FLOPs per activated parameter and token: replaces the model of time
-    /// for this chip, failures and exchange included.
+    /// The share of its peak that whole runs were measured to reach, at 6 FLOPs per activated parameter and
+    /// token; it replaces the model of time for this chip, failures and exchange included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub utilisation: Option<f64>,
 }
 
+/// What a plan minimises.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Objective {
@@ -95,31 +109,37 @@ pub enum Objective {
     Time,
 }
 
+/// The limits that a plan must keep.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Constraints {
+    /// The longest time of the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_hours: Option<f64>,
+    /// The highest cost of the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<Money>,
-    /// Vendors not to depend on at all.
+    /// Vendors whose chips may not be used.
     pub without: Vec<String>,
-    /// Of each vendor, the greatest share of the fleet's tokens per second.
+    /// The greatest share of the fleet's tokens per second, by vendor.
     pub max_share: BTreeMap<String, f64>,
 }
 
-/// Numbers that nobody measured for this run; starting values, to be given where they are known.
+/// Numbers that were not measured for this run: defaults to replace where better ones are known.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Assumptions {
-    /// Share of the peak that products reach.
+    /// Share of the peak that matrix products reach.
     pub compute_efficiency: f64,
-    /// Share of the memory's and the links' bandwidth that is reached.
+    /// Share of their bandwidth that memory and links reach.
     pub bandwidth_efficiency: f64,
-    /// Load of the busiest expert over the mean; `skew_of` measures it.
+    /// Load of the busiest expert over the mean; [`Assumptions::skew_of`] measures it.
     pub skew: f64,
+    /// Failures of one card in one hour.
     pub failures_per_device_hour: f64,
+    /// Seconds that a checkpoint takes.
     pub checkpoint_s: f64,
+    /// Seconds that a restart after a failure takes.
     pub restart_s: f64,
     /// Steps between exchanges of EDiT and A-EDiT.
     pub local_steps: u32,
@@ -140,8 +160,8 @@ impl Default for Assumptions {
 }
 
 impl Assumptions {
-    /// The skew that a run's log shows: the mean over layers of the later half of its `experts` lines, since routing
-    /// settles in the beginning. None without such lines.
+    /// Returns the skew that a run's log shows: the mean over layers of the later half of its `experts`
+    /// events, since routing settles at the beginning. None without such events.
     pub fn skew_of(events: &[Event]) -> Option<f64> {
         let loads: Vec<&Vec<ExpertLoad>> = (events.iter())
             .filter_map(
@@ -156,6 +176,8 @@ impl Assumptions {
 
 impl Request {
     /// Reads `REQUEST.toml`.
+    ///
+    /// Errors if it is no request, or if its numbers are impossible.
     pub fn parse(text: &str) -> Result<Request> {
         let request: Request = toml::from_str(text).map_err(|error| {
             Problem::new(
@@ -167,20 +189,22 @@ impl Request {
         Ok(request)
     }
 
-    /// The model asked for.
+    /// Returns the model asked for.
+    ///
+    /// Errors if there is no such preset, or if the model is impossible.
     pub fn model(&self) -> Result<ModelSpec> {
         let model = match &self.model {
             ModelChoice::Spec(model) => (**model).clone(),
             ModelChoice::Preset(name) => presets::preset(name).ok_or_else(|| {
                 let hint = nearest(name, presets::NAMES.iter().copied());
-                Problem::new(format!("there is no preset `{name}`"), hint)
+                Problem::new(format!("unknown preset `{name}`"), hint)
             })?,
         };
         model.check().map_err(|error| Problem::new(error.problem, error.hint))?;
         Ok(model)
     }
 
-    /// Whether the numbers make sense; the search calls it too.
+    /// Errors if a number of the request is impossible. The search checks again, since flags change requests.
     pub fn check(&self) -> Result<()> {
         let assume = &self.assume;
         for (key, value) in [
@@ -208,7 +232,8 @@ impl Request {
         }
         if !(assume.skew.is_finite() && assume.skew >= 1.0) {
             let problem = format!("assume.skew is {}", assume.skew);
-            return Err(Problem::new(problem, "the busiest is at least as busy as the mean: give 1 or more"));
+            let hint = "give 1 or more: the busiest expert has at least the mean load";
+            return Err(Problem::new(problem, hint));
         }
         let shares = self.constraints.max_share.iter().map(|(vendor, share)| (vendor.as_str(), *share));
         let uses = self.chips.iter().filter_map(|chip| Some((chip.name.as_str(), chip.utilisation?)));
@@ -219,15 +244,23 @@ impl Request {
         for (key, share) in shares.chain(uses).chain(efficiencies) {
             positive(key, share)?;
             if share > 1.0 {
-                return Err(Problem::new(format!("the share of {key} is {share}"), "shares are at most 1"));
+                return Err(Problem::new(format!("the share of {key} is {share}"), "give at most 1"));
             }
         }
         self.check_lists()
     }
 
     fn check_lists(&self) -> Result<()> {
+        let (batch, micro) = (self.batch_sequences, self.micro_sequences);
+        if !batch.is_multiple_of(micro) {
+            return Err(Problem::new(
+                format!("batch_sequences ({batch}) is not a multiple of micro_sequences ({micro})"),
+                "set micro_sequences to 1 or another divisor: every step is made of whole micro-batches",
+            ));
+        }
+        check_rates(&self.rates)?;
         if self.chips.is_empty() || self.chips.len() > 5 {
-            let problem = format!("the request names {} types of chips", self.chips.len());
+            let problem = format!("the request names {} chip types", self.chips.len());
             return Err(Problem::new(problem, "name 1 to 5 in [[chips]]"));
         }
         if self.strategies.is_empty() {
@@ -235,7 +268,10 @@ impl Request {
         }
         for (at, chip) in self.chips.iter().enumerate() {
             if self.chips[..at].iter().any(|other| other.name.eq_ignore_ascii_case(&chip.name)) {
-                return Err(Problem::new(format!("chip `{}` is asked for twice", chip.name), "name it once"));
+                return Err(Problem::new(
+                    format!("chip `{}` is in the request twice", chip.name),
+                    "name it once",
+                ));
             }
         }
         Ok(())

@@ -1,49 +1,56 @@
 //! The best fleet: branch and bound over boxes of counts and windows of the step's time, best bound first.
 //!
-//! In a window, a fleet's step takes at least the window's start, and what it costs per second is at least what the
-//! cheapest fractional fleet costs that meets the window's end (`cover`). Windows are halved until they are narrow,
-//! then boxes are cut where the fractional fleet is no whole number. Rounding that fleet up gives the fleets to beat.
+//! In a window, a fleet's step takes at least the window's start, and what it costs per second is at least
+//! what the cheapest fractional fleet costs that meets the window's end (`cover`). Windows are halved until
+//! they are narrow, then boxes are cut where the fractional fleet is no whole number. Rounding that fleet up
+//! gives the fleets to beat.
 
 use crate::cover::{Bounds, cheapest, cover, steps_between};
 use crate::fleet::{Cap, Fleet, Question, ROUNDING};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-/// What is made least.
+/// What a search minimises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Least {
+    /// The cost of the run.
     Money,
+    /// The time of the run.
     Seconds,
 }
 
-/// How much may be spent on a search.
+/// The limits of a search.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Effort {
-    /// Boxes looked at.
+    /// Boxes examined at most.
     pub boxes: usize,
-    /// A fleet this close to the best, as a share, is good enough.
+    /// The search stops at a fleet within this share of the best possible one.
     pub gap: f64,
 }
 
-/// What was found.
+/// The result of a search.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
+    /// The best fleet found.
     pub best: Option<Fleet>,
-    /// No fleet is better by more than this share; 0 where the best is proven to be it.
+    /// No fleet is better by more than this share; 0 where the fleet is proven to be the best.
     pub gap: f64,
+    /// Boxes examined.
     pub boxes: usize,
 }
 
 impl Effort {
-    /// Until there is proof.
+    /// Searches until the best fleet is proven to be it.
     pub const PROOF: Effort = Effort { boxes: usize::MAX, gap: 0.0 };
 }
 
-/// Windows of time are halved until their ends differ by this share of what one replica changes, and no further than
-/// the second share.
-const NARROW: [f64; 2] = [0.25, 5e-4];
+/// Windows of time are halved until their ends differ by this share of what one replica changes.
+const NARROW: f64 = 0.25;
 
-/// The best fleet that keeps the constraints.
+/// Windows whose ends differ by less than this share are never halved.
+const NARROWEST: f64 = 5e-4;
+
+/// Returns the best fleet that keeps the constraints.
 pub fn search(question: &Question, least: Least, effort: Effort) -> Found {
     Search { question, least, best: None, heap: BinaryHeap::new() }.run(effort)
 }
@@ -71,7 +78,7 @@ impl Search<'_> {
         for family in 0..self.question.families.len() {
             let bounds = Bounds::all(self.question);
             let slowest = |at: f64, way: &crate::fleet::Way| {
-                at.max(self.question.batch_tokens / way.tokens_s + way.fixed_s + way.least_s)
+                at.max(self.question.batch_tokens / way.tokens_per_s + way.fixed_s + way.least_s)
             };
             let to_s = self.question.ways.iter().fold(0.0, slowest);
             self.look(family, bounds, 0.0, to_s);
@@ -98,7 +105,7 @@ impl Search<'_> {
         }
     }
 
-    /// Bounds what a box and a window can hold; keeps it if that may be better than the best.
+    /// Bounds the fleets of a box and a window, and queues them if one may be better than the best.
     fn look(&mut self, family: usize, mut bounds: Bounds, mut from_s: f64, mut to_s: f64) {
         let question = self.question;
         if !bounds.tighten(question) {
@@ -116,9 +123,9 @@ impl Search<'_> {
         let exchange_s =
             if is_alone { 0.0 } else { greatest(&|way| way.exchange_s) / agree.steps_per_exchange };
         let least_s = if agree.is_gated { greatest(&|way| way.least_s) } else { 0.0 };
-        let failures_s: f64 = low().map(|(way, low)| f64::from(*low) * way.failures_s).sum();
+        let failures_per_s: f64 = low().map(|(way, low)| f64::from(*low) * way.failures_per_s).sum();
         let longest_s = question.deadline_s.map_or(f64::INFINITY, |deadline_s| {
-            deadline_s / (question.steps * question.stretch(failures_s)) - exchange_s
+            deadline_s / (question.steps * question.stretch(failures_per_s)) - exchange_s
         });
         let [shortest, longest] = steps_between(question, &bounds);
         from_s = from_s.max(least_s).max(shortest);
@@ -130,7 +137,8 @@ impl Search<'_> {
             return;
         }
         let Some(cheapest) = cheapest(question, &bounds, to_s) else { return };
-        let failures = cover(question, &bounds, to_s, &|way| way.failures_s).map_or(0.0, |cover| cover.sum);
+        let failures =
+            cover(question, &bounds, to_s, &|way| way.failures_per_s).map_or(0.0, |cover| cover.sum);
         let seconds = question.steps * question.stretch(failures) * (from_s + exchange_s);
         let money = seconds * cheapest.sum;
         if !self.may_hold(&bounds, seconds, money) {
@@ -143,7 +151,8 @@ impl Search<'_> {
         }
     }
 
-    /// Takes out replicas whose smallest share takes longer than the step; false where one of them has to be there.
+    /// Takes out replicas whose smallest share takes longer than the step; false where the box requires one
+    /// of them.
     fn drop_slow(&self, bounds: &mut Bounds, to_s: f64) -> bool {
         for (at, way) in self.question.ways.iter().enumerate() {
             if way.least_s > to_s * (1.0 + ROUNDING) {
@@ -153,7 +162,7 @@ impl Search<'_> {
         bounds.low.iter().zip(&bounds.high).all(|(low, high)| low <= high)
     }
 
-    /// Whether a box of such bounds may hold a fleet that is allowed.
+    /// Whether a box of such bounds may hold an allowed fleet.
     fn may_hold(&self, bounds: &Bounds, seconds: f64, money: f64) -> bool {
         let question = self.question;
         let above = 1.0 + ROUNDING;
@@ -165,7 +174,7 @@ impl Search<'_> {
             })
     }
 
-    /// Whole fleets near a fractional one.
+    /// Offers whole fleets near a fractional one.
     fn round(&mut self, family: usize, bounds: &Bounds, counts: &[f64]) {
         let up: Vec<u32> = counts
             .iter()
@@ -198,7 +207,7 @@ impl Search<'_> {
         }
     }
 
-    /// Tries one replica more, one less, or one for another, for as long as that is better.
+    /// Tries one replica more, one fewer, or one for another, for as long as that is better.
     fn polish(&mut self) {
         while let Some(best) = self.best.clone() {
             let ways = best.counts.len();
@@ -218,8 +227,8 @@ impl Search<'_> {
     }
 
     fn divide(&mut self, node: &Node) {
-        let replica = NARROW[0] / (1.0 + node.counts.iter().sum::<f64>());
-        if node.to_s > node.from_s * (1.0 + replica.max(NARROW[1])) {
+        let replica = NARROW / (1.0 + node.counts.iter().sum::<f64>());
+        if node.to_s > node.from_s * (1.0 + replica.max(NARROWEST)) {
             let middle = (node.from_s.max(node.to_s * 1e-9) * node.to_s).sqrt();
             self.look(node.family, node.bounds.clone(), node.from_s, middle);
             self.look(node.family, node.bounds.clone(), middle, node.to_s);
@@ -230,7 +239,8 @@ impl Search<'_> {
         let (at, last) = broken.map_or_else(
             || {
                 let width = |at: usize| {
-                    f64::from(node.bounds.high[at] - node.bounds.low[at]) * self.question.ways[at].tokens_s
+                    f64::from(node.bounds.high[at] - node.bounds.low[at])
+                        * self.question.ways[at].tokens_per_s
                 };
                 let widest =
                     (0..node.counts.len()).max_by(|&a, &b| width(a).total_cmp(&width(b))).unwrap_or(0);
@@ -246,16 +256,16 @@ impl Search<'_> {
     }
 }
 
-/// The least share that a cap can find in a box: what counts less than the mean brings the mean down.
+/// The least share of a cap in any fleet of a box: what counts less than the mean brings the mean down.
 fn least_share(question: &Question, bounds: &Bounds, cap: &Cap) -> f64 {
     let ways = || question.ways.iter().zip(bounds.low.iter().zip(&bounds.high));
     let (mut counted, mut speed) = (0.0, 0.0);
     for (way, (&low, _)) in ways() {
-        counted += f64::from(low) * way.tokens_s * cap.of(way);
-        speed += f64::from(low) * way.tokens_s;
+        counted += f64::from(low) * way.tokens_per_s * cap.of(way);
+        speed += f64::from(low) * way.tokens_per_s;
     }
     let mut order: Vec<(f64, f64)> =
-        ways().map(|(way, (low, high))| (cap.of(way), f64::from(high - low) * way.tokens_s)).collect();
+        ways().map(|(way, (low, high))| (cap.of(way), f64::from(high - low) * way.tokens_per_s)).collect();
     order.sort_by(|a, b| a.0.total_cmp(&b.0));
     for (of, more) in order {
         if speed <= 0.0 || of * speed < counted {

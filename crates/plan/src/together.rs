@@ -1,50 +1,43 @@
-//! What devices of one machine reach together when they share every step in whole micro-batches: the planner's word on
-//! a fleet that `lingot bench fleet` measures.
+//! Predicted speed of the devices of one machine that share every step in whole micro-batches: what
+//! `lingot bench fleet` measures.
 
 use crate::uneven::{Holder, apportion};
 
-/// A device as it was measured alone.
+/// The speed of a device, measured alone.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Device {
-    /// Of one micro-batch.
+    /// Seconds of one micro-batch.
     pub micro_s: f64,
-    /// Of each step, however few micro-batches it computes: taking the weights, bringing the gradients.
+    /// Seconds of each step whatever its micro-batches: taking the weights, bringing the gradients.
     pub fixed_s: f64,
-    /// Micro-batches of a step that it can take on; `u32::MAX` where nothing bounds them.
+    /// Most micro-batches of a step that it can compute; `u32::MAX` where nothing bounds them.
     pub most: u32,
 }
 
-/// A fleet's step.
+/// The predicted step of a fleet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Together {
     /// Micro-batches by device.
     pub counts: Vec<u32>,
-    /// Until the last is through, the host's part included.
+    /// Seconds until the last device is through, the host's part included.
     pub step_s: f64,
-    /// Micro-batches per second of all together.
+    /// Micro-batches per second of the fleet.
     pub micros_per_s: f64,
-    /// That over the sum of what each device reaches when it computes whole steps alone.
+    /// That over the sum of the speeds of devices that compute whole steps alone.
     pub efficiency: f64,
 }
 
 impl Device {
-    /// From the seconds of steps of two lengths, each with its micro-batches: a line through both. None where the lengths
-    /// are the same or the longer step did not take longer; what lies below zero at no micro-batches is taken for 0.
-    pub fn measured([short, long]: [(u32, f64); 2]) -> Option<Device> {
-        let micro_s = (long.1 - short.1) / (f64::from(long.0) - f64::from(short.0));
-        let fixed_s = (short.1 - micro_s * f64::from(short.0)).max(0.0);
-        (micro_s > 0.0 && micro_s.is_finite()).then_some(Device { micro_s, fixed_s, most: u32::MAX })
-    }
-
-    /// A whole step alone.
+    /// Seconds of a whole step alone.
     fn alone_s(&self, micros: u32, host_s: f64) -> f64 {
         self.fixed_s + self.micro_s * f64::from(micros) + host_s
     }
 }
 
-/// Predicts a step of so many micro-batches. `host_s` is what the host does once in every step while the devices wait,
-/// such as the optimizer's step; 0 where the devices' `fixed_s` holds it already. None where the devices together have
-/// no room for the micro-batches, or there are none of either.
+/// Predicts a step of `micros` micro-batches. `host_s` are the seconds in which the host works once in every
+/// step while the devices wait, such as for the optimizer's step; 0 where the devices' `fixed_s` includes
+/// them. None where the devices have no room for the micro-batches, or there are no devices or no
+/// micro-batches.
 pub fn together(micros: u32, devices: &[Device], host_s: f64) -> Option<Together> {
     let holder = |device: &Device| Holder {
         fixed_s: device.fixed_s,
@@ -99,13 +92,5 @@ mod tests {
         assert_eq!(together(8, &[Device { most: 3, ..FAST }; 2], 0.0), None);
         assert_eq!(together(8, &[], 0.0), None);
         assert_eq!(together(0, &[FAST], 0.0), None);
-    }
-
-    #[test]
-    fn steps_of_two_lengths_tell_what_a_micro_batch_takes() {
-        let device = Device::measured([(28, 3.3), (112, 11.7)]).unwrap();
-        assert!((device.micro_s - 0.1).abs() < 1e-12 && (device.fixed_s - 0.5).abs() < 1e-9, "{device:?}");
-        assert_eq!(Device::measured([(28, 3.3), (28, 3.4)]), None);
-        assert_eq!(Device::measured([(28, 3.3), (112, 3.2)]), None);
     }
 }

@@ -1,26 +1,28 @@
-//! Whole things (layers, experts, sequences) shared among unequal holders so that the slowest is as fast as can be.
+//! Division of whole things (layers, experts, sequences) among unequal holders so that the slowest ends
+//! soonest.
 
-/// One that takes `fixed_s`, and `each_s` more for each thing it holds.
+/// A holder that takes `fixed_s` seconds, and `each_s` more for each thing it holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Holder {
+pub(crate) struct Holder {
     pub fixed_s: f64,
     pub each_s: f64,
+    /// Fewest things it may hold.
     pub least: u32,
-    /// What its memory has room for.
+    /// Most things it has room for.
     pub most: u32,
 }
 
 impl Holder {
-    pub fn seconds(&self, count: u32) -> f64 {
+    pub(crate) fn seconds(&self, count: u32) -> f64 {
         self.fixed_s + self.each_s * f64::from(count)
     }
 }
 
-/// How many each holds; none where they have no room for all, or not enough for the least.
+/// How many each holds; none where they have no room for all things, or there are too few things for all.
 ///
-/// Each thing goes to whoever then ends first. That is best: were a slower end needed for the last thing given, every
-/// other holder would end as late with one more, so no other division ends sooner.
-pub fn apportion(total: u32, holders: &[Holder]) -> Option<Vec<u32>> {
+/// Each thing goes to the holder that then ends first. No other division ends sooner: every other holder
+/// would have ended at least as late with the last thing given.
+pub(crate) fn apportion(total: u32, holders: &[Holder]) -> Option<Vec<u32>> {
     let mut counts: Vec<u32> = holders.iter().map(|holder| holder.least).collect();
     let given = counts.iter().try_fold(0_u32, |sum, count| sum.checked_add(*count))?;
     if holders.iter().any(|holder| holder.least > holder.most) {

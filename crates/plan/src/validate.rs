@@ -1,8 +1,8 @@
-//! Checks that requests, catalogues and money share.
+//! Checks that `request`, `catalogue` and `money` share.
 
 use lingot_spec::problem::{Problem, Result};
 
-/// Refuses numbers that are not finite and positive.
+/// Errors if the value is not finite and above 0.
 pub(crate) fn positive(key: &str, value: f64) -> Result<()> {
     if value.is_finite() && value > 0.0 {
         return Ok(());
@@ -10,7 +10,7 @@ pub(crate) fn positive(key: &str, value: f64) -> Result<()> {
     Err(Problem::new(format!("{key} is {value}"), format!("give {key} a finite number above 0")))
 }
 
-/// `did you mean` of the nearest valid choice.
+/// A hint that names the choice most like `wanted`.
 pub(crate) fn nearest<'a>(wanted: &str, choices: impl Iterator<Item = &'a str>) -> String {
     let wanted = wanted.to_lowercase();
     let best = choices

@@ -1,26 +1,37 @@
-//! The lines of `run.jsonl`: everything that happens to a run, one event a line.
+//! The lines of `run.jsonl`: everything that happens to a run, one event per line.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// The version of the schema; it grows when a reader of older files would misread a newer one.
+/// The version of the schema. It grows when a program that knows the old one would misread the new one.
 pub const SCHEMA: u32 = 1;
 
-/// One line. Numbers that are not finite are written as `null` and read back as not-a-number.
+/// One line. Numbers that are not finite are written as `null` and read back as NaN.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
+    /// The run begins.
     Start(Start),
+    /// An optimizer step was taken.
     Step(Step),
+    /// The loads of the experts.
     Experts(Experts),
+    /// The held-out text was scored.
     Evaluation(Evaluation),
+    /// A checkpoint was written.
     Checkpoint(Checkpoint),
+    /// The run goes on from a checkpoint.
     Resume(Resume),
+    /// Something unusual happened.
     Anomaly(Anomaly),
+    /// Workers agreed.
     Exchange(Exchange),
+    /// What was predicted.
     Prediction(Prediction),
+    /// Where time and money went.
     Ledger(Ledger),
+    /// The run is over.
     End(End),
-    /// Of a newer program: readers pass over it.
+    /// An event of a newer program; readers skip it.
     #[serde(other)]
     Unknown,
 }
@@ -28,19 +39,25 @@ pub enum Event {
 /// The run begins: the first line of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Start {
-    /// `SCHEMA` of the program that writes.
+    /// [`SCHEMA`] of the program that wrote the file.
     pub schema: u32,
+    /// Version of Lingot.
     pub lingot: String,
+    /// Name of the run.
     pub run: String,
-    /// BLAKE3 of the resolved RUN.toml.
+    /// BLAKE3 of `RUN.toml` with every default filled in.
     pub config_hash: String,
+    /// Name of the device, or of the devices.
     pub device: String,
+    /// Trained numbers, without the multi-token-prediction layer.
     pub parameters: u64,
+    /// Trained numbers that one token meets.
     pub activated_parameters: u64,
-    /// Steps the run is laid out for.
+    /// Optimizer steps that the run is to take.
     pub steps: u64,
     /// Seconds since 1970-01-01 UTC.
     pub unix_time_s: f64,
+    /// Currency of all money, where the run has a price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub currency: Option<String>,
 }
@@ -50,28 +67,33 @@ pub struct Start {
 pub struct Step {
     /// Steps taken so far, this one included.
     pub step: u64,
-    /// What was differentiated: all losses below with their weights.
+    /// The loss that was differentiated: the weighted sum of those below.
     #[serde(deserialize_with = "number")]
     pub loss: f64,
-    /// Cross-entropy of the next token.
+    /// Mean cross-entropy of the next token, in nats.
     #[serde(deserialize_with = "number")]
     pub main_loss: f64,
-    /// Cross-entropy of the multi-token-prediction layer, where there is one.
+    /// Mean cross-entropy of the token after the next, in nats, where the model predicts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtp_loss: Option<f64>,
+    /// Balance loss of the routers, summed over layers, without its weight.
     #[serde(deserialize_with = "number")]
     pub balance_loss: f64,
+    /// z-loss of the routers, summed over layers, without its weight.
     #[serde(deserialize_with = "number")]
     pub z_loss: f64,
+    /// Learning rate.
     pub rate: f64,
-    /// Global norm before clipping.
+    /// Norm of all gradients before clipping.
     #[serde(deserialize_with = "number")]
     pub gradient_norm: f64,
     /// Tokens trained on so far.
     pub tokens: u64,
+    /// Tokens trained on per second.
     pub tokens_per_s: f64,
-    /// Time spent training so far, all resumptions together.
+    /// Seconds of training so far, all resumptions together.
     pub seconds: f64,
+    /// Money spent so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub money: Option<f64>,
     /// Passes over the corpora so far.
@@ -81,34 +103,40 @@ pub struct Step {
 /// How evenly the tokens of a step were spread over the experts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Experts {
+    /// Steps taken so far.
     pub step: u64,
+    /// One per layer with a router.
     pub layers: Vec<ExpertLoad>,
 }
 
 /// The load of one layer's experts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExpertLoad {
-    /// From 0; the multi-token-prediction layer comes after the last.
+    /// Number of the layer, from 0; the multi-token-prediction layer comes after the last.
     pub layer: u32,
     /// The busiest expert's tokens over the mean; 1 when even.
     pub max_over_mean: f64,
     /// The least busy expert's tokens over the mean; 1 when even.
     pub min_over_mean: f64,
-    /// Share of the experts that no token visited.
+    /// Share of the experts that no token visited, 0 to 1.
     pub idle_share: f64,
-    /// Entropy of the load over its largest possible value, the logarithm of the number of experts; 1 when even.
+    /// Entropy of the load over its largest possible value, the logarithm of the number of experts; 1 when
+    /// even.
     pub entropy: f64,
 }
 
 /// The held-out text was scored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
+    /// Steps taken so far.
     pub step: u64,
     /// Mean cross-entropy of a token, in nats.
     #[serde(deserialize_with = "number")]
     pub loss: f64,
+    /// `exp(loss)`.
     #[serde(deserialize_with = "number")]
     pub perplexity: f64,
+    /// Cross-entropy in bits per byte of text, where the bytes are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bits_per_byte: Option<f64>,
 }
@@ -116,24 +144,27 @@ pub struct Evaluation {
 /// A checkpoint is safe on disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Checkpoint {
+    /// Steps taken so far.
     pub step: u64,
-    /// Relative to the run's folder.
+    /// Its folder, relative to the run's.
     pub path: String,
-    /// Time the run waited for it.
+    /// Seconds that the run waited for it.
     pub seconds: f64,
 }
 
 /// The run goes on from a checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Resume {
+    /// Steps of the checkpoint.
     pub step: u64,
-    /// The checkpoint, relative to the run's folder.
+    /// Folder of the checkpoint, relative to the run's folder.
     pub from: String,
 }
 
-/// Something was out of the ordinary.
+/// Something unusual happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Anomaly {
+    /// Steps taken so far.
     pub step: u64,
     /// One word for machines, such as `not_finite`.
     pub kind: String,
@@ -141,19 +172,21 @@ pub struct Anomaly {
     pub reason: String,
 }
 
-/// Workers met and agreed.
+/// Workers agreed, on a step's gradients or at a meeting.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Exchange {
+    /// Steps taken so far.
     pub step: u64,
-    /// A sentence: why they met.
+    /// A sentence for people: why they met.
     pub reason: String,
-    /// Counted where they were moved, all workers together.
+    /// Bytes that all workers together moved, as counted.
     pub bytes: u64,
-    /// By the cost model.
+    /// Bytes that they should have moved, as predicted.
     pub predicted_bytes: u64,
-    /// By rank.
+    /// The workers' parts, by rank.
     pub workers: Vec<WorkerShare>,
-    /// Of several devices: what was summed, in this order, so that it can be computed again to the bit.
+    /// On several devices, the parts of the batch in the order of their sum, so that a resumed run can
+    /// compute the same bits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pieces: Vec<Piece>,
 }
@@ -161,44 +194,48 @@ pub struct Exchange {
 /// A part of a step's batch that one device computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Piece {
+    /// Number of the worker that computed it.
     pub worker: usize,
-    /// Micro-batches, following those of the piece before.
+    /// Number of micro-batches, which follow those of the piece before.
     pub micros: usize,
 }
 
 /// One worker's part in a round.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct WorkerShare {
-    /// Steps since the meeting before.
+    /// Steps it took since the meeting before.
     pub own_steps: u64,
+    /// Seconds of computing.
     pub busy_s: f64,
-    /// Taking and bringing numbers.
+    /// Seconds of sending and receiving numbers.
     #[serde(default)]
     pub exchange_s: f64,
-    /// For the last of the others.
+    /// Seconds of waiting for the slowest worker.
     pub waiting_s: f64,
-    /// How much its change counted, the mean over layers.
+    /// Weight of its change, the mean over layers.
     pub weight: f64,
 }
 
-/// What was promised before the run began or went on, to be held against the ledger at its end.
+/// What was predicted before the run began or went on, to be compared with the ledger at its end.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
+    /// Steps taken before.
     pub step: u64,
-    /// What it rests on, such as `profile.toml`.
+    /// Source of the prediction, such as `profile.toml`.
     pub from: String,
-    /// Computing one step.
+    /// Seconds of computing one step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_s: Option<f64>,
-    /// The whole run.
+    /// Seconds of the whole run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
-    /// The largest sum of tensors on one device.
+    /// Largest sum of tensors on one device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
+    /// Money that the whole run costs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub money: Option<f64>,
-    /// Sentences: what could not be predicted, and why.
+    /// Sentences for people: what could not be predicted, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
 }
@@ -206,18 +243,22 @@ pub struct Prediction {
 /// Where every second of every device went, from the run's first second to now.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ledger {
+    /// Steps taken so far.
     pub step: u64,
-    /// Wall clock, all processes together: the parts of a device that was there all the time sum to it.
+    /// Seconds of wall clock, all processes together: the sum of the parts of a device that was there all the
+    /// time.
     pub seconds: f64,
-    /// Trained on so far.
+    /// Tokens trained on so far.
     pub tokens: u64,
+    /// Every device that took part.
     pub devices: Vec<DeviceSeconds>,
-    /// Of all devices, lost time included.
+    /// Money spent on all devices, lost time included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub money: Option<f64>,
+    /// Money per million tokens trained on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub money_per_million_tokens: Option<f64>,
-    /// Where the run has a target loss that is reached or in sight.
+    /// What the target loss takes, where the run has one that is reached or can be extrapolated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
 }
@@ -225,36 +266,47 @@ pub struct Ledger {
 /// One device's time by what it did, and what that cost.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DeviceSeconds {
+    /// Name of the device.
     pub device: String,
-    /// Trained on by this device; 0 where nobody counted them by device.
+    /// Tokens trained on by this device; 0 where they were not counted by device.
     #[serde(default)]
     pub tokens: u64,
-    /// Waiting: for data, for the log, for other devices.
+    /// Seconds of waiting for data, for the log, for other devices.
     pub idle_s: f64,
+    /// Seconds of computing steps.
     pub compute_s: f64,
-    /// Sending and receiving gradients or weights.
+    /// Seconds of sending and receiving gradients or weights.
     pub exchange_s: f64,
+    /// Seconds of waiting for checkpoints.
     pub checkpoint_s: f64,
+    /// Seconds of scoring held-out text.
     pub evaluation_s: f64,
-    /// Done before a kill and done again after it.
+    /// Seconds of work that a kill undid.
     pub lost_s: f64,
-    /// The largest sum of tensors since the process began; 0 where nobody counts.
+    /// Largest sum of tensors since the process began; 0 where the device does not count it.
     #[serde(default)]
     pub peak_memory_bytes: u64,
+    /// Price of an hour.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_hour: Option<f64>,
+    /// Money spent on this device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub money: Option<f64>,
 }
 
-/// What the target loss took, or will take if the held-out loss goes on falling with the logarithm of the tokens.
+/// What the target loss took, or will take if the held-out loss continues to fall with the logarithm of the
+/// tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Target {
+    /// The target, in nats per token.
     pub loss: f64,
-    /// Reached: the numbers are counted. Otherwise they are extrapolated.
+    /// Whether it is reached: then the numbers below are counted, otherwise extrapolated.
     pub is_reached: bool,
+    /// Tokens until the target.
     pub tokens: f64,
+    /// Seconds until the target.
     pub seconds: f64,
+    /// Money until the target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub money: Option<f64>,
 }
@@ -262,14 +314,18 @@ pub struct Target {
 /// The run is over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct End {
+    /// Steps taken.
     pub step: u64,
     /// A sentence for people: why it stopped.
     pub reason: String,
     /// The last held-out loss.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_out_loss: Option<f64>,
+    /// Tokens trained on.
     pub tokens: u64,
+    /// Seconds of training, all resumptions together.
     pub seconds: f64,
+    /// Money spent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub money: Option<f64>,
 }
@@ -294,7 +350,7 @@ impl Event {
 }
 
 impl DeviceSeconds {
-    /// Each part by its name; the money of a part is its share of the seconds.
+    /// Returns the seconds of each part by its name.
     pub fn parts(&self) -> [(&'static str, f64); 6] {
         [
             ("compute", self.compute_s),
@@ -306,13 +362,14 @@ impl DeviceSeconds {
         ]
     }
 
+    /// Returns the seconds of all parts together.
     pub fn seconds(&self) -> f64 {
         self.parts().iter().map(|(_, seconds)| seconds).sum()
     }
 }
 
 impl ExpertLoad {
-    /// The load of a layer whose experts received so many tokens each; even when there was nothing to spread.
+    /// The load of a layer whose experts received `counts` tokens; an even one if there were no tokens.
     pub fn from_counts(layer: u32, counts: &[u64]) -> ExpertLoad {
         let total: u64 = counts.iter().sum();
         let experts = counts.len() as f64;
@@ -346,7 +403,7 @@ impl ExpertLoad {
     }
 }
 
-/// JSON has no word for a number that is not finite: it is written as `null`.
+/// Reads a number that may not be finite: JSON has no word for it, so `null` stands for NaN.
 fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }

@@ -1,7 +1,10 @@
 //! The ground floor: the nouns of Lingot and the arithmetic that follows from them alone.
 //!
-//! Everyone may stand on it; it imports serde and nothing else. It does no I/O, has no clock, no threads, no
-//! randomness and no unsafe code. Reading order: `model`, `presets`, `cost`, `run`, `event`, `manifest`.
+//! Every other crate may depend on it; it imports serde and nothing else. It does no I/O and has no clock, no
+//! threads, no randomness and no unsafe code. Reading order: `model`, `presets`, `tensors`, `cost`, `step`,
+//! `run`, `event`, `manifest`.
+
+#![deny(missing_docs)]
 
 pub mod cost;
 pub mod event;

@@ -1,27 +1,28 @@
-//! What a checkpoint says about itself: `manifest.json` as a value.
+//! The manifest of a checkpoint: `manifest.json` as a value.
 
 use crate::model::ModelSpec;
 use serde::{Deserialize, Serialize};
 
-/// The version of the checkpoint folder. A program reads its own and every older version.
+/// The version of the checkpoint format. A program reads its own and every older version.
 pub const FORMAT: u32 = 1;
 
 /// A complete manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// `FORMAT` of the program that wrote it.
+    /// [`FORMAT`] of the program that wrote it.
     pub format: u32,
+    /// Where the checkpoint comes from.
     #[serde(flatten)]
     pub head: ManifestHead,
     /// The other files of the folder.
     pub files: Vec<FileEntry>,
     /// Every tensor of every file, in the order of the files.
     pub tensors: Vec<TensorEntry>,
-    /// BLAKE3 of this very text with the seal's own 64 digits replaced by zeros.
+    /// BLAKE3 of the manifest's text with these 64 digits replaced by zeros.
     pub seal: String,
 }
 
-/// What the trainer knows and the files do not.
+/// What the trainer knows and the other files do not say.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ManifestHead {
     /// Version of Lingot that wrote the checkpoint.
@@ -30,14 +31,16 @@ pub struct ManifestHead {
     pub step: u64,
     /// Tokens trained on.
     pub tokens: u64,
-    /// Time spent training, all resumptions together.
+    /// Seconds of training, all resumptions together.
     pub seconds: f64,
     /// Money spent, in the currency of the run's price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub money: Option<f64>,
+    /// Seed of the run.
     pub seed: u64,
+    /// Architecture of the model.
     pub model: ModelSpec,
-    /// The resolved RUN.toml, word for word.
+    /// Text of `RUN.toml` with every default filled in.
     pub run: String,
     /// The checkpoints this one was merged from, oldest first; none for a checkpoint of training.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -47,26 +50,33 @@ pub struct ManifestHead {
 /// One checkpoint that went into a merged one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MergeSource {
+    /// Path of its folder.
     pub path: String,
+    /// Optimizer steps it had taken.
     pub step: u64,
-    /// Its share; the shares sum to one.
+    /// Share in the merged weights; the shares sum to one.
     pub coefficient: f64,
 }
 
 /// One file next to the manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileEntry {
+    /// Name within the folder.
     pub name: String,
+    /// Size.
     pub bytes: u64,
 }
 
 /// One tensor of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorEntry {
+    /// Name of the file that holds it.
     pub file: String,
+    /// Name of the tensor, as in `tensors`.
     pub name: String,
-    /// As safetensors spells it; `F32` throughout this format.
+    /// Element type as safetensors spells it; `F32` throughout this format.
     pub dtype: String,
+    /// Dimensions, outermost first.
     pub shape: Vec<usize>,
     /// BLAKE3 of the tensor's bytes, in hexadecimal.
     pub blake3: String,

@@ -1,17 +1,17 @@
-//! The shape of a Mixture-of-Experts transformer, and what follows from it: parameters, work per token, bytes.
+//! The architecture of a Mixture-of-Experts transformer, and its parameters, work per token and bytes.
 
 use crate::problem::{Problem, Result};
 use serde::{Deserialize, Serialize};
 
 /// The architecture of a model. Ling v1 and v2 are both points in this space.
 ///
-/// Every layer is pre-norm: attention, then either a dense feed-forward network (the first `dense_layers`) or a
-/// Mixture of Experts. There are no biases. Sources: Ling technical report (arXiv 2503.05139) and Ling 2.0
+/// Every layer is pre-norm: attention, then either a dense feed-forward network (the first `dense_layers`) or
+/// a Mixture of Experts. There are no biases. Sources: Ling technical report (arXiv 2503.05139) and Ling 2.0
 /// (arXiv 2510.22115).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSpec {
-    /// Rows of the embedding table; at least as many as the tokenizer has tokens.
+    /// Rows of the embedding table: at least the number of the tokenizer's tokens.
     pub vocabulary: u32,
     /// Width of the residual stream ("hidden size").
     pub width: u32,
@@ -23,7 +23,7 @@ pub struct ModelSpec {
     pub kv_heads: u32,
     /// Width of one head ("head dim").
     pub head_width: u32,
-    /// How many of the first layers have a dense feed-forward network ("first_k_dense_replace").
+    /// Number of first layers with a dense feed-forward network ("first_k_dense_replace").
     pub dense_layers: u32,
     /// Inner width of the dense feed-forward network.
     pub dense_width: u32,
@@ -33,21 +33,22 @@ pub struct ModelSpec {
     pub choices: u32,
     /// Inner width of one expert.
     pub expert_width: u32,
-    /// Experts every token visits, fused into one network of width `shared_experts * expert_width`.
+    /// Experts that every token visits, as one network of inner width `shared_experts * expert_width`.
     pub shared_experts: u32,
     /// How tokens choose their experts.
     pub router: RouterSpec,
-    /// RMSNorm of each head of q and k, before RoPE.
+    /// Whether each head of query and key passes an RMSNorm before RoPE.
     pub qk_norm: bool,
-    /// The first so many of `head_width` are rotated (partial RoPE); even.
+    /// Channels of a head that are rotated, the first of `head_width` (partial RoPE); even.
     pub rotary_width: u32,
     /// Base of the rotation frequencies.
     pub rope_theta: f64,
-    /// RMSNorm epsilon.
+    /// Epsilon of every RMSNorm.
     pub norm_epsilon: f64,
-    /// NormHead: the head's columns have norm one (over the vocabulary axis; the norm is detached).
+    /// Whether the head is a NormHead: its columns, over the vocabulary, are scaled to norm one; the norm
+    /// takes no gradient (Ling report, arXiv 2503.05139, equation 4).
     pub norm_head: bool,
-    /// The head is the embedding table.
+    /// Whether the head is the embedding table.
     pub tied: bool,
     /// Multi-token-prediction layers, 0 or 1. Its block is a Mixture-of-Experts layer.
     pub mtp_layers: u32,
@@ -57,7 +58,7 @@ pub struct ModelSpec {
     pub initial_deviation: f64,
 }
 
-/// How a score is made of the router's logits.
+/// How the router's logits become scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Score {
@@ -71,32 +72,36 @@ pub enum Score {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouterSpec {
+    /// How logits become scores.
     pub score: Score,
-    /// The weights of the chosen sum to one before `scale` is applied.
+    /// Whether the weights of the chosen experts are made to sum to one before `scale` is applied.
     pub renormalise: bool,
-    /// The weights are multiplied by this ("routed_scaling_factor").
+    /// Factor of the weights ("routed_scaling_factor").
     pub scale: f64,
-    /// Experts are divided into so many groups; 1 when routing is not limited by group.
+    /// Number of groups that the experts are divided into; 1 for routing that is not limited by group.
     pub groups: u32,
-    /// A token chooses among the experts of so many groups, those with the best two-expert sums.
+    /// Number of groups that a token chooses its experts from: those whose two best experts have the largest
+    /// sum.
     pub groups_kept: u32,
-    /// Experts are selected by score + bias, and the bias is moved so that loads become equal; the weights do not
-    /// see it.
+    /// Whether experts are selected by score + bias, with a bias that moves towards equal loads. The weights
+    /// of the answers do not contain it.
     pub selection_bias: bool,
-    /// Step of the bias; zero-mean update `b += rate * (sign(e) - mean(sign(e)))`, e = mean load - load.
+    /// Step of the bias, with the zero-mean update `b += rate * (sign(e) - mean(sign(e)))`, e = mean load -
+    /// load.
     pub bias_rate: f64,
-    /// Coefficient of the balance loss `E * sum_e f_e P_e`, 0 for none.
+    /// Coefficient of the balance loss `E * sum_e f_e P_e`; 0 for none.
     pub balance_loss: f64,
-    /// The balance loss is taken over groups of so many sequences, so splitting a batch along them changes nothing.
+    /// Number of sequences that the balance loss is taken over. Micro-batches of multiples of it change
+    /// nothing.
     pub balance_sequences: u32,
     /// Coefficient of the router's z-loss, the mean of logsumexp(logits)^2; 0 for none.
     pub z_loss: f64,
-    /// Stochastic routing warmup lasts so many steps; 0 for none (Ling report, equation 3).
+    /// Steps of stochastic routing warmup (Ling report, arXiv 2503.05139, equation 3); 0 for none.
     pub warmup_steps: u64,
 }
 
 impl ModelSpec {
-    /// Whether the sizes fit together.
+    /// Checks that the sizes fit together. Errors with the key and the numbers that do not.
     pub fn check(&self) -> Result<()> {
         self.check_sizes()?;
         self.check_router()
@@ -209,12 +214,12 @@ impl ModelSpec {
         })
     }
 
-    /// Layers with a Mixture of Experts, the multi-token-prediction layer not counted.
+    /// The number of layers with a Mixture of Experts, without the multi-token-prediction layer.
     pub fn moe_layers(&self) -> u32 {
         self.layers - self.dense_layers.min(self.layers)
     }
 
-    /// Inner width of the shared expert network, 0 for none.
+    /// Inner width of the shared expert; 0 for none.
     pub fn shared_width(&self) -> u32 {
         self.shared_experts * self.expert_width
     }
@@ -224,24 +229,27 @@ impl ModelSpec {
         layer >= self.dense_layers
     }
 
-    /// All trained numbers, without the multi-token-prediction layer; the selection bias is a buffer, not counted.
+    /// The number of trained numbers, without the multi-token-prediction layer. Selection biases do not
+    /// count.
     pub fn parameters(&self) -> u64 {
         let (embedding, head) = self.vocabulary_parameters();
         embedding + head + self.body_parameters(self.experts) + u64::from(self.width)
     }
 
-    /// The numbers that one token meets: as `parameters`, with `choices` experts in place of all.
+    /// The number of trained numbers that one token meets: as `parameters`, with `choices` experts instead of
+    /// all.
     pub fn activated_parameters(&self) -> u64 {
         let (embedding, head) = self.vocabulary_parameters();
         embedding + head + self.body_parameters(self.choices) + u64::from(self.width)
     }
 
-    /// The numbers one token meets, without embedding and head.
+    /// The number of trained numbers that one token meets, without embedding and head.
     pub fn activated_body_parameters(&self) -> u64 {
         self.body_parameters(self.choices) + u64::from(self.width)
     }
 
-    /// Numbers of the multi-token-prediction layer: two norms, the projection of both inputs, a block, a norm.
+    /// The number of the multi-token-prediction layer's trained numbers: two norms, two projections, a block,
+    /// a norm.
     pub fn mtp_parameters(&self) -> u64 {
         let d = u64::from(self.width);
         u64::from(self.mtp_layers)
@@ -272,8 +280,9 @@ impl ModelSpec {
         u64::from(self.experts) * d + 3 * d * (u64::from(experts) * f + shared)
     }
 
-    /// FLOPs of forward and backward for one token at a context of `sequence` tokens: six per activated weight of a
-    /// product (the embedding is a look-up and does none), and the causal half of attention's two products.
+    /// FLOPs of forward and backward for one token at a context of `sequence` tokens: six per activated
+    /// weight of a product (looking up the embedding takes none), and the causal half of attention's two
+    /// products, three times.
     pub fn flops_per_token(&self, sequence: u32) -> f64 {
         let [d, h, c, v] = [self.width, self.heads, self.head_width, self.vocabulary].map(f64::from);
         let layers = f64::from(self.layers + self.mtp_layers);

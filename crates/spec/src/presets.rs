@@ -2,10 +2,10 @@
 
 use crate::model::{ModelSpec, RouterSpec, Score};
 
-/// The names `preset` knows, smallest first.
+/// The names that [`preset`] knows, smallest model first.
 pub const NAMES: &[&str] = &["toy", "toy-v1", "small", "medium", "ling-mini-2.0", "ling-lite", "ling-plus"];
 
-/// The model of that name.
+/// Returns the model called `name`, if there is one.
 pub fn preset(name: &str) -> Option<ModelSpec> {
     Some(match name {
         "toy" => toy(),
@@ -27,7 +27,8 @@ pub fn preset(name: &str) -> Option<ModelSpec> {
     })
 }
 
-/// Softmax over all, renormalised, balance loss 0.015 and z-loss 1e-4 (report section 3.4.1).
+/// Softmax over all experts, renormalised, balance loss 0.015 and z-loss 1e-4 (arXiv 2503.05139, section
+/// 3.4.1).
 fn v1_router() -> RouterSpec {
     RouterSpec {
         score: Score::Softmax,
@@ -44,7 +45,7 @@ fn v1_router() -> RouterSpec {
     }
 }
 
-/// Sigmoid with a selection bias, no balance loss (Ling 2.0, section 2 and its released scripts).
+/// Sigmoid with a selection bias, no balance loss (arXiv 2510.22115, section 2, and its released scripts).
 fn v2_router() -> RouterSpec {
     RouterSpec {
         score: Score::Sigmoid,
@@ -57,7 +58,7 @@ fn v2_router() -> RouterSpec {
     }
 }
 
-/// A Ling v2 in small: learns Shakespeare within minutes on two cores.
+/// A small Ling v2, which learns Shakespeare within minutes on two cores.
 fn toy() -> ModelSpec {
     ModelSpec {
         vocabulary: 2048,

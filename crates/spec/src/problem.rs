@@ -1,38 +1,43 @@
-//! The error of every crate: what kind of thing failed, what exactly is wrong, and what to do about it.
+//! The error of every crate: what kind of failure it is, what exactly is wrong, and what to do about it.
 
 use std::fmt;
 use std::io;
 use std::path::Path;
 
-/// The result of everything that can fail.
+/// The result of a call that can fail.
 pub type Result<T> = std::result::Result<T, Problem>;
 
-/// What went wrong, with the numbers that show it, and a hint that works when followed.
+/// A failure: what is wrong, with the numbers that show it, and a hint that works when followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// What callers decide by: retry, save, give up, and with which exit code.
+    /// Decides what callers do: retry, save, give up, and with which exit code.
     pub kind: ProblemKind,
-    /// Names the thing and shows the numbers; no full stop.
+    /// What is wrong with which thing, with its numbers; no full stop.
     pub problem: String,
-    /// One thing to do.
+    /// One thing to do that works.
     pub hint: String,
 }
 
-/// Kinds of problems, as far as anything decides by them.
+/// The kind of a failure, as far as callers act differently on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProblemKind {
-    /// A run, file or folder failed for a reason that no rule depends on.
+    /// A failure that no rule depends on.
     Failed,
     /// The command, the configuration or an input is wrong; nothing was started.
     Input,
     /// The operating system refused a file or folder.
     Io(io::ErrorKind),
-    /// A file is not what was written to it.
+    /// A file does not hold what was written to it.
     Damaged,
-    /// A device is missing, or cannot do what is asked.
+    /// A device is missing or cannot do what is asked.
     Device,
-    /// A device is there and has no room. The free bytes are 0 where they are unknown.
-    DeviceFull { needs_bytes: u64, has_bytes: u64 },
+    /// A device has too little free memory.
+    DeviceFull {
+        /// Bytes that were asked for.
+        needs_bytes: u64,
+        /// Bytes that the device has; 0 where they are unknown.
+        has_bytes: u64,
+    },
     /// A device no longer answers.
     DeviceLost,
     /// An invariant of Lingot is broken.
@@ -47,28 +52,28 @@ impl ProblemKind {
 }
 
 impl Problem {
-    /// A failure that no rule depends on.
+    /// A problem of kind [`ProblemKind::Failed`].
     pub fn new(problem: impl Into<String>, hint: impl Into<String>) -> Problem {
         Problem { kind: ProblemKind::Failed, problem: problem.into(), hint: hint.into() }
     }
 
-    /// A broken invariant.
+    /// A broken invariant of Lingot.
     pub fn bug(problem: impl Into<String>) -> Problem {
         Problem::new(problem, "this is a bug; report it").of(ProblemKind::Bug)
     }
 
-    /// A checkpoint is not what it was when it was written.
+    /// A damaged checkpoint.
     pub fn damaged(problem: impl Into<String>) -> Problem {
         Problem::new(problem, "the checkpoint is damaged; copy it again, or use an older one")
             .of(ProblemKind::Damaged)
     }
 
-    /// The same problem, of another kind.
+    /// Returns the same problem with another kind.
     pub fn of(self, kind: ProblemKind) -> Problem {
         Problem { kind, ..self }
     }
 
-    /// The operating system refused a file or folder; `verb` completes "cannot ...".
+    /// A file or folder that the operating system refused; `verb` completes "cannot ...".
     pub fn io(verb: &str, path: &Path, error: &io::Error) -> Problem {
         use io::ErrorKind::{
             FileTooLarge, NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem,

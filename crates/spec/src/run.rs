@@ -1,101 +1,121 @@
-//! One training run as a value: what `RUN.toml` says once everything is resolved.
+//! One training run as a value: what `RUN.toml` says, with every default filled in.
 
 use crate::model::ModelSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// A run with every default filled in. `lingot train` prints it and stores it with the run.
+/// A training run. `lingot train` prints it and stores it with the run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunSpec {
-    /// Names the run; by default the file's stem.
+    /// Name of the run; by default the file name of `RUN.toml` without its extension.
     pub name: String,
-    /// The folder that the run writes: checkpoints, `run.jsonl`, TensorBoard files.
+    /// Folder that the run writes to: checkpoints, `run.jsonl`, TensorBoard files.
     pub folder: String,
-    /// Everything random follows from it.
+    /// Seed of everything random: initial weights, the order of samples, routing noise.
     pub seed: u64,
-    /// Several devices that train together; none: `device.name` alone. `docs/fleet.md` says what an entry may be.
+    /// Devices that train together, as `docs/fleet.md` spells them; without any, `device.name` trains alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<String>,
-    /// What whoever wrote the run wants said when it begins, such as what of a plan it does not do.
+    /// Notes printed when the run starts, such as what the run leaves out of the plan it was made from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// Architecture of the model.
     pub model: ModelSpec,
+    /// Text to train on.
     pub data: DataSpec,
+    /// Sequences of a step.
     pub batch: BatchSpec,
+    /// Settings of AdamW.
     pub optimizer: OptimizerSpec,
+    /// Learning rate over the run.
     pub schedule: ScheduleSpec,
+    /// Limits that end the run.
     pub stop: StopSpec,
+    /// When held-out text is scored.
     pub evaluation: EvaluationSpec,
+    /// When checkpoints are written, and how many stay.
     pub checkpoint: CheckpointSpec,
+    /// Device that trains, and how it computes.
     pub device: DeviceSpec,
+    /// How several workers agree on one model.
     #[serde(default)]
     pub sync: SyncSpec,
+    /// What the devices cost; without it no money is counted.
     pub price: Option<PriceSpec>,
 }
 
-/// Which text, in what proportion, cut how.
+/// The text to train on, and how it is split into sequences.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSpec {
-    /// The corpora and their weights.
+    /// Corpora, mixed by their weights.
     pub corpora: Vec<CorpusSpec>,
-    /// A `tokenizer.json`; without one, a byte-level BPE of `model.vocabulary` tokens is trained on the corpora.
+    /// Path of a `tokenizer.json`; without one, a byte-level BPE of `model.vocabulary` tokens is trained on
+    /// the corpora.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<String>,
-    /// Share of the documents that is held out for evaluation.
+    /// Share of the documents held out for evaluation, 0 to 1.
     #[serde(default = "default_validation")]
     pub validation: f64,
-    /// Tokens of a sequence.
+    /// Length of a sequence in tokens.
     #[serde(default = "default_sequence")]
     pub sequence: u32,
-    /// Where shards and tokenizer are kept; by default `data` inside the run's folder.
+    /// Folder of the shards and the tokenizer; by default `data` inside the run's folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<String>,
 }
 
-/// One corpus: a file of text, JSON records or Parquet, a folder of those, or the prefix of Megatron shards.
+/// One corpus.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CorpusSpec {
+    /// A file of text, JSON records or Parquet, a folder of such files, or the prefix of Megatron shards.
     pub path: String,
-    /// Samples are drawn in proportion to the weights.
+    /// Weight of the corpus: samples are drawn in proportion to the weights.
     #[serde(default = "one")]
     pub weight: f64,
-    /// The key or column that holds the text, in JSON records and Parquet.
+    /// Key (JSON records) or column (Parquet) that holds the text.
     #[serde(default = "default_field")]
     pub field: String,
-    /// A line that matches this regular expression begins a new document (plain text only).
+    /// Regular expression of the lines that begin a new document, in plain text; without one, each file is
+    /// one document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
-    /// Text that spells a special token, such as `</s>`, is read as that token. Otherwise it is text like any other.
+    /// Whether text that spells a special token, such as `</s>`, is read as that token. Otherwise it is text
+    /// like any other.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub special_tokens: bool,
 }
 
-/// How many sequences make a step.
+/// How many sequences a step has, and how many are computed at once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BatchSpec {
-    /// Sequences of a step, once warm.
+    /// Sequences of a step, after the ramp.
     pub sequences: u32,
-    /// Sequences that are computed at once; the rest is accumulated. Divides every batch size.
+    /// Sequences of a micro-batch: those computed at once. A step adds up the gradients of its micro-batches.
+    /// Divides `sequences` and `from`.
     pub micro: u32,
     /// Sequences of the first step; 0 for no ramp.
     pub from: u32,
-    /// The ramp from `from` to `sequences` is linear over so many steps, in multiples of `micro`.
+    /// Steps of the ramp from `from` to `sequences`, which is linear and moves in multiples of `micro`.
     pub ramp_steps: u64,
 }
 
-/// AdamW. Decay is decoupled and spares norms and one-dimensional tensors.
+/// AdamW (Loshchilov and Hutter, arXiv 1711.05101). Decay is decoupled and leaves out the scales of norms.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerSpec {
     /// Peak learning rate.
     pub rate: f64,
+    /// Decay of the first moment, the mean of the gradient.
     pub beta1: f64,
+    /// Decay of the second moment, the mean of the squared gradient.
     pub beta2: f64,
+    /// Added to the root of the second moment.
     pub epsilon: f64,
+    /// Weight decay: matrices are multiplied by `1 - rate * decay` in every step.
     pub decay: f64,
     /// Global gradient norm above which gradients are scaled down; 0 for no clipping.
     pub clip: f64,
@@ -105,92 +125,99 @@ pub struct OptimizerSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduleSpec {
-    /// Linear from 0 over so many steps.
+    /// Steps over which the rate rises linearly from 0 to its peak.
     pub warmup_steps: u64,
+    /// Course of the rate after the warmup.
     pub shape: Shape,
-    /// `halving`: the share of the run after which the rate is halved. `cosine`, `inverse_sqrt`: where decay starts.
+    /// Share of the run, 0 to 1, after which the shape begins: `halving` halves the rate there, `cosine` and
+    /// `inverse_sqrt` start to decay. A turn within the warmup means its end.
     pub turn: f64,
-    /// `cosine`, `inverse_sqrt`: the factor at the end.
+    /// `cosine`, `inverse_sqrt`: the factor in the last step.
     pub floor: f64,
 }
 
-/// What follows the warmup.
+/// The course of the learning rate after the warmup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Shape {
-    /// Constant to the end (Ling 2.0; anneal by `lingot merge`).
+    /// The peak to the end (Ling 2.0; anneal by `lingot merge`).
     Constant,
-    /// Constant, halved once at `turn` (Ling 1.0).
+    /// The peak, halved once at `turn` (Ling 1.0).
     Halving,
-    /// Half a cosine from `turn` to the end.
+    /// The peak until `turn`, then half a cosine down to `floor`.
     Cosine,
-    /// Constant until `turn`, then by the inverse square root down to `floor` (Ling 1.0's annealing).
+    /// The peak until `turn`, then the inverse square root down to `floor` (Ling 1.0's annealing).
     InverseSqrt,
 }
 
-/// The run ends as soon as one of these holds.
+/// Limits: the run ends after the step that meets one of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StopSpec {
-    /// Optimizer steps; also the length that the schedule is laid over.
+    /// Optimizer steps to take; also the length of the run for `schedule`.
     pub steps: u64,
+    /// Tokens to train on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens: Option<u64>,
+    /// Hours of training, all resumptions together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hours: Option<f64>,
-    /// In the currency of `price`.
+    /// Money to spend, in the currency of `price`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub money: Option<f64>,
-    /// Held-out loss at or below this.
+    /// Held-out loss, in nats per token, to reach or fall below.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
 }
 
-/// Held-out loss.
+/// When held-out text is scored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvaluationSpec {
-    /// Every so many steps, and at the end; 0 for only at the end.
+    /// Steps from one evaluation to the next; the end is always evaluated. 0 evaluates only the end.
     pub every: u64,
-    /// At most so many held-out sequences.
+    /// Largest number of held-out sequences to score.
     pub sequences: u32,
 }
 
-/// What is kept on disk.
+/// When checkpoints are written, and how many stay.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CheckpointSpec {
-    /// Every so many steps, and at the end; 0 for only at the end.
+    /// Steps from one checkpoint to the next; the end is always saved. 0 saves only the end.
     pub every: u64,
-    /// The newest so many are kept; 0 keeps all.
+    /// Number of the newest checkpoints that stay on disk; 0 keeps all.
     pub keep: u32,
 }
 
-/// What computes.
+/// The device that trains, and how it computes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeviceSpec {
+    /// The device, as `lingot devices` names it.
     pub name: String,
-    /// CPU threads; 0 for all. The result does not depend on it.
+    /// CPU threads; 0 uses all cores. The result does not depend on it.
     pub threads: u32,
-    /// What the operands of products are rounded to. Sums, weights and the optimizer stay f32.
+    /// Type that the operands of matrix products are rounded to. Sums, weights and the optimizer stay f32.
     pub precision: Precision,
-    /// What a layer recomputes in the backward pass to save memory: one policy for all, or one per layer.
+    /// What layers compute again in the backward pass to save memory: one policy for all layers, or a list
+    /// with one per layer.
     pub recompute: RecomputeSpec,
 }
 
-/// What the operands of products are rounded to.
+/// The type that the operands of matrix products are rounded to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
+    /// No rounding.
     #[default]
     F32,
-    /// Products of the nearest bf16 numbers, ties to even, summed in f32.
+    /// The nearest bf16 number, ties to even; products are summed in f32.
     Bf16,
 }
 
 impl Precision {
-    /// As in a run.
+    /// The word for it in `RUN.toml`.
     pub fn name(self) -> &'static str {
         match self {
             Precision::F32 => "f32",
@@ -199,28 +226,32 @@ impl Precision {
     }
 }
 
-/// One policy for all layers, or one for each.
+/// The recompute policies of the layers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum RecomputeSpec {
+    /// One policy for all layers.
     All(Recompute),
+    /// One policy per layer.
     Each(Vec<Recompute>),
 }
 
-/// What a layer does not keep between forward and backward. Routing is always kept.
+/// What a layer computes again in the backward pass instead of keeping it in memory. The routing is always
+/// kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Recompute {
-    /// Keep all but what grows with the experts' granularity beyond the pre-activation.
+    /// Keep what attention read and the pre-activations; norms, activations and sorted rows are computed
+    /// again.
     Nothing,
-    /// Also give up the experts' pre-activations.
+    /// Also compute the routed experts' pre-activations again.
     Experts,
-    /// Keep only the layer's input and its routing.
+    /// Compute the whole layer again: keep its input and its routing.
     Block,
 }
 
 impl Recompute {
-    /// As in a run.
+    /// The word for it in `RUN.toml`.
     pub fn name(self) -> &'static str {
         match self {
             Recompute::Nothing => "nothing",
@@ -230,24 +261,30 @@ impl Recompute {
     }
 }
 
-/// How several workers train one model.
+/// How several workers train one model. Source of `edit` and `a_edit`: EDiT, arXiv 2412.07210.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SyncSpec {
+    /// When workers agree.
     pub strategy: Strategy,
-    /// EDiT: workers meet after so many steps of their own.
+    /// `edit`: steps that each worker takes alone between two meetings.
     pub every: u64,
-    /// A-EDiT: workers meet after so much time of their own.
+    /// `a_edit`: seconds that each worker trains alone between two meetings.
     pub period_s: f64,
-    /// A-EDiT: and not before they took so many steps, all together.
+    /// `a_edit`: steps that all workers together must have taken before they meet; otherwise another period
+    /// follows.
     pub least_steps: u64,
-    /// So many first steps are trained in step with each other.
+    /// `edit`, `a_edit`: first steps of the run in which gradients are summed instead.
     pub warmup_steps: u64,
-    /// Emulated workers, one per number, that take turns on `device` and keep virtual clocks: sequences per second.
+    /// Speeds of emulated workers, in sequences per second, one worker per number. They take turns on
+    /// `device`, each with a virtual clock.
     pub virtual_speeds: Vec<f64>,
-    /// A device of `devices` that is silent for longer, and for ten times what its micro-batch should take, is dropped.
+    /// Seconds of silence after which a device of `devices` is dropped, if it has also been silent for ten
+    /// times as long as its micro-batch should take.
     pub deadline_s: f64,
+    /// How much each worker's change of a layer counts at a meeting.
     pub penalty: PenaltySpec,
+    /// The step that all take together after a meeting.
     pub outer: OuterSpec,
 }
 
@@ -255,48 +292,52 @@ pub struct SyncSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
-    /// Gradients are summed in every step: the same as one device, up to rounding.
+    /// In every step: gradients are summed. Up to rounding this equals one device.
     EveryStep,
-    /// Each worker trains alone for `every` steps, then all agree layer by layer.
+    /// EDiT: each worker trains alone for `every` steps, then all agree layer by layer.
     Edit,
-    /// As EDiT, after `period_s` of time instead of steps.
+    /// A-EDiT: as EDiT, after `period_s` seconds instead of a number of steps.
     AEdit,
 }
 
-/// How much each worker's change of a layer counts.
+/// The pseudo-gradient penalty: how much each worker's change of a layer counts at a meeting.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PenaltySpec {
-    /// Off: a plain mean, nothing is thrown away.
+    /// Whether anomalies are left out and changes weighted; otherwise all count alike.
     pub enabled: bool,
-    /// Changes count by softmax(-norm / temperature).
+    /// Temperature of the weights, softmax(-norm / temperature) over the workers.
     pub temperature: f64,
-    /// A norm so many deviations, each at least 2 % of the mean, above its moving mean is an anomaly.
+    /// Standard deviations above its moving mean from which a norm is an anomaly; a deviation counts as at
+    /// least 2 % of the mean.
     pub threshold: f64,
-    /// Share of the newest norm in the moving mean and deviation.
+    /// Share of the newest norm in the moving mean and deviation, 0 to 1.
     pub newest: f64,
-    /// No norm is judged at the first so many meetings.
+    /// First meetings at which no norm is judged.
     pub warmup_meetings: u64,
 }
 
-/// The step that all take together after a meeting: gradient descent with Nesterov's momentum.
+/// The step that all workers take together after a meeting: gradient descent with Nesterov's momentum.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OuterSpec {
+    /// Learning rate.
     pub rate: f64,
+    /// Momentum, 0 to 1.
     pub momentum: f64,
-    /// The mean change of a layer is scaled down to this norm; 0 for never.
+    /// Largest norm of a layer's mean change, which is scaled down to it; 0 for no limit.
     pub clip: f64,
 }
 
-/// What an hour of the device costs.
+/// What the devices cost.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PriceSpec {
-    /// Of each device that is not listed in `devices`.
+    /// Price of an hour of each device that `devices` does not list.
     pub per_hour: f64,
+    /// Currency of all prices, such as `EUR`.
     pub currency: String,
-    /// By entry of `devices`.
+    /// Price of an hour by entry of the run's `devices`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub devices: BTreeMap<String, f64>,
 }
@@ -320,7 +361,7 @@ impl Default for BatchSpec {
     }
 }
 
-/// Ling's values (report section 3.4), but for the rate, which fits small models.
+/// Ling's values (arXiv 2503.05139, section 3.4), except for the rate, which fits small models.
 impl Default for OptimizerSpec {
     fn default() -> OptimizerSpec {
         OptimizerSpec { rate: 1e-3, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, decay: 0.1, clip: 1.0 }
@@ -362,7 +403,7 @@ impl Default for DeviceSpec {
     }
 }
 
-/// Period and least steps, warmup and rate of A-EDiT's released code; `every` of its example.
+/// Period, least steps and warmup of A-EDiT's released code; `every` of its example.
 impl Default for SyncSpec {
     fn default() -> SyncSpec {
         SyncSpec {

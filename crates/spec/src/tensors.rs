@@ -1,9 +1,10 @@
-//! The named tensors of a model, in their one fixed order. Checkpoints, optimizer and Hugging Face names follow it.
+//! The named tensors of a model, in one fixed order that checkpoints, optimizer and Hugging Face export
+//! follow.
 
 use crate::model::ModelSpec;
 use std::ops::Range;
 
-/// What a tensor is for, which decides its initial values and whether it decays.
+/// The role of a tensor, which decides its initial values and whether it decays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// A matrix, or a stack of one per expert: normal initial values, weight decay.
@@ -15,21 +16,25 @@ pub enum Role {
 /// One trained tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorSpec {
+    /// Name, as in [`tensors`].
     pub name: String,
-    /// Outermost first; matrices are `[out, in]`.
+    /// Dimensions, outermost first; matrices are `[out, in]`.
     pub shape: Vec<usize>,
+    /// Initial values and decay.
     pub role: Role,
 }
 
-/// One router's state that is not trained by gradients.
+/// A part of a router's state that no gradient trains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BufferSpec {
+    /// Name, as in [`buffers`].
     pub name: String,
+    /// Dimensions, outermost first.
     pub shape: Vec<usize>,
 }
 
-/// All trained tensors. Letters of the shapes: V vocabulary, D width, H heads, G kv heads, C head width, E experts,
-/// F inner width.
+/// Returns all trained tensors. Letters of the shapes: V vocabulary, D width, H heads, G kv heads, C head
+/// width, E experts, F inner width.
 ///
 /// ```text
 /// embedding [V, D]
@@ -68,18 +73,20 @@ pub fn tensors(model: &ModelSpec) -> Vec<TensorSpec> {
     list
 }
 
-/// Tensors that are used together: a layer, or a tensor outside of layers.
+/// Tensors that are used together: a transformer layer, or a tensor outside of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
-    /// What the names of its tensors begin with: `layers.3`, `mtp`; or `embedding`, `final_norm`, `head`.
+    /// Name: the prefix of its tensors' names, such as `layers.3` and `mtp`; or `embedding`, `final_norm`,
+    /// `head`.
     pub name: String,
-    /// Its numbers among all of the model's, one tensor after the other.
+    /// Range of its numbers among all of the model's, one tensor after the other.
     pub numbers: Range<usize>,
-    /// Which of `buffers` are its.
+    /// Indices of its entries in [`buffers`].
     pub buffers: Vec<usize>,
 }
 
-/// The layers in the order of their tensors, which is the order of the forward pass.
+/// Returns the layers in the order of their tensors, which is the order in which the forward pass first reads
+/// them.
 pub fn layers(model: &ModelSpec) -> Vec<Layer> {
     let buffers = buffers(model);
     let mut layers: Vec<Layer> = Vec::new();
@@ -99,7 +106,7 @@ pub fn layers(model: &ModelSpec) -> Vec<Layer> {
     layers
 }
 
-/// `layers.3.query` lies in `layers.3`; what lies in no layer stands for itself.
+/// Returns the layer of a tensor: `layers.3` for `layers.3.query`, and the name itself outside of layers.
 fn layer_of(name: &str) -> &str {
     name.rsplit_once('.').map_or(name, |(layer, _)| layer)
 }
@@ -133,7 +140,7 @@ fn block(list: &mut Vec<TensorSpec>, model: &ModelSpec, prefix: &str, is_moe: bo
     }
 }
 
-/// The routers' buffers, in layer order: `<layer>.selection_bias [E]` where the router has one, and
+/// Returns the routers' buffers, in layer order: `<layer>.selection_bias [E]` where the router has one, and
 /// `<layer>.logit_statistics [2]` (running mean and deviation of the logits) where routing is warmed up.
 pub fn buffers(model: &ModelSpec) -> Vec<BufferSpec> {
     let mut prefixes: Vec<String> = (0..model.layers)

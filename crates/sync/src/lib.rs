@@ -1,9 +1,13 @@
-//! How workers meet and agree: who computes how much, when they meet, what they make of each other's changes.
+//! How workers agree: who computes how much, when they meet, and how their changes are combined.
 //!
-//! Everything that decides is a pure function that returns its reason. Nothing here knows a model: it sees numbers in
-//! named groups. The algorithm is EDiT and A-EDiT (arXiv 2412.07210) with the constants of its released code (atorch).
+//! Decisions are pure functions that return their reason. Nothing here knows a model: it sees numbers in
+//! named groups. There is no I/O, clock, thread or randomness here: callers pass in what they measured. The
+//! algorithm is EDiT and A-EDiT (arXiv 2412.07210) with the constants of its released code (atorch).
+
+#![deny(missing_docs)]
 
 pub mod exchange;
+#[allow(missing_docs)]
 pub mod membership;
 pub mod outer;
 pub mod penalty;

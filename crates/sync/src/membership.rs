@@ -1,44 +1,85 @@
 //! Who takes part: workers leave at once, and join at boundaries. A state machine; the clock is the caller's.
 
+use lingot_spec::Problem;
 use std::fmt;
 
 /// Where a worker stands.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Standing {
-    /// Is known by name and has not said yet that it is ready.
+    /// It is known, and has not said yet that it is ready.
     Expected,
-    /// Takes part.
+    /// It takes part.
     Active,
-    /// Will take part from the next boundary on.
+    /// It takes part from the next boundary on.
     Joining,
-    /// Does not take part, and why.
+    /// It does not take part, for this reason.
     Gone(Leave),
 }
 
 /// Why a worker left.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Leave {
-    /// It said so itself, in these words.
-    Failed { step: u64, reason: String },
-    /// It did not answer in time.
-    Hung { step: u64, silent_s: f64, deadline_s: f64 },
+    /// It reported a problem, or what it reported shows one.
+    Failed {
+        /// Steps of the run taken before.
+        step: u64,
+        /// What is wrong with it.
+        problem: Problem,
+    },
+    /// It did not report in time.
+    Hung {
+        /// Steps of the run taken before.
+        step: u64,
+        /// How long it was silent.
+        silent_s: f64,
+        /// How long it was allowed to be.
+        deadline_s: f64,
+    },
     /// It was taken out of the run's file.
-    Removed { step: u64 },
+    Removed {
+        /// Steps of the run taken before.
+        step: u64,
+    },
 }
 
 /// What happened, for the log.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    Left { worker: usize, leave: Leave },
-    Announced { worker: usize },
-    Joined { worker: usize, step: u64 },
+    /// A worker left.
+    Left {
+        /// Its number.
+        worker: usize,
+        /// Why.
+        leave: Leave,
+    },
+    /// A worker asks to join.
+    Announced {
+        /// Its number.
+        worker: usize,
+    },
+    /// A worker takes part from now on.
+    Joined {
+        /// Its number.
+        worker: usize,
+        /// Steps of the run taken before.
+        step: u64,
+    },
 }
 
-/// Nobody is left.
+/// No worker is left.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AllLost {
-    /// Of each worker.
-    pub reasons: Vec<String>,
+    /// Every worker with its reason, by number.
+    pub lost: Vec<Lost>,
+}
+
+/// A worker that left, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lost {
+    /// Its number.
+    pub worker: usize,
+    /// The reason.
+    pub leave: Leave,
 }
 
 /// All workers that ever took part, by number. Numbers are never used again.
@@ -48,21 +89,22 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// So many workers, all active.
+    /// A number of workers, all active.
     pub fn new(workers: usize) -> Membership {
         Membership { standings: vec![Standing::Active; workers] }
     }
 
+    /// Where a worker stands; none for a number that no worker has.
     pub fn standing(&self, worker: usize) -> Option<&Standing> {
         self.standings.get(worker)
     }
 
-    /// Those that take part, in the order of their numbers: the order of every sum.
+    /// The workers that take part, in the order of their numbers: the order of every sum.
     pub fn active(&self) -> Vec<usize> {
         (0..self.standings.len()).filter(|&worker| self.standings[worker] == Standing::Active).collect()
     }
 
-    /// A worker leaves at once. The error says that nobody is left. A worker that is gone already leaves no more.
+    /// Lets a worker leave at once; nothing happens to one that is gone already. Errors if no worker is left.
     pub fn leave(&mut self, worker: usize, leave: Leave) -> Result<Option<Change>, AllLost> {
         match self.standings.get_mut(worker) {
             None | Some(Standing::Gone(_)) => return Ok(None),
@@ -72,27 +114,27 @@ impl Membership {
         if self.standings.iter().any(is_left) {
             return Ok(Some(Change::Left { worker, leave }));
         }
-        let reason = |(worker, standing): (usize, &Standing)| match standing {
-            Standing::Gone(leave) => format!("worker {worker} {leave}"),
-            _ => format!("worker {worker} takes part"),
+        let lost = |(worker, standing): (usize, &Standing)| match standing {
+            Standing::Gone(leave) => Some(Lost { worker, leave: leave.clone() }),
+            _ => None,
         };
-        Err(AllLost { reasons: self.standings.iter().enumerate().map(reason).collect() })
+        Err(AllLost { lost: self.standings.iter().enumerate().filter_map(lost).collect() })
     }
 
-    /// A new worker, which will ask to join; its number.
+    /// Returns the number of a new worker, which will ask to join.
     pub fn expect_new(&mut self) -> usize {
         self.standings.push(Standing::Expected);
         self.standings.len() - 1
     }
 
-    /// One that left is wanted again, and will ask to join.
+    /// Expects a worker that left to ask to join again.
     pub fn expect(&mut self, worker: usize) {
         if let Some(standing @ Standing::Gone(_)) = self.standings.get_mut(worker) {
             *standing = Standing::Expected;
         }
     }
 
-    /// A worker that is new, or that left and has recovered, asks to join.
+    /// Lets a worker ask to join that is new, or that left and has recovered.
     pub fn announce(&mut self, worker: usize) -> Option<Change> {
         match self.standings.get_mut(worker) {
             Some(standing @ (Standing::Gone(_) | Standing::Expected)) => {
@@ -103,7 +145,7 @@ impl Membership {
         }
     }
 
-    /// A step or meeting is over: those who asked take part from now on, with the current weights.
+    /// Ends a step or meeting: workers that asked take part from now on, with the current weights.
     pub fn boundary(&mut self, step: u64) -> Vec<Change> {
         let mut changes = Vec::new();
         for (worker, standing) in self.standings.iter_mut().enumerate() {
@@ -116,20 +158,30 @@ impl Membership {
     }
 }
 
-/// How long a worker may be silent: `patience` times what its work should take, and at least `least_s`.
+/// Returns how long a worker may be silent: `patience` times what its work should take, and at least
+/// `least_s`.
 pub fn deadline_s(expected_s: f64, patience: f64, least_s: f64) -> f64 {
     (expected_s * patience).max(least_s)
 }
 
-/// Whether a worker that was silent for so long is to leave.
+/// Returns why a worker has to leave that was silent for `silent_s`; none within its deadline.
 pub fn overdue(step: u64, silent_s: f64, deadline_s: f64) -> Option<Leave> {
     (silent_s > deadline_s).then_some(Leave::Hung { step, silent_s, deadline_s })
+}
+
+impl Leave {
+    /// Steps of the run taken before the worker left.
+    pub fn step(&self) -> u64 {
+        match self {
+            Leave::Failed { step, .. } | Leave::Hung { step, .. } | Leave::Removed { step } => *step,
+        }
+    }
 }
 
 impl fmt::Display for Leave {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Leave::Failed { step, reason } => write!(f, "failed in step {step}: {reason}"),
+            Leave::Failed { step, problem } => write!(f, "failed in step {step}: {}", problem.problem),
             Leave::Hung { step, silent_s, deadline_s } => {
                 write!(f, "was silent for {silent_s:.3} s in step {step}, its deadline is {deadline_s:.3} s")
             }
@@ -140,6 +192,7 @@ impl fmt::Display for Leave {
 
 impl fmt::Display for AllLost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "all workers are lost: {}", self.reasons.join("; "))
+        let lost = self.lost.iter().map(|Lost { worker, leave }| format!("worker {worker} {leave}"));
+        write!(f, "all workers are lost: {}", lost.collect::<Vec<_>>().join("; "))
     }
 }

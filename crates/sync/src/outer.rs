@@ -1,9 +1,10 @@
-//! The step that all workers take together: gradient descent with Nesterov's momentum on the last agreed values.
+//! The outer step of EDiT, which all workers take together: gradient descent with Nesterov's momentum on the
+//! last agreed values (arXiv 2412.07210).
 
 use lingot_spec::run::OuterSpec;
 
-/// Moves `agreed` against the mean change `delta`, in place. With `m` the momentum and `r` the rate, as PyTorch's SGD
-/// with `nesterov=True` and no dampening (which EDiT's released code uses):
+/// Moves `agreed` against the mean change `delta`, in place: PyTorch's SGD with `nesterov=True` and no
+/// dampening, which EDiT's released code uses. With `m` the momentum and `r` the rate:
 ///
 /// ```text
 /// velocity <- m velocity + delta

@@ -1,60 +1,71 @@
-//! The pseudo-gradient penalty: how much each worker's change of a layer counts, and why.
+//! The pseudo-gradient penalty: the weight of each worker's change of a layer, and why.
 //!
-//! A change ("pseudo-gradient") is `agreed - own` after a number of steps of one's own. Large ones are suspicious: they
-//! come from bad data or a bad device. Source: EDiT (arXiv 2412.07210) and its released code in atorch,
-//! `FSDP/core/_runtime_utils.py`, `utils/anomaly_detection.py` and `utils/reduce_methods`.
+//! A change ("pseudo-gradient") is `agreed - own` after a number of steps that a worker took alone. Large
+//! ones are suspicious: they come from bad data or a bad device. Source: EDiT (arXiv 2412.07210) and its
+//! released code in atorch, `FSDP/core/_runtime_utils.py`, `utils/anomaly_detection.py` and
+//! `utils/reduce_methods`.
 
 use lingot_spec::run::PenaltySpec;
 use std::collections::VecDeque;
 use std::fmt;
 
-/// z-scores that the window holds: the released code keeps as many as its warm-up is long.
+/// Returns the length of the window of z-scores: as in the released code, that of the warmup in meetings.
 fn window_length(spec: &PenaltySpec) -> usize {
     spec.warmup_meetings.max(2) as usize
 }
 
-/// Sound workers' norms differ by about so much of their median, so that less is no measure of what is usual.
+/// The smallest deviation, as a share of the mean: sound workers' norms differ by about as much from their
+/// median.
 const LEAST_DEVIATION: f64 = 0.02;
 
-/// Deviations above the mean that are learnt in full. Of a norm further up only this much is learnt: otherwise every
-/// meeting at which a bad worker slips through would raise its limit, until it is never an outlier again.
+/// Deviations above the mean that are learnt in full. A larger norm is learnt as if it were here: otherwise
+/// every meeting at which a bad worker is not recognised would raise its limit, until it is never an outlier
+/// again.
 const LEARNT_ABOVE: f64 = 1.0;
 
-/// The moving statistics of one worker's norms of one group. In f32, which is what a checkpoint holds: a resumed run
-/// must see the same numbers.
+/// The moving statistics of one worker's norms of one group. In f32, which is what a checkpoint holds: a
+/// resumed run must see the same numbers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Detector {
+    /// Norms learnt.
     pub meetings: u64,
+    /// Moving mean.
     pub mean: f32,
-    /// The square of the deviation.
+    /// Moving variance, the square of the deviation.
     pub variance: f32,
     /// The latest z-scores.
     pub window: VecDeque<f32>,
 }
 
-/// What a detector says of a norm.
+/// A detector's judgement of a norm.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Verdict {
+    /// The norm is as usual.
     Normal {
+        /// Its z-score, 0 while norms are not judged.
         z: f64,
     },
-    /// Not a finite number.
+    /// The norm is not a finite number.
     NotFinite,
-    /// `z > limit`.
+    /// The norm is unusually large: `z > limit`.
     Outlier {
+        /// The norm that was judged, in proportion to the median of all workers.
         norm: f64,
+        /// Its z-score.
         z: f64,
+        /// The largest z-score that is normal.
         limit: f64,
     },
 }
 
-/// How one group's changes are brought together.
+/// How the changes of one group are combined.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weighing {
-    /// By rank; they sum to 1, or are all 0.
+    /// The weight of each worker's change, by rank; they sum to 1, or are all 0.
     pub weights: Vec<f32>,
+    /// The judgement of each worker's norm, by rank.
     pub verdicts: Vec<Verdict>,
-    /// Everybody was an anomaly: nothing is applied, all return to what was agreed last.
+    /// Whether all workers are anomalies: then nothing is applied, and all return to what was agreed last.
     pub all_anomalous: bool,
 }
 
@@ -62,15 +73,17 @@ impl Detector {
     /// Judges a norm, then learns from it unless it is an anomaly.
     ///
     /// ```text
-    /// z = (x - mean) / max(deviation, 0.02 mean);  outlier if z > threshold * max(1, deviation of the z in the window)
+    /// z = (x - mean) / max(deviation, 0.02 mean)
+    /// outlier if z > threshold * max(1, deviation of the z in the window)
     /// d = x - mean;  mean += a d;  variance = (1 - a) (variance + a d (x - mean))
     /// ```
     ///
-    /// The least deviation is our own, and so is that once norms are judged at most one deviation above the mean is
-    /// learnt: a moving deviation of few norms is often far too small, and then sound workers are outliers.
-    /// This is the released recursion. As its DDP code, and unlike its FSDP code, an outlier is not learnt from, so that a worker that stays bad stays out.
-    /// Unlike both, the statistics start from the first norm and not from 0: from 0, and with a = 0.02, the mean would
-    /// be 18 % of a constant norm after ten meetings.
+    /// Two things are ours: the smallest deviation, because that of few norms is often far too small and
+    /// makes sound workers outliers; and that, once norms are judged, at most one deviation above the mean is
+    /// learnt. The recursion is the released one. As in its DDP code, and unlike its FSDP code, an outlier is
+    /// not learnt, so that a worker that stays bad stays out. Unlike both, the statistics start from the
+    /// first norm and not from 0: from 0, and with a = 0.02, the mean would be 18 % of a constant norm after
+    /// ten meetings.
     pub fn judge(&mut self, norm: f64, spec: &PenaltySpec) -> Verdict {
         if !norm.is_finite() {
             return Verdict::NotFinite;
@@ -108,14 +121,14 @@ impl Detector {
         }
     }
 
-    /// All of it as numbers, for a checkpoint; `from_numbers` takes them back.
+    /// Returns the statistics as numbers, for a checkpoint; [`Detector::from_numbers`] reads them.
     pub fn to_numbers(&self) -> Vec<f32> {
         let mut numbers = vec![self.meetings as f32, self.mean, self.variance];
         numbers.extend(&self.window);
         numbers
     }
 
-    /// What `to_numbers` gave; nothing where numbers are missing.
+    /// Reads what [`Detector::to_numbers`] returned; `None` if numbers are missing.
     pub fn from_numbers(numbers: &[f32]) -> Option<Detector> {
         let [meetings, mean, variance, window @ ..] = numbers else { return None };
         let (meetings, window) = (*meetings as u64, window.iter().copied().collect());
@@ -123,12 +136,14 @@ impl Detector {
     }
 }
 
-/// The weight of each worker's change of one group, from all workers' norms: `softmax(-norm / temperature)` over those
-/// that are no anomaly. Without the penalty a plain mean. `detectors` has one entry per rank.
+/// Returns the weight of each worker's change of one group, from all workers' norms:
+/// `softmax(-norm / temperature)` over those that are no anomaly. Without the penalty all weights are equal.
+/// `detectors` has one entry per rank.
 ///
-/// Unlike the released code, a norm is judged in proportion to the median of all workers' at this meeting. All norms
-/// follow the learning rate, so a worker's own past is a poor measure: one that read random tokens had norms only 3 to
-/// 32 % above the others', while everybody's fell to a tenth within the run. Who is not above the median is no anomaly.
+/// Unlike the released code, a norm is judged in proportion to the median of all workers' at this meeting.
+/// All norms follow the learning rate, so a worker's own past is a poor measure: one that read random tokens
+/// had norms only 3 to 32 % above the others', while everybody's fell to a tenth within the run. A worker at
+/// or below the median is no anomaly.
 pub fn weigh(norms: &[f64], detectors: &mut [Detector], spec: &PenaltySpec) -> Weighing {
     if !spec.enabled {
         let weights = vec![1.0 / norms.len() as f32; norms.len()];
@@ -140,7 +155,8 @@ pub fn weigh(norms: &[f64], detectors: &mut [Detector], spec: &PenaltySpec) -> W
     }
     let usual = median(norms).max(f64::MIN_POSITIVE);
     let judge = |(&norm, detector): (&f64, &mut Detector)| match detector.judge(norm / usual, spec) {
-        // A straggler that takes a step more than last time stands out among its own, and is not large for that.
+        // A straggler that takes one step more than last time stands out from its own past without being
+        // large.
         Verdict::Outlier { norm, z, .. } if norm <= 1.0 => Verdict::Normal { z },
         verdict => verdict,
     };
@@ -150,7 +166,7 @@ pub fn weigh(norms: &[f64], detectors: &mut [Detector], spec: &PenaltySpec) -> W
     Weighing { all_anomalous: weights.iter().all(|&weight| weight == 0.0), weights, verdicts }
 }
 
-/// `softmax(-norm / temperature)` over the ranks that count; the others have 0.
+/// Returns `softmax(-norm / temperature)` over the ranks that count, and 0 for the others.
 fn softmax(norms: &[f64], counts: impl Fn(usize) -> bool, temperature: f64) -> Vec<f32> {
     let kept = || norms.iter().enumerate().filter(|(rank, _)| counts(*rank));
     let least = kept().fold(f64::INFINITY, |least, (_, &norm)| least.min(norm));
@@ -160,15 +176,18 @@ fn softmax(norms: &[f64], counts: impl Fn(usize) -> bool, temperature: f64) -> V
     norms.iter().enumerate().map(weight).collect()
 }
 
-/// A worker that is an anomaly in so many groups counts in none: what it read or computed is bad, not one layer.
+/// Groups in which a worker must be an anomaly to count in none: then what it read or computed is bad, not
+/// one layer.
 const GROUPS_OF_A_BAD_WORKER: usize = 2;
 
-/// An outlier in one group alone counts all the same below so many medians. Sound workers had heads up to 1.15 times
-/// the median for many meetings on end, and final norms up to 1.13 times by chance, but nothing else above 1.04.
+/// Norm, in medians, below which an outlier in a single group counts nevertheless. Sound workers had heads up
+/// to 1.15 times the median for many meetings in a row, and final norms up to 1.13 times by chance, but
+/// nothing else above 1.04.
 const FAR_OUT: f64 = 2.0;
 
-/// Looks at all groups of one meeting together: takes workers that are anomalies in several groups out of all of them,
-/// and takes one back that stands out in a single group, and not far. One weighing and all workers' norms per group.
+/// Corrects the weights of one meeting by looking at all its groups together: a worker that is an anomaly in
+/// several groups counts in none, and one that stands out a little in a single group counts there after all.
+/// One weighing and all workers' norms per group.
 pub fn leave_out(weighings: &mut [Weighing], norms: &[Vec<f64>], spec: &PenaltySpec) {
     let workers = norms.first().map_or(0, Vec::len);
     let needed = GROUPS_OF_A_BAD_WORKER.min(weighings.len());
@@ -189,12 +208,14 @@ pub fn leave_out(weighings: &mut [Weighing], norms: &[Vec<f64>], spec: &PenaltyS
     }
 }
 
-/// The factor that brings a mean change of this norm to at most `clip`: `min(1, clip / (norm + 1e-6))`; 1 without one.
+/// Returns the factor that scales a mean change of this norm to at most `clip`:
+/// `min(1, clip / (norm + 1e-6))`, and 1 if `clip` is 0.
 pub fn clip_factor(norm: f64, clip: f64) -> f32 {
     if clip > 0.0 { (clip / (norm + 1e-6)).min(1.0) as f32 } else { 1.0 }
 }
 
 impl Verdict {
+    /// Whether the worker's change is left out.
     pub fn is_anomaly(&self) -> bool {
         !matches!(self, Verdict::Normal { .. })
     }
@@ -212,7 +233,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Of the finite ones; of an even number the mean of the two in the middle; 0 of none.
+/// Returns the median of the finite norms: of an even number the mean of the two in the middle, 0 of none.
 fn median(norms: &[f64]) -> f64 {
     let mut norms: Vec<f64> = norms.iter().copied().filter(|norm| norm.is_finite()).collect();
     norms.sort_by(f64::total_cmp);
@@ -222,7 +243,7 @@ fn median(norms: &[f64]) -> f64 {
     }
 }
 
-/// The standard deviation.
+/// Returns the standard deviation, 0 of no values.
 fn spread(values: &VecDeque<f32>) -> f64 {
     let values: Vec<f64> = values.iter().copied().map(f64::from).collect();
     let count = values.len() as f64;

@@ -1,13 +1,13 @@
-//! Who computes how many micro-batches of a step: as measured, within memory, and steady under noise.
+//! How a step's micro-batches are divided: by measured speed, within memory, and steady under noise.
 
 use std::fmt;
 
-/// What a worker can take on.
+/// What a worker can compute.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Capacity {
-    /// Micro-batches per second, as measured; 0 for one that takes none.
+    /// Micro-batches per second, as measured; 0 for a worker that takes none.
     pub speed: f64,
-    /// At most so many micro-batches of a step, where memory bounds them.
+    /// The largest number of micro-batches of a step, where memory limits them.
     pub most: Option<u64>,
 }
 
@@ -16,41 +16,45 @@ pub struct Capacity {
 pub struct Shares {
     /// Micro-batches by worker.
     pub counts: Vec<u64>,
-    /// When the last worker is through.
+    /// Seconds until the last worker has finished.
     pub finish_s: f64,
-    /// Where the whole would be with micro-batches that can be cut at will and no bounds: the fleet's possible speed.
+    /// Seconds that it would take with micro-batches of any size and no limits: all workers at full speed.
     pub ideal_s: f64,
-    /// The worker that is through last.
+    /// The worker that finishes last.
     pub slowest: Option<usize>,
 }
 
-/// The bounds together leave micro-batches over.
+/// The workers' limits together are below the number of micro-batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoRoom {
+pub struct LimitsExceeded {
+    /// Micro-batches of the step.
     pub micros: u64,
-    pub room: u64,
+    /// Micro-batches that all workers together can take.
+    pub limit: u64,
 }
 
-/// The division that is through earliest. Each micro-batch goes to the worker that would be through with it first, the
-/// lower rank among equals; with whole micro-batches of one size that minimises the latest finish.
-pub fn split(micros: u64, workers: &[Capacity]) -> Result<Shares, NoRoom> {
+/// Returns the division that finishes earliest. Each micro-batch goes to the worker that would finish it
+/// first, the lower rank among equals; with whole micro-batches of one size this minimises the latest finish.
+/// Errors if the workers' limits leave micro-batches over.
+pub fn split(micros: u64, workers: &[Capacity]) -> Result<Shares, LimitsExceeded> {
     let takes = |worker: &Capacity| worker.speed > 0.0 && worker.speed.is_finite();
-    let room = |worker: &Capacity| if takes(worker) { worker.most.unwrap_or(micros).min(micros) } else { 0 };
-    let whole_room = workers.iter().map(room).fold(0_u64, u64::saturating_add);
-    if whole_room < micros {
-        return Err(NoRoom { micros, room: whole_room });
+    let limit = |worker: &Capacity| if takes(worker) { worker.most.unwrap_or(micros).min(micros) } else { 0 };
+    let whole_limit = workers.iter().map(limit).fold(0_u64, u64::saturating_add);
+    if whole_limit < micros {
+        return Err(LimitsExceeded { micros, limit: whole_limit });
     }
     let total_speed: f64 = workers.iter().filter(|worker| takes(worker)).map(|worker| worker.speed).sum();
-    // A floor that no division falls below is given at once, so that the rest is less than one per worker.
+    // Most micro-batches are given at once, in proportion to speed and rounded down, which leaves fewer than
+    // one per worker.
     let floor =
-        |worker: &Capacity| ((micros as f64 * worker.speed / total_speed).floor() as u64).min(room(worker));
+        |worker: &Capacity| ((micros as f64 * worker.speed / total_speed).floor() as u64).min(limit(worker));
     let mut counts: Vec<u64> =
         workers.iter().map(|worker| if takes(worker) { floor(worker) } else { 0 }).collect();
     trim(&mut counts, micros);
     let mut left = micros - counts.iter().sum::<u64>();
     while left > 0 {
         let finish = |rank: usize| (counts[rank] + 1) as f64 / workers[rank].speed;
-        let open = (0..workers.len()).filter(|&rank| counts[rank] < room(&workers[rank]));
+        let open = (0..workers.len()).filter(|&rank| counts[rank] < limit(&workers[rank]));
         let Some(rank) = open.min_by(|&a, &b| finish(a).total_cmp(&finish(b))) else { break };
         counts[rank] += 1;
         left -= 1;
@@ -58,7 +62,7 @@ pub fn split(micros: u64, workers: &[Capacity]) -> Result<Shares, NoRoom> {
     Ok(Shares::of(counts, workers, micros as f64 / total_speed))
 }
 
-/// Rounding up of products of huge numbers may have given away more than there is.
+/// Takes back what rounding of huge products has given beyond `micros`.
 fn trim(counts: &mut [u64], micros: u64) {
     let mut over = counts.iter().sum::<u64>().saturating_sub(micros);
     for count in counts {
@@ -68,9 +72,10 @@ fn trim(counts: &mut [u64], micros: u64) {
     }
 }
 
-/// The division to use now: the present one, unless another is through earlier by more than `gain` (a share of the
-/// time, such as 0.05) or the present one cannot be kept. So noise in the measured speeds moves nothing.
-pub fn revise(present: &Shares, workers: &[Capacity], gain: f64) -> Result<Shares, NoRoom> {
+/// Returns the division to use now: the present one, unless another finishes earlier by more than `gain` (a
+/// share of the time, such as 0.05) or the present one exceeds a limit. So noise in the measured speeds
+/// changes nothing. Errors as [`split`].
+pub fn revise(present: &Shares, workers: &[Capacity], gain: f64) -> Result<Shares, LimitsExceeded> {
     let micros = present.counts.iter().sum();
     let best = split(micros, workers)?;
     let fits = present.counts.len() == workers.len()
@@ -84,8 +89,8 @@ pub fn revise(present: &Shares, workers: &[Capacity], gain: f64) -> Result<Share
     Ok(if best.finish_s < kept.finish_s * (1.0 - gain) { best } else { kept })
 }
 
-/// Micro-batches by worker, where each of those that are `unsure` has one at least: whoever computes nothing is never
-/// measured, and so would stay out for ever when a first measurement was bad. The busiest give them up.
+/// Returns the micro-batches by worker with at least one for each `unsure` worker, taken from the busiest: a
+/// worker that computes nothing is never measured, so one bad first measurement would exclude it forever.
 pub fn with_probes(counts: &[u64], unsure: &[bool]) -> Vec<u64> {
     let mut counts = counts.to_vec();
     for rank in (0..counts.len()).filter(|&rank| unsure[rank]) {
@@ -98,7 +103,7 @@ pub fn with_probes(counts: &[u64], unsure: &[bool]) -> Vec<u64> {
     counts
 }
 
-/// A speed that follows its measurements.
+/// A worker's speed as a moving mean of its measurements.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Speed {
     /// Seconds per micro-batch.
@@ -107,27 +112,27 @@ pub struct Speed {
 }
 
 impl Speed {
-    /// Share of the newest measurement. Ten steps after a change 97 % of it is followed.
+    /// Weight of the newest measurement: ten steps after a change the mean has followed 97 % of it.
     const NEWEST: f64 = 0.3;
 
-    /// A worker was busy for so long with so many micro-batches.
+    /// Takes a measurement: the worker computed `micros` micro-batches in `busy_s` seconds.
     pub fn observe(&mut self, micros: u64, busy_s: f64) {
         if micros == 0 || !(busy_s > 0.0 && busy_s.is_finite()) {
             return;
         }
         let micro_s = busy_s / micros as f64;
-        // The first one has warmed caches up, so the second stands for itself.
+        // The first measurement includes warming up, so the second replaces it.
         let newest = if self.measured < 2 { 1.0 } else { Self::NEWEST };
         self.micro_s += newest * (micro_s - self.micro_s);
         self.measured += 1;
     }
 
-    /// The first measurement may have been of a device that was still warming up.
+    /// Whether there is more than the first measurement, which may be of a device that was still warming up.
     pub fn is_sure(&self) -> bool {
         self.measured > 1
     }
 
-    /// Micro-batches per second, once measured.
+    /// Returns the speed in micro-batches per second, once measured.
     pub fn per_s(&self) -> Option<f64> {
         (self.measured > 0).then(|| 1.0 / self.micro_s)
     }
@@ -146,7 +151,7 @@ impl Shares {
         Shares { finish_s, ideal_s, slowest, counts }
     }
 
-    /// The share of the fleet's possible speed that this division reaches.
+    /// Returns the share of the workers' full speed that this division reaches.
     pub fn efficiency(&self) -> f64 {
         if self.finish_s > 0.0 { self.ideal_s / self.finish_s } else { 1.0 }
     }
@@ -160,12 +165,12 @@ impl fmt::Display for Shares {
     }
 }
 
-impl fmt::Display for NoRoom {
+impl fmt::Display for LimitsExceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} micro-batches do not fit: all workers together have room for {}",
-            self.micros, self.room
+            "{} micro-batches exceed the limits of the workers, which together take {}",
+            self.micros, self.limit
         )
     }
 }

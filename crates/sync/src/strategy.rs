@@ -1,55 +1,72 @@
-//! When workers meet: pure decisions, with the numbers that led to them.
+//! When workers agree: pure decisions, with the numbers that led to them.
 
 use lingot_spec::run::{Strategy, SyncSpec};
 use std::fmt;
 
-/// How far one worker has come on its own.
+/// The progress of one worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Progress {
-    /// Steps of the run before this one, all workers in step or each on its own.
+    /// Steps taken in the run before this one, with the others or alone.
     pub step: u64,
-    /// Steps of this worker since the last meeting.
+    /// Steps that this worker took since the last meeting.
     pub own_steps: u64,
-    /// Time of this worker since the last meeting.
+    /// Seconds of this worker since the last meeting.
     pub elapsed_s: f64,
-    /// What its next step will probably take.
+    /// Seconds that its next step will probably take.
     pub next_step_s: f64,
-    /// A-EDiT: periods that were prolonged because too few steps were taken in all.
+    /// A-EDiT: times that the period was prolonged because all workers together had taken too few steps.
     pub prolonged: u64,
 }
 
 /// What a worker does next.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Decision {
-    /// Sum gradients in this step.
+    /// The workers sum their gradients in this step.
     InStep(InStep),
-    /// Take a step of its own.
+    /// The worker takes a step of its own.
     GoOn,
-    /// Go to the meeting.
+    /// The worker goes to the meeting.
     Meet(Meet),
 }
 
 /// Why gradients are summed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum InStep {
+    /// The strategy says so.
     EveryStep,
-    Warmup { step: u64, until: u64 },
+    /// The run is still in the warmup of EDiT.
+    Warmup {
+        /// Steps taken before.
+        step: u64,
+        /// Steps of the warmup.
+        until: u64,
+    },
 }
 
 /// Why workers meet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Meet {
-    /// EDiT: so many steps are done.
-    Steps { done: u64 },
-    /// A-EDiT: another step would end nearer to the next meeting than to this one.
-    Time { elapsed_s: f64, next_step_s: f64, period_s: f64 },
+    /// EDiT: enough steps are done.
+    Steps {
+        /// Steps that the worker took since the last meeting.
+        done: u64,
+    },
+    /// A-EDiT: the middle of another step would lie beyond the period.
+    Time {
+        /// Seconds since the last meeting.
+        elapsed_s: f64,
+        /// Seconds that another step would take.
+        next_step_s: f64,
+        /// Seconds of the period, as prolonged.
+        period_s: f64,
+    },
 }
 
-/// What a worker does next.
+/// Returns what a worker does next.
 ///
-/// EDiT meets when `(step - warmup) mod every == 0`. A-EDiT's released code meets after the step that crosses the
-/// period; here a worker does not begin a step whose middle lies beyond it, so that the others wait for half a step of
-/// the slowest at most, not for a whole one.
+/// EDiT meets when `(step - warmup) mod every == 0`. A-EDiT's released code meets after the step that crosses
+/// the period; here a worker does not begin a step whose middle lies beyond it, so that the others wait for
+/// half a step of the slowest at most, not for a whole one.
 pub fn next(spec: &SyncSpec, at: &Progress) -> Decision {
     match spec.strategy {
         Strategy::EveryStep => Decision::InStep(InStep::EveryStep),
@@ -70,8 +87,8 @@ pub fn next(spec: &SyncSpec, at: &Progress) -> Decision {
     }
 }
 
-/// Whether the time to meet has come for all: A-EDiT goes on for another period when fewer than `least_steps` were
-/// taken by all workers together. The error is the number of steps that were taken.
+/// Checks that the workers, whose own steps are given, may meet. Errors with the steps that all took together
+/// if these are fewer than A-EDiT's `least_steps`: another period follows.
 pub fn enough_steps(spec: &SyncSpec, own_steps: &[u64]) -> Result<(), u64> {
     let total = own_steps.iter().sum();
     if spec.strategy == Strategy::AEdit && total < spec.least_steps { Err(total) } else { Ok(()) }

@@ -1,7 +1,10 @@
-//! Sums over workers that come out the same everywhere: f32, in the order of the ranks.
+//! Sums over workers that have the same bits everywhere: f32, in the order of the ranks.
 
-/// The sum of `weights[rank] * parts[rank]`, added up in the order of the ranks, starting from the first product.
-/// All parts have one length; there is at least one.
+/// Returns the sum of `weights[rank] * parts[rank]`, added up in the order of the ranks from the first
+/// product on.
+///
+/// # Panics
+/// If there is not one weight per part, or a part is shorter than the first.
 pub fn weighted(parts: &[&[f32]], weights: &[f32]) -> Vec<f32> {
     assert_eq!(parts.len(), weights.len(), "one weight for each part");
     let length = parts.first().map_or(0, |part| part.len());
@@ -10,20 +13,23 @@ pub fn weighted(parts: &[&[f32]], weights: &[f32]) -> Vec<f32> {
     sum
 }
 
-/// Adds a part, number by number.
+/// Adds `part` to `sum`, number by number.
+///
+/// # Panics
+/// If they differ in length.
 pub fn add(sum: &mut [f32], part: &[f32]) {
     assert_eq!(sum.len(), part.len(), "parts of one length");
     sum.iter_mut().zip(part).for_each(|(sum, &x)| *sum += x);
 }
 
-/// Whether every number is finite. Looks at whole stretches, so that a processor takes many numbers at a time.
+/// Whether every number is finite. It looks at whole blocks of numbers, which vectorises.
 pub fn is_finite(numbers: &[f32]) -> bool {
     const EXPONENT: u32 = 0x7f80_0000;
     let is_odd = |number: &f32| u32::from(number.to_bits() & EXPONENT == EXPONENT);
     numbers.chunks(4096).all(|stretch| stretch.iter().map(is_odd).fold(0, |any, odd| any | odd) == 0)
 }
 
-/// The parts from `from` on, as many numbers as `sum` has.
+/// Writes the weighted sum of the parts' numbers from `from` on into `sum`.
 pub(crate) fn add_weighted(sum: &mut [f32], parts: &[&[f32]], weights: &[f32], from: usize) {
     for (rank, (part, &weight)) in parts.iter().zip(weights).enumerate() {
         let part = &part[from..from + sum.len()];
@@ -38,12 +44,12 @@ pub(crate) fn add_weighted(sum: &mut [f32], parts: &[&[f32]], weights: &[f32], f
     }
 }
 
-/// The Euclidean norm, added up in f64.
+/// Returns the Euclidean norm, added up in f64.
 pub fn norm(values: &[f32]) -> f64 {
     values.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt()
 }
 
-/// The Euclidean norm of `a - b`, each difference rounded to f32, added up in f64.
+/// Returns the Euclidean norm of `a - b`, each difference rounded to f32, added up in f64.
 pub fn distance(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| f64::from(a - b) * f64::from(a - b)).sum::<f64>().sqrt()
 }

@@ -1,24 +1,25 @@
-//! Trains one small model on real text by every strategy and prints a JSON line per run: held-out curve, virtual time,
-//! bytes. `scripts/plot_fleet.py` draws the lines.
+//! Trains one small model on real text by every strategy and prints a JSON line per run: held-out curve,
+//! virtual time, bytes. `scripts/plot_fleet.py` draws the lines.
 //!
 //! ```text
 //! cargo run --release -p lingot-train --example edit_quality -- TEXT FOLDER CASE...
 //! ```
 //!
-//! A case is `STRATEGY:WORKERS[:OPTION...]`; options are `seed=N`, `straggler=F` (the last worker computes at F of the
-//! others' speed), `corrupt` (from a quarter of the run on the last worker reads random tokens), `plain` (no penalty:
-//! changes are averaged), `norms` (write the norms of all changes to standard error), and any `key=value` of RUN.toml.
+//! A case is `STRATEGY:WORKERS[:OPTION...]`; options are `seed=N`, `straggler=F` (the last worker computes at
+//! F of the others' speed), `corrupt` (from a quarter of the run on the last worker reads random tokens),
+//! `plain` (no penalty: changes are averaged), and any `key=value` of RUN.toml. A case whose folder is there
+//! already goes on from it.
 
 use lingot_data::Batch;
 use lingot_device::Device;
 use lingot_device::cpu::Cpu;
 use lingot_model::random::Stream;
-use lingot_spec::Result;
-use lingot_train::local::{Local, Round};
-use lingot_train::worker::{self, Worker};
-use lingot_train::{config, evaluate};
+use lingot_spec::event::Event;
+use lingot_spec::problem::Result;
+use lingot_train::{config, data, step};
 use serde_json::{Value, json};
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 const RUN: &str = r#"
 [model]
@@ -85,7 +86,8 @@ fn train(text: &str, folder: &str, case: &str) -> Result<Value> {
     let mut parts = case.split(':');
     let strategy = parts.next().unwrap_or_default();
     let workers: usize = parts.next().and_then(|workers| workers.parse().ok()).unwrap_or(1);
-    // A worker's step takes one second of virtual time, a straggler's longer: its share is 16 / workers sequences.
+    // A worker's step takes one second of virtual time, a straggler's longer: its share is 16 / workers
+    // sequences.
     let share = 16.0 / workers as f64;
     let mut speeds = vec![share; workers];
     let mut overrides = vec![
@@ -94,12 +96,11 @@ fn train(text: &str, folder: &str, case: &str) -> Result<Value> {
         "device.threads=1".into(),
     ];
     overrides.push(format!("data.corpora=[{{ path = \"{text}\" }}]"));
-    let (mut is_corrupt, mut shows_norms) = (false, false);
+    let mut is_corrupt = false;
     for option in parts {
         match option.split_once('=') {
             Some(("straggler", factor)) => speeds[workers - 1] = share * factor.parse().unwrap_or(1.0),
             None if option == "corrupt" => is_corrupt = true,
-            None if option == "norms" => shows_norms = true,
             None if option == "plain" => overrides.push("sync.penalty.enabled=false".into()),
             _ => overrides.push(option.into()),
         }
@@ -109,74 +110,78 @@ fn train(text: &str, folder: &str, case: &str) -> Result<Value> {
     overrides.push(format!("folder={folder}/{name}"));
     let resolved = config::parse(RUN, Path::new("edit_quality.toml"), &overrides)?;
     let run = &resolved.run;
-    let dataset = worker::prepare_data(run, &|_| ())?;
-    let mut lead = Worker::open(run, &dataset, &Device::new(Cpu::new(1)), &[])?;
-    let mut local = Local::open(&mut lead)?;
-
-    let from = run.stop.steps / 4;
-    let tamper = |rank: usize, step: u64, batch: &mut Batch| {
-        if is_corrupt && rank == workers - 1 && step >= from {
-            corrupt(batch, run.model.vocabulary, step);
+    let dataset = data::prepare_data(run, &|_| ())?;
+    let (from, vocabulary) = (run.stop.steps / 4, run.model.vocabulary);
+    let tamper = move |worker: usize, step: u64, batch: &mut Batch| {
+        if is_corrupt && worker == workers - 1 && step >= from {
+            corrupt(batch, vocabulary, step);
         }
     };
-    let (mut curve, mut due) = (Vec::new(), run.evaluation.every);
-    let (mut sums, mut apart) = (Sums::default(), Sums::default());
-    while lead.step < run.stop.steps {
-        let round = local.advance(&mut lead, &tamper)?;
-        sums.add(&round);
-        if !round.norms.is_empty() {
-            apart.add(&round);
-        }
-        if shows_norms && !round.norms.is_empty() {
-            eprintln!("{}", json!({ "step": lead.step, "norms": round.norms }));
-        }
-        if lead.step >= due {
-            let loss = evaluate::held_out(&lead.model, &dataset, &run.evaluation, &run.batch)?.loss;
-            curve.push(json!([lead.tokens, loss, sums.virtual_s]));
-            due = (lead.step / run.evaluation.every + 1) * run.evaluation.every;
-        }
-    }
+    let mut sums = Sums { anomalies: vec![0; workers], ..Sums::default() };
+    let mut listen = |event: &Event| sums.add(event, run.sync.warmup_steps);
+    let device = Device::new(Cpu::new(1));
+    let never = AtomicBool::new(false);
+    let summary = step::train_emulated(&resolved, &dataset, &device, Box::new(tamper), &mut listen, &never)?;
+    let efficiency = |tokens: u64, virtual_s: f64| {
+        tokens as f64 / f64::from(run.data.sequence) / (speeds.iter().sum::<f64>() * virtual_s)
+    };
     Ok(json!({
-        "case": case, "strategy": strategy, "workers": workers, "seed": run.seed, "steps": lead.step,
-        "tokens": lead.tokens, "loss": curve.last().map(|point| point[1].clone()), "curve": curve,
+        "case": case, "strategy": strategy, "workers": workers, "seed": run.seed, "steps": summary.step,
+        "tokens": summary.tokens, "loss": summary.held_out_loss, "curve": sums.curve,
         "virtual_s": sums.virtual_s, "waiting_s": sums.waiting_s,
-        "efficiency": sums.efficiency(&speeds), "efficiency_apart": apart.efficiency(&speeds),
+        "efficiency": efficiency(sums.tokens, sums.virtual_s),
+        "efficiency_apart": efficiency(sums.tokens - sums.tokens_in_step, sums.virtual_s - sums.in_step_s),
         "rounds": sums.rounds, "bytes": sums.bytes, "predicted_bytes": sums.predicted_bytes,
         "anomalies": sums.anomalies, "last_weights": sums.weights,
     }))
 }
 
+/// What adds up over the events of a run.
 #[derive(Default)]
 struct Sums {
     rounds: u64,
     tokens: u64,
+    /// In the steps of the warm-up.
+    tokens_in_step: u64,
     bytes: u64,
     predicted_bytes: u64,
     virtual_s: f64,
+    /// In the steps of the warm-up.
+    in_step_s: f64,
     waiting_s: f64,
-    /// By rank.
+    /// Tokens, held-out loss and virtual time of each evaluation.
+    curve: Vec<Value>,
+    /// Changes that did not count, by worker.
     anomalies: Vec<u64>,
     weights: Vec<f64>,
 }
 
 impl Sums {
-    fn add(&mut self, round: &Round) {
-        self.rounds += 1;
-        self.tokens += round.batch.totals().tokens;
-        self.bytes += round.bytes;
-        self.predicted_bytes += round.predicted_bytes;
-        self.virtual_s += round.busy_s.iter().copied().fold(0.0, f64::max);
-        self.waiting_s += round.waiting_s.iter().sum::<f64>();
-        self.anomalies.resize(round.busy_s.len(), 0);
-        for (_, rank, _) in &round.anomalies {
-            self.anomalies[*rank] += 1;
+    fn add(&mut self, event: &Event, warmup_steps: u64) {
+        match event {
+            Event::Exchange(exchange) => {
+                let round_s = exchange.workers.iter().map(|worker| worker.busy_s).fold(0.0, f64::max);
+                self.rounds += 1;
+                self.bytes += exchange.bytes;
+                self.predicted_bytes += exchange.predicted_bytes;
+                self.virtual_s += round_s;
+                self.in_step_s += if exchange.step <= warmup_steps { round_s } else { 0.0 };
+                self.waiting_s += exchange.workers.iter().map(|worker| worker.waiting_s).sum::<f64>();
+                self.weights = exchange.workers.iter().map(|worker| worker.weight).collect();
+            }
+            Event::Step(step) => {
+                self.tokens = step.tokens;
+                self.tokens_in_step =
+                    if step.step <= warmup_steps { step.tokens } else { self.tokens_in_step };
+            }
+            Event::Evaluation(scored) => self.curve.push(json!([self.tokens, scored.loss, self.virtual_s])),
+            Event::Anomaly(found) if found.kind == "outlier" => {
+                for (worker, count) in self.anomalies.iter_mut().enumerate() {
+                    *count += u64::from(found.reason.contains(&format!(" by worker {worker} ")));
+                }
+            }
+            _ => {}
         }
-        self.weights.clone_from(&round.weights);
-    }
-
-    /// Sequences of 64 tokens per virtual second, of those that the workers could read without ever waiting.
-    fn efficiency(&self, speeds: &[f64]) -> f64 {
-        self.tokens as f64 / 64.0 / (speeds.iter().sum::<f64>() * self.virtual_s)
     }
 }
 

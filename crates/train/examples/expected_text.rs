@@ -1,4 +1,5 @@
-//! Writes what a checkpoint computes for a fixed prompt, for others to be held against: tokens, logits, greedy text.
+//! Writes what a checkpoint computes for a fixed prompt, for others to be held against: tokens, logits,
+//! greedy text.
 //!
 //! `cargo run --release -p lingot-train --example expected_text -- RUN OUT.json`
 #![allow(clippy::unwrap_used)]

@@ -1,12 +1,13 @@
-//! Writes what `scripts/reference/train.py` needs to train the PyTorch reference on exactly the batches of a run.
+//! Writes what `scripts/reference/train.py` needs to train the PyTorch reference on exactly the batches of a
+//! run.
 //!
 //! ```text
 //! cargo run --release -p lingot-train --example export_batches -- RUN.toml FOLDER [--set key=value]...
 //! ```
 //!
-//! FOLDER receives `spec.json`, `initial.safetensors`, `hyperparameters.json`, `batch-00000.safetensors`, ... (one for
-//! each step) and `validation-00000.safetensors`, ... (what the run's evaluation scores). The text is prepared as the
-//! run itself does it, in the run's folder.
+//! FOLDER receives `spec.json`, `initial.safetensors`, `hyperparameters.json`, `batch-00000.safetensors`, ...
+//! (one for each step) and `validation-00000.safetensors`, ... (what the run's evaluation scores). The text
+//! is prepared as the run itself does it, in the run's folder.
 
 use lingot_data::{Batch, Dataset};
 use lingot_device::cpu::Cpu;
@@ -15,8 +16,8 @@ use lingot_formats::tensor_file::{self, Named};
 use lingot_model::Model;
 use lingot_spec::RunSpec;
 use lingot_spec::problem::{Problem, Result};
-use lingot_train::stop::{Progress, why_stop};
-use lingot_train::{config, schedule, worker};
+use lingot_train::guard::stop::{Progress, why_stop};
+use lingot_train::{config, data, schedule};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::json;
@@ -41,7 +42,7 @@ fn export() -> Result<()> {
     let (path, folder, overrides) = arguments()?;
     let run = config::load(&path, &overrides)?.run;
     fs::create_dir_all(&folder).map_err(|error| Problem::io("create", &folder, &error))?;
-    let dataset = worker::prepare_data(&run, &|_| ())?;
+    let dataset = data::prepare_data(&run, &|_| ())?;
     write_json(&folder.join("spec.json"), &json!(run.model))?;
     write_model(&run, &folder.join("initial.safetensors"))?;
     let rates = write_batches(&run, &dataset, &folder)?;

@@ -1,5 +1,6 @@
-//! Trains one small model on real text by one processor, and again by each fleet that is asked for, with the v1 and the
-//! v2 router; prints how far the losses of all steps are apart, as a line of JSON for each fleet and router.
+//! Trains one small model on real text by one processor, and again by each fleet that is asked for, with the
+//! v1 and the v2 router; prints how far the losses of all steps are apart, as a line of JSON for each fleet
+//! and router.
 //!
 //! ```text
 //! cargo run --release -p lingot-train --example mixed_fleet -- TEXT FOLDER STEPS DEVICE,... [DEVICE,...]...
@@ -8,7 +9,7 @@
 use lingot_device::entry;
 use lingot_spec::Result;
 use lingot_spec::event::{Event, Piece};
-use lingot_train::{config, step, worker};
+use lingot_train::{config, data, step};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -94,7 +95,7 @@ fn train(
     ];
     let resolved = config::parse(RUN, Path::new("mixed.toml"), &overrides)?;
     let open = entry::opener(&resolved.run, &entry::parse_all(&resolved.run.devices)?);
-    let dataset = worker::prepare_data(&resolved.run, &|_| ())?;
+    let dataset = data::prepare_data(&resolved.run, &|_| ())?;
     let (mut losses, mut micros) = (Vec::new(), BTreeMap::new());
     let mut listen = |event: &Event| match event {
         Event::Step(step) => losses.push(step.loss),

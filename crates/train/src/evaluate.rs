@@ -1,9 +1,7 @@
 //! Held-out loss, and how a trained model is opened again.
 
-use crate::checkpoint;
-use crate::checkpoints;
-use crate::saving::overwrite;
-use crate::worker::rows;
+use crate::checkpoint::{self, newest};
+use crate::data::rows;
 use lingot_data::Dataset;
 use lingot_device::{Device, Kind};
 use lingot_model::{Inputs, Model};
@@ -23,7 +21,7 @@ pub struct HeldOut {
     pub bits_per_byte: Option<f64>,
 }
 
-/// The loss on the first `sequences` held-out sequences, the same ones each time.
+/// Returns the loss on the first `sequences` held-out sequences, the same ones each time.
 pub fn held_out(
     model: &Model,
     dataset: &Dataset,
@@ -53,11 +51,11 @@ pub fn held_out(
     Ok(HeldOut { loss, tokens, bits_per_byte })
 }
 
-/// The model of a run's newest checkpoint, or of the checkpoint named.
+/// Loads the model of a run's newest checkpoint, or of the checkpoint that `path` names.
 pub fn load_model(path: &Path, device: &Device) -> Result<(Model, Manifest)> {
-    let path = checkpoints::resolve(path)?;
+    let path = newest::resolve(path)?;
     let loaded = checkpoint::load_weights(&path)?;
     let mut model = Model::blank(&loaded.manifest.head.model, device, Kind::F32)?;
-    overwrite(&mut model, &path, &loaded.weights, &loaded.buffers)?;
+    checkpoint::overwrite(&mut model, &path, &loaded)?;
     Ok((model, loaded.manifest))
 }

@@ -1,24 +1,32 @@
-//! The training floor: the loop and everything a run keeps, from its config to its last checkpoint.
+//! The training floor: the loop and everything a run leaves behind, from its config to its last checkpoint.
+//!
+//! Reading order:
+//! 1. `step`: the loop, and the failure policy.
+//! 2. `engine`: who takes a step: `alone`, `in_step`, `apart`. `crew`: who the workers are: `threads`,
+//!    `emulated`.
+//! 3. `training`, `home`, `compute`, `optimizer`, `schedule`, `data`, `meter`: what a step works on.
+//! 4. `guard`: pure verdicts. `checkpoint`: what is saved. `record`: what is written down.
+//! 5. `config`, `lock`: how a run begins. `evaluate`, `score`, `sample`: what a trained model is good for.
+
+#![deny(missing_docs)]
 
 pub mod checkpoint;
-pub mod checkpoints;
+mod compute;
 pub mod config;
+mod crew;
+pub mod data;
+mod engine;
 pub mod evaluate;
-pub mod fleet;
-pub mod ledger;
-pub mod local;
-pub mod lock;
-pub mod log;
-pub mod manifest_file;
-pub mod merge;
+pub mod guard;
+mod home;
+mod lock;
+mod meter;
 pub mod optimizer;
-mod record;
-mod rescue;
+pub mod record;
 pub mod sample;
-mod saving;
 pub mod schedule;
 pub mod score;
 pub mod step;
-pub mod stop;
-pub mod tfevents;
-pub mod worker;
+mod training;
+
+pub use crew::Tamper;

@@ -1,4 +1,5 @@
-//! One process per run folder, by a lock that the operating system drops when the process ends, however it ends.
+//! One process per run folder, by a lock that the operating system drops when the process ends, however it
+//! ends.
 
 use lingot_spec::problem::{Problem, Result};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -7,13 +8,13 @@ use std::path::Path;
 
 /// Held for as long as the run writes its folder.
 #[derive(Debug)]
-pub struct Lock {
+pub(crate) struct Lock {
     /// Closing the file releases the lock.
     _file: File,
 }
 
 /// Locks `<folder>/lock`, making the folder if it is missing. The file holds the owner's process id.
-pub fn acquire(folder: &Path) -> Result<Lock> {
+pub(crate) fn acquire(folder: &Path) -> Result<Lock> {
     std::fs::create_dir_all(folder).map_err(|error| Problem::io("make the run folder", folder, &error))?;
     let path = folder.join("lock");
     // Not truncated on opening: until the lock is ours, the process id inside is another's.

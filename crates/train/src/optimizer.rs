@@ -1,19 +1,27 @@
 //! AdamW over all tensors of a model: its moments, the global gradient norm, and which tensors decay.
 
-use crate::checkpoint::Tensor;
-use crate::saving::{read_all, write_all};
 use lingot_device::op::AdamRule;
 use lingot_device::ops;
 use lingot_model::{Bundle, Gradients, Model};
 use lingot_spec::Result;
 use lingot_spec::run::OptimizerSpec;
 use lingot_spec::tensors::Role;
-use std::path::Path;
+
+/// When a step happens, and how far it goes.
+#[derive(Clone, Copy)]
+pub(crate) struct At {
+    /// Steps taken before this one.
+    pub(crate) step: u64,
+    /// The learning rate.
+    pub(crate) rate: f64,
+}
 
 /// The state of AdamW.
 pub struct Optimizer {
-    first: Bundle,
-    second: Bundle,
+    /// The running mean of the gradient.
+    pub(crate) first: Bundle,
+    /// The running mean of the gradient's square.
+    pub(crate) second: Bundle,
     /// The sum of squares of the step's gradient, on the device.
     squares_1: lingot_device::Tensor,
 }
@@ -29,14 +37,15 @@ impl Optimizer {
         })
     }
 
-    /// The global norm of the gradient, before clipping. To be called before `update`, which clips by it.
+    /// Returns the global norm of the gradient before clipping; `update`, which clips by it, comes after this
+    /// call.
     pub fn gradient_norm(&self, gradients: &Gradients) -> Result<f64> {
         ops::fill(&self.squares_1, 0.0)?;
         ops::sum_of_squares(&gradients.bundle.flat, &self.squares_1)?;
         Ok(self.squares_1.to_doubles()?.iter().sum::<f64>().sqrt())
     }
 
-    /// Step `step`, counted from 1, in place.
+    /// Applies step `step`, counted from 1, in place.
     pub fn update(
         &self,
         model: &Model,
@@ -45,51 +54,38 @@ impl Optimizer {
         rate: f64,
         step: u64,
     ) -> Result<()> {
-        self.write(model, gradients, spec, (rate, step), &mut false)
+        self.write(model, gradients, spec, At { step: step - 1, rate }, &mut false)
     }
 
-    /// As `update`, with the rate and the number of the step; `begun` becomes true once anything is written.
+    /// Does what `update` does; `has_written` becomes true once anything is written.
     pub(crate) fn write(
         &self,
         model: &Model,
         gradients: &Gradients,
         spec: &OptimizerSpec,
-        (rate, step): (f64, u64),
-        begun: &mut bool,
+        at: At,
+        has_written: &mut bool,
     ) -> Result<()> {
         for (index, tensor) in model.parameters.specs.iter().enumerate() {
             let rule = AdamRule {
-                rate,
+                rate: at.rate,
                 beta1: spec.beta1,
                 beta2: spec.beta2,
                 epsilon: spec.epsilon,
                 decay: if tensor.role == Role::Matrix { spec.decay } else { 0.0 },
-                step,
+                step: at.step + 1,
                 clip: spec.clip,
             };
             let moments = [&self.first.tensors[index], &self.second.tensors[index]];
             let gradient = &gradients.bundle.tensors[index];
             ops::adamw(&model.parameters.tensors[index], gradient, moments, &self.squares_1, rule)?;
-            *begun = true;
+            *has_written = true;
         }
         Ok(())
     }
 
-    /// Both moments, each as one flat tensor.
+    /// Returns both moments, each as one flat tensor.
     pub fn flats(&self) -> [&lingot_device::Tensor; 2] {
         [&self.first.flat, &self.second.flat]
-    }
-
-    /// Both moments, for a checkpoint.
-    pub(crate) fn tensors(&self) -> Result<Vec<Tensor>> {
-        let mut all = read_all("first/", &self.first.specs, &self.first.tensors)?;
-        all.extend(read_all("second/", &self.second.specs, &self.second.tensors)?);
-        Ok(all)
-    }
-
-    /// Both moments from a checkpoint.
-    pub(crate) fn restore(&self, path: &Path, moments: &[Tensor]) -> Result<()> {
-        write_all(path, "first/", &self.first.specs, &self.first.tensors, moments)?;
-        write_all(path, "second/", &self.second.specs, &self.second.tensors, moments)
     }
 }

@@ -1,8 +1,9 @@
-//! Text from a model, token by token: which token comes next, and when to stop.
+//! Text from a model, token by token: which token comes next, and when it ends.
 
 use lingot_model::random::Stream;
 use lingot_model::{Cache, Model};
 use lingot_spec::problem::{Problem, ProblemKind, Result};
+use std::ops::ControlFlow;
 
 /// Sets the stream of sampling apart from others with the same seed.
 const PURPOSE_SAMPLE: u64 = 3;
@@ -14,13 +15,14 @@ pub struct Sampling {
     pub temperature: f64,
     /// Only the likeliest tokens that together have this probability are drawn from.
     pub top_p: f64,
+    /// Where the random numbers come from.
     pub seed: u64,
 }
 
 /// What bounds a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds<'a> {
-    /// The most new tokens. A large number costs nothing until they are made.
+    /// The largest number of new tokens. It costs nothing until they are made.
     pub tokens: usize,
     /// Tokens of the tokenizer; the model's vocabulary may have more rows, which mean nothing.
     pub vocabulary: usize,
@@ -31,13 +33,14 @@ pub struct Bounds<'a> {
 /// Tokens that a cache has room for at first; it grows with the text.
 const FIRST_ROOM: usize = 256;
 
-/// Continues `prompt`. Every new token is shown to `each` as it comes; returns them all.
+/// Continues `prompt`. Every new token is passed to `each` as it comes, which may end the text. Returns all of
+/// them.
 pub fn sample(
     model: &Model,
     prompt: &[u32],
     sampling: &Sampling,
     bounds: Bounds<'_>,
-    each: &mut dyn FnMut(u32),
+    each: &mut dyn FnMut(u32) -> ControlFlow<()>,
 ) -> Result<Vec<u32>> {
     check(model, prompt, sampling)?;
     let mut stream = Stream::new(&[sampling.seed, PURPOSE_SAMPLE]);
@@ -58,8 +61,10 @@ pub fn sample(
         if bounds.ends.contains(&token) {
             break;
         }
-        each(token);
         all.push(token);
+        if each(token).is_break() {
+            break;
+        }
         read = vec![token as i32];
     }
     Ok(all)
@@ -86,11 +91,12 @@ pub fn next_token(logits: &[f32], sampling: &Sampling, stream: &mut Stream) -> u
             return token;
         }
     }
-    // Rounding may leave a trifle over.
+    // Rounding may leave a little over.
     tokens[weights.len() - 1]
 }
 
-/// How many of the weights, largest first, are needed for the share `top_p` of their sum; at least one.
+/// Returns how many of the weights, largest first, are needed for the share `top_p` of their sum; at least
+/// one.
 fn nucleus(weights: &[f64], top_p: f64) -> usize {
     let wanted = top_p * weights.iter().sum::<f64>();
     let mut sum = 0.0;
@@ -138,85 +144,5 @@ impl Sampling {
             .of(ProblemKind::Input));
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn counts(logits: &[f32], temperature: f64, top_p: f64) -> Vec<usize> {
-        let sampling = Sampling { temperature, top_p, seed: 7 };
-        let mut stream = Stream::new(&[sampling.seed]);
-        let mut counts = vec![0; logits.len()];
-        for _ in 0..20_000 {
-            counts[next_token(logits, &sampling, &mut stream) as usize] += 1;
-        }
-        counts
-    }
-
-    #[test]
-    fn temperature_zero_takes_the_first_of_the_likeliest() {
-        let sampling = Sampling { temperature: 0.0, top_p: 1.0, seed: 0 };
-        assert_eq!(next_token(&[0.5, 2.0, 2.0, -1.0], &sampling, &mut Stream::new(&[0])), 1);
-    }
-
-    #[test]
-    fn tokens_come_as_often_as_their_probability_says() {
-        let logits = [0.0, 2.0_f32.ln(), 5.0_f32.ln()];
-        let found = counts(&logits, 1.0, 1.0);
-        for (found, share) in found.iter().zip([1.0, 2.0, 5.0]) {
-            let expected = 20_000.0 * share / 8.0;
-            assert!((*found as f64 - expected).abs() < 5.0 * expected.sqrt(), "{found} of {expected}");
-        }
-        // Half the temperature squares the odds.
-        let cold = counts(&logits, 0.5, 1.0);
-        assert!((cold[2] as f64 / cold[1] as f64 - 6.25).abs() < 0.5, "{cold:?}");
-    }
-
-    #[test]
-    fn top_p_leaves_out_the_unlikely() {
-        let logits = [0.0, 2.0_f32.ln(), 5.0_f32.ln()];
-        assert_eq!(counts(&logits, 1.0, 0.85)[0], 0);
-        assert_eq!(counts(&logits, 1.0, 0.6)[2], 20_000);
-        assert_eq!(counts(&logits, 1.0, 1e-9)[2], 20_000);
-    }
-
-    #[test]
-    fn a_text_outgrows_its_first_room_without_a_change_and_a_limit_costs_nothing() {
-        let spec = lingot_spec::ModelSpec {
-            vocabulary: 300,
-            width: 16,
-            layers: 2,
-            heads: 2,
-            kv_heads: 1,
-            head_width: 8,
-            rotary_width: 4,
-            dense_width: 24,
-            experts: 4,
-            expert_width: 8,
-            initial_deviation: 0.5,
-            ..lingot_spec::presets::preset("toy").unwrap()
-        };
-        let device = lingot_device::Device::new(lingot_device::reference::Reference::new());
-        let model = Model::new(&spec, &device, lingot_device::Kind::F32, 5).unwrap();
-        let sampling = Sampling { temperature: 1.0, top_p: 1.0, seed: 3 };
-        let make = |tokens: usize, ends: &[u32]| {
-            let bounds = Bounds { tokens, vocabulary: 300, ends };
-            sample(&model, &[1, 2, 3], &sampling, bounds, &mut |_| ()).unwrap()
-        };
-        let count = FIRST_ROOM + 40;
-        let mut cache = Cache::new(&model, 3 + count).unwrap();
-        let mut stream = Stream::new(&[sampling.seed, PURPOSE_SAMPLE]);
-        let (mut read, mut expected) = (vec![1, 2, 3], Vec::new());
-        while expected.len() < count {
-            let logits = model.read(&mut cache, &read).unwrap();
-            expected.push(next_token(&logits, &sampling, &mut stream));
-            read = vec![expected[expected.len() - 1] as i32];
-        }
-        assert_eq!(make(count, &[]), expected);
-        let all: Vec<u32> = (0..300).collect();
-        assert!(make(usize::MAX, &all).is_empty());
-        assert!(make(usize::MAX, &[expected[2], 299]).len() <= 2);
     }
 }

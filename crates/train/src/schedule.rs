@@ -4,10 +4,10 @@
 
 use lingot_spec::run::{BatchSpec, ScheduleSpec, Shape};
 
-/// The learning rate of step `step` in a run of `steps`.
+/// Returns the learning rate of step `step` in a run of `steps`.
 ///
-/// Warmup is linear from 0, its last step has the full rate. The shape begins at `turn` (a share of the run) or after
-/// the warmup, whichever is later; with `p` the share of what then remains, this step included:
+/// Warmup is linear from 0, its last step has the full rate. The shape begins at `turn` (a share of the run)
+/// or after the warmup, whichever is later; with `p` the share of what then remains, this step included:
 ///
 /// ```text
 /// constant      1
@@ -28,7 +28,7 @@ pub fn rate(schedule: &ScheduleSpec, peak: f64, step: u64, steps: u64) -> f64 {
     peak * factor(schedule, share)
 }
 
-/// Sequences of step `step`. The ramp is linear and moves in multiples of `micro`.
+/// Returns the sequences of step `step`. The ramp is linear and moves in multiples of `micro`.
 pub fn sequences_at(batch: &BatchSpec, step: u64) -> u32 {
     if !ramps(batch) || step >= batch.ramp_steps {
         return batch.sequences;
@@ -38,7 +38,7 @@ pub fn sequences_at(batch: &BatchSpec, step: u64) -> u32 {
     batch.from + micros as u32 * batch.micro
 }
 
-/// Sequences of all steps before `step`: where its first sample lies.
+/// Returns the sequences of all steps before `step`: where its first sample lies.
 pub fn first_sample(batch: &BatchSpec, step: u64) -> u64 {
     if !ramps(batch) {
         return step * u64::from(batch.sequences);

@@ -1,10 +1,11 @@
-//! How well a model predicts text that is given: the likelihood of documents, and of the choices of a question.
+//! How well a model predicts text that is given: the likelihood of documents, and of the choices of a
+//! question.
 
 use lingot_model::{Inputs, Model, Rows};
 use lingot_spec::problem::{Problem, ProblemKind, Result};
 use serde::Deserialize;
 
-/// What a text cost, summed over documents.
+/// The log-likelihood of a text, summed over documents.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TextScore {
     /// Negative log-likelihood, in nats.
@@ -15,6 +16,7 @@ pub struct TextScore {
     pub all_tokens: u64,
     /// UTF-8 bytes of the text.
     pub bytes: u64,
+    /// Documents that were added.
     pub documents: u64,
 }
 
@@ -24,12 +26,13 @@ impl TextScore {
         self.nats / self.tokens as f64
     }
 
+    /// The exponential of the loss.
     pub fn perplexity(&self) -> f64 {
         self.loss().exp()
     }
 
-    /// The mean loss of a token, in bits, times the tokens per byte of the text. Nothing predicts the first token of a
-    /// document, so it counts with the mean of the others, as it does in training.
+    /// The mean loss of a token, in bits, times the tokens per byte of the text. Nothing predicts the first token
+    /// of a document, so it counts with the mean of the others, as it does in training.
     pub fn bits_per_byte(&self) -> f64 {
         self.loss() / std::f64::consts::LN_2 * self.all_tokens as f64 / self.bytes as f64
     }
@@ -39,7 +42,9 @@ impl TextScore {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Question {
     #[serde(alias = "context")]
+    /// The text before the choices.
     pub question: String,
+    /// The possible answers.
     pub choices: Vec<String>,
     /// Index of the right choice, from 0.
     pub answer: usize,
@@ -48,14 +53,15 @@ pub struct Question {
 /// How many questions were answered right.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChoiceScore {
+    /// Questions that were added.
     pub questions: u64,
-    /// The likeliest choice is right.
+    /// Questions whose likeliest choice is right.
     pub right: u64,
-    /// The choice with the likeliest byte is right: long choices are not at a disadvantage.
+    /// Questions whose likeliest choice per byte is right: long choices are not at a disadvantage.
     pub right_normalised: u64,
 }
 
-/// A share with the standard error of its estimate, `sqrt(p (1 - p) / (n - 1))`.
+/// Returns a share with the standard error of its estimate, `sqrt(p (1 - p) / (n - 1))`.
 pub fn share(right: u64, of: u64) -> (f64, f64) {
     let p = right as f64 / of as f64;
     let error = if of > 1 { (p * (1.0 - p) / (of - 1) as f64).sqrt() } else { 0.0 };
@@ -63,8 +69,8 @@ pub fn share(right: u64, of: u64) -> (f64, f64) {
 }
 
 impl TextScore {
-    /// Adds one document: `tokens` with the end of the document last. It is cut into windows of `sequence` tokens,
-    /// each of which sees nothing before its own first token, as in training.
+    /// Adds one document: `tokens` with the end of the document last. It is cut into windows of `sequence`
+    /// tokens, each of which sees nothing before its own first token, as in training.
     pub fn add(&mut self, model: &Model, tokens: &[u32], bytes: usize, sequence: usize) -> Result<()> {
         check_tokens(model, tokens)?;
         self.documents += 1;
@@ -133,7 +139,8 @@ fn score_choices(model: &Model, question: &Question, encode: &dyn Fn(&str) -> Ve
     Ok(scores)
 }
 
-/// The loss of every token but each document's first, as documents of one sequence that do not see each other.
+/// The loss of every token but each document's first, as documents of one sequence that do not see each
+/// other.
 fn evaluate(model: &Model, documents: &[&[u32]]) -> Result<Vec<f32>> {
     let (mut tokens, mut targets) = (Vec::new(), Vec::new());
     let (mut starts, mut positions) = (Vec::new(), Vec::new());

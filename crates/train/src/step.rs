@@ -1,23 +1,26 @@
 //! The loop. If you read one file, read this one: fetch, differentiate, agree, update, record.
 
-use crate::config::Resolved;
-use crate::fleet::{Apart, Fleet, Opener, Roster};
-use crate::ledger::Part;
-use crate::local::{self, Local};
+use crate::checkpoint::newest;
+use crate::config::{Resolved, Roster};
+use crate::crew::{Emulated, Tamper, Threads};
+use crate::engine::{Alone, Apart, Engine, Fleet, InStep, Taken};
+use crate::guard::due::due;
+use crate::guard::rescue::{self, Doing, Stopped};
+use crate::guard::stop::{StopReason, why_stop};
+use crate::lock;
 use crate::record::Record;
-use crate::rescue::rescue;
-use crate::stop::{StopReason, why_stop};
-use crate::worker::Worker;
-use crate::{checkpoints, lock, log};
+use crate::record::ledger::{Ledger, Part};
+use crate::record::log::{self, History};
+use crate::training::{Found, Training};
 use lingot_data::Dataset;
 use lingot_device::Device;
 use lingot_device::cpu::Cpu;
-use lingot_spec::RunSpec;
+use lingot_device::entry::Opener;
 use lingot_spec::event::Event;
 use lingot_spec::problem::{Problem, Result};
+use lingot_spec::run::Strategy;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// How a run ended.
 #[derive(Clone, Debug)]
@@ -26,20 +29,27 @@ pub struct Summary {
     pub reason: String,
     /// It was asked to stop, and can be resumed.
     pub interrupted: bool,
+    /// Steps taken.
     pub step: u64,
+    /// The last held-out loss, in nats per token.
     pub held_out_loss: Option<f64>,
     /// The first held-out loss since this process began.
     pub first_held_out_loss: Option<f64>,
+    /// Tokens trained on.
     pub tokens: u64,
+    /// Time spent, all processes together.
     pub seconds: f64,
+    /// Money spent, where the run has a price.
     pub money: Option<f64>,
     /// The newest checkpoint.
     pub checkpoint: PathBuf,
+    /// Parameters of the model.
     pub parameters: u64,
 }
 
-/// Trains until a limit is met, from the newest checkpoint if there is one. Every event is written to `run.jsonl` and
-/// then shown to `listen`. When `interrupted` becomes true, the step is finished and saved.
+/// Trains on one device until a limit is met, from the newest checkpoint if there is one. A run with
+/// `sync.virtual_speeds` is trained by emulated workers on it. Every event is written to `run.jsonl` and then
+/// shown to `listen`. When `interrupted` becomes true, the step is finished and saved.
 pub fn train(
     resolved: &Resolved,
     dataset: &Dataset,
@@ -47,11 +57,31 @@ pub fn train(
     listen: &mut dyn FnMut(&Event),
     interrupted: &AtomicBool,
 ) -> Result<Summary> {
-    conduct(resolved, dataset, device, None, listen, interrupted)
+    if !resolved.run.sync.virtual_speeds.is_empty() {
+        return train_emulated(resolved, dataset, device, Box::new(|_, _, _| ()), listen, interrupted);
+    }
+    let start = Start::open(resolved, dataset, device, interrupted)?;
+    start.train(Alone, listen)
 }
 
-/// As `train`, by the devices that the run's `devices` name, each opened by `open`. The host, which has the weights
-/// and the optimizer, is the processor.
+/// Trains as `train` does, by the emulated workers of `sync.virtual_speeds` on one device. `tamper` changes
+/// what they read in steps of their own.
+pub fn train_emulated(
+    resolved: &Resolved,
+    dataset: &Dataset,
+    device: &Device,
+    tamper: Tamper,
+    listen: &mut dyn FnMut(&Event),
+    interrupted: &AtomicBool,
+) -> Result<Summary> {
+    let start = Start::open(resolved, dataset, device, interrupted)?;
+    let crew = Emulated::new(&resolved.run, device, tamper);
+    let fleet = Fleet::emulated(&resolved.run, crew, &device.info().name, start.step())?;
+    start.train_fleet(fleet, listen)
+}
+
+/// Trains as `train` does, by the devices that the run's `devices` name, each opened by `open`. The host,
+/// which has the weights and the optimizer, is the processor.
 pub fn train_fleet(
     resolved: &Resolved,
     dataset: &Dataset,
@@ -61,238 +91,219 @@ pub fn train_fleet(
 ) -> Result<Summary> {
     let spec = &resolved.run.device;
     let host = Device::new(Cpu::with_precision(spec.threads as usize, spec.precision));
-    conduct(resolved, dataset, &host, Some(open), listen, interrupted)
+    let start = Start::open(resolved, dataset, &host, interrupted)?;
+    let fleet = Fleet::open(&resolved.run, Threads::new(&resolved.run, open), start.step())?;
+    start.train_fleet(fleet, listen)
 }
 
-fn conduct(
-    resolved: &Resolved,
-    dataset: &Dataset,
-    device: &Device,
-    open: Option<Opener>,
-    listen: &mut dyn FnMut(&Event),
-    interrupted: &AtomicBool,
-) -> Result<Summary> {
-    let run = &resolved.run;
-    let folder = Path::new(&run.folder);
-    let _lock = lock::acquire(folder)?;
-    store(folder, &resolved.toml)?;
-    checkpoints::clean(&folder.join("checkpoints"))?;
-    let history = log::read(folder).unwrap_or_default();
-    let mut worker = Worker::open(run, dataset, device, &history)?;
-    let mut fleet = open.map(|open| Fleet::open(run, open, &history, worker.step)).transpose()?;
-    let devices = fleet.as_ref().map_or_else(Vec::new, Fleet::attendance);
-    if fleet.is_some() {
-        worker.reprice(devices.iter().map(|device| device.per_hour).sum(), false);
-    }
-    let ledger = worker.open_ledger(&history, &devices);
-    drop(history);
-    let mut record = Record::open(resolved, &worker, ledger, listen)?;
-    if worker.held_out.is_none() {
-        record.evaluation(&mut worker)?;
-    }
-    let first_held_out_loss = worker.held_out;
-    let stopped = match &mut fleet {
-        Some(fleet) => go_together(resolved, fleet, &mut worker, &mut record, interrupted)?,
-        None => go(resolved, &mut worker, &mut record, interrupted)?,
-    };
-
-    if stopped.is_some() && worker.evaluated_step != Some(worker.step) {
-        record.evaluation(&mut worker)?;
-    }
-    if worker.saved_step != Some(worker.step) {
-        record.checkpoint(&mut worker, resolved)?;
-    }
-    let checkpoint = worker.saver.finish()?;
-    let reason = stopped.map_or_else(|| "interrupted".into(), |reason| reason.to_string());
-    let (seconds, money) = (worker.seconds(), worker.money());
-    record.end(&worker, &reason)?;
-    Ok(Summary {
-        reason,
-        interrupted: stopped.is_none(),
-        step: worker.step,
-        held_out_loss: worker.held_out,
-        first_held_out_loss,
-        tokens: worker.tokens,
-        seconds,
-        money,
-        checkpoint,
-        parameters: run.model.parameters() + run.model.mtp_parameters(),
-    })
+/// A run that is open, and has no engine yet.
+struct Start<'a> {
+    resolved: &'a Resolved,
+    /// Held while the run writes its folder.
+    lock: lock::Lock,
+    training: Training<'a>,
+    found: Found,
+    history: History,
 }
 
-/// Step after step until a limit is met, or nothing when interrupted.
-fn go(
-    resolved: &Resolved,
-    worker: &mut Worker<'_>,
-    record: &mut Record<'_>,
-    interrupted: &AtomicBool,
-) -> Result<Option<StopReason>> {
-    let run = &resolved.run;
-    if local::is_emulated(run) {
-        return go_apart(resolved, worker, record, interrupted);
-    }
-    while !interrupted.load(Ordering::Relaxed) {
-        if let Some(reason) = why_stop(&run.stop, &worker.progress()) {
-            return Ok(Some(reason));
+/// A run that trains.
+struct Run<'a, E: Engine> {
+    engine: E,
+    training: Training<'a>,
+    record: Record<'a>,
+    /// Followed where the run's file names devices.
+    roster: Roster,
+}
+
+impl<'a> Start<'a> {
+    fn open(
+        resolved: &'a Resolved,
+        dataset: &'a Dataset,
+        device: &Device,
+        interrupted: &'a AtomicBool,
+    ) -> Result<Start<'a>> {
+        let folder = Path::new(&resolved.run.folder);
+        let lock = lock::acquire(folder)?;
+        store(folder, &resolved.toml)?;
+        newest::clean(&folder.join("checkpoints"))?;
+        let (mut training, found) = Training::open(&resolved.run, dataset, device, interrupted)?;
+        let history = log::history(folder, found.checkpoint.is_some())?;
+        let position = &mut training.position;
+        if found.checkpoint.is_some() {
+            (position.held_out, position.evaluated_step) =
+                log::last_held_out(&history.events, position.step).unzip();
         }
-        let batch = worker.fetch()?; // fetch: a pure function of (seed, step)
+        Ok(Start { resolved, lock, training, found, history })
+    }
+
+    /// Steps taken by earlier processes.
+    fn step(&self) -> u64 {
+        self.training.position.step
+    }
+
+    /// Trains by several workers, as the run's strategy says.
+    fn train_fleet(mut self, fleet: Fleet, listen: &mut dyn FnMut(&Event)) -> Result<Summary> {
+        let in_step = InStep::new(fleet, &self.history.events, self.step());
+        if self.resolved.run.sync.strategy == Strategy::EveryStep {
+            return self.train(in_step, listen);
+        }
+        let apart = Apart::open(in_step, &self.training, std::mem::take(&mut self.found.sync))?;
+        self.train(apart, listen)
+    }
+
+    /// Trains to the end.
+    fn train<E: Engine>(self, engine: E, listen: &mut dyn FnMut(&Event)) -> Result<Summary> {
+        let Start { resolved, lock: _lock, mut training, found, history } = self;
+        let devices = engine.devices(&training);
+        training.meter.price(devices.iter().map(|device| device.per_hour).sum());
+        let (begin, before_s) = (training.meter.since, training.meter.before_s);
+        let ledger = Ledger::open(&devices, begin, &history.events, training.position.step, before_s);
+        training.meter.before_s = ledger.before().as_secs_f64();
+        let record = Record::open(resolved, &training, &found, history.unreadable, ledger, listen)?;
+        Run { engine, training, record, roster: Roster::new(resolved) }.train()
+    }
+}
+
+impl<E: Engine> Run<'_, E> {
+    fn train(mut self) -> Result<Summary> {
+        if self.training.position.held_out.is_none() {
+            self.attempt(Doing::Evaluation, Self::evaluate)?;
+        }
+        let first_held_out_loss = self.training.position.held_out;
+        let stopped = self.go()?;
+        let reason = stopped.map_or_else(|| "interrupted".into(), |reason| reason.to_string());
+        let checkpoint = self.training.saver.finish()?;
+        let spent = self.training.meter.spent();
+        self.record.end(&self.training, &reason, spent)?;
+        let Training { run, position, .. } = self.training;
+        Ok(Summary {
+            reason,
+            interrupted: stopped.is_none(),
+            step: position.step,
+            held_out_loss: position.held_out,
+            first_held_out_loss,
+            tokens: position.tokens,
+            seconds: spent.seconds,
+            money: spent.money,
+            checkpoint,
+            parameters: run.model.parameters() + run.model.mtp_parameters(),
+        })
+    }
+
+    /// Takes step after step until a limit is met, or until interrupted: then there is no reason.
+    fn go(&mut self) -> Result<Option<StopReason>> {
+        loop {
+            let stop = why_stop(&self.training.run.stop, &self.training.progress());
+            if stop.is_some() || self.training.is_interrupted() {
+                self.close(stop.is_some())?;
+                return Ok(stop);
+            }
+            let before = self.training.position.step;
+            let taken = self.attempt(Doing::Step, Self::step)?;
+            if let Some(taken) = taken {
+                self.record.step(&self.training, &taken)?; // record
+            }
+            let due = due(self.training.run, before, self.training.position.step);
+            if due.evaluation {
+                self.attempt(Doing::Evaluation, Self::evaluate)?;
+            }
+            if due.checkpoint {
+                self.attempt(Doing::Checkpoint, Self::save)?;
+            }
+        }
+    }
+
+    /// Takes one step. Which devices came and went is recorded even if it fails.
+    fn step(&mut self) -> Result<Option<Taken>> {
+        self.follow_roster()?;
+        let taken = self.take();
+        self.record_devices()?;
+        taken
+    }
+
+    /// The four verbs before *record*. None where no worker took a step, because the run is to stop.
+    fn take(&mut self) -> Result<Option<Taken>> {
+        let Run { engine, training, record, .. } = self;
+        let batch = engine.fetch(training)?;
         record.lap(Part::Idle);
-        let outcome = match worker.differentiate(&batch) {
-            Ok(outcome) => outcome, // differentiate; there is one device, so all agree
-            Err(error) => return Err(rescue(error, worker, record, resolved)),
+        let changes = engine.differentiate(training, batch)?;
+        let Some(taken) = engine.agree(training, changes)? else { return Ok(None) };
+        engine.update(training, &taken)?;
+        Ok(Some(taken))
+    }
+
+    /// Scores and saves the last step, unless that was done.
+    fn close(&mut self, scores: bool) -> Result<()> {
+        let step = Some(self.training.position.step);
+        if scores && self.training.position.evaluated_step != step {
+            self.attempt(Doing::Evaluation, Self::evaluate)?;
+        }
+        if self.training.position.saved_step != step {
+            self.attempt(Doing::Checkpoint, Self::save)?;
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self) -> Result<()> {
+        self.engine.settle(&mut self.training)?;
+        self.record.evaluation(&mut self.training)
+    }
+
+    fn save(&mut self) -> Result<()> {
+        let collected = self.engine.collect(&mut self.training);
+        self.record_devices()?;
+        self.snapshot()?;
+        collected
+    }
+
+    /// Saves what was agreed on last, asking no worker.
+    fn snapshot(&mut self) -> Result<()> {
+        let Run { engine, training, record, .. } = self;
+        record.checkpoint(training, |training| engine.snapshot(training))
+    }
+
+    /// Lets the fleet follow the list of devices in the run's file.
+    fn follow_roster(&mut self) -> Result<()> {
+        let names_devices = !self.training.run.devices.is_empty();
+        match self.engine.fleet().filter(|_| names_devices) {
+            Some(fleet) => fleet.follow(&mut self.roster, self.training.position.step),
+            None => Ok(()),
+        }
+    }
+
+    fn record_devices(&mut self) -> Result<()> {
+        let changes = self.engine.fleet().map_or_else(Vec::new, Fleet::take_changes);
+        let devices = self.engine.devices(&self.training);
+        self.record.devices(&mut self.training, changes, &devices)
+    }
+
+    /// Does something, and applies the failure policy (see `engine`) if it fails.
+    fn attempt<T>(&mut self, doing: Doing, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        work(self).map_err(|error| self.give_up(error, doing))
+    }
+
+    /// The failure policy: saves what is sound if a device is at fault, and finishes the save under way in
+    /// any case.
+    fn give_up(&mut self, error: Problem, doing: Doing) -> Problem {
+        if !error.kind.is_device() {
+            let _ = self.training.saver.finish();
+            return error;
+        }
+        let step = self.training.position.step;
+        let before = self.training.position.saved_step;
+        let is_saved = before == Some(step) || self.snapshot().is_ok();
+        let is_written = self.training.saver.finish().is_ok();
+        let stopped = Stopped {
+            doing,
+            step,
+            saved_step: if is_saved && is_written { Some(step) } else { before },
+            is_torn: self.training.home.is_torn,
         };
-        if let Err(error) = worker.update(&batch, &outcome) {
-            return Err(rescue(error, worker, record, resolved)); // update
-        }
-        record.lap(Part::Compute);
-        record.step(worker, &batch, &outcome)?; // record
-        do_what_is_due(resolved, worker, record)?;
-    }
-    Ok(None)
-}
-
-/// Step after step of several devices, or meeting after meeting. When all are lost, what was committed is saved before
-/// the run gives up.
-fn go_together(
-    resolved: &Resolved,
-    fleet: &mut Fleet,
-    worker: &mut Worker<'_>,
-    record: &mut Record<'_>,
-    interrupted: &AtomicBool,
-) -> Result<Option<StopReason>> {
-    let run = &resolved.run;
-    let mut roster = Roster::new(resolved);
-    let mut apart = Apart::open(worker)?;
-    loop {
-        let stop = why_stop(&run.stop, &worker.progress());
-        if stop.is_some() || interrupted.load(Ordering::Relaxed) {
-            if let Err(error) = keep(&mut apart, fleet, worker, record) {
-                record.checkpoint(worker, resolved)?;
-                return Err(error);
-            }
-            return Ok(stop);
-        }
-        match roster.changed() {
-            Some(Ok(now)) => fleet.revise(&now, worker.step)?,
-            Some(Err(error)) => fleet.refuse(&error),
-            None => {}
-        }
-        let before = worker.step;
-        let done = match apart.as_mut().filter(|apart| apart.is_due(run, before)) {
-            None => step_together(fleet, worker, record),
-            Some(apart) => round_apart(fleet, apart, worker, record, interrupted),
-        };
-        record.changes(worker, fleet)?;
-        if let Err(error) = done {
-            if let Some(apart) = &mut apart {
-                apart.store(worker)?;
-            }
-            record.checkpoint(worker, resolved)?;
-            return Err(error);
-        }
-        let (evaluates, saves) = passed(run, before, worker.step);
-        if evaluates {
-            apart.as_mut().map_or(Ok(()), |apart| apart.settle(worker))?;
-            record.evaluation(worker)?;
-        }
-        if saves {
-            let kept = keep(&mut apart, fleet, worker, record);
-            record.checkpoint(worker, resolved)?;
-            kept?;
-        }
+        rescue::explain(error, self.training.run, &stopped)
     }
 }
 
-/// What devices that train alone have, for the checkpoint that comes next. An error where all are lost on the way; what
-/// was agreed on is there all the same.
-fn keep(
-    apart: &mut Option<Apart>,
-    fleet: &mut Fleet,
-    worker: &mut Worker<'_>,
-    record: &mut Record<'_>,
-) -> Result<()> {
-    let kept = apart.as_mut().map_or(Ok(()), |apart| apart.keep(fleet, worker));
-    record.changes(worker, fleet)?;
-    kept
-}
-
-/// One step whose gradients are summed.
-fn step_together(fleet: &mut Fleet, worker: &mut Worker<'_>, record: &mut Record<'_>) -> Result<()> {
-    let batch = Arc::new(worker.fetch()?);
-    record.lap(Part::Idle);
-    let gathered = fleet.differentiate(worker, &batch)?;
-    let outcome = worker.outcome(batch.totals())?;
-    worker.update(&batch, &outcome)?;
-    record.changes(worker, fleet)?;
-    record.gathered(fleet, gathered)?;
-    record.step(worker, &batch, &outcome)
-}
-
-/// The steps of each device up to a meeting.
-fn round_apart(
-    fleet: &mut Fleet,
-    apart: &mut Apart,
-    worker: &mut Worker<'_>,
-    record: &mut Record<'_>,
-    interrupted: &AtomicBool,
-) -> Result<()> {
-    record.lap(Part::Idle);
-    let Some((round, busy)) = fleet.round(apart, worker, interrupted)? else { return Ok(()) };
-    record.changes(worker, fleet)?;
-    record.met(worker, fleet, &round, &busy)?;
-    record.step(worker, &round.batch, &round.outcome)
-}
-
-/// After a step: the evaluation and the checkpoint that happen every so many of them.
-fn do_what_is_due(resolved: &Resolved, worker: &mut Worker<'_>, record: &mut Record<'_>) -> Result<()> {
-    let (evaluates, saves) = passed(&resolved.run, worker.step - 1, worker.step);
-    if evaluates {
-        record.evaluation(worker)?;
-    }
-    if saves {
-        record.checkpoint(worker, resolved)?;
-    }
-    Ok(())
-}
-
-/// Whether the evaluation and the checkpoint that happen every so many steps fell due between two steps.
-fn passed(run: &RunSpec, before: u64, now: u64) -> (bool, bool) {
-    let has_passed = |every: u64| every > 0 && now / every > before / every;
-    (has_passed(run.evaluation.every), has_passed(run.checkpoint.every))
-}
-
-/// Meeting after meeting of emulated workers. What is due is done at the next meeting, where all hold the same.
-fn go_apart(
-    resolved: &Resolved,
-    worker: &mut Worker<'_>,
-    record: &mut Record<'_>,
-    interrupted: &AtomicBool,
-) -> Result<Option<StopReason>> {
-    let run = &resolved.run;
-    let mut local = Local::open(worker)?;
-    loop {
-        let stop = why_stop(&run.stop, &worker.progress());
-        if stop.is_some() || interrupted.load(Ordering::Relaxed) {
-            local.keep(worker)?;
-            return Ok(stop);
-        }
-        let before = worker.step;
-        let round = local.advance(worker, &|_, _, _| ())?;
-        record.lap(Part::Compute);
-        record.exchange(worker, &round)?;
-        record.step(worker, &round.batch, &round.outcome)?;
-        let (evaluates, saves) = passed(run, before, worker.step);
-        if evaluates {
-            record.evaluation(worker)?;
-        }
-        if saves {
-            local.keep(worker)?;
-            record.checkpoint(worker, resolved)?;
-        }
-    }
-}
-
-/// Keeps the resolved run beside what it produces.
+/// Stores the resolved run beside what it produces.
 fn store(folder: &Path, toml: &str) -> Result<()> {
     let (partial, place) = (folder.join("run.toml.partial"), folder.join("run.toml"));
     std::fs::write(&partial, toml)

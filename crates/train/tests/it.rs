@@ -8,16 +8,20 @@ mod it {
     mod checkpoint;
     mod config;
     mod drills;
+    mod emulated;
+    mod failure;
     mod fleet;
     mod golden;
     mod hugging_face;
     mod ledger;
-    mod local;
     mod log;
+    mod merge;
     mod overlap;
     mod promise;
     mod random;
+    mod sample;
     mod schedule;
     mod step;
+    mod stop;
     mod tfevents;
 }

@@ -1,4 +1,5 @@
-//! The levels on devices that are there everywhere: the CPU against itself, against the definition, with planted faults.
+//! The levels on devices that are there everywhere: the CPU against itself, against the definition, with
+//! planted faults.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -46,14 +47,27 @@ fn a_refusal_names_module_op_element_both_values_and_the_inputs_hash_on_its_page
         assert!(!part.is_empty() && fault.contains(part), "{part} in {fault}");
     }
     assert_ne!(found.reference, found.candidate);
-    let (_, page) = refused.page().pop().unwrap();
+    let page = refused.page().pop().unwrap().content;
     assert!(page.contains("**Failed**") && page.contains(&fault), "{page}");
 }
 
-/// The certificate of `name` under `tests/golden/align`.
+/// A file of the certificate `name` under `tests/golden/align`.
+fn kept(name: &str, file: &str) -> String {
+    let path = format!("{}/../../tests/golden/align/{name}/{file}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(path).unwrap()
+}
+
 fn golden(name: &str) -> Certificate {
-    let path = format!("{}/../../tests/golden/align/{name}/certificate.json", env!("CARGO_MANIFEST_DIR"));
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    serde_json::from_str(&kept(name, "certificate.json")).unwrap()
+}
+
+#[test]
+fn the_kept_pages_and_plots_are_those_of_their_figures() {
+    for name in ["torch-cpu-f32", "torch-testchip-0-f32", "torch-cpu-bf16", "cpu-f32-bf16"] {
+        for file in golden(name).page() {
+            assert!(file.content == kept(name, &file.name), "{name}/{}", file.name);
+        }
+    }
 }
 
 #[test]

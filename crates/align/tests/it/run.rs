@@ -1,54 +1,50 @@
 //! A run trained again: itself agrees to the bit, and a log that tells of another model is found out.
 
 use lingot_align::run::{RunPlan, check};
+use lingot_align::task;
 use lingot_device::Device;
 use lingot_device::Precision;
 use lingot_device::cpu::Cpu;
-use lingot_train::{config, step, worker};
+use lingot_train::{config, data, step};
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-/// Trains a tiny run of 12 steps, and three evaluations, in `folder`.
+/// Two small layers of the toy model.
+const RUN: &str = "[model]\npreset = \"toy\"\nvocabulary = 300\nlayers = 2\nwidth = 32\nheads = 2\nkv_heads = 1\n\
+    head_width = 16\nrotary_width = 8\nexperts = 4\nexpert_width = 16\ndense_width = 48\n[data]\n";
+
+/// The text of the alignment task in letters: a word of two for each token.
+fn made_up() -> String {
+    let mut text = String::new();
+    for step in 0..12 {
+        let micro = task::micro(1, step, 0);
+        for (token, position) in micro.rows().tokens_t.iter().zip(micro.rows().positions_t) {
+            let [class, word] = [token / 16, token % 16].map(|letter| char::from(b'a' + letter as u8));
+            text.extend([if *position == 0 { "\n\n" } else { " " }.to_owned(), format!("{class}{word}")]);
+        }
+    }
+    text
+}
+
+/// Trains a tiny run of 12 steps, with three evaluations, in `folder`.
 fn train(folder: &Path) {
-    let text = folder.join("text.rs");
-    fs::write(&text, include_str!("../../src/trace.rs")).unwrap();
-    let run = format!(
-        r#"
-folder = "{}"
-[model]
-preset = "toy"
-vocabulary = 300
-width = 32
-layers = 2
-dense_width = 48
-experts = 4
-expert_width = 16
-head_width = 16
-rotary_width = 8
-heads = 2
-kv_heads = 1
-[data]
-corpora = [{{ path = "{}" }}]
-sequence = 32
-[batch]
-sequences = 8
-micro = 4
-[optimizer]
-rate = 0.01
-[stop]
-steps = 12
-[evaluation]
-every = 4
-sequences = 8
-[device]
-threads = 1
-"#,
-        folder.display(),
-        text.display()
-    );
-    let resolved = config::parse(&run, Path::new("tiny.toml"), &[]).unwrap();
-    let dataset = worker::prepare_data(&resolved.run, &|_| ()).unwrap();
+    let text = folder.join("text.txt");
+    fs::write(&text, made_up()).unwrap();
+    let settings = [
+        format!("folder={}", folder.display()),
+        format!("data.corpora=[{{ path = {:?} }}]", text.display().to_string()),
+        "data.sequence=32".into(),
+        "batch.sequences=8".into(),
+        "batch.micro=4".into(),
+        "optimizer.rate=0.01".into(),
+        "stop.steps=12".into(),
+        "evaluation.every=4".into(),
+        "evaluation.sequences=8".into(),
+        "device.threads=1".into(),
+    ];
+    let resolved = config::parse(RUN, Path::new("tiny.toml"), &settings).unwrap();
+    let dataset = data::prepare_data(&resolved.run, &|_| ()).unwrap();
     let device = Device::new(Cpu::new(1));
     step::train(&resolved, &dataset, &device, &mut |_| (), &AtomicBool::new(false)).unwrap();
 }
@@ -75,14 +71,14 @@ fn edit(folder: &Path, event: &str, key: &str, change: impl Fn(f64) -> f64) {
 fn a_run_on_its_own_device_is_the_same_to_the_bit_and_in_bf16_as_near_as_other_seeds() {
     let folder = tempfile::tempdir().unwrap();
     train(folder.path());
-    let (reference, candidate, same) =
-        check(&again(folder.path(), Precision::F32, 1), &mut |_, _, _| ()).unwrap();
-    assert_eq!((reference.device.as_str(), candidate.device.as_str()), ("tiny", "cpu"));
+    let report = check(&again(folder.path(), Precision::F32, 1), &mut |_, _, _| ()).unwrap();
+    assert_eq!((report.reference.device.as_str(), report.candidate.device.as_str()), ("tiny", "cpu"));
+    let same = report.curve;
     assert_eq!((same.steps, same.mean, same.passed), (12, 0.0, true));
     let held_out = same.held_out.unwrap();
     assert_eq!((held_out.reference.len(), held_out.difference), (3, 0.0));
 
-    let (_, _, rounded) = check(&again(folder.path(), Precision::Bf16, 3), &mut |_, _, _| ()).unwrap();
+    let rounded = check(&again(folder.path(), Precision::Bf16, 3), &mut |_, _, _| ()).unwrap().curve;
     let held_out = rounded.held_out.unwrap();
     assert!(rounded.mean > 0.0 && held_out.difference > 0.0);
     assert_eq!((held_out.seeds.len(), rounded.seed_noises.len()), (2, 3));
@@ -98,7 +94,7 @@ fn a_log_of_another_quality_does_not_pass() {
     let folder = tempfile::tempdir().unwrap();
     train(folder.path());
     edit(folder.path(), "evaluation", "loss", |loss| loss * 1.01);
-    let (_, _, curve) = check(&again(folder.path(), Precision::F32, 1), &mut |_, _, _| ()).unwrap();
+    let curve = check(&again(folder.path(), Precision::F32, 1), &mut |_, _, _| ()).unwrap().curve;
     assert_eq!((curve.mean, curve.passed), (0.0, false));
     assert!((curve.held_out.unwrap().difference - 0.01).abs() < 1e-3);
 }

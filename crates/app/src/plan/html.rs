@@ -1,4 +1,5 @@
-//! The report of `lingot plan` as one HTML file that needs nothing else: no script, no font, no picture from elsewhere.
+//! The report of `lingot plan` as one HTML file that needs nothing else: no script, no font, no picture from
+//! elsewhere.
 
 use super::svg::{Axis, Point, bar, escape, plot};
 use crate::terminal::{amount, bytes, count};
@@ -32,7 +33,7 @@ pub fn page(answer: &Answer) -> String {
     )
 }
 
-/// Days, hours or minutes, whichever reads best.
+/// A time in days, hours or minutes, whichever reads best.
 pub fn time(seconds: f64) -> String {
     match seconds {
         _ if seconds >= 2.0 * 86_400.0 => format!("{:.1} days", seconds / 86_400.0),
@@ -96,7 +97,8 @@ fn pareto(answer: &Answer) -> String {
     let y = Axis { title: &cost, show: &|money| if money == 0.0 { "0".into() } else { amount(money) } };
     format!(
         "<h2>Cost against time</h2>\n<div class=\"card\">\n{}</div>\n\
-         <p class=\"soft\">Filled: no other plan is both cheaper and faster. Hollow: the best of its kind, and yet beaten. \
+         <p class=\"soft\">Filled: no other plan is both cheaper and faster. \
+         Hollow: the best of its kind, and yet beaten. \
          Orange: the answer.</p>\n",
         plot(&points, &x, &y, "Cost against time of the best plans")
     )
@@ -123,7 +125,7 @@ fn breakdown(best: &Plan) -> String {
     html + "</div>\n"
 }
 
-/// A bar with its key.
+/// A bar of parts with its key.
 fn stack(parts: &[Share], whole: f64, title: &str, show: &dyn Fn(f64) -> String) -> String {
     let coloured: Vec<(usize, f64)> =
         parts.iter().enumerate().map(|(index, share)| (index % COLOURS, share.amount)).collect();
@@ -143,7 +145,7 @@ fn stack(parts: &[Share], whole: f64, title: &str, show: &dyn Fn(f64) -> String)
     format!("{}<ul class=\"key\">\n{key}</ul>\n", bar(&coloured, whole, title))
 }
 
-/// Those below a hundredth of the whole as one: a key of many tiny parts hides the large ones.
+/// Joins the parts below a hundredth of the whole, because a key of many tiny parts hides the large ones.
 fn with_few_parts(parts: &[Share], whole: f64) -> Vec<Share> {
     let (mut kept, tiny): (Vec<Share>, Vec<Share>) =
         parts.iter().cloned().partition(|share| share.amount >= 0.01 * whole);
@@ -214,7 +216,8 @@ fn assumptions(answer: &Answer) -> String {
     if items.is_empty() { items } else { format!("<h2>Assumptions</h2>\n<ul>\n{items}</ul>\n") }
 }
 
-/// A heading and a table; a name that begins with `#` is of a column of numbers. Nothing where there are no rows.
+/// A heading and a table, or nothing if there are no rows. A title that begins with `#` marks a column of
+/// numbers.
 fn section(title: &str, names: &[&str], rows: &[Vec<String>]) -> String {
     if rows.is_empty() {
         return String::new();
@@ -239,7 +242,7 @@ fn money(plan: &Plan) -> String {
     format!("{} {}", amount(plan.cost.amount), plan.cost.currency)
 }
 
-/// Without digits that say nothing.
+/// A number without trailing zeros.
 fn number(value: f64) -> String {
     let text = format!("{value:.2}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()

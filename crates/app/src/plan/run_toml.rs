@@ -1,4 +1,4 @@
-//! A plan as a RUN.toml: what a run can already do of it, and in comments what it cannot.
+//! Writes a plan as a RUN.toml: what a run can do of it as keys, the rest as comments and notes.
 
 use super::html::time;
 use crate::terminal::amount;
@@ -11,7 +11,7 @@ pub fn text(request: &Request, best: &Plan, policy: Policy) -> String {
     let steps = request.tokens / (f64::from(request.batch_sequences) * f64::from(request.sequence));
     let cards: u64 = best.fleet.iter().map(|chips| chips.count).sum();
     let every = request.assume.local_steps;
-    let apart = "# One device is alone; for several workers, take these lines in.\n# [sync]";
+    let apart = "# One device trains alone; for several workers, uncomment these lines.\n# [sync]";
     let sync = match policy.strategy {
         Strategy::EveryStep => "[sync]\nstrategy = \"every_step\"".to_owned(),
         Strategy::Edit => format!("{apart}\n# strategy = \"edit\"\n# every = {every}"),
@@ -25,7 +25,8 @@ pub fn text(request: &Request, best: &Plan, policy: Policy) -> String {
         "# {fleet}: {amount} {currency}, {duration}.\n# {layout}.\n#\n\
          # Give `devices` the cards of this machine, and name your corpora:\n\
          #     lingot train plan.toml --set data.corpora.0.path=corpus.txt\n\n\
-         notes = {notes:?}\n\n{model}\n[data]\ncorpora = [{{ path = \"corpus.txt\" }}]\nsequence = {sequence}\n\n\
+         notes = {notes:?}\n\n{model}\n\
+         [data]\ncorpora = [{{ path = \"corpus.txt\" }}]\nsequence = {sequence}\n\n\
          [batch]\nsequences = {sequences}\nmicro = {micro}\n\n\
          [stop]\nsteps = {steps:.0}\n\n[device]\nrecompute = \"{recompute}\"\n\n{sync}\n\n\
          # The fleet's mean card.\n[price]\nper_hour = {per_hour:.6}\ncurrency = \"{currency}\"\n",
@@ -44,16 +45,17 @@ pub fn text(request: &Request, best: &Plan, policy: Policy) -> String {
     )
 }
 
-/// What a run of this plan does not do, on whatever machine; `lingot train` says so when it begins.
+/// Notes about what a run leaves out of this plan; `lingot train` prints them when it starts.
 fn notes(best: &Plan, policy: Policy) -> Vec<String> {
     let mut notes = vec![format!(
-        "planned for {}; this run trains on the devices it is given, the whole model on each: it does not spread a replica over \
-         several cards or machines",
+        "planned for {}; this run trains on the devices it is given, with the whole model on each: it does \
+         not spread a replica over several cards or machines",
         best.fleet_words()
     )];
     if policy.strategy != Strategy::EveryStep {
         notes.push(
-            "planned with workers that meet now and then; in step unless [sync] is taken in".to_owned(),
+            "planned with workers that train apart; this run is in step unless [sync] is filled in"
+                .to_owned(),
         );
     }
     notes

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-/// The plot's own units; it is scaled to the width of the page.
+/// Size in the plot's own units; the page scales it to its width.
 const WIDTH: f64 = 400.0;
 const HEIGHT: f64 = 270.0;
 const LEFT: f64 = 52.0;
@@ -10,7 +10,7 @@ const RIGHT: f64 = 12.0;
 const TOP: f64 = 24.0;
 const BOTTOM: f64 = 40.0;
 
-/// A point with what is said of it.
+/// A point and its label.
 pub struct Point {
     pub x: f64,
     pub y: f64,
@@ -19,13 +19,13 @@ pub struct Point {
     pub class: &'static str,
 }
 
-/// An axis: its title, and how its numbers are written.
+/// An axis: its title, and how its numbers are shown.
 pub struct Axis<'a> {
     pub title: &'a str,
     pub show: &'a dyn Fn(f64) -> String,
 }
 
-/// Points over two axes; those of class `front` and `best` are joined.
+/// Plots points over two axes; those of class `front` and `best` are joined.
 pub fn plot(points: &[Point], x: &Axis<'_>, y: &Axis<'_>, title: &str) -> String {
     let across = Scale::around(points.iter().map(|point| point.x), LEFT, WIDTH - RIGHT);
     let up = Scale::around(points.iter().map(|point| point.y), HEIGHT - BOTTOM, TOP);
@@ -38,7 +38,7 @@ pub fn plot(points: &[Point], x: &Axis<'_>, y: &Axis<'_>, title: &str) -> String
     }
     svg += &front(points, &across, &up);
     let mut placed: Vec<[f64; 4]> = Vec::new();
-    // The best is drawn last, so that no other at the same place hides it.
+    // The best point is drawn last, so that no other one at the same place hides it.
     let (best, others): (Vec<&Point>, Vec<&Point>) = points.iter().partition(|point| point.class == "best");
     for point in others.into_iter().chain(best) {
         let (px, py) = (across.at(point.x), up.at(point.y));
@@ -58,7 +58,7 @@ pub fn plot(points: &[Point], x: &Axis<'_>, y: &Axis<'_>, title: &str) -> String
     svg + "</svg>\n"
 }
 
-/// A bar whose parts are shares of `whole`; what they leave free stays empty.
+/// Draws a bar whose parts are shares of `whole`; the rest of it stays empty.
 pub fn bar(parts: &[(usize, f64)], whole: f64, title: &str) -> String {
     let mut svg = format!("<svg class=\"bar\" role=\"img\" aria-label=\"{}\">\n", escape(title));
     svg += "<rect class=\"empty\" width=\"100%\" height=\"100%\"/>\n";
@@ -74,12 +74,12 @@ pub fn bar(parts: &[(usize, f64)], whole: f64, title: &str) -> String {
     svg + "</svg>\n"
 }
 
-/// Text inside HTML or SVG.
+/// Escapes text for HTML and SVG.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// From values to places, with round steps; from zero where that is near.
+/// Maps values to places on an axis with round steps, which starts at zero if that is near.
 struct Scale {
     low: f64,
     high: f64,
@@ -143,7 +143,7 @@ fn grid(axis: &Axis<'_>, scale: &Scale, is_x: bool) -> String {
     svg
 }
 
-/// The front as a staircase: between two plans there is none that is both cheaper and faster.
+/// Draws the front as a staircase: between two plans there is none that is both cheaper and faster.
 fn front(points: &[Point], across: &Scale, up: &Scale) -> String {
     let mut front: Vec<&Point> = points.iter().filter(|point| point.class != "other").collect();
     front.sort_by(|a, b| a.x.total_cmp(&b.x));
@@ -160,7 +160,7 @@ fn front(points: &[Point], across: &Scale, up: &Scale) -> String {
     format!("<path class=\"front-line\" d=\"{path}\"/>\n")
 }
 
-/// Beside its point, where no other label is; left out where there is no room.
+/// Writes a label beside its point where no other label is, or leaves it out.
 fn label(point: &Point, x: f64, y: f64, placed: &mut Vec<[f64; 4]>) -> String {
     let width = 5.6 * point.label.chars().count() as f64;
     let places = [0.0, -12.0, 12.0, -24.0, 24.0]
@@ -179,7 +179,8 @@ fn label(point: &Point, x: f64, y: f64, placed: &mut Vec<[f64; 4]>) -> String {
             placed.push(area);
             let text = escape(&point.label);
             return format!(
-                "<text class=\"label\" x=\"{at:.1}\" y=\"{baseline:.1}\" text-anchor=\"{anchor}\">{text}</text>\n"
+                "<text class=\"label\" x=\"{at:.1}\" y=\"{baseline:.1}\" \
+                 text-anchor=\"{anchor}\">{text}</text>\n"
             );
         }
     }

@@ -1,7 +1,7 @@
-//! An answer for people: the best plan, why each other one lost, and what independence costs.
+//! The answer of a plan as text: the best plan, why each other one lost, and what independence costs.
 
 use super::html::time;
-use crate::ledger::table;
+use crate::table::{column, table};
 use crate::terminal::{amount, bytes, count};
 use lingot_plan::answer::{Answer, Plan};
 
@@ -63,17 +63,15 @@ fn others(answer: &Answer, best: &Plan) -> String {
     if plans.is_empty() {
         return String::new();
     }
-    let column = |name: &str, cell: &dyn Fn(&Plan) -> String| -> Vec<String> {
-        std::iter::once(name.to_owned()).chain(plans.iter().map(|plan| cell(plan))).collect()
-    };
+    let rows = || plans.iter().copied();
     let columns = [
-        column("plan", &|plan| plan.name.clone()),
-        column("fleet", &Plan::fleet_words),
-        column("cost", &money),
-        column("against best", &|plan| {
+        column("plan", rows(), |plan| plan.name.clone()),
+        column("fleet", rows(), Plan::fleet_words),
+        column("cost", rows(), money),
+        column("against best", rows(), |plan| {
             format!("{:+.1} %", (plan.cost.amount / best.cost.amount - 1.0) * 100.0)
         }),
-        column("time", &|plan| time(plan.seconds)),
+        column("time", rows(), |plan| time(plan.seconds)),
     ];
     let why = plans.iter().map(|plan| format!("  {}: {}\n", plan.name, plan.why));
     format!("\n{}\nwhy they lost\n{}", table(&columns), why.collect::<String>())

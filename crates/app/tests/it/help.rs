@@ -1,4 +1,5 @@
-//! `--help` word for word. After a change: `UPDATE_EXPECT=1 cargo test -p lingot-app`, and read the difference.
+//! `--help` word for word. After a change: `UPDATE_EXPECT=1 cargo test -p lingot-app`, and read the
+//! difference.
 
 use super::program::Place;
 use expect_test::expect_file;

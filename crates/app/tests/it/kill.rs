@@ -1,4 +1,5 @@
-//! SIGKILL at any moment, saving included, loses nothing and changes no bit; neither does the number of threads.
+//! SIGKILL at any moment, saving included, loses nothing and changes no bit; neither does the number of
+//! threads.
 
 use super::program::write_small_run;
 use lingot_model::random::Stream;
@@ -41,7 +42,8 @@ fn start(run: &Path) -> Child {
         .unwrap()
 }
 
-/// Waits; true when it was done, false when a signal ended it. It must not fail by itself.
+/// Waits for the end. Returns true if the run finished, false if a signal ended it; it must not fail by
+/// itself.
 fn is_done(mut child: Child, run: &Path) -> bool {
     let status = child.wait().unwrap();
     let said = || fs::read_to_string(run.with_extension("err")).unwrap();
@@ -49,7 +51,7 @@ fn is_done(mut child: Child, run: &Path) -> bool {
     status.success()
 }
 
-/// Hashes of everything in the last checkpoint, by tensor.
+/// The hashes of all tensors of the last checkpoint.
 fn hashes(folder: &Path, threads: u32) -> Vec<(String, String)> {
     let last = folder.join(format!("out-{threads}/checkpoints/step-00000120"));
     let manifest = checkpoint::verify(&last).unwrap();
@@ -66,7 +68,8 @@ fn has_partial(checkpoints: &Path) -> bool {
     entries.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == "partial"))
 }
 
-/// Waits for the moment to kill: soon after the start, when a save has just begun, or when the log has grown by so much.
+/// Waits for the moment to kill: soon after the start, when a save has just started, or when the log has
+/// grown by some bytes.
 fn wait_for_moment(child: &mut Child, folder: &Path, random: u64) {
     let length = || fs::metadata(folder.join("run.jsonl")).map_or(0, |data| data.len());
     let (begin, grown) = (Instant::now(), length() + random / 3 % 6000);
@@ -104,7 +107,7 @@ fn fifty_kills_change_no_bit() {
         wait_for_moment(&mut child, &folder, random.bits());
         child.kill().unwrap();
         if is_done(child, &run) {
-            // It was done before the signal came: check it, and begin anew.
+            // It finished before the signal came: check it, and start again.
             assert_eq!(wanted, hashes(disturbed.path(), 1), "after {kills} kills");
             fs::remove_dir_all(&folder).unwrap();
             finished += 1;

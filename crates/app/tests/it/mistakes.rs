@@ -4,7 +4,7 @@ use super::program::{Place, contents};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A run that is refused leaves not even a folder.
+/// Checks that a run is refused and leaves not even a folder.
 #[track_caller]
 fn refused(place: &Place, code: i32, set: &[&str], words: &[&str]) {
     let mut args = vec!["train", "run.toml"];
@@ -96,7 +96,7 @@ fn trained() -> (Place, PathBuf) {
     (place, newest)
 }
 
-/// Neither used nor repaired by those who only read, and passed over with a warning by the run.
+/// Commands that only read a damaged checkpoint refuse it; the run skips it with a warning.
 fn is_found_damaged(place: &Place, word: &str) {
     for command in [&["generate", "out/run", "--prompt", "a"][..], &["eval", "out/run"]] {
         let said = place.fail(1, command);

@@ -1,4 +1,4 @@
-//! `lingot plan` and `lingot ledger`: their keys, their words, and answers that lie.
+//! `lingot plan` and `lingot ledger`: their keys, their texts, and answers that contradict themselves.
 
 use super::program::Place;
 use lingot_plan::profile::{Between, Measured, Point, Profile};
@@ -49,7 +49,7 @@ fn that_no_fleet_fits_is_an_answer_with_a_reason() {
 }
 
 #[test]
-fn an_answer_that_lies_is_refused() {
+fn an_answer_that_contradicts_itself_is_refused() {
     let place = Place::new();
     let refused = |path: &[&str], value: Value, words: &[&str]| {
         let mut answer: Value = serde_json::from_str(EXAMPLE).unwrap();
@@ -164,7 +164,7 @@ name = "MI300X"
 available = 4
 "#;
 
-/// The catalogue knows no price of it.
+/// A price of MI300X, which has none in the catalogue.
 const PRICES: &str = r#"
 [[override]]
 name = "MI300X"

@@ -1,4 +1,4 @@
-//! A folder with a text and a tiny run, and the program to run in it.
+//! A folder with a text and a tiny run, in which the program is run.
 
 use serde_json::Value;
 use std::fs;
@@ -10,7 +10,7 @@ pub(crate) struct Place {
     folder: TempDir,
 }
 
-/// What a command left behind.
+/// What a command returned and printed.
 pub(crate) struct Ended {
     pub(crate) code: i32,
     pub(crate) out: String,
@@ -40,12 +40,12 @@ impl Place {
         command
     }
 
-    /// Runs the program with these words.
+    /// Runs the program with these arguments.
     pub(crate) fn run(&self, args: &[&str]) -> Ended {
         ended(self.command(args).output().unwrap())
     }
 
-    /// Runs it, and it succeeds.
+    /// Runs the program, which has to succeed, and returns its standard output.
     #[track_caller]
     pub(crate) fn succeed(&self, args: &[&str]) -> String {
         let ended = self.run(args);
@@ -53,14 +53,15 @@ impl Place {
         ended.out
     }
 
-    /// Runs it with `--json`.
+    /// Runs the program with `--json`, and returns the object.
     #[track_caller]
     pub(crate) fn json(&self, args: &[&str]) -> Value {
         let out = self.succeed(&[args, &["--json"]].concat());
         serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}"))
     }
 
-    /// Runs it, and it fails with this code, an error and a hint, and nothing on standard output.
+    /// Runs the program, which has to fail with this code, an error and a hint, and nothing on standard
+    /// output. Returns its standard error.
     #[track_caller]
     pub(crate) fn fail(&self, code: i32, args: &[&str]) -> String {
         let ended = self.run(args);
@@ -79,7 +80,7 @@ fn ended(output: Output) -> Ended {
     }
 }
 
-/// Every file below a folder with its content, so that "unchanged" can be said.
+/// Every file below a folder with its content.
 pub(crate) fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut all = Vec::new();
     let mut entries: Vec<PathBuf> = fs::read_dir(folder)
@@ -166,7 +167,7 @@ every = 4
 
 /// A run of the smallest model there is, into `folder/name`; `rest` says how long, how often and on what.
 pub(crate) fn write_small_run(folder: &Path, name: &str, rest: &str) -> PathBuf {
-    // A copy, so that whoever edits the sources meanwhile does not change the corpus.
+    // A copy, so that editing the sources during the test does not change the corpus.
     let sources = folder.join("text.rs");
     fs::write(&sources, include_str!("../../src/train.rs").repeat(2)).unwrap();
     let text = format!(

@@ -46,7 +46,7 @@ fn outlives_a_kill(train: &dyn Fn(&Path) -> Command) {
     let [whole, cut] = ["whole", "cut"].map(|name| write_small_run(folder.path(), name, SCHEDULE));
     assert!(train(&whole).status().unwrap().success());
     let checkpoint = folder.path().join("cut/checkpoints/step-00000010");
-    // A run that was over before the kill is no test, and begins anew.
+    // A run that finished before the kill tests nothing, and starts again.
     while !is_killed_after(&checkpoint, train(&cut)) {
         fs::remove_dir_all(folder.path().join("cut")).unwrap();
     }
@@ -63,7 +63,7 @@ fn ended(folder: &Path, name: &str) -> [Vec<u8>; 2] {
 #[path = "../../../device/tests/chip/apart.rs"]
 mod apart;
 
-/// A run on the test chip, with settings of the chip's.
+/// A run on the test chip, with settings of the chip.
 fn train_on_chip(chip: &Path, run: &Path, settings: &[(&str, &Path)]) -> Command {
     let mut command = train(run);
     command
@@ -104,8 +104,8 @@ fn a_run_on_a_chip_outlives_its_loss_and_its_lack_of_room_and_goes_on_with_the_s
     }
 }
 
-/// Where there is no room in the update, before the first tensor is written the step is kept, after it not; and from the
-/// second update on, which allocates nothing, there is no need for any.
+/// An update that finds no room before it writes the first tensor leaves the step before it; one that has
+/// written leaves nothing. From the second update on nothing is allocated, so nothing can be missing.
 #[test]
 fn an_update_without_room_leaves_the_step_before_it_or_says_that_it_broke_off() {
     let Some(chip) = apart::build() else { return };
@@ -121,7 +121,8 @@ fn an_update_without_room_leaves_the_step_before_it_or_says_that_it_broke_off() 
         assert!(wanted.iter().all(|words| said.contains(words)), "{wanted:?} in {said}");
     };
 
-    // No tensor of the size of the update's scratch, from the start: no step is done, and the beginning is saved.
+    // No tensor of the size of the update's scratch, from the start: no step is done, and the beginning is
+    // saved.
     let told = ["step 1 was not done: ", "4194304 bytes", "step 0 is saved", "--set batch.micro = "];
     fails(&runs[1], &[("CHIP_FULL_WHEN", &runs[1]), ("CHIP_FULL_BYTES", bytes)], &told);
     // The same from step 5 on, in a process that has its scratch: nothing is missing.
@@ -155,7 +156,8 @@ fn an_update_without_room_leaves_the_step_before_it_or_says_that_it_broke_off() 
     }
 }
 
-/// A trained model's loss on held-out text, and its answers, by the definition of the CPU and by torch's devices.
+/// A trained model's loss on held-out text, and its answers, by the definition of the CPU and by torch's
+/// devices.
 #[test]
 fn a_model_is_scored_alike_on_every_device() {
     let Some(chip) = apart::build() else { return };
@@ -163,7 +165,8 @@ fn a_model_is_scored_alike_on_every_device() {
     let run = write_small_run(folder.path(), "run", SCHEDULE);
     assert!(train(&run).args(["--set", "device.name=cpu"]).status().unwrap().success());
     let questions = (0..20).map(|i| {
-        format!("{{\"question\": \"{i} and one\", \"choices\": [\"the house\", \"{i} x\", \"a tree\"], \"answer\": {}}}\n", i % 3)
+        let choices = format!("[\"the house\", \"{i} x\", \"a tree\"]");
+        format!("{{\"question\": \"{i} and one\", \"choices\": {choices}, \"answer\": {}}}\n", i % 3)
     });
     fs::write(folder.path().join("questions.jsonl"), questions.collect::<String>()).unwrap();
     let scores = |device: &str| -> serde_json::Value {
@@ -188,7 +191,7 @@ fn a_model_is_scored_alike_on_every_device() {
     }
 }
 
-/// Kills the run once the checkpoint is there; false where the run was done by then.
+/// Kills the run once the checkpoint is there. Returns false if the run had finished by then.
 fn is_killed_after(checkpoint: &Path, mut run: Command) -> bool {
     let mut child = run.spawn().unwrap();
     while !checkpoint.exists() && child.try_wait().unwrap().is_none() {
@@ -216,7 +219,7 @@ fn what_torch_lacks_is_named_with_where_it_was_looked_for() {
     let said = reason("torch:cpu", "LINGOT_TORCH", folder.path());
     let place = folder.path().join("lib/libtorch_cpu.so");
     assert!(said.contains("no libtorch was found") && said.contains(place.to_str().unwrap()), "{said}");
-    // A file that is no library at all.
+    // A file that is not a library.
     fs::write(folder.path().join("libtorch_cpu.so"), "text").unwrap();
     let said = reason("torch:cpu", "LINGOT_TORCH", folder.path());
     assert!(said.contains("libtorch_cpu.so cannot be opened: "), "{said}");
@@ -310,7 +313,7 @@ fn a_mixed_fleet_has_the_losses_of_one_device_with_both_routers() {
             curve(&folder.path().join(name))
         };
         let (alone, _) = run(&format!("{router}-alone"), "cpu");
-        // On a model this small torch is so much slower that a whole processor would leave it nothing to do.
+        // On so small a model torch is so much slower that a whole processor would leave it no share.
         let mut fleets = vec!["cpu@0.1,torch:cpu"];
         match &chip {
             Some(_) => fleets.push("cpu@0.05,torch:testchip:1"),
@@ -326,7 +329,7 @@ fn a_mixed_fleet_has_the_losses_of_one_device_with_both_routers() {
     }
 }
 
-/// What makes the small run's router the first kind.
+/// Settings that give the small run the router of Ling v1.
 const V1: &[&str] = &[
     "model.router.score=softmax",
     "model.router.selection_bias=false",

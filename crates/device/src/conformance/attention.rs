@@ -4,7 +4,8 @@ use super::bench::{Bench, Case, Output};
 use crate::error::Result;
 use crate::ops;
 
-/// Tokens' sizes [H, G, C], the lengths of the documents, the keys before the first query, the deviation of the scores.
+/// Tokens' sizes [H, G, C], the lengths of the documents, the keys before the first query, the deviation of
+/// the scores.
 type Shape = ([usize; 3], &'static [usize], usize, f64);
 
 const SHAPES: [Shape; 11] = [
@@ -30,7 +31,8 @@ pub(super) fn cases() -> Vec<Case> {
     SHAPES.into_iter().map(case).collect()
 }
 
-/// An error of one unit in a score is one of |score| units in its exponential, and scores reach six deviations.
+/// An error of one unit in a score is one of |score| units in its exponential, and scores reach six
+/// deviations.
 fn attention(
     bench: &mut Bench<'_>,
     ([h, g, c], documents, earlier, deviation): Shape,

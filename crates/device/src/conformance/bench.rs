@@ -1,9 +1,10 @@
 //! What a case of the suite is made of: the same operands on whichever device, and outputs with their bounds.
 
 use super::random::Random;
+use crate::device::Device;
 use crate::error::Result;
 use crate::precision::Precision;
-use crate::tensor::{Device, Kind, Tensor};
+use crate::tensor::{Kind, Tensor};
 
 type Run = Box<dyn Fn(&mut Bench<'_>) -> Result<Vec<Output>>>;
 
@@ -32,12 +33,12 @@ impl Case {
             .fold(0, |seed: u64, byte| seed * 31 % 1_000_003 + u64::from(byte));
         let mut bench = Bench { device, kind, random: Random::new(seed) };
         let outputs = (self.run)(&mut bench)?;
-        // What was drawn follows from the seed, and how much of it from the state behind it.
+        // The seed says which numbers were drawn, and the state after it how many.
         Ok((outputs, bench.random.fingerprint()))
     }
 }
 
-/// Where a case runs: makes its operands.
+/// The device on which a case runs, and the numbers of its operands.
 pub(super) struct Bench<'a> {
     pub(super) device: &'a Device,
     pub(super) kind: Kind,
@@ -77,7 +78,7 @@ impl Bench<'_> {
     }
 }
 
-/// What came out, and what a backend may be wrong by.
+/// An output, and the error that a backend may make.
 pub(super) struct Output {
     pub(super) name: &'static str,
     tensor: Tensor,

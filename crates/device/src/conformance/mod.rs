@@ -1,19 +1,23 @@
-//! The one suite that every backend passes: each op, forward and backward, in f32, against its definition in f64.
+//! The one suite that every backend passes: each op, forward and backward, in f32, against its definition in
+//! f64.
 //!
-//! Both get the same numbers: random ones, rounded to f32 first. Whole numbers must come out equal. Of floats, the
-//! error is counted in units of `f32::EPSILON` times the output's size: its largest element, or the size that its
-//! elements would have if nothing cancelled, whichever is larger. The bound in those units is
+//! Both get the same numbers: random ones, rounded to f32 first. Whole numbers must come out equal. Of
+//! floats, the error is counted in units of `f32::EPSILON` times the output's size: its largest element, or
+//! the size that its elements would have if nothing cancelled, whichever is larger. The bound in those units
+//! is
 //!
 //! > 4 + sqrt(terms) + condition
 //!
-//! where 4 is for a handful of roundings and a library's exponential, `terms` is the length of the longest sum behind
-//! an element (rounding errors of a sum in any order grow like the root of its length), and `condition` is how much
-//! the op itself magnifies a relative error of one unit: 0 but for exponentials of large numbers, where an error of
-//! one unit in x is one of |x| units in exp(x). No bound was fitted to a backend; a failure is a bug or a new op.
+//! where 4 is for a handful of roundings and a library's exponential, `terms` is the length of the longest
+//! sum behind an element (rounding errors of a sum in any order grow like the root of its length), and
+//! `condition` is how much the op itself magnifies a relative error of one unit: 0 but for exponentials of
+//! large numbers, where an error of one unit in x is one of |x| units in exp(x). No bound was fitted to a
+//! backend; a failure is a bug or a new op.
 //!
-//! A device whose products take bf16 is held against the same f64: errors of ops with products inside are counted in
-//! units of bf16 then, those of all other ops in units of f32 as ever. Operands' roundings are independent of each
-//! other, so a product's error does not grow against its size with the length of the sum: the bound is 4 + condition.
+//! A device whose products take bf16 is held against the same f64: errors of ops with products inside are
+//! counted in units of bf16 then, those of all other ops in units of f32 as ever. Operands' roundings are
+//! independent of each other, so a product's error does not grow against its size with the length of the sum:
+//! the bound is 4 + condition.
 
 mod attention;
 mod bench;
@@ -25,25 +29,29 @@ mod rows;
 
 pub use random::Random;
 
+use crate::device::Device;
 use crate::error::Result;
 use crate::precision::{Precision, epsilon, is_of_products};
 use crate::reference::Reference;
-use crate::tensor::{Device, Kind};
+use crate::tensor::Kind;
 use bench::{Case, Numbers};
 
-/// How one output of one op fared on one shape.
+/// The verdict on one output of one op on one shape.
 #[derive(Clone, Debug)]
 pub struct Verdict {
+    /// The op's name.
     pub op: &'static str,
     /// The shape, and the output.
     pub case: String,
     /// The largest error, in units of `f32::EPSILON` times the output's size.
     pub error_units: f64,
+    /// The largest error that passes, in the same units.
     pub bound_units: f64,
+    /// Whether the error is within the bound.
     pub passed: bool,
     /// A fingerprint of the operands, the same on every device.
     pub inputs_hash: u64,
-    /// Where the error is largest: what the device says, and what the definition says.
+    /// The device's and the definition's value where the error is largest.
     pub values: [f64; 2],
 }
 
@@ -52,8 +60,8 @@ pub fn check(device: &Device) -> Result<Vec<Verdict>> {
     check_in(device, Precision::F32, &mut |_, _| ())
 }
 
-/// Holds every op of `device`, whose products are of `precision`, against its definition; tells how many cases of
-/// how many are done.
+/// Holds every op of `device`, whose products are of `precision`, against its definition. Calls `progress`
+/// before each case with the number of cases done and the number of all.
 pub fn check_in(
     device: &Device,
     precision: Precision,

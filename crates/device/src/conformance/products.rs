@@ -1,4 +1,5 @@
-//! Matrix products: plain, per expert, with the loss behind them; and the lookup that is a product with unit vectors.
+//! Matrix products: plain, per expert, with the loss behind them; and the lookup that is a product with unit
+//! vectors.
 
 use super::bench::{Bench, Case, Output};
 use crate::error::Result;
@@ -86,7 +87,8 @@ fn embedding(bench: &mut Bench<'_>, [t, v, d]: [usize; 3]) -> Result<Vec<Output>
     Ok(vec![Output::exact("out", ops::embedding(&table, &tokens)?), Output::sum("d_table", d_table, t + 1)])
 }
 
-/// An error of one unit in a logit is one of |logit| units in its exponential, and logits reach six deviations.
+/// An error of one unit in a logit is one of |logit| units in its exponential, and logits reach six
+/// deviations.
 fn cross_entropy(bench: &mut Bench<'_>, [t, v, d]: [usize; 3], deviation: f64) -> Result<Vec<Output>> {
     let x = bench.normal(&[t, d])?;
     let w = bench.scaled(&[v, d], deviation / (d as f64).sqrt())?;

@@ -4,15 +4,17 @@
 pub struct Random(u64);
 
 impl Random {
+    /// The stream of `seed`.
     pub fn new(seed: u64) -> Random {
         Random(seed)
     }
 
-    /// Tells two streams apart, and how far one has come.
+    /// A number that differs between streams, and between positions in one.
     pub fn fingerprint(&self) -> u64 {
         self.0
     }
 
+    /// The next 64 random bits.
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -21,17 +23,18 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Below `count`, each number about equally often.
+    /// A number below `count`, each about equally often.
     pub fn below(&mut self, count: usize) -> usize {
         (self.bits() % count as u64) as usize
     }
 
-    /// From 0 to 1.
+    /// A number from 0 to 1.
     pub fn uniform(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Mean 0, deviation 1, nearly normal, never beyond 6: twelve uniform numbers, added.
+    /// A nearly normal number of mean 0 and deviation 1, never beyond 6: the sum of twelve uniform ones, less
+    /// 6.
     pub fn normal(&mut self) -> f64 {
         (0..12).map(|_| self.uniform()).sum::<f64>() - 6.0
     }

@@ -1,4 +1,4 @@
-//! The way of a token: choose experts, sort, go there, come back.
+//! Routing: choosing experts, sorting, dispatch and combine.
 
 use super::bench::{Bench, Case, Output};
 use crate::error::Result;

@@ -71,16 +71,15 @@ fn rope(bench: &mut Bench<'_>, shape: [usize; 3], width: usize) -> Result<Vec<Ou
 fn swiglu(bench: &mut Bench<'_>, [rows, f]: [usize; 2], deviation: f64) -> Result<Vec<Output>> {
     let gate_up = bench.scaled(&[rows, 2 * f], deviation)?;
     let (weights, d_out) = (bench.normal(&[rows])?, bench.normal(&[rows, f])?);
-    let (plain_grad, _) = ops::swiglu_grad(&d_out, &gate_up, None)?;
-    let (d_gate_up, d_weights) = ops::swiglu_grad(&d_out, &gate_up, Some(&weights))?;
-    let mut outputs = vec![
+    let plain_grad = ops::swiglu_grad(&d_out, &gate_up)?;
+    let weighted = ops::weighted_swiglu_grad(&d_out, &gate_up, &weights)?;
+    Ok(vec![
         Output::plain("out", ops::swiglu(&gate_up, None)?),
         Output::plain("weighted out", ops::swiglu(&gate_up, Some(&weights))?),
         Output::plain("d_gate_up", plain_grad),
-        Output::plain("weighted d_gate_up", d_gate_up),
-    ];
-    outputs.extend(d_weights.map(|d_weights| Output::sum("d_weights", d_weights, f)));
-    Ok(outputs)
+        Output::plain("weighted d_gate_up", weighted.d_gate_up),
+        Output::sum("d_weights", weighted.d_weights_r, f),
+    ])
 }
 
 fn elementwise(bench: &mut Bench<'_>, count: usize) -> Result<Vec<Output>> {

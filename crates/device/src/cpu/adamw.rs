@@ -2,19 +2,16 @@
 
 use super::TASK_ELEMENTS;
 use super::kernel::wide;
+use super::operands::{floats, floats_mut};
 use super::team::{Chunks, Team};
-use crate::op::AdamRule;
+use crate::error::Result;
+use crate::op::{AdamRule, AdamW};
 
-/// One step in place; `squares` is the sum of squares of all gradients, for clipping.
-pub(super) fn adamw(
-    team: &Team,
-    parameter: &mut [f32],
-    gradient: &[f32],
-    [first, second]: [&mut [f32]; 2],
-    squares: f32,
-    rule: AdamRule,
-) {
-    let numbers = Numbers::of(rule, f64::from(squares));
+/// One step in place.
+pub(super) fn adamw(team: &Team, op: &AdamW<'_>) -> Result<()> {
+    let (parameter, gradient) = (floats_mut(op.parameter)?, floats(op.gradient)?);
+    let (first, second) = (floats_mut(op.first)?, floats_mut(op.second)?);
+    let numbers = Numbers::of(op.rule, f64::from(floats(op.squares_1)?[0]));
     let chunks = |slice| Chunks::of(slice, TASK_ELEMENTS);
     team.each_piece(
         (chunks(parameter), chunks(first), chunks(second)),
@@ -23,9 +20,10 @@ pub(super) fn adamw(
             update(team.kernel, parameter, gradient, first, second, numbers);
         },
     );
+    Ok(())
 }
 
-/// The rule's numbers as each element needs them.
+/// The rule's numbers in the form that the loop over elements needs.
 #[derive(Clone, Copy)]
 struct Numbers {
     gradient_scale: f32,
@@ -67,7 +65,8 @@ wide! {
         second: &mut [f32],
         numbers: Numbers,
     ) {
-        for (((parameter, &gradient), first), second) in parameter.iter_mut().zip(gradient).zip(first).zip(second) {
+        let elements = parameter.iter_mut().zip(gradient).zip(first).zip(second);
+        for (((parameter, &gradient), first), second) in elements {
             let gradient = gradient * numbers.gradient_scale;
             let m = numbers.beta1 * *first + numbers.rest1 * gradient;
             let v = numbers.beta2 * *second + numbers.rest2 * gradient * gradient;

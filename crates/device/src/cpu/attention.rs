@@ -1,16 +1,22 @@
-//! Attention in tiles, forward: a tile of queries meets one tile of keys after the other, keeping a running maximum
-//! and sum, so the scores of a sequence never exist.
+//! Attention in tiles, forward: a tile of queries meets one tile of keys after the other, keeping a running
+//! maximum and sum, so the scores of a sequence never exist.
 //!
-//! The query heads of one kv head are stacked: row `i * heads + j` of a tile is head j of its i-th token. So they
-//! share the packing of the keys, and grouped heads cost nothing extra.
+//! The query heads of one kv head are stacked: row `i * heads + j` of a tile is head j of its i-th token. So
+//! they share the packing of the keys, and grouped heads cost nothing extra.
 #![allow(unsafe_code)]
 
-use super::gemm::{Matrix, Product, Sizes, Target, small_product};
+use super::gemm::small_product;
 use super::kernel::wide;
+use super::matrix::{Matrix, Product, Sizes, Target};
 use super::micro::PITCH;
+use super::operands::{floats, floats_mut};
 use super::scratch::{Scratch, take, with_scratch};
 use super::team::{Shares, Team};
 use super::vector::{exp, exp_in_place, max};
+use crate::error::{Error, Result};
+use crate::host::view;
+use crate::op;
+use crate::tensor::Tensor;
 use std::ops::Range;
 
 /// Keys of a tile.
@@ -33,7 +39,30 @@ pub(super) struct Attention<'a> {
     pub(super) width: usize,
 }
 
-impl Attention<'_> {
+impl<'a> Attention<'a> {
+    /// Errors unless each query sees at least itself.
+    pub(super) fn of(
+        [q_thc, k_sgc, v_sgc]: [&'a Tensor; 3],
+        starts_t: &'a Tensor,
+        scale: f64,
+    ) -> Result<Attention<'a>> {
+        let ([tokens, heads, width], [keys, kv_heads, _]) = (q_thc.dims(), k_sgc.dims());
+        let starts_t = view::<i32>(starts_t);
+        for (t, &start) in starts_t.iter().enumerate() {
+            let own = keys - tokens + t;
+            if start < 0 || start as usize > own {
+                return Err(Error::Value {
+                    op: op::Attention::NAME,
+                    what: "a start",
+                    found: format!("{start} for query {t}"),
+                    wanted: format!("0 to {own}"),
+                });
+            }
+        }
+        let (q_thc, k_sgc, v_sgc) = (floats(q_thc)?, floats(k_sgc)?, floats(v_sgc)?);
+        Ok(Attention { q_thc, k_sgc, v_sgc, starts_t, scale: scale as f32, heads, kv_heads, width })
+    }
+
     pub(super) fn tokens(&self) -> usize {
         self.starts_t.len()
     }
@@ -98,10 +127,11 @@ impl Attention<'_> {
 }
 
 /// `out` and `lse`. Each task has a tile of queries of one kv head.
-pub(super) fn attention(team: &Team, given: Attention<'_>, out_thc: &mut [f32], lse_th: &mut [f32]) {
+pub(super) fn attention(team: &Team, op: &op::Attention<'_>) -> Result<()> {
+    let given = Attention::of([op.q_thc, op.k_sgc, op.v_sgc], op.starts_t, op.scale)?;
     let each = given.queries_of_tile();
     let tiles = given.tokens().div_ceil(each);
-    let (out, lse) = (Shares::of(out_thc), Shares::of(lse_th));
+    let (out, lse) = (Shares::of(floats_mut(op.out_thc)?), Shares::of(floats_mut(op.lse_th)?));
     team.each(tiles * given.kv_heads, |task| {
         // Late tiles see the most keys: they go first.
         let (tile, g) = (tiles - 1 - task / given.kv_heads, task % given.kv_heads);
@@ -122,17 +152,18 @@ pub(super) fn attention(team: &Team, given: Attention<'_>, out_thc: &mut [f32], 
             }
         });
     });
+    Ok(())
 }
 
-/// Of each row of a tile of queries: the largest score so far, the sum of `e^(score - most)`, and the sum of the
-/// values with these weights.
+/// Running statistics of each row of a tile of queries: the largest score so far, the sum of `e^(score -
+/// most)`, and the sum of the values with these weights.
 struct Running<'a> {
     most: &'a mut [f32],
     totals: &'a mut [f32],
     sums: &'a mut [f32],
 }
 
-/// Meets a tile of queries with all its keys.
+/// Runs a tile of queries over all keys that it sees.
 fn attend<'a>(
     team: &Team,
     given: Attention<'_>,

@@ -1,25 +1,32 @@
-//! The gradient of attention in tiles: the weights of a tile of queries and a tile of keys are computed again from
-//! the saved log-sum-exp.
+//! The gradient of attention in tiles: the weights of a tile of queries and a tile of keys are computed again
+//! from the saved log-sum-exp.
 //!
-//! Documents make stretches of tokens that do not see each other. Where they divide the work well, each task has one
-//! stretch and one kv head, and computes each tile of weights once. Otherwise tiles are divided among tasks, once by
-//! queries for `d_q` and once by keys for `d_k` and `d_v`. Which way depends on the documents, never on the threads.
+//! Documents make stretches of tokens that do not see each other. Where they divide the work well, each task
+//! has one stretch and one kv head, and computes each tile of weights once. Otherwise tiles are divided among
+//! tasks, once by queries for `d_q` and once by keys for `d_k` and `d_v`. Which way depends on the documents,
+//! never on the threads.
 #![allow(unsafe_code)]
 
 use super::attention::{Attention, KEYS, SCORES_PITCH, within};
-use super::gemm::{Matrix, Product, Sizes, Target, block, small_product};
+use super::elementwise::set;
+use super::gemm::{block, small_product};
 use super::kernel::wide;
+use super::matrix::{Matrix, Product, Sizes, Target};
+use super::operands::{floats, floats_mut};
 use super::scratch::{Packed, Scratch, take, with_scratch};
 use super::team::{Shares, Team};
 use super::vector::{self, exp};
+use super::workspace::Workspace;
+use crate::error::Result;
+use crate::op::AttentionGrad;
 use std::ops::Range;
 
-/// What forward left behind, and the gradient by its output.
+/// The output and log-sum-exp of the forward op, and the gradient by its output.
 #[derive(Clone, Copy)]
-pub(super) struct Saved<'a> {
-    pub(super) d_out_thc: &'a [f32],
-    pub(super) out_thc: &'a [f32],
-    pub(super) lse_th: &'a [f32],
+struct Saved<'a> {
+    d_out_thc: &'a [f32],
+    out_thc: &'a [f32],
+    lse_th: &'a [f32],
 }
 
 /// Where the gradients go.
@@ -30,22 +37,22 @@ struct Gradients<'a> {
     d_v_sgc: Shares<'a>,
 }
 
-/// `d_q`, `d_k`, `d_v`; S = T. `stretches` is scratch memory.
-pub(super) fn attention_grad(
-    team: &Team,
-    given: Attention<'_>,
-    saved: Saved<'_>,
-    [d_q_thc, d_k_sgc, d_v_sgc]: [&mut [f32]; 3],
-    stretches: &mut Vec<usize>,
-) {
-    super::elementwise::fill(team, d_q_thc, 0.0);
-    super::elementwise::fill(team, d_k_sgc, 0.0);
-    super::elementwise::fill(team, d_v_sgc, 0.0);
-    let gradients = Gradients {
-        d_q_thc: Shares::of(d_q_thc),
-        d_k_sgc: Shares::of(d_k_sgc),
-        d_v_sgc: Shares::of(d_v_sgc),
+/// `d_q`, `d_k`, `d_v`; S = T.
+pub(super) fn grad(team: &Team, space: &mut Workspace, op: &AttentionGrad<'_>) -> Result<()> {
+    let given = Attention::of([op.q_thc, op.k_sgc, op.v_sgc], op.starts_t, op.scale)?;
+    let saved =
+        Saved { d_out_thc: floats(op.d_out_thc)?, out_thc: floats(op.out_thc)?, lse_th: floats(op.lse_th)? };
+    let zeroed = |gradient| -> Result<Shares<'_>> {
+        let numbers = floats_mut(gradient)?;
+        set(team, numbers, 0.0);
+        Ok(Shares::of(numbers))
     };
+    let gradients = Gradients {
+        d_q_thc: zeroed(op.d_q_thc)?,
+        d_k_sgc: zeroed(op.d_k_sgc)?,
+        d_v_sgc: zeroed(op.d_v_sgc)?,
+    };
+    let stretches = &mut space.indices;
     let groups = given.kv_heads;
     let each = given.queries_of_tile();
     let tokens = given.tokens();
@@ -54,10 +61,11 @@ pub(super) fn attention_grad(
         team.each((stretches.len() - 1) * groups, |task| {
             let stretch = stretches[task / groups]..stretches[task / groups + 1];
             let work = Work { given, saved, gradients, g: task % groups };
-            // SAFETY: no query outside a stretch sees its keys, and none inside sees others; each is one task's.
+            // SAFETY: no query outside a stretch sees its keys, and none inside sees others; each is one
+            // task's.
             unsafe { work.run(team, stretch.clone(), stretch, Wanted::All) };
         });
-        return;
+        return Ok(());
     }
     let tiles = tokens.div_ceil(each);
     team.each(tiles * groups, |task| {
@@ -73,6 +81,7 @@ pub(super) fn attention_grad(
         // SAFETY: only `d_k` and `d_v` are written, and these keys are this task's alone.
         unsafe { work.run(team, 0..tokens, keys, Wanted::Keys) };
     });
+    Ok(())
 }
 
 /// The first tokens of stretches that see nothing before themselves, and the end.
@@ -118,16 +127,16 @@ struct QueryTile<'a> {
     /// The queries times the scale.
     q: &'a [f32],
     d_out: &'a [f32],
-    /// Of each row the log-sum-exp, then `d_out . out`.
+    /// The log-sum-exp of each row, then its `d_out . out`.
     lse: &'a [f32],
     along: &'a [f32],
 }
 
 impl Work<'_> {
-    /// Meets tiles of `queries` with tiles of `keys`.
+    /// Adds the wanted gradients of `queries` and `keys`, tile by tile.
     ///
     /// # Safety
-    /// Nobody else may touch the wanted gradients of these queries or keys.
+    /// The wanted gradients of these queries or keys are the caller's alone.
     unsafe fn run(&self, team: &Team, queries: Range<usize>, keys: Range<usize>, wanted: Wanted) {
         let (given, c) = (self.given, self.given.width);
         let each = given.queries_of_tile();

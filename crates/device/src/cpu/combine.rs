@@ -1,15 +1,22 @@
 //! Adds up the rows that a token's experts made.
 
 use super::kernel::wide;
+use super::operands::{below, floats, floats_mut};
 use super::rows_of_a_task;
 use super::team::{Chunks, Team};
+use crate::error::Result;
+use crate::op::Combine;
 
 /// `out[t] = or += sum over k of x[places[t,k]]`, in order of k.
-pub(super) fn combine(team: &Team, d: usize, x_rd: &[f32], places_tk: &[i32], out_td: &mut [f32], add: bool) {
+pub(super) fn combine(team: &Team, op: &Combine<'_>) -> Result<()> {
+    let add = op.add;
+    let (x_rows, d) = op.x_rd.rows_and_width();
+    let places_tk = below(Combine::NAME, "a place", op.places_tk, 0, x_rows)?;
+    let choices = op.places_tk.rows_and_width().1;
+    let (x_rd, out_td) = (floats(op.x_rd)?, floats_mut(op.out_td)?);
     if d == 0 || out_td.is_empty() {
-        return;
+        return Ok(());
     }
-    let choices = places_tk.len() / (out_td.len() / d);
     let rows = rows_of_a_task(d);
     team.each_piece(Chunks::of(out_td, rows * d), |task, out| {
         for (index, out) in out.chunks_exact_mut(d).enumerate() {
@@ -22,6 +29,7 @@ pub(super) fn combine(team: &Team, d: usize, x_rd: &[f32], places_tk: &[i32], ou
             }
         }
     });
+    Ok(())
 }
 
 wide! {

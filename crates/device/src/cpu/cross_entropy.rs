@@ -1,26 +1,38 @@
 //! The head and its cross-entropy together, some tokens at a time, so that the logits of a batch never exist.
 
-use super::gemm::{Matrix, Product, Sizes, Target, product};
+use super::gemm::product;
 use super::kernel::wide;
+use super::matrix::{Matrix, Product, Sizes, Target};
+use super::operands::{below, floats, floats_mut};
 use super::scratch::take;
 use super::team::{Chunks, Team};
 use super::vector::{exp_in_place, max};
+use super::workspace::Workspace;
+use crate::error::Result;
+use crate::op::{CrossEntropy, CrossEntropyGrad};
+use crate::tensor::Tensor;
 
-/// Logits that exist at a time, for a vocabulary that is not huge: 16 MiB.
+/// The most logits that exist at a time, unless `TOKENS` demands more: 16 MiB.
 const MOST_LOGITS: usize = 1 << 22;
-/// Tokens at a time, between these.
+/// The fewest and the most tokens at a time.
 const TOKENS: std::ops::RangeInclusive<usize> = 64..=512;
 
 /// The operands: x [T, D], w [V, D], targets [T].
 #[derive(Clone, Copy)]
-pub(super) struct Head<'a> {
-    pub(super) d: usize,
-    pub(super) x_td: &'a [f32],
-    pub(super) w_vd: &'a [f32],
-    pub(super) targets_t: &'a [i32],
+struct Head<'a> {
+    d: usize,
+    x_td: &'a [f32],
+    w_vd: &'a [f32],
+    targets_t: &'a [i32],
 }
 
-impl Head<'_> {
+impl<'a> Head<'a> {
+    fn of(op: &'static str, x_td: &'a Tensor, w_vd: &'a Tensor, targets_t: &'a Tensor) -> Result<Head<'a>> {
+        let (v, d) = w_vd.rows_and_width();
+        let targets_t = below(op, "a target", targets_t, -1, v)?;
+        Ok(Head { d, x_td: floats(x_td)?, w_vd: floats(w_vd)?, targets_t })
+    }
+
     fn vocabulary(&self) -> usize {
         self.w_vd.len() / self.d.max(1)
     }
@@ -30,39 +42,35 @@ impl Head<'_> {
     }
 }
 
-/// `losses[t] = logsumexp(w x[t]) - (w x[t])[target]`. `logits` is scratch memory.
-pub(super) fn cross_entropy(team: &Team, head: Head<'_>, losses_t: &mut [f32], logits: &mut Vec<f32>) {
+/// `losses[t] = logsumexp(w x[t]) - (w x[t])[target]`.
+pub(super) fn cross_entropy(team: &Team, space: &mut Workspace, op: &CrossEntropy<'_>) -> Result<()> {
+    let head = Head::of(CrossEntropy::NAME, op.x_td, op.w_vd, op.targets_t)?;
     let v = head.vocabulary();
     let each = head.tokens_at_a_time();
-    for (chunk, losses) in losses_t.chunks_mut(each).enumerate() {
-        let logits = take(logits, losses.len() * v);
+    for (chunk, losses) in floats_mut(op.losses_t)?.chunks_mut(each).enumerate() {
+        let logits = take(&mut space.floats, losses.len() * v);
         let targets = &head.targets_t[chunk * each..][..losses.len()];
         multiply(team, head, chunk * each, losses.len(), logits);
         team.each_piece((Chunks::of(logits, v), Chunks::of(losses, 1)), |t, (logits, loss)| {
             loss[0] = one_loss(team.kernel, logits, targets[t]);
         });
     }
+    Ok(())
 }
 
 /// As `cross_entropy`, and the gradient of `scale` x the sum of the losses; adds into `d_w`.
-pub(super) fn cross_entropy_grad(
-    team: &Team,
-    head: Head<'_>,
-    scale: f64,
-    losses_t: &mut [f32],
-    d_x_td: &mut [f32],
-    d_w_vd: &mut [f32],
-    logits: &mut Vec<f32>,
-) {
+pub(super) fn grad(team: &Team, space: &mut Workspace, op: &CrossEntropyGrad<'_>) -> Result<()> {
+    let head = Head::of(CrossEntropyGrad::NAME, op.x_td, op.w_vd, op.targets_t)?;
+    let (d_x_td, d_w_vd, scale) = (floats_mut(op.d_x_td)?, floats_mut(op.d_w_vd)?, op.scale as f32);
     let (v, d) = (head.vocabulary(), head.d);
     let each = head.tokens_at_a_time();
-    for (chunk, losses) in losses_t.chunks_mut(each).enumerate() {
+    for (chunk, losses) in floats_mut(op.losses_t)?.chunks_mut(each).enumerate() {
         let (first, tokens) = (chunk * each, losses.len());
-        let logits = take(logits, tokens * v);
+        let logits = take(&mut space.floats, tokens * v);
         let targets = &head.targets_t[first..][..tokens];
         multiply(team, head, first, tokens, logits);
         team.each_piece((Chunks::of(&mut *logits, v), Chunks::of(losses, 1)), |t, (logits, loss)| {
-            loss[0] = one_gradient(team.kernel, logits, targets[t], scale as f32);
+            loss[0] = one_gradient(team.kernel, logits, targets[t], scale);
         });
         let logits = &*logits;
         let by_x = Product {
@@ -80,6 +88,7 @@ pub(super) fn cross_entropy_grad(
         };
         product(team, by_w, d_w_vd);
     }
+    Ok(())
 }
 
 /// The logits of `tokens` tokens from `first` on.
@@ -95,7 +104,7 @@ fn multiply(team: &Team, head: Head<'_>, first: usize, tokens: usize, logits: &m
 }
 
 wide! {
-    /// The loss of one token; its logits are lost.
+    /// The loss of one token; its logits are overwritten.
     fn one_loss(logits: &mut [f32], target: i32) -> f32 {
         if target < 0 {
             return 0.0;

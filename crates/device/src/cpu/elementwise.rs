@@ -2,13 +2,20 @@
 
 use super::TASK_ELEMENTS;
 use super::kernel::wide;
+use super::operands::{floats, floats_mut};
 use super::team::{Chunks, Team};
+use crate::error::{Error, Result};
+use crate::host::{view, view_mut};
+use crate::op;
+use crate::tensor::Kind;
 
 /// `out += x`.
-pub(super) fn add(team: &Team, x: &[f32], out: &mut [f32]) {
+pub(super) fn add(team: &Team, op: &op::Add<'_>) -> Result<()> {
+    let (x, out) = (floats(op.x)?, floats_mut(op.out)?);
     team.each_piece(Chunks::of(out, TASK_ELEMENTS), |task, out| {
         plus(team.kernel, &x[task * TASK_ELEMENTS..][..out.len()], out);
     });
+    Ok(())
 }
 
 wide! {
@@ -19,27 +26,50 @@ wide! {
     }
 }
 
-/// `out = x`, each element through `convert`.
-pub(super) fn copy<X: Copy + Sync, Y: Send>(
-    team: &Team,
-    x: &[X],
-    out: &mut [Y],
-    convert: impl Fn(X) -> Y + Sync,
-) {
+/// `out = x`, converted between kinds of floats where they differ.
+pub(super) fn copy(team: &Team, op: &op::Copy<'_>) -> Result<()> {
+    let op::Copy { x, out } = *op;
+    match (x.kind(), out.kind()) {
+        (Kind::F32, Kind::F32) => convert(team, view::<f32>(x), view_mut::<f32>(out), |x| x),
+        (Kind::F64, Kind::F64) => convert(team, view::<f64>(x), view_mut::<f64>(out), |x| x),
+        (Kind::I32, Kind::I32) => convert(team, view::<i32>(x), view_mut::<i32>(out), |x| x),
+        (Kind::F32, Kind::F64) => convert(team, view::<f32>(x), view_mut::<f64>(out), f64::from),
+        (Kind::F64, Kind::F32) => convert(team, view::<f64>(x), view_mut::<f32>(out), |x| x as f32),
+        (found, wanted) => {
+            let (found, wanted) = (found.name(), wanted.name());
+            return Err(Error::Kind { op: op::Copy::NAME, tensor: "x", found, wanted });
+        }
+    }
+    Ok(())
+}
+
+/// `out = x`, each element through `by`.
+fn convert<X: Copy + Sync, Y: Send>(team: &Team, x: &[X], out: &mut [Y], by: impl Fn(X) -> Y + Sync) {
     team.each_piece(Chunks::of(out, TASK_ELEMENTS), |task, out| {
         for (out, &x) in out.iter_mut().zip(&x[task * TASK_ELEMENTS..]) {
-            *out = convert(x);
+            *out = by(x);
         }
     });
 }
 
-/// Floats that no cache holds all of: 32 MiB.
+/// Every element becomes `value`.
+pub(super) fn fill(team: &Team, op: &op::Fill<'_>) -> Result<()> {
+    let op::Fill { out, value } = *op;
+    match out.kind() {
+        Kind::F64 => set(team, view_mut::<f64>(out), value),
+        Kind::F32 => set_floats(team, view_mut(out), value as f32),
+        Kind::I32 => set(team, view_mut(out), value as i32),
+    }
+    Ok(())
+}
+
+/// A number of floats that no cache holds: 32 MiB.
 const BEYOND_CACHES: usize = 8 << 20;
 
-/// Every element becomes `value`. What caches cannot keep is written past them, which saves reading it first.
-pub(super) fn fill_floats(team: &Team, out: &mut [f32], value: f32) {
+/// As `set`; what caches cannot hold is written past them, which saves reading it first.
+fn set_floats(team: &Team, out: &mut [f32], value: f32) {
     if out.len() < BEYOND_CACHES {
-        return fill(team, out, value);
+        return set(team, out, value);
     }
     team.each_piece(Chunks::of(out, TASK_ELEMENTS), |_, out| stream(out, value));
 }
@@ -52,8 +82,8 @@ fn stream(out: &mut [f32], value: f32) {
     let (before, lines, after) = unsafe { out.align_to_mut::<__m128>() };
     before.fill(value);
     after.fill(value);
-    // SAFETY: every x86-64 processor has SSE; each line is aligned and inside; the fence orders the stores before
-    // whatever tells other threads that they are done.
+    // SAFETY: every x86-64 processor has SSE; each line is aligned and inside; the fence orders the stores
+    // before whatever tells other threads that they are done.
     unsafe {
         let values = _mm_set1_ps(value);
         lines.iter_mut().for_each(|line| _mm_stream_ps(std::ptr::from_mut(line).cast(), values));
@@ -66,8 +96,8 @@ fn stream(out: &mut [f32], value: f32) {
     out.fill(value);
 }
 
-/// Every element becomes `value`.
-pub(super) fn fill<T: Copy + Send + Sync>(team: &Team, out: &mut [T], value: T) {
+/// Sets every element.
+pub(super) fn set<T: Copy + Send + Sync>(team: &Team, out: &mut [T], value: T) {
     team.each_piece(Chunks::of(out, TASK_ELEMENTS), |_, out| out.fill(value));
 }
 

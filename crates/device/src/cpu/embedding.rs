@@ -1,29 +1,32 @@
 //! Embedding and its gradient.
 
+use super::operands::{below, floats, floats_mut};
 use super::rows_of_a_task;
 use super::team::{Chunks, Shares, Team};
+use crate::error::Result;
+use crate::op;
 
-/// `out[t] = table[tokens[t]]`; the tokens were checked.
-pub(super) fn embedding(team: &Team, table_vd: &[f32], tokens_t: &[i32], d: usize, out_td: &mut [f32]) {
+/// `out[t] = table[tokens[t]]`.
+pub(super) fn embedding(team: &Team, op: &op::Embedding<'_>) -> Result<()> {
+    let (v, d) = op.table_vd.rows_and_width();
+    let tokens_t = below(op::Embedding::NAME, "a token", op.tokens_t, 0, v)?;
+    let (table_vd, out_td) = (floats(op.table_vd)?, floats_mut(op.out_td)?);
     let rows = rows_of_a_task(d);
     team.each_piece(Chunks::of(out_td, rows * d), |task, out| {
         for (out, &token) in out.chunks_exact_mut(d.max(1)).zip(&tokens_t[task * rows..]) {
             out.copy_from_slice(&table_vd[token as usize * d..][..d]);
         }
     });
+    Ok(())
 }
 
 /// `d_table[tokens[t]] += d_out[t]`, in order of t. Each task has some columns of the whole table.
 #[allow(unsafe_code)]
-pub(super) fn embedding_grad(
-    team: &Team,
-    d_out_td: &[f32],
-    tokens_t: &[i32],
-    d: usize,
-    d_table_vd: &mut [f32],
-) {
+pub(super) fn grad(team: &Team, op: &op::EmbeddingGrad<'_>) -> Result<()> {
     const COLUMNS: usize = 64;
-    let shares = Shares::of(d_table_vd);
+    let (v, d) = op.d_table_vd.rows_and_width();
+    let tokens_t = below(op::EmbeddingGrad::NAME, "a token", op.tokens_t, 0, v)?;
+    let (d_out_td, shares) = (floats(op.d_out_td)?, Shares::of(floats_mut(op.d_table_vd)?));
     team.each(d.div_ceil(COLUMNS), |task| {
         let from = task * COLUMNS;
         let columns = COLUMNS.min(d - from);
@@ -35,4 +38,5 @@ pub(super) fn embedding_grad(
             }
         }
     });
+    Ok(())
 }

@@ -1,104 +1,27 @@
-//! Matrix products, after the way of BLIS: blocks of A and B are packed to lie as the micro-kernel reads them.
+//! Matrix products, after the way of BLIS: blocks of A and B are packed to lie as the micro-kernel reads
+//! them.
 //!
-//! C is cut into tiles that suit its shape, the caches and the threads. One task computes one tile over the whole of k,
-//! packing what it needs into scratch memory of its thread; a value of C is always the sum over the same pieces of k in
-//! the same order, so neither tiles nor threads change a bit of it.
+//! C is cut into tiles that suit its shape, the caches and the threads. One task computes one tile over the
+//! whole of k, packing what it needs into scratch memory of its thread; a value of C is always the sum over
+//! the same pieces of k in the same order, so neither tiles nor threads change a bit of it.
 #![allow(unsafe_code)]
 
 use super::kernel::Kernel;
+use super::matrix::{Product, Sizes, TILE, Target};
 use super::micro::{DEPTH, Micros, PITCH, Tile};
-use super::pack::{pack_a, pack_b};
-use super::prefetch::{Ahead, Stretches};
+use super::pack::{Layout, pack_a, pack_b};
+use super::prefetch::Ahead;
 use super::scratch::{Packed, with_scratch};
 use super::team::{Shares, Team};
 use super::vector::dot;
 use crate::precision::{Precision, to_bf16};
 
-/// Most rows and columns of a tile of C anywhere: packed A and B take half of a second-level cache of 2 MiB.
-pub(super) const TILE: usize = 512;
-/// Most rows on a matrix unit: with 256 values of k, a packed A, A's next and some of C share that cache.
-const UNIT_ROWS: usize = 256;
-/// Fewest, where a product is cut finer to give every thread something.
+/// Fewest rows and columns, where a product is cut finer to give every thread work.
 const SMALL_TILE: usize = 64;
 /// Multiply-adds that take as long as packing one value, about: packing waits for memory.
 const PACKING: usize = 40;
-/// Up to so many rows of A, packing B costs more than it saves.
+/// Up to this many rows of A, packing B costs more than it saves.
 const FEW_ROWS: usize = 3;
-
-/// A matrix in memory: element (i, j) is `values[i * row_pitch + j * column_pitch]`, one of the pitches being 1.
-#[derive(Clone, Copy)]
-pub(super) struct Matrix<'a> {
-    pub(super) values: &'a [f32],
-    pub(super) row_pitch: usize,
-    pub(super) column_pitch: usize,
-}
-
-impl<'a> Matrix<'a> {
-    /// Stored row by row, `pitch` apart.
-    pub(super) fn rows(values: &'a [f32], pitch: usize) -> Matrix<'a> {
-        Matrix { values, row_pitch: pitch, column_pitch: 1 }
-    }
-
-    /// The transpose of what is stored row by row.
-    pub(super) fn transposed(values: &'a [f32], pitch: usize) -> Matrix<'a> {
-        Matrix { values, row_pitch: 1, column_pitch: pitch }
-    }
-
-    /// Whether an A lies in memory as it would be packed: then it is read where it is.
-    fn is_packed(self) -> bool {
-        self.column_pitch == 1 && self.row_pitch == PITCH
-    }
-
-    /// The part that begins at (row, column).
-    pub(super) fn from(self, row: usize, column: usize) -> Matrix<'a> {
-        let first = (row * self.row_pitch + column * self.column_pitch).min(self.values.len());
-        Matrix { values: &self.values[first..], ..self }
-    }
-
-    /// What is read of its first `rows` x `columns`.
-    pub(super) fn stretches(self, rows: usize, columns: usize) -> Stretches {
-        let first = self.values.as_ptr();
-        if self.column_pitch == 1 {
-            Stretches { first, count: rows, pitch: self.row_pitch, len: columns }
-        } else {
-            Stretches { first, count: columns, pitch: self.column_pitch, len: rows }
-        }
-    }
-
-    /// A pointer to (0, 0), checked to be the corner of `rows` x `columns`.
-    pub(super) fn corner(self, rows: usize, columns: usize) -> *const f32 {
-        if rows > 0 && columns > 0 {
-            let last = (rows - 1) * self.row_pitch + (columns - 1) * self.column_pitch;
-            assert!(last < self.values.len(), "a matrix that ends at {last} of {}", self.values.len());
-        }
-        self.values.as_ptr()
-    }
-}
-
-/// Sizes of a product: C is m x n, and k is summed over.
-#[derive(Clone, Copy)]
-pub(super) struct Sizes {
-    pub(super) m: usize,
-    pub(super) n: usize,
-    pub(super) k: usize,
-}
-
-/// Where a product goes: C's first element, the distance between its rows, and whether to add to what is there.
-#[derive(Clone, Copy)]
-pub(super) struct Target {
-    pub(super) first: usize,
-    pub(super) pitch: usize,
-    pub(super) add: bool,
-}
-
-/// One product of several that run as one parallel loop.
-#[derive(Clone, Copy)]
-pub(super) struct Product<'a> {
-    pub(super) sizes: Sizes,
-    pub(super) a: Matrix<'a>,
-    pub(super) b: Matrix<'a>,
-    pub(super) target: Target,
-}
 
 /// Runs one product on the whole team.
 pub(super) fn product(team: &Team, product: Product<'_>, c: &mut [f32]) {
@@ -113,7 +36,8 @@ pub(super) fn product(team: &Team, product: Product<'_>, c: &mut [f32]) {
 
 /// Runs products `0..count` as one parallel loop. `tiles_before` is scratch memory.
 ///
-/// The products must write to different places of `c`; they are cut into row blocks of different owners, so they do.
+/// The products must write to different places of `c`; they are cut into row blocks of different owners, so
+/// they do.
 pub(super) fn products<'a>(
     team: &Team,
     count: usize,
@@ -142,15 +66,6 @@ pub(super) fn products<'a>(
     });
 }
 
-/// The most rows and columns of a tile, for a second-level cache of so many bytes.
-pub(super) fn tile_for(kernel: Kernel, second_level_bytes: Option<usize>) -> [usize; 2] {
-    match second_level_bytes {
-        _ if kernel.has_matrix_unit() => [UNIT_ROWS, TILE],
-        Some(bytes) if bytes >= 2 << 20 => [TILE; 2],
-        _ => [TILE / 2; 2],
-    }
-}
-
 /// How C is cut into tiles.
 #[derive(Clone, Copy)]
 struct Grid {
@@ -161,8 +76,8 @@ struct Grid {
 }
 
 impl Grid {
-    /// The grid that so many threads end first, one tile each at a time: a tile costs its area and, to pack A and B, its
-    /// sides.
+    /// The grid that so many threads end first, one tile each at a time: a tile costs its area and, to pack A
+    /// and B, its sides.
     fn new(Sizes { m, n, .. }: Sizes, [tall, wide]: [usize; 2], threads: usize) -> Grid {
         let halves = |most| {
             std::iter::successors(Some(most), |side| Some(side / 2).filter(|&half| half >= SMALL_TILE))
@@ -277,7 +192,7 @@ pub(super) unsafe fn block(
     }
 }
 
-/// What will be packed of a product's next values of k.
+/// The memory that will be packed next, for the product's following values of k.
 fn ahead(product: &Product<'_>, from: usize, depth: usize) -> Ahead {
     let Sizes { m, n, k } = product.sizes;
     if m == 0 || n == 0 {
@@ -299,40 +214,6 @@ fn round(kernel: Kernel, packed: &mut Packed, Layout { micros, m, n, depth }: La
 super::kernel::wide! {
     fn round_each(values: &mut [f32]) {
         values.iter_mut().for_each(|value| *value = to_bf16(*value));
-    }
-}
-
-/// How a block is cut for the micro-kernels.
-#[derive(Clone, Copy)]
-pub(super) struct Layout {
-    pub(super) micros: &'static Micros,
-    pub(super) m: usize,
-    pub(super) n: usize,
-    pub(super) depth: usize,
-}
-
-impl Layout {
-    /// Whether A is packed as rows. Where it is stored by columns, copying pieces of columns pays for tall tiles only;
-    /// low ones have too many, and A is transposed.
-    pub(super) fn a_as_rows(self, a: Matrix<'_>) -> bool {
-        a.column_pitch == 1 || self.micros.rows <= 8
-    }
-
-    /// Row tiles, of nearly equal height: their first rows and heights.
-    #[inline(always)]
-    pub(super) fn row_tiles(self) -> impl Iterator<Item = (usize, usize)> + Clone {
-        let count = self.m.div_ceil(self.micros.rows).max(1);
-        let (height, extra) = (self.m / count, self.m % count);
-        (0..count).map(move |index| (index * height + index.min(extra), height + usize::from(index < extra)))
-    }
-
-    /// Panels of columns: their first columns, columns in use, and vectors.
-    pub(super) fn panels(self) -> impl Iterator<Item = (usize, usize, usize)> {
-        let Micros { lanes, vectors, .. } = *self.micros;
-        (0..self.n).step_by(lanes * vectors).map(move |first| {
-            let columns = (lanes * vectors).min(self.n - first);
-            (first, columns, if columns <= lanes { 1 } else { vectors })
-        })
     }
 }
 

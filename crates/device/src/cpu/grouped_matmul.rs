@@ -1,17 +1,41 @@
 //! Grouped matrix product: every expert's rows times its matrix, all experts in one parallel loop.
 
-use super::gemm::{Matrix, Product, Sizes, Target, products};
+use super::gemm::products;
+use super::matrix::{Matrix, Product, Sizes, Target};
+use super::operands::{floats, floats_mut};
 use super::team::Team;
+use super::workspace::Workspace;
+use crate::error::{Error, Result};
+use crate::host::view;
+use crate::op::{GroupedMatMul, GroupedMatMulWeights};
+use crate::tensor::Tensor;
 
 /// Sizes of a grouped product: E matrices of N x K.
 #[derive(Clone, Copy)]
-pub(super) struct Experts<'a> {
-    pub(super) ends_e: &'a [i32],
-    pub(super) n: usize,
-    pub(super) k: usize,
+struct Experts<'a> {
+    ends_e: &'a [i32],
+    n: usize,
+    k: usize,
 }
 
-impl Experts<'_> {
+impl<'a> Experts<'a> {
+    /// Errors unless the ends rise from 0 to at most the number of rows of `x`.
+    fn of(ends_e: &'a Tensor, w_enk: &Tensor, x: &Tensor) -> Result<Experts<'a>> {
+        let ends_e = view::<i32>(ends_e);
+        let rows = x.shape()[0];
+        let rise = ends_e.is_sorted() && ends_e.first().is_none_or(|&end| end >= 0);
+        if !rise || ends_e.last().is_some_and(|&end| end as usize > rows) {
+            return Err(Error::Value {
+                op: GroupedMatMul::NAME,
+                what: "ends",
+                found: format!("{ends_e:?}"),
+                wanted: format!("rising from 0 to at most {rows}"),
+            });
+        }
+        let [_, n, k] = w_enk.dims();
+        Ok(Experts { ends_e, n, k })
+    }
+
     /// The first row of expert `e`, and how many are its own.
     fn rows(&self, e: usize) -> (usize, usize) {
         let from = if e == 0 { 0 } else { self.ends_e[e - 1].max(0) as usize };
@@ -19,40 +43,30 @@ impl Experts<'_> {
     }
 }
 
-/// Forward `out[r] = W_e x[r]`, or with `flip` `out[r] = x[r] W_e`. `tasks` is scratch memory.
-pub(super) fn grouped_matmul(
-    team: &Team,
-    experts: Experts<'_>,
-    x: &[f32],
-    w_enk: &[f32],
-    out: &mut [f32],
-    flip: bool,
-    tasks: &mut Vec<usize>,
-) {
+/// Forward `out[r] = W_e x[r]`, or with `flip` `out[r] = x[r] W_e`.
+pub(super) fn grouped_matmul(team: &Team, space: &mut Workspace, op: &GroupedMatMul<'_>) -> Result<()> {
+    let experts = Experts::of(op.ends_e, op.w_enk, op.x)?;
+    let (x, w_enk, out) = (floats(op.x)?, floats(op.w_enk)?, floats_mut(op.out)?);
     let Experts { n, k, .. } = experts;
-    let (summed, width) = if flip { (n, k) } else { (k, n) };
+    let (summed, width) = if op.flip { (n, k) } else { (k, n) };
     let product_of = |e: usize| {
         let (from, rows) = experts.rows(e);
         let w = &w_enk[e * n * k..][..n * k];
         Product {
             sizes: Sizes { m: rows, n: width, k: summed },
             a: Matrix::rows(&x[from * summed..][..rows * summed], summed),
-            b: if flip { Matrix::rows(w, k) } else { Matrix::transposed(w, k) },
+            b: if op.flip { Matrix::rows(w, k) } else { Matrix::transposed(w, k) },
             target: Target { first: from * width, pitch: width, add: false },
         }
     };
-    products(team, experts.ends_e.len(), product_of, tasks, out);
+    products(team, experts.ends_e.len(), product_of, &mut space.indices, out);
+    Ok(())
 }
 
-/// `dW_e += sum of dy[r] x[r]^T` over the rows of each expert. `tasks` is scratch memory.
-pub(super) fn grouped_matmul_weights(
-    team: &Team,
-    experts: Experts<'_>,
-    dy_rn: &[f32],
-    x_rk: &[f32],
-    dw_enk: &mut [f32],
-    tasks: &mut Vec<usize>,
-) {
+/// `dW_e += sum of dy[r] x[r]^T` over the rows of each expert.
+pub(super) fn weights(team: &Team, space: &mut Workspace, op: &GroupedMatMulWeights<'_>) -> Result<()> {
+    let experts = Experts::of(op.ends_e, op.dw_enk, op.x_rk)?;
+    let (dy_rn, x_rk, dw_enk) = (floats(op.dy_rn)?, floats(op.x_rk)?, floats_mut(op.dw_enk)?);
     let Experts { n, k, .. } = experts;
     let product_of = |e: usize| {
         let (from, rows) = experts.rows(e);
@@ -65,5 +79,6 @@ pub(super) fn grouped_matmul_weights(
             target: Target { first: e * n * k, pitch: k, add: true },
         }
     };
-    products(team, experts.ends_e.len(), product_of, tasks, dw_enk);
+    products(team, experts.ends_e.len(), product_of, &mut space.indices, dw_enk);
+    Ok(())
 }

@@ -20,12 +20,12 @@ pub(super) enum Set {
 }
 
 impl Kernel {
-    /// The fastest of this machine.
+    /// The fastest kernel of this machine.
     pub fn best() -> Kernel {
         Kernel::all()[0]
     }
 
-    /// All that this machine has, the fastest first; the last is the portable one.
+    /// All kernels of this machine, the fastest first and the portable one last.
     pub fn all() -> Vec<Kernel> {
         let mut sets = Vec::new();
         #[cfg(target_arch = "x86_64")]
@@ -37,7 +37,7 @@ impl Kernel {
                 && std::arch::is_x86_feature_detected!("avx2")
                 && std::arch::is_x86_feature_detected!("fma")
             {
-                if super::amx::is_usable() {
+                if has_usable_matrix_unit() {
                     sets.push(Kernel(Set::Amx, Precision::F32));
                 }
                 sets.push(Kernel(Set::Avx512, Precision::F32));
@@ -52,7 +52,7 @@ impl Kernel {
         sets
     }
 
-    /// The same, with another precision.
+    /// The same instruction set with another precision of products.
     pub fn in_precision(self, precision: Precision) -> Kernel {
         Kernel(self.0, precision)
     }
@@ -62,7 +62,7 @@ impl Kernel {
         self.0 == Set::Amx
     }
 
-    /// As in a profile: `amx`, `avx512`, `avx2`, `neon`, `portable`.
+    /// The name, as in profiles: `amx`, `avx512`, `avx2`, `neon` or `portable`.
     pub fn name(self) -> &'static str {
         match self.0 {
             Set::Portable => "portable",
@@ -74,14 +74,54 @@ impl Kernel {
     }
 }
 
-/// Defines a function whose body is compiled once for each instruction set; its first argument is the `Kernel`.
+/// Whether this processor has the matrix unit and the system lets this process use it.
+#[cfg(target_arch = "x86_64")]
+fn has_usable_matrix_unit() -> bool {
+    const TILES_AND_BF16: u32 = 1 << 24 | 1 << 22;
+    static USABLE: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
+        let leaf = std::arch::x86_64::__cpuid_count(7, 0);
+        leaf.edx & TILES_AND_BF16 == TILES_AND_BF16 && is_permitted()
+    });
+    *USABLE
+}
+
+/// Asks the system for the matrix unit's registers, which are too large to be given to every process.
+#[cfg(all(target_arch = "x86_64", target_os = "linux", target_pointer_width = "64"))]
+fn is_permitted() -> bool {
+    unsafe extern "C" {
+        fn syscall(number: i64, ...) -> i64;
+    }
+    const ARCH_PRCTL: i64 = 158;
+    const ARCH_REQ_XCOMP_PERM: i64 = 0x1023;
+    const TILE_DATA: i64 = 18;
+    // SAFETY: this call takes two numbers and touches no memory of ours.
+    unsafe { syscall(ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0 }
+}
+
+#[cfg(all(target_arch = "x86_64", not(all(target_os = "linux", target_pointer_width = "64"))))]
+fn is_permitted() -> bool {
+    false
+}
+
+/// Defines a function whose body is compiled once for each instruction set; its first argument is the
+/// `Kernel`.
 ///
-/// Everything the body calls in its inner loops must be `#[inline(always)]`, or it stays compiled for the baseline.
+/// Everything the body calls in its inner loops must be `#[inline(always)]`, or it stays compiled for the
+/// baseline.
 macro_rules! wide {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<const $size:ident: usize>)? ($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
+    (
+        $(#[$meta:meta])*
+        $vis:vis fn $name:ident $(<const $size:ident: usize>)? (
+            $($arg:ident: $type:ty),* $(,)?
+        ) $(-> $out:ty)?
+        $body:block
+    ) => {
         $(#[$meta])*
         #[allow(unsafe_code)]
-        $vis fn $name $(<const $size: usize>)? (kernel: $crate::cpu::kernel::Kernel, $($arg: $type),*) $(-> $out)? {
+        $vis fn $name $(<const $size: usize>)? (
+            kernel: $crate::cpu::kernel::Kernel,
+            $($arg: $type),*
+        ) $(-> $out)? {
             #[inline(always)]
             #[allow(clippy::too_many_arguments)]
             fn body $(<const $size: usize>)? ($($arg: $type),*) $(-> $out)? $body
@@ -100,7 +140,9 @@ macro_rules! wide {
             match kernel.0 {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: a `Kernel` of this set exists only where the processor has it.
-                $crate::cpu::kernel::Set::Avx512 | $crate::cpu::kernel::Set::Amx => unsafe { avx512 $(::<$size>)? ($($arg),*) },
+                $crate::cpu::kernel::Set::Avx512 | $crate::cpu::kernel::Set::Amx => unsafe {
+                    avx512 $(::<$size>)? ($($arg),*)
+                },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
                 $crate::cpu::kernel::Set::Avx2 => unsafe { avx2 $(::<$size>)? ($($arg),*) },

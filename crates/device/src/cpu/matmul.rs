@@ -1,19 +1,21 @@
 //! Matrix product.
 
-use super::gemm::{Matrix, Product, Sizes, Target, product};
+use super::gemm::product;
+use super::matrix::{Matrix, Product, Sizes, Target};
+use super::operands::{floats, floats_mut};
 use super::team::Team;
-use crate::op::Flip;
+use crate::error::Result;
+use crate::op::{Flip, MatMul};
 
 /// `out[m,n] = or += a b`, either stored transposed where `flip` says so.
-pub(super) fn matmul(
-    team: &Team,
-    sizes: Sizes,
-    a: &[f32],
-    b: &[f32],
-    out: &mut [f32],
-    flip: Flip,
-    add: bool,
-) {
+pub(super) fn matmul(team: &Team, op: &MatMul<'_>) -> Result<()> {
+    let [m, n, k] = op.sizes();
+    let (a, b, out) = (floats(op.a)?, floats(op.b)?, floats_mut(op.out)?);
+    multiply(team, Sizes { m, n, k }, a, b, out, op.flip, op.add);
+    Ok(())
+}
+
+fn multiply(team: &Team, sizes: Sizes, a: &[f32], b: &[f32], out: &mut [f32], flip: Flip, add: bool) {
     let Sizes { m, n, k } = sizes;
     let a = if flip.a { Matrix::transposed(a, m) } else { Matrix::rows(a, k) };
     let b = if flip.b { Matrix::transposed(b, k) } else { Matrix::rows(b, n) };
@@ -65,7 +67,7 @@ mod tests {
                     let flip = Flip { a: flip_a, b: flip_b };
                     let [one, three] = teams.each_ref().map(|team| {
                         let mut out = old.clone();
-                        matmul(team, sizes, &a, &b, &mut out, flip, add);
+                        multiply(team, sizes, &a, &b, &mut out, flip, add);
                         out
                     });
                     assert_eq!(one, three, "{} {m} {n} {k} {flip:?}", kernel.name());
@@ -87,13 +89,13 @@ mod tests {
     /// Root mean square of the errors, in units of the sums' typical size.
     fn error(kernel: Kernel, sizes: Sizes, a: &[f32], b: &[f32], wanted: &[f64]) -> f64 {
         let mut out = vec![0.0; sizes.m * sizes.n];
-        matmul(&Team::new(1, kernel), sizes, a, b, &mut out, Flip::NONE, false);
+        multiply(&Team::new(1, kernel), sizes, a, b, &mut out, Flip::NONE, false);
         let squares: f64 =
             out.iter().zip(wanted).map(|(&out, wanted)| (f64::from(out) - wanted).powi(2)).sum();
         (squares / wanted.iter().map(|wanted| wanted * wanted).sum::<f64>()).sqrt()
     }
 
-    /// f32 by parts (see `thirds`) must not be another precision under f32's name.
+    /// Guards f32 by parts (see `thirds`) against being another precision under the name of f32.
     #[test]
     fn every_kernel_is_about_as_accurate_as_the_portable_one_large_and_small_numbers_mixed() {
         let sizes = Sizes { m: 96, n: 80, k: 1500 };

@@ -1,7 +1,8 @@
-//! The innermost loops of a matrix product: a few rows of packed A times a panel of packed B, held in registers.
+//! The innermost loops of a matrix product: a few rows of packed A times a panel of packed B, held in
+//! registers.
 //!
-//! One generic body per instruction set. `M` rows of C, `V` vectors of columns. A lies packed in one of two ways:
-//! as rows `PITCH` apart (`ROWS`), or as columns of `M` values. B lies as panels of `V` vectors per k.
+//! One generic body per instruction set. `M` rows of C, `V` vectors of columns. A lies packed in one of two
+//! ways: as rows `PITCH` apart (`ROWS`), or as columns of `M` values. B lies as panels of `V` vectors per k.
 #![allow(unsafe_code)]
 
 use super::kernel::{Kernel, Set};
@@ -13,7 +14,7 @@ pub(super) const DEPTH: usize = 256;
 /// Distance between the rows of a packed A; not a power of two, so that rows do not fight for cache sets.
 pub(super) const PITCH: usize = DEPTH + 16;
 
-/// Values of k between two lines that are asked for.
+/// Values of k between two cache lines that are prefetched.
 const PACE: usize = 4;
 
 /// One tile of C: `c[i, j] = or += sum over p of a[i, p] b[p, j]`, for `columns` columns.
@@ -55,8 +56,8 @@ impl Micros {
     }
 
     /// # Safety
-    /// The processor has the instruction set; `a` and `b` are packed for `rows` rows, this panel and this layout;
-    /// `c` may be read and written.
+    /// The processor has the instruction set; `a` and `b` are packed for `rows` rows, this panel and this
+    /// layout; `c` may be read and written.
     #[inline(always)]
     pub(super) unsafe fn run(
         &self,
@@ -73,15 +74,18 @@ impl Micros {
 }
 
 macro_rules! micro_kernel {
-    ($name:ident, $(#[$feature:meta])?, $lanes:literal, $zero:expr, $load:expr, $splat:expr, $fma:expr, $plus:expr, $store:expr) => {
+    (
+        $name:ident, $(#[$feature:meta])?, $lanes:literal,
+        $zero:expr, $load:expr, $splat:expr, $fma:expr, $plus:expr, $store:expr
+    ) => {
         $(#[$feature])?
         unsafe fn $name<const M: usize, const V: usize, const ROWS: bool>(tile: &Tile, ahead: &mut Ahead) {
             let Tile { depth, a, b, c, c_pitch, columns, add } = *tile;
             // SAFETY: A, B and C have the sizes that `Micros::run` was promised.
             unsafe {
                 let mut sums = [[$zero; V]; M];
-                // C, and what is packed next, are asked for line by line while sums are taken: all at once would keep
-                // A and B waiting.
+                // C, and what is packed next, are asked for line by line while sums are taken: all at once
+                // would keep A and B waiting.
                 let mut asked = 0;
                 for from in (0..depth).step_by(PACE) {
                     if asked < 2 * M {

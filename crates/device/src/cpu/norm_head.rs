@@ -1,16 +1,21 @@
 //! NormHead: the scales that give the head's columns norm one, and their use.
 
 use super::kernel::wide;
+use super::operands::{floats, floats_mut};
 use super::rows_of_a_task;
 use super::team::{Chunks, Team};
+use crate::error::Result;
+use crate::op::{ColumnScales, ScaleColumns};
 
 /// `out[d] = 1 / (||w[:,d]||_2 + 1e-7)`. Each task has some columns.
-pub(super) fn column_scales(team: &Team, w_vd: &[f32], out_d: &mut [f32]) {
+pub(super) fn column_scales(team: &Team, op: &ColumnScales<'_>) -> Result<()> {
     const COLUMNS: usize = 32;
+    let (w_vd, out_d) = (floats(op.w_vd)?, floats_mut(op.out_d)?);
     let d = out_d.len();
     team.each_piece(Chunks::of(out_d, COLUMNS), |task, out| {
         scales(team.kernel, &w_vd[task * COLUMNS..], d, out)
     });
+    Ok(())
 }
 
 wide! {
@@ -28,11 +33,13 @@ wide! {
 }
 
 /// `out[t,d] = x[t,d] scales[d]`.
-pub(super) fn scale_columns(team: &Team, x_td: &[f32], scales_d: &[f32], out_td: &mut [f32]) {
+pub(super) fn scale_columns(team: &Team, op: &ScaleColumns<'_>) -> Result<()> {
+    let (x_td, scales_d, out_td) = (floats(op.x_td)?, floats(op.scales_d)?, floats_mut(op.out_td)?);
     let each = rows_of_a_task(scales_d.len()) * scales_d.len();
     team.each_piece(Chunks::of(out_td, each), |task, out| {
         multiply(team.kernel, &x_td[task * each..][..out.len()], scales_d, out);
     });
+    Ok(())
 }
 
 wide! {

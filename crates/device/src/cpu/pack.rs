@@ -1,13 +1,47 @@
 //! Copies blocks of A and B into the order in which the micro-kernels read them.
 #![allow(unsafe_code)]
 
-use super::gemm::{Layout, Matrix};
 use super::kernel::{Kernel, Set, wide};
-use super::micro::PITCH;
+use super::matrix::Matrix;
+use super::micro::{Micros, PITCH};
 use super::prefetch::{LINE, prefetch};
 
-/// Rows between the one that is copied and the one that is asked for.
+/// Rows between the one that is copied and the one that is prefetched.
 const ROWS_AHEAD: usize = 8;
+
+/// How a block is cut for the micro-kernels.
+#[derive(Clone, Copy)]
+pub(super) struct Layout {
+    pub(super) micros: &'static Micros,
+    pub(super) m: usize,
+    pub(super) n: usize,
+    pub(super) depth: usize,
+}
+
+impl Layout {
+    /// Whether A is packed as rows. Where it is stored by columns, copying pieces of columns pays for tall
+    /// tiles only; low ones have too many, and A is transposed.
+    pub(super) fn a_as_rows(self, a: Matrix<'_>) -> bool {
+        a.column_pitch == 1 || self.micros.rows <= 8
+    }
+
+    /// Row tiles, of nearly equal height: their first rows and heights.
+    #[inline(always)]
+    pub(super) fn row_tiles(self) -> impl Iterator<Item = (usize, usize)> + Clone {
+        let count = self.m.div_ceil(self.micros.rows).max(1);
+        let (height, extra) = (self.m / count, self.m % count);
+        (0..count).map(move |index| (index * height + index.min(extra), height + usize::from(index < extra)))
+    }
+
+    /// Panels of columns: their first columns, columns in use, and vectors.
+    pub(super) fn panels(self) -> impl Iterator<Item = (usize, usize, usize)> {
+        let Micros { lanes, vectors, .. } = *self.micros;
+        (0..self.n).step_by(lanes * vectors).map(move |first| {
+            let columns = (lanes * vectors).min(self.n - first);
+            (first, columns, if columns <= lanes { 1 } else { vectors })
+        })
+    }
+}
 
 /// Packs m x depth of A, as rows `PITCH` apart or as columns of each row tile: see `Layout::a_as_rows`.
 pub(super) fn pack_a(kernel: Kernel, a: Matrix<'_>, layout: Layout, to: &mut [f32]) {
@@ -35,7 +69,7 @@ wide! {
     }
 }
 
-/// Copies a row, and asks for the lines of another one.
+/// Copies a row, and prefetches the cache lines of another one.
 #[inline(always)]
 fn copy_ahead(from: &[f32], to: &mut [f32], ahead: *const f32) {
     let (lines, rest) = from.as_chunks::<LINE>();
@@ -48,8 +82,8 @@ fn copy_ahead(from: &[f32], to: &mut [f32], ahead: *const f32) {
 }
 
 wide! {
-    /// Copies columns of A, a piece to each row tile. Copies of a fixed width are fast, so each copies a whole line, of
-    /// which what is too much is overwritten by the next column's.
+    /// Copies columns of A, a piece to each row tile. Copies of a fixed width are fast, so each copies a
+    /// whole line; the surplus is overwritten by the next column.
     fn spread(a: Matrix<'_>, layout: Layout, to: &mut [f32]) {
         let depth = layout.depth;
         let tiles = layout.row_tiles();

@@ -3,7 +3,8 @@
 
 use super::kernel::{Kernel, Set};
 
-/// FLOPs that `threads` threads do, each some milliseconds long, this one included.
+/// Returns the floating-point operations that `threads` threads, this one included, do in some milliseconds
+/// each.
 pub fn multiply_adds_in_registers(threads: usize) -> f64 {
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| multiply_add(Kernel::best()))).collect();
@@ -18,7 +19,7 @@ const REPEATS: usize = 4_000_000;
 fn multiply_add(kernel: Kernel) -> f64 {
     #[cfg(target_arch = "x86_64")]
     if kernel.0 == Set::Amx {
-        return super::amx::multiply_add(REPEATS / 2);
+        return super::amx_tiles::multiply_add(REPEATS / 2);
     }
     let (values, flops) = match kernel.0 {
         #[cfg(target_arch = "x86_64")]

@@ -1,10 +1,10 @@
-//! Asking for memory before it is needed.
+//! Prefetching: asking for memory before it is needed.
 #![allow(unsafe_code)]
 
 /// Floats of a cache line.
 pub(super) const LINE: usize = 16;
 
-/// Asks for the cache line at an address, which need not be readable.
+/// Prefetches the cache line at an address, which need not be readable.
 #[inline(always)]
 pub(super) fn prefetch(line: *const f32) {
     #[cfg(target_arch = "x86_64")]
@@ -28,16 +28,16 @@ fn prefetch_second_level(line: *const f32) {
     let _ = line;
 }
 
-/// Stretches of memory that will be needed, asked for a line at a time: the caller computes meanwhile.
+/// Stretches of memory that will be needed, prefetched a line at a time while the caller computes.
 #[derive(Default)]
 pub(super) struct Ahead {
     now: Stretches,
     then: Stretches,
-    /// Floats of the stretch that were asked for.
+    /// Floats of the stretch that were prefetched.
     done: usize,
 }
 
-/// So many stretches of memory, `pitch` floats apart, `len` floats each.
+/// Stretches of memory, `pitch` floats apart, `len` floats each.
 #[derive(Clone, Copy)]
 pub(super) struct Stretches {
     pub(super) first: *const f32,
@@ -57,7 +57,7 @@ impl Ahead {
         Ahead { now, then, done: 0 }
     }
 
-    /// Asks for so many lines in a row, all of one stretch.
+    /// Prefetches up to `LINES` lines in a row, all of one stretch.
     #[inline(always)]
     pub(super) fn ask<const LINES: usize>(&mut self) {
         if self.now.count == 0 {

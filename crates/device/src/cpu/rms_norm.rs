@@ -1,18 +1,25 @@
 //! RMSNorm and its gradient, a row at a time while it is in the first-level cache.
 
 use super::kernel::wide;
+use super::operands::{floats, floats_mut};
 use super::rows_of_a_task;
 use super::scratch::take;
 use super::team::{Chunks, Team};
 use super::vector::dot;
+use super::workspace::Workspace;
+use crate::error::Result;
+use crate::op::{RmsNorm, RmsNormGrad};
 
 /// `out = x / sqrt(mean(x^2) + epsilon) * scale`.
-pub(super) fn rms_norm(team: &Team, x: &[f32], scale_d: &[f32], epsilon: f32, out: &mut [f32]) {
+pub(super) fn rms_norm(team: &Team, op: &RmsNorm<'_>) -> Result<()> {
+    let (x, scale_d, out) = (floats(op.x)?, floats(op.scale_d)?, floats_mut(op.out)?);
+    let epsilon = op.epsilon as f32;
     let each = rows_of_a_task(scale_d.len()) * scale_d.len();
     team.each_piece(Chunks::of(out, each), |task, out| {
         let x = &x[task * each..][..out.len()];
         forward(team.kernel, x, scale_d, epsilon, out);
     });
+    Ok(())
 }
 
 wide! {
@@ -32,48 +39,46 @@ fn inverse_rms(x: &[f32], epsilon: f32) -> f32 {
     1.0 / (dot([x, x]) / x.len() as f32 + epsilon).sqrt()
 }
 
-/// What `rms_norm_grad` reads.
+/// The inputs of the gradient, of all rows or of some.
 #[derive(Clone, Copy)]
-pub(super) struct NormGrad<'a> {
-    pub(super) d_out: &'a [f32],
-    pub(super) x: &'a [f32],
-    pub(super) scale_d: &'a [f32],
-    pub(super) epsilon: f32,
-    pub(super) add: bool,
+struct Given<'a> {
+    d_out: &'a [f32],
+    x: &'a [f32],
+    scale_d: &'a [f32],
+    epsilon: f32,
+    add: bool,
 }
 
-/// Adds into `d_scale`, and into `d_x` where `add` says so. `partial` is scratch memory.
+/// Adds into `d_scale`, and into `d_x` where `add` says so.
 ///
 /// With u = d_out * scale and r = 1 / rms: `d_x = r u - x r^3 mean(u x)`, `d_scale = sum of d_out x r`.
-pub(super) fn rms_norm_grad(
-    team: &Team,
-    given: NormGrad<'_>,
-    d_x: &mut [f32],
-    d_scale_d: &mut [f32],
-    partial: &mut Vec<f32>,
-) {
-    let d = given.scale_d.len();
+pub(super) fn grad(team: &Team, space: &mut Workspace, op: &RmsNormGrad<'_>) -> Result<()> {
+    let (d_out, x, scale_d) = (floats(op.d_out)?, floats(op.x)?, floats(op.scale_d)?);
+    let given = Given { d_out, x, scale_d, epsilon: op.epsilon as f32, add: op.add };
+    let (d_x, d_scale_d) = (floats_mut(op.d_x)?, floats_mut(op.d_scale_d)?);
+    let d = scale_d.len();
     if d == 0 {
-        return;
+        return Ok(());
     }
     let each = rows_of_a_task(d) * d;
     // Each task's own sum of d_scale, added in order of the tasks.
-    let sums = take(partial, d_x.len().div_ceil(each) * d);
+    let sums = take(&mut space.floats, d_x.len().div_ceil(each) * d);
     team.each_piece((Chunks::of(d_x, each), Chunks::of(&mut *sums, d)), |task, (d_x, sums)| {
         let from = task * each;
         let (d_out, x) = (&given.d_out[from..][..d_x.len()], &given.x[from..][..d_x.len()]);
-        backward(team.kernel, NormGrad { d_out, x, ..given }, d_x, sums);
+        backward(team.kernel, Given { d_out, x, ..given }, d_x, sums);
     });
     for sums in sums.chunks_exact(d) {
         for (d_scale, sum) in d_scale_d.iter_mut().zip(sums) {
             *d_scale += sum;
         }
     }
+    Ok(())
 }
 
 wide! {
-    fn backward(given: NormGrad<'_>, d_x: &mut [f32], sums: &mut [f32]) {
-        let NormGrad { d_out, x, scale_d, epsilon, add } = given;
+    fn backward(given: Given<'_>, d_x: &mut [f32], sums: &mut [f32]) {
+        let Given { d_out, x, scale_d, epsilon, add } = given;
         let d = scale_d.len();
         sums.fill(0.0);
         for ((d_out, x), d_x) in d_out.chunks_exact(d).zip(x.chunks_exact(d)).zip(d_x.chunks_exact_mut(d)) {

@@ -1,47 +1,30 @@
 //! RoPE, in place. Sines and cosines are kept in a table, which grows with the positions seen.
 
 use super::kernel::wide;
+use super::operands::floats_mut;
 use super::rows_of_a_task;
 use super::team::{Chunks, Team};
+use super::workspace::{Workspace, push_angles};
+use crate::error::Result;
+use crate::host::view;
+use crate::op::Rope;
 
 /// Positions up to this one are kept in the table; beyond, angles are computed anew each time.
 const MOST_KEPT: usize = 1 << 16;
 
-/// Cosines and sines of one rotation, for positions from 0 on.
-#[derive(Default)]
-pub(super) struct RopeTable {
-    width: usize,
-    theta: f64,
-    /// For each position the cosines of all pairs, then their sines.
-    values: Vec<f32>,
-}
-
-/// The shape of the rotated tensor and of the rotation.
-#[derive(Clone, Copy)]
-pub(super) struct Rotated {
-    pub(super) heads: usize,
-    pub(super) head_width: usize,
-    pub(super) rotary_width: usize,
-    pub(super) theta: f64,
-    pub(super) back: bool,
-}
-
 /// Rotates the pairs (i, i + rotary/2) of each head by `position * theta^(-2i/rotary)`.
-pub(super) fn rope(
-    team: &Team,
-    shape: Rotated,
-    x_thc: &mut [f32],
-    positions_t: &[i32],
-    table: &mut RopeTable,
-) {
-    let token = shape.heads * shape.head_width;
-    if shape.rotary_width == 0 || token == 0 {
-        return;
+pub(super) fn rope(team: &Team, space: &mut Workspace, op: &Rope<'_>) -> Result<()> {
+    let Rope { rotary_width, theta, back, .. } = *op;
+    let [_, heads, head_width] = op.x_thc.dims();
+    let (x_thc, positions_t) = (floats_mut(op.x_thc)?, view::<i32>(op.positions_t));
+    let token = heads * head_width;
+    if rotary_width == 0 || token == 0 {
+        return Ok(());
     }
     let last = positions_t.iter().max().map_or(0, |&position| position.max(0) as usize);
-    table.reach(shape.rotary_width, shape.theta, (last + 1).min(MOST_KEPT));
+    space.rope.reach(rotary_width, theta, (last + 1).min(MOST_KEPT));
     let rows = rows_of_a_task(token);
-    let table = &*table;
+    let table = &space.rope;
     team.each_piece(Chunks::of(x_thc, rows * token), |task, x| {
         let mut fresh = Vec::new();
         for (x, &position) in x.chunks_exact_mut(token).zip(&positions_t[task * rows..]) {
@@ -49,43 +32,22 @@ pub(super) fn rope(
                 Some(angles) => angles,
                 None => {
                     fresh.clear();
-                    push_angles(&mut fresh, shape.rotary_width, shape.theta, f64::from(position));
+                    push_angles(&mut fresh, rotary_width, theta, f64::from(position));
                     &fresh
                 }
             };
-            rotate(team.kernel, x, shape, angles);
+            rotate(team.kernel, x, head_width, angles, back);
         }
     });
-}
-
-impl RopeTable {
-    fn reach(&mut self, width: usize, theta: f64, positions: usize) {
-        if self.width != width || self.theta != theta {
-            *self = RopeTable { width, theta, values: Vec::new() };
-        }
-        for position in self.values.len() / width..positions {
-            push_angles(&mut self.values, width, theta, position as f64);
-        }
-    }
-
-    fn at(&self, position: i32) -> Option<&[f32]> {
-        let from = usize::try_from(position).ok()? * self.width;
-        self.values.get(from..from + self.width)
-    }
-}
-
-fn push_angles(to: &mut Vec<f32>, width: usize, theta: f64, position: f64) {
-    let angle = |pair: usize| position * theta.powf(-2.0 * pair as f64 / width as f64);
-    to.extend((0..width / 2).map(|pair| angle(pair).cos() as f32));
-    to.extend((0..width / 2).map(|pair| angle(pair).sin() as f32));
+    Ok(())
 }
 
 wide! {
-    fn rotate(x: &mut [f32], shape: Rotated, angles: &[f32]) {
-        let half = shape.rotary_width / 2;
+    fn rotate(x: &mut [f32], head_width: usize, angles: &[f32], back: bool) {
+        let half = angles.len() / 2;
         let (cosines, sines) = angles.split_at(half);
-        let sign = if shape.back { -1.0 } else { 1.0 };
-        for head in x.chunks_exact_mut(shape.head_width) {
+        let sign = if back { -1.0 } else { 1.0 };
+        for head in x.chunks_exact_mut(head_width) {
             let (low, high) = head.split_at_mut(half);
             for (((low, high), &cosine), &sine) in low.iter_mut().zip(high).zip(cosines).zip(sines) {
                 let (a, b, sine) = (*low, *high, sign * sine);

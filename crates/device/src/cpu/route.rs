@@ -1,43 +1,33 @@
 //! Routing: scores, the choice of experts, their weights and losses; and the gradient.
 //!
-//! Tokens are computed in f32, a task each `PIECE` tokens of one scope; losses and mean scores are summed in f64
-//! within a task, and the tasks' sums added in their order.
+//! Tokens are computed in f32, a task each `PIECE` tokens of one scope; losses and mean scores are summed in
+//! f64 within a task, and the tasks' sums added in their order.
 
 use super::kernel::wide;
+use super::operands::{below, floats, floats_mut};
 use super::scratch::{take, with_scratch};
 use super::team::{Chunks, Team};
 use super::vector::{dot, exp, exp_in_place, max, sigmoid};
-use crate::op::RouteRule;
+use super::workspace::Workspace;
+use crate::error::Result;
+use crate::host::{view, view_mut};
+use crate::op::{self, RouteRule, WarmLogits};
 use lingot_spec::Score;
 
 /// Most tokens of a task.
 const PIECE: usize = 64;
 
-/// What routing writes.
-pub(super) struct Routed<'a> {
-    pub(super) experts_tk: &'a mut [i32],
-    pub(super) weights_tk: &'a mut [f32],
-    pub(super) counts_ge: &'a mut [i32],
-    pub(super) loads_e: &'a mut [i32],
-    pub(super) losses_2: &'a mut [f32],
-}
-
-/// Chooses and weighs experts, counts them, and adds the losses. `partial` is scratch memory.
-pub(super) fn route(
-    team: &Team,
-    e: usize,
-    logits_te: &[f32],
-    bias_e: Option<&[f32]>,
-    rule: RouteRule,
-    routed: Routed<'_>,
-    partial: &mut Vec<f64>,
-) {
-    let Routed { experts_tk, weights_tk, counts_ge, loads_e, losses_2 } = routed;
-    let tokens = logits_te.len() / e.max(1);
+/// Chooses and weighs experts, counts them, and adds the losses.
+pub(super) fn route(team: &Team, space: &mut Workspace, op: &op::Route<'_>) -> Result<()> {
+    let ([tokens, e], rule) = (op.logits_te.dims(), op.rule);
+    let (logits_te, bias_e) = (floats(op.logits_te)?, op.bias_e.map(floats).transpose()?);
+    let (experts_tk, weights_tk) = (view_mut::<i32>(op.experts_tk), floats_mut(op.weights_tk)?);
+    let (counts_ge, loads_e) = (view_mut::<i32>(op.counts_ge), view_mut::<i32>(op.loads_e));
+    let losses_2 = floats_mut(op.losses_2)?;
     // Tasks end where scopes end, so that a task's sums belong to one scope.
     let piece = (1..=PIECE).rev().find(|&piece| rule.scope_tokens.is_multiple_of(piece)).unwrap_or(1);
     // Of each task: the sum of logsumexp^2, then the sum of each expert's share of the scores.
-    let sums = take(partial, tokens.div_ceil(piece) * (1 + e));
+    let sums = take(&mut space.doubles, tokens.div_ceil(piece) * (1 + e));
     let choices = piece * rule.choices;
     team.each_piece(
         (
@@ -59,6 +49,7 @@ pub(super) fn route(
     let (balance, z) = losses(sums, counts_ge, rule, e, rule.scope_tokens / piece);
     losses_2[0] = (f64::from(losses_2[0]) + balance) as f32;
     losses_2[1] = (f64::from(losses_2[1]) + z) as f32;
+    Ok(())
 }
 
 /// Routes the tokens of one task, and sums what its losses need.
@@ -121,7 +112,9 @@ wide! {
         let sum = exp_in_place(scores, most);
         match score {
             Score::Softmax => scores.iter_mut().for_each(|score| *score /= sum),
-            Score::Sigmoid => scores.iter_mut().zip(logits).for_each(|(score, &logit)| *score = sigmoid(logit)),
+            Score::Sigmoid => {
+                scores.iter_mut().zip(logits).for_each(|(score, &logit)| *score = sigmoid(logit));
+            }
         }
         most + sum.ln()
     }
@@ -139,8 +132,8 @@ wide! {
     }
 }
 
-/// The K experts with the largest score + bias, best first, of the kept groups. Ties go to the lowest index, and NaN
-/// is below everything. In f64, so that rounding the sums makes no ties.
+/// The K experts with the largest score + bias, best first, of the kept groups. Ties go to the lowest index,
+/// and NaN is below everything. In f64, so that rounding the sums makes no ties.
 fn choose(
     scores: &[f32],
     bias_e: Option<&[f32]>,
@@ -217,23 +210,35 @@ fn chosen_sum(scores: &[f32], experts: &[i32], score: Score) -> f32 {
     }
 }
 
-/// What the gradient reads, and its scales.
-#[derive(Clone, Copy)]
-pub(super) struct RouteGrad<'a> {
-    pub(super) e: usize,
-    pub(super) logits_te: &'a [f32],
-    pub(super) experts_tk: &'a [i32],
-    pub(super) counts_ge: &'a [i32],
-    pub(super) d_weights_tk: &'a [f32],
-    pub(super) rule: RouteRule,
-    pub(super) balance_scale: f64,
-    pub(super) z_scale: f64,
-    pub(super) keep: f64,
+/// The inputs of the gradient, and its numbers.
+struct RouteGrad<'a> {
+    e: usize,
+    logits_te: &'a [f32],
+    experts_tk: &'a [i32],
+    counts_ge: &'a [i32],
+    d_weights_tk: &'a [f32],
+    rule: RouteRule,
+    balance_scale: f64,
+    z_scale: f64,
+    keep: f64,
 }
 
 /// The gradient by the logits.
-pub(super) fn route_grad(team: &Team, given: RouteGrad<'_>, d_logits_te: &mut [f32]) {
-    let e = given.e;
+pub(super) fn grad(team: &Team, op: &op::RouteGrad<'_>) -> Result<()> {
+    let op::RouteGrad { rule, balance_scale, z_scale, keep, .. } = *op;
+    let [_, e] = op.logits_te.dims();
+    let given = RouteGrad {
+        e,
+        logits_te: floats(op.logits_te)?,
+        experts_tk: below(op::RouteGrad::NAME, "an expert", op.experts_tk, 0, e)?,
+        counts_ge: view(op.counts_ge),
+        d_weights_tk: floats(op.d_weights_tk)?,
+        rule,
+        balance_scale,
+        z_scale,
+        keep,
+    };
+    let d_logits_te = floats_mut(op.d_logits_te)?;
     team.each_piece(Chunks::of(d_logits_te, PIECE * e), |task, d_logits| {
         with_scratch(|scratch| {
             let [scores, d_scores, ..] = &mut scratch.tiles;
@@ -243,6 +248,7 @@ pub(super) fn route_grad(team: &Team, given: RouteGrad<'_>, d_logits_te: &mut [f
             }
         });
     });
+    Ok(())
 }
 
 impl RouteGrad<'_> {
@@ -319,12 +325,15 @@ wide! {
 }
 
 /// `x = keep x + (1 - keep)(mean + deviation noise)`.
-pub(super) fn warm_logits(team: &Team, logits: &mut [f32], noise: &[f32], [keep, mean, deviation]: [f64; 3]) {
+pub(super) fn warm_logits(team: &Team, op: &WarmLogits<'_>) -> Result<()> {
+    let WarmLogits { keep, mean, deviation, .. } = *op;
+    let (logits, noise) = (floats_mut(op.logits_te)?, floats(op.noise_te)?);
     let each = super::TASK_ELEMENTS;
     let numbers = [keep as f32, ((1.0 - keep) * mean) as f32, ((1.0 - keep) * deviation) as f32];
     team.each_piece(Chunks::of(logits, each), |task, logits| {
         blend(team.kernel, logits, &noise[task * each..], numbers);
     });
+    Ok(())
 }
 
 wide! {

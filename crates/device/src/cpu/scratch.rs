@@ -1,17 +1,17 @@
-//! Memory that kernels need while they run, kept by each thread so that no op asks the system for any.
+//! Memory that kernels need while they run. Each thread has its own, so that no op allocates any.
 
-use super::gemm::TILE;
+use super::matrix::TILE;
 use super::micro::{DEPTH, PITCH};
 use crate::host::prefer_huge_pages;
 use std::cell::RefCell;
 
-/// What a thread keeps.
+/// The scratch memory of one thread.
 #[derive(Default)]
 pub(super) struct Scratch {
     pub(super) packed: Packed,
     /// Tiles of attention: queries, gradients, scores and the like.
     pub(super) tiles: [Vec<f32>; 8],
-    /// What experts are selected by.
+    /// Selection scores of experts and groups.
     pub(super) doubles: [Vec<f64>; 2],
 }
 
@@ -40,8 +40,8 @@ pub(super) fn take<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [
     &mut buffer[..len]
 }
 
-/// The most floats a packed block has: `TILE` rows `PITCH` apart, as many columns of depth `DEPTH` in whole panels, or
-/// three bf16 for each of so many values.
+/// The most floats a packed block has: `TILE` rows `PITCH` apart, as many columns of depth `DEPTH` in whole
+/// panels, or three bf16 for each of so many values.
 pub(super) const PACKED_LEN: usize = TILE * DEPTH * 3 / 2;
 const _: () = assert!(PACKED_LEN >= TILE * PITCH + 64 * DEPTH);
 

@@ -1,13 +1,21 @@
 //! Sorting choices by expert: a stable counting sort.
 
-/// `order[r]` is the choice at sorted row r, `places` its inverse, `ends[e]` the row after expert e's last. The
-/// experts were checked.
-pub(super) fn sort_by_expert(experts: &[i32], ends_e: &mut [i32], order_r: &mut [i32], places: &mut [i32]) {
+use super::operands::below;
+use crate::error::Result;
+use crate::host::view_mut;
+use crate::op::SortByExpert;
+
+/// `order[r]` is the choice at sorted row r, `places` its inverse, `ends[e]` the row after expert e's last.
+pub(super) fn sort_by_expert(op: &SortByExpert<'_>) -> Result<()> {
+    let experts = below(SortByExpert::NAME, "an expert", op.experts_tk, 0, op.ends_e.len())?;
+    let (ends_e, order_r) = (view_mut::<i32>(op.ends_e), view_mut::<i32>(op.order_r));
+    let places = view_mut::<i32>(op.places_tk);
     ends_e.fill(0);
     for &expert in experts {
         ends_e[expert as usize] += 1;
     }
-    // First the row before expert e's first; each placed choice moves it on, so that it ends as the row after its last.
+    // First the row before expert e's first; each placed choice moves it on, so that it ends as the row after
+    // its last.
     let mut before = 0;
     for end in ends_e.iter_mut() {
         (*end, before) = (before, before + *end);
@@ -18,4 +26,5 @@ pub(super) fn sort_by_expert(experts: &[i32], ends_e: &mut [i32], order_r: &mut 
         *place = *row;
         *row += 1;
     }
+    Ok(())
 }

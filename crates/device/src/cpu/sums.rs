@@ -1,14 +1,37 @@
-//! Sums over whole tensors, in f64: each task sums its piece in lanes, and the pieces are added in their order.
+//! Sums over whole tensors, in f64: each task sums its piece in lanes, and the pieces are added in their
+//! order.
 
 use super::TASK_ELEMENTS;
 use super::kernel::wide;
+use super::operands::{floats, floats_mut};
 use super::scratch::take;
 use super::team::{Chunks, Team};
+use super::workspace::Workspace;
+use crate::error::Result;
+use crate::op::{Moments, SumOfSquares};
 
 const LANES: usize = 16;
 
+/// `out[0] += sum of x^2`.
+pub(super) fn sum_of_squares(team: &Team, space: &mut Workspace, op: &SumOfSquares<'_>) -> Result<()> {
+    let [_, squares] = sums(team, floats(op.x)?, &mut space.doubles);
+    add_to(&mut floats_mut(op.out_1)?[0], squares);
+    Ok(())
+}
+
+/// `out[0] += sum of x`, `out[1] += sum of x^2`.
+pub(super) fn moments(team: &Team, space: &mut Workspace, op: &Moments<'_>) -> Result<()> {
+    let sums = sums(team, floats(op.x)?, &mut space.doubles);
+    floats_mut(op.out_2)?.iter_mut().zip(sums).for_each(|(out, sum)| add_to(out, sum));
+    Ok(())
+}
+
+fn add_to(out: &mut f32, sum: f64) {
+    *out = (f64::from(*out) + sum) as f32;
+}
+
 /// The sums of x and of x^2. `partial` is scratch memory.
-pub(super) fn sums(team: &Team, x: &[f32], partial: &mut Vec<f64>) -> [f64; 2] {
+fn sums(team: &Team, x: &[f32], partial: &mut Vec<f64>) -> [f64; 2] {
     let partial = take(partial, 2 * x.len().div_ceil(TASK_ELEMENTS));
     team.each_piece(Chunks::of(&mut *partial, 2), |task, sums| {
         let from = task * TASK_ELEMENTS;

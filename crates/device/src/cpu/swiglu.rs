@@ -1,17 +1,24 @@
 //! SwiGLU with the routed row's weight folded in, and its gradient.
 
 use super::kernel::wide;
+use super::operands::{floats, floats_mut};
 use super::rows_of_a_task;
 use super::team::{Chunks, Team};
 use super::vector::{LANES, fold, sigmoid};
+use crate::error::Result;
+use crate::op::{Swiglu, SwigluGrad};
 
 /// `out = silu(gate) * up`, times the row's weight where given.
-pub(super) fn swiglu(team: &Team, f: usize, gate_up: &[f32], weights_r: Option<&[f32]>, out_rf: &mut [f32]) {
+pub(super) fn swiglu(team: &Team, op: &Swiglu<'_>) -> Result<()> {
+    let f = op.out_rf.rows_and_width().1;
+    let (gate_up, out_rf) = (floats(op.gate_up)?, floats_mut(op.out_rf)?);
+    let weights_r = op.weights_r.map(floats).transpose()?;
     let rows = rows_of_a_task(f);
     team.each_piece(Chunks::of(out_rf, rows * f), |task, out| {
         let gate_up = &gate_up[2 * task * rows * f..][..2 * out.len()];
         forward(team.kernel, f, gate_up, weights_r.map(|weights| &weights[task * rows..]), out);
     });
+    Ok(())
 }
 
 wide! {
@@ -36,23 +43,25 @@ wide! {
     }
 }
 
-/// What `swiglu_grad` reads.
+/// The inputs of the gradient, of all rows or of some.
 #[derive(Clone, Copy)]
-pub(super) struct Gated<'a> {
-    pub(super) f: usize,
-    pub(super) gate_up: &'a [f32],
-    pub(super) weights_r: Option<&'a [f32]>,
-    pub(super) d_out_rf: &'a [f32],
+struct Gated<'a> {
+    f: usize,
+    gate_up: &'a [f32],
+    weights_r: Option<&'a [f32]>,
+    d_out_rf: &'a [f32],
 }
 
 /// Gradient of `swiglu`.
-pub(super) fn swiglu_grad(
-    team: &Team,
-    given: Gated<'_>,
-    d_gate_up: &mut [f32],
-    d_weights_r: Option<&mut [f32]>,
-) {
-    let f = given.f;
+pub(super) fn grad(team: &Team, op: &SwigluGrad<'_>) -> Result<()> {
+    let f = op.d_out_rf.rows_and_width().1;
+    let given = Gated {
+        f,
+        gate_up: floats(op.gate_up)?,
+        weights_r: op.weights_r.map(floats).transpose()?,
+        d_out_rf: floats(op.d_out_rf)?,
+    };
+    let (d_gate_up, d_weights_r) = (floats_mut(op.d_gate_up)?, op.d_weights_r.map(floats_mut).transpose()?);
     let rows = rows_of_a_task(f);
     let d_weights = d_weights_r.map(|d_weights| Chunks::of(d_weights, rows));
     team.each_piece((Chunks::of(d_gate_up, 2 * rows * f), d_weights), |task, (d_gate_up, d_weights)| {
@@ -64,19 +73,22 @@ pub(super) fn swiglu_grad(
         };
         backward(team.kernel, part, d_gate_up, d_weights);
     });
+    Ok(())
 }
 
 wide! {
     fn backward(given: Gated<'_>, d_gate_up: &mut [f32], d_weights_r: Option<&mut [f32]>) {
         let Gated { f, gate_up, weights_r, d_out_rf } = given;
         let mut d_weights_r = d_weights_r;
-        let rows = gate_up.chunks_exact(2 * f).zip(d_gate_up.chunks_exact_mut(2 * f)).zip(d_out_rf.chunks_exact(f));
+        let rows = gate_up.chunks_exact(2 * f).zip(d_gate_up.chunks_exact_mut(2 * f));
+        let rows = rows.zip(d_out_rf.chunks_exact(f));
         for (row, ((both, d_both), d_out)) in rows.enumerate() {
             let weight = weights_r.map_or(1.0, |weights| weights[row]);
             let (gate, up) = both.split_at(f);
             let (d_gate, d_up) = d_both.split_at_mut(f);
             let parts = [gate, up, d_out].map(|part| part.as_chunks::<LANES>());
-            let [(d_gates, d_gate_rest), (d_ups, d_up_rest)] = [d_gate, d_up].map(|part| part.as_chunks_mut::<LANES>());
+            let [(d_gates, d_gate_rest), (d_ups, d_up_rest)] =
+                [d_gate, d_up].map(|part| part.as_chunks_mut::<LANES>());
             let mut sums = [0.0; LANES];
             // The gradients of gate and up, and what the weight's gradient grows by.
             let one = |gate: f32, up: f32, d_out: f32| {

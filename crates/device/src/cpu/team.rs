@@ -1,12 +1,13 @@
 //! The threads of the CPU backend, and how one output is divided among the tasks of a parallel loop.
 //!
-//! No number depends on how work is divided: sums are divided by shape alone, and products may be cut to suit the threads
-//! since each element is summed in the same order wherever it lies. Threads take the next task from a counter, so which
-//! thread computes a task changes nothing either, and results are the same bits for any number of threads.
+//! No number depends on how work is divided: sums are divided by shape alone, and products may be cut to suit
+//! the threads since each element is summed in the same order wherever it lies. Threads take the next task
+//! from a counter, so which thread computes a task changes nothing either, and results are the same bits for
+//! any number of threads.
 #![allow(unsafe_code)]
 
-use super::gemm::tile_for;
 use super::kernel::Kernel;
+use super::matrix::tile_for;
 use std::any::Any;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -14,7 +15,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
-/// How often an idle thread looks for work before it sleeps: some tens of microseconds, the gap between two ops.
+/// How often an idle thread looks for work before it sleeps: some tens of microseconds, the gap between two
+/// ops.
 const SPINS: usize = 2_000;
 
 /// A caller's thread and its helpers, all of which run the same kernels.
@@ -27,7 +29,7 @@ pub(super) struct Team {
 }
 
 impl Team {
-    /// `threads` in all, the caller's included.
+    /// A team of `threads` threads, the caller's included.
     pub(super) fn new(threads: usize, kernel: Kernel) -> Team {
         let shared = Arc::new(Shared::default());
         let helpers = (1..threads)
@@ -40,19 +42,20 @@ impl Team {
         Team { kernel, tile: tile_for(kernel, second_level_cache_bytes()), shared, helpers }
     }
 
-    /// The caller's included.
+    /// The number of threads, the caller's included.
     pub(super) fn threads(&self) -> usize {
         self.helpers.len() + 1
     }
 
-    /// Calls `task` once for each index below `tasks`, in any order, on all threads. Not to be called from a task.
+    /// Calls `task` once for each index below `tasks`, in any order, on all threads. Not to be called from a
+    /// task.
     pub(super) fn each(&self, tasks: usize, task: impl Fn(usize) + Sync) {
         if tasks < 2 || self.helpers.is_empty() {
             return (0..tasks).for_each(task);
         }
         let task: &(dyn Fn(usize) + Sync) = &task;
-        // SAFETY: only the lifetime changes. `Closing` keeps this call from ending, by return or by panic, before
-        // the job is withdrawn and no helper is inside it.
+        // SAFETY: only the lifetime changes. `Closing` keeps this call from ending, by return or by panic,
+        // before the job is withdrawn and no helper is inside it.
         let task: &'static (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(task) };
         self.shared.open(Job { task, tasks });
         let closing = Closing(&self.shared);
@@ -72,7 +75,7 @@ impl Team {
     }
 }
 
-/// Of one core, where the system tells. Speed depends on it, and no result.
+/// The size of one core's second-level cache, if the system tells. Speed depends on it, results do not.
 fn second_level_cache_bytes() -> Option<usize> {
     let text = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/cache/index2/size").ok()?;
     Some(text.trim().strip_suffix('K')?.parse::<usize>().ok()? << 10)
@@ -99,7 +102,7 @@ struct Job {
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    /// Helpers sleep on this one, the caller on the other.
+    /// Wakes helpers; `left` wakes the caller.
     wake: Condvar,
     left: Condvar,
     /// Copies of the state's fields that idle threads may spin on.
@@ -141,7 +144,7 @@ impl Shared {
         }
     }
 
-    /// A helper's life.
+    /// Takes tasks of one job after another until the team ends: what a helper thread runs.
     fn help(&self) {
         let mut seen = 0;
         loop {
@@ -206,7 +209,7 @@ impl Drop for Closing<'_> {
     }
 }
 
-/// Outputs that fall apart into pieces, one for each task.
+/// Outputs that are divided into pieces, one for each task.
 pub(super) trait Divide: Sync {
     type Piece;
     fn pieces(&self) -> usize;
@@ -287,7 +290,7 @@ impl<A: Divide> Divide for Option<A> {
     }
 }
 
-/// A matrix several tasks write to, each in places of its own.
+/// Numbers that several tasks write to, each in places of its own.
 #[derive(Clone, Copy)]
 pub(super) struct Shares<'a> {
     first: *mut f32,

@@ -1,10 +1,11 @@
-//! Packs operands for the matrix unit: squares of floats become tiles of bf16, an f32 three of them that add up to it.
+//! Packs operands for the matrix unit: squares of floats become tiles of bf16, an f32 three of them that add
+//! up to it.
 //!
-//! 24 bits of mantissa are three times eight: `x = high + middle + low` exactly, but for parts below 2^-126. An infinite
-//! x has no such parts and makes what it meets a NaN.
+//! 24 bits of mantissa are three times eight: `x = high + middle + low` exactly, but for parts below 2^-126.
+//! An infinite x has no such parts, and its products become NaN.
 #![allow(unsafe_code)]
 
-use super::gemm::Matrix;
+use super::matrix::Matrix;
 use crate::precision::Precision;
 use std::arch::x86_64::*;
 
@@ -26,7 +27,7 @@ pub(super) fn parts(precision: Precision) -> usize {
     }
 }
 
-/// Bytes of a packed panel of so many values of k: for each `STEP` the parts, and of each part two tiles.
+/// Bytes of a packed panel of `depth` values of k: for each `STEP` the parts, and of each part two tiles.
 pub(super) fn panel_bytes(precision: Precision, depth: usize) -> usize {
     depth.div_ceil(STEP) * parts(precision) * 2 * TILE_BYTES
 }
@@ -114,7 +115,8 @@ impl<'a> Operand<'a> {
         let at = |k: usize| self.values.as_ptr().wrapping_add(first * self.outer_pitch + k * self.k_pitch);
         let (across, pitch) = (self.across(), self.line_pitch());
         if first + SIDE <= self.outer && from + STEP <= self.depth {
-            // SAFETY: both squares lie inside the operand, whose corner was checked; `to` is a tile and its parts.
+            // SAFETY: both squares lie inside the operand, whose corner was checked; `to` is a tile and its
+            // parts.
             return unsafe { pack_squares::<PARTS>([at(from), at(from + SIDE)], pitch, across, to) };
         }
         let mut squares = [[0.0_f32; SIDE * SIDE]; 2];
@@ -197,8 +199,8 @@ unsafe fn pack_row<const PARTS: usize>(pair: [__m512; 2], to: *mut u8) {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq")]
 #[inline]
 unsafe fn columns(lines: *const f32, pitch: usize) -> [__m512; 4] {
-    // Loads put lines i, i + 4, i + 8, i + 12 into one vector; what is left is to transpose within quarters of it.
-    // SAFETY: as promised by the caller.
+    // Loads put lines i, i + 4, i + 8, i + 12 into one vector; what is left is to transpose within quarters
+    // of it. SAFETY: as promised by the caller.
     let [v0, v1, v2, v3] = std::array::from_fn(|i| unsafe {
         let quarter = |line: usize| _mm_loadu_ps(lines.add(line * pitch));
         let low = _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(quarter(i)), quarter(i + 4));

@@ -1,7 +1,7 @@
 //! Loops over slices that several ops share: the exponential, dot products, sums and maxima.
 //!
-//! Everything here is `#[inline(always)]`, so that it is compiled for the instruction set of the `wide!` function
-//! that calls it. Sums run in `LANES` interleaved lanes that are added in a fixed order at the end.
+//! Everything here is `#[inline(always)]`, so that it is compiled for the instruction set of the `wide!`
+//! function that calls it. Sums run in `LANES` interleaved lanes that are added in a fixed order at the end.
 
 /// Lanes of a sum; a multiple of every vector's width.
 pub(super) const LANES: usize = 32;

@@ -1,7 +1,17 @@
-//! The selection bias's step towards equal loads (loss-free balancing, arXiv 2408.15664), with zero mean (Ling 2.0).
+//! The selection bias's step towards equal loads (loss-free balancing, arXiv 2408.15664), with zero mean
+//! (Ling 2.0).
+
+use super::operands::{floats, integers, store};
+use crate::op::BalanceBias;
+
+pub(super) fn balance_bias(op: &BalanceBias<'_>) {
+    let mut bias = floats(op.bias_e);
+    step(&integers(op.loads_e), &mut bias, op.rate);
+    store(op.bias_e, &bias);
+}
 
 /// `b += rate (sign(e) - mean(sign(e)))` with `e = mean(loads) - load`; the sign of 0 is 0.
-pub(super) fn step(loads: &[i32], bias: &mut [f64], rate: f64) {
+fn step(loads: &[i32], bias: &mut [f64], rate: f64) {
     let count = loads.len() as f64;
     let mean_load = loads.iter().map(|&load| f64::from(load)).sum::<f64>() / count;
     let signs: Vec<f64> = loads.iter().map(|&load| sign(mean_load - f64::from(load))).collect();

@@ -1,9 +1,18 @@
 //! The matrix product.
 
-use crate::op::Flip;
+use super::operands::{rounded, store_or_add};
+use crate::op::{Flip, MatMul};
+use crate::precision::Precision;
 
-/// `out[i,j] = sum over l of a[i,l] b[l,j]`, a being `[m, k]` (stored `[k, m]` if flipped), b `[k, n]` (or `[n, k]`).
-pub(super) fn matmul(a: &[f64], b: &[f64], [m, k, n]: [usize; 3], flip: Flip) -> Vec<f64> {
+pub(super) fn matmul(op: &MatMul<'_>, precision: Precision) {
+    let (a, b) = (rounded(op.a, precision), rounded(op.b, precision));
+    let [m, n, k] = op.sizes();
+    store_or_add(op.out, &product(&a, &b, [m, k, n], op.flip), op.add);
+}
+
+/// `out[i,j] = sum over l of a[i,l] b[l,j]`, a being `[m, k]` (stored `[k, m]` if flipped), b `[k, n]` (or
+/// `[n, k]`).
+fn product(a: &[f64], b: &[f64], [m, k, n]: [usize; 3], flip: Flip) -> Vec<f64> {
     let mut out = vec![0.0; m * n];
     for i in 0..m {
         for j in 0..n {

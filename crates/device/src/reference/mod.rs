@@ -1,8 +1,12 @@
-//! What every op means: one definition per op, in plain f64 loops, on host memory.
+//! The definitions: what every op means, in plain f64 loops on host memory.
 //!
-//! Backends are held against these definitions by [`crate::conformance`], and the gradients written here are held
-//! against finite differences. A definition takes slices and returns new values; this file alone knows tensors: it
-//! reads each operand into f64 and rounds each result to the kind of the tensor that takes it. Nothing here is fast.
+//! Backends are held against these definitions by [`crate::conformance`], and the gradients written here are
+//! held against finite differences. A definition takes slices and returns new values; the function with the
+//! op's name reads each operand into f64 and rounds each result to the kind of the tensor that takes it.
+//! Nothing here is fast.
+
+mod device;
+mod operands;
 
 mod adamw;
 mod attention;
@@ -18,90 +22,46 @@ mod norm_head;
 mod rms_norm;
 mod rope;
 mod route;
-mod run;
 mod sort_by_expert;
 mod sums;
 mod swiglu;
 
-use crate::backend::{Backend, DeviceInfo, MemoryUse, Slot};
-use crate::error::Result;
-use crate::host::{self, HostMemory};
+pub use device::Reference;
+
 use crate::op::Op;
 use crate::precision::Precision;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The backend that is the definition.
-pub struct Reference {
-    info: DeviceInfo,
-    memory: HostMemory,
-    /// One op, one copy at a time.
-    turn: Mutex<()>,
-    precision: Precision,
-}
-
-impl Reference {
-    pub fn new() -> Reference {
-        Reference::with_precision(Precision::F32)
-    }
-
-    /// With the operands of products rounded to `precision`; everything else stays f64.
-    pub fn with_precision(precision: Precision) -> Reference {
-        let info = DeviceInfo {
-            name: "reference".into(),
-            description: "the definitions in f64, on one thread".into(),
-            memory_bytes: 0,
-            threads: 1,
-        };
-        Reference { info, memory: HostMemory::default(), turn: Mutex::new(()), precision }
-    }
-
-    fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Default for Reference {
-    fn default() -> Reference {
-        Reference::new()
-    }
-}
-
-impl Backend for Reference {
-    fn info(&self) -> &DeviceInfo {
-        &self.info
-    }
-
-    fn allocate(&self, bytes: usize) -> Result<Slot> {
-        self.memory.allocate(&self.info.name, bytes)
-    }
-
-    fn release(&self, slot: Slot, bytes: usize) {
-        self.memory.release(slot, bytes);
-    }
-
-    fn write(&self, slot: Slot, offset_bytes: usize, from_host: &[u8]) -> Result<()> {
-        let _turn = self.turn();
-        host::write(slot, offset_bytes, from_host);
-        Ok(())
-    }
-
-    fn read(&self, slot: Slot, offset_bytes: usize, to_host: &mut [u8]) -> Result<()> {
-        let _turn = self.turn();
-        host::read(slot, offset_bytes, to_host);
-        Ok(())
-    }
-
-    fn run(&self, op: Op<'_>) -> Result<()> {
-        let _turn = self.turn();
-        run::run(op, self.precision);
-        Ok(())
-    }
-
-    fn finish(&self) -> Result<()> {
-        Ok(())
-    }
-
-    fn memory_in_use(&self) -> MemoryUse {
-        self.memory.memory_in_use()
+/// Runs one op by its definition.
+fn run(op: &Op<'_>, precision: Precision) {
+    match op {
+        Op::MatMul(op) => matmul::matmul(op, precision),
+        Op::GroupedMatMul(op) => grouped_matmul::grouped_matmul(op, precision),
+        Op::GroupedMatMulWeights(op) => grouped_matmul::grouped_matmul_weights(op, precision),
+        Op::Embedding(op) => embedding::embedding(op),
+        Op::EmbeddingGrad(op) => embedding::embedding_grad(op),
+        Op::RmsNorm(op) => rms_norm::rms_norm(op),
+        Op::RmsNormGrad(op) => rms_norm::rms_norm_grad(op),
+        Op::Rope(op) => rope::rope(op),
+        Op::Attention(op) => attention::attention(op, precision),
+        Op::AttentionGrad(op) => attention::attention_grad(op, precision),
+        Op::Swiglu(op) => swiglu::swiglu(op),
+        Op::SwigluGrad(op) => swiglu::swiglu_grad(op),
+        Op::Route(op) => route::route(op),
+        Op::RouteGrad(op) => route::route_grad(op),
+        Op::WarmLogits(op) => route::warm_logits(op),
+        Op::SortByExpert(op) => sort_by_expert::sort_by_expert(op),
+        Op::Dispatch(op) => dispatch::dispatch(op),
+        Op::Combine(op) => combine::combine(op),
+        Op::ColumnScales(op) => norm_head::column_scales(op),
+        Op::ScaleColumns(op) => norm_head::scale_columns(op),
+        Op::CrossEntropy(op) => cross_entropy::cross_entropy(op, precision),
+        Op::CrossEntropyGrad(op) => cross_entropy::cross_entropy_grad(op, precision),
+        Op::AdamW(op) => adamw::adamw(op),
+        Op::SumOfSquares(op) => sums::sum_of_squares(op),
+        Op::Moments(op) => sums::moments(op),
+        Op::BalanceBias(op) => balance_bias::balance_bias(op),
+        Op::Add(op) => elementwise::add(op),
+        Op::Copy(op) => elementwise::copy(op),
+        Op::Fill(op) => elementwise::fill(op),
     }
 }

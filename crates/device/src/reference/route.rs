@@ -1,24 +1,52 @@
 //! Which experts a token visits, how much each counts, and the losses that keep the experts busy.
 //!
-//! Ling v1 scores by a softmax over all experts (arXiv 2503.05139, section 2), v2 by sigmoids, with a selection bias and
-//! groups (arXiv 2510.22115; DeepSeek-V3, arXiv 2412.19437, section 2.1.2). The balance loss is that of Switch
-//! Transformer (arXiv 2101.03961, equations 4 to 6), the z-loss that of ST-MoE (arXiv 2202.08906, equation 5).
+//! Ling v1 scores by a softmax over all experts (arXiv 2503.05139, section 2), v2 by sigmoids, with a
+//! selection bias and groups (arXiv 2510.22115; DeepSeek-V3, arXiv 2412.19437, section 2.1.2). The balance
+//! loss is that of Switch Transformer (arXiv 2101.03961, equations 4 to 6), the z-loss that of ST-MoE (arXiv
+//! 2202.08906, equation 5).
 
-use crate::op::RouteRule;
+use super::operands::{add, floats, integers, store, store_integers};
+use crate::op::{self, RouteRule, WarmLogits};
 use lingot_spec::Score;
 
-/// What routing decides, and its two losses.
-pub(super) struct Routed {
-    pub(super) experts: Vec<i32>,
-    pub(super) weights: Vec<f64>,
-    pub(super) counts: Vec<i32>,
-    pub(super) losses: [f64; 2],
+pub(super) fn route(op: &op::Route<'_>) {
+    let ([_, e], bias) = (op.logits_te.dims(), op.bias_e.map(floats));
+    let routed = forward(&floats(op.logits_te), bias.as_deref(), op.rule, e);
+    let mut loads = integers(op.loads_e);
+    routed.experts.iter().for_each(|&expert| loads[expert as usize] += 1);
+    store_integers(op.experts_tk, &routed.experts);
+    store(op.weights_tk, &routed.weights);
+    store_integers(op.counts_ge, &routed.counts);
+    store_integers(op.loads_e, &loads);
+    add(op.losses_2, &routed.losses);
+}
+
+pub(super) fn route_grad(op: &op::RouteGrad<'_>) {
+    let ([_, e], d_weights) = (op.logits_te.dims(), &floats(op.d_weights_tk));
+    let (experts, counts) = (&integers(op.experts_tk), &integers(op.counts_ge));
+    let op::RouteGrad { rule, balance_scale, z_scale, keep, .. } = *op;
+    let grad = RouteGrad { experts, counts, d_weights, rule, balance_scale, z_scale, keep };
+    store(op.d_logits_te, &grad.by_logits(&floats(op.logits_te), e));
+}
+
+pub(super) fn warm_logits(op: &WarmLogits<'_>) {
+    let warm = warm(&floats(op.logits_te), &floats(op.noise_te), [op.keep, op.mean, op.deviation]);
+    store(op.logits_te, &warm);
+}
+
+/// The results of routing.
+struct Routed {
+    experts: Vec<i32>,
+    weights: Vec<f64>,
+    counts: Vec<i32>,
+    losses: [f64; 2],
 }
 
 /// Routes each token: its K experts by `choose`, their weights by `weigh`; then the losses:
-/// the sum over scopes of `E sum over e of f_e P_e`, where `f_e = counts_e / (K n)` is the share of the scope's n tokens
-/// that went to e and `P_e` the mean of e's share of the scores, and the sum over tokens of `logsumexp(logits)^2`.
-pub(super) fn forward(logits: &[f64], bias: Option<&[f64]>, rule: RouteRule, e: usize) -> Routed {
+/// the sum over scopes of `E sum over e of f_e P_e`, where `f_e = counts_e / (K n)` is the share of the
+/// scope's n tokens that went to e and `P_e` the mean of e's share of the scores, and the sum over tokens of
+/// `logsumexp(logits)^2`.
+fn forward(logits: &[f64], bias: Option<&[f64]>, rule: RouteRule, e: usize) -> Routed {
     let tokens = logits.len() / e;
     let mut routed = Routed {
         experts: vec![],
@@ -45,22 +73,22 @@ pub(super) fn forward(logits: &[f64], bias: Option<&[f64]>, rule: RouteRule, e: 
     routed
 }
 
-/// What the gradient is of: `d_weights . weights + balance_scale losses[0] + z_scale losses[1]`, times `keep`.
-pub(super) struct RouteGrad<'a> {
-    pub(super) experts: &'a [i32],
-    pub(super) counts: &'a [i32],
-    pub(super) d_weights: &'a [f64],
-    pub(super) rule: RouteRule,
-    pub(super) balance_scale: f64,
-    pub(super) z_scale: f64,
-    pub(super) keep: f64,
+/// The gradient of `keep` x (`d_weights . weights + balance_scale losses[0] + z_scale losses[1]`).
+struct RouteGrad<'a> {
+    experts: &'a [i32],
+    counts: &'a [i32],
+    d_weights: &'a [f64],
+    rule: RouteRule,
+    balance_scale: f64,
+    z_scale: f64,
+    keep: f64,
 }
 
 impl RouteGrad<'_> {
-    /// The gradient by the logits; the choice itself and the counts `f_e` have none. First by the scores s (see
-    /// `by_scores`), then through them: `p_e (d_p_e - sum of p d_p)` for a softmax, `s_e (1 - s_e) d_s_e` for sigmoids;
-    /// the z-loss adds `2 logsumexp(z) softmax(z)_e`.
-    pub(super) fn by_logits(&self, logits: &[f64], e: usize) -> Vec<f64> {
+    /// The gradient by the logits; the choice itself and the counts `f_e` have none. First by the scores s
+    /// (see `by_scores`), then through them: `p_e (d_p_e - sum of p d_p)` for a softmax,
+    /// `s_e (1 - s_e) d_s_e` for sigmoids; the z-loss adds `2 logsumexp(z) softmax(z)_e`.
+    fn by_logits(&self, logits: &[f64], e: usize) -> Vec<f64> {
         let mut d_logits = vec![0.0; logits.len()];
         for (t, logits) in logits.chunks_exact(e).enumerate() {
             let scores = scores(logits, self.rule.score);
@@ -80,9 +108,10 @@ impl RouteGrad<'_> {
         d_logits
     }
 
-    /// The gradient by token t's scores. Of the weights: `w_k = scale s_k / N` with `N = sum of the chosen s`, so
-    /// `d_s_k = scale / N (d_w_k - sum over j of d_w_j s_j / N)`, or just `scale d_w_k` if not renormalised. Of the
-    /// balance loss: its share `s_e / sum(s)` is pulled by `E f_e / n`; a softmax's sum is 1 whatever its logits are.
+    /// The gradient by token t's scores. Of the weights: `w_k = scale s_k / N` with
+    /// `N = sum of the chosen s`, so `d_s_k = scale / N (d_w_k - sum over j of d_w_j s_j / N)`, or just
+    /// `scale d_w_k` if not renormalised. Of the balance loss: its share `s_e / sum(s)` is pulled by
+    /// `E f_e / n`; a softmax's sum is 1 whatever its logits are.
     fn by_scores(&self, scores: &[f64], t: usize, e: usize) -> Vec<f64> {
         let RouteRule { choices, renormalise, scale, score, .. } = self.rule;
         let mut d_scores = vec![0.0; e];
@@ -108,7 +137,7 @@ impl RouteGrad<'_> {
 }
 
 /// Stochastic routing warmup (Ling report, equation 3): `keep x + (1 - keep)(mean + deviation noise)`.
-pub(super) fn warm(logits: &[f64], noise: &[f64], [keep, mean, deviation]: [f64; 3]) -> Vec<f64> {
+fn warm(logits: &[f64], noise: &[f64], [keep, mean, deviation]: [f64; 3]) -> Vec<f64> {
     logits.iter().zip(noise).map(|(x, noise)| keep * x + (1.0 - keep) * (mean + deviation * noise)).collect()
 }
 
@@ -128,8 +157,8 @@ fn scores(logits: &[f64], score: Score) -> Vec<f64> {
     logits.iter().map(one).collect()
 }
 
-/// The K experts of the largest `score + bias`, best first, out of the `groups_kept` groups whose two best experts have
-/// the largest sum. Ties go to the lowest index; a NaN is below everything.
+/// The K experts of the largest `score + bias`, best first, out of the `groups_kept` groups whose two best
+/// experts have the largest sum. Ties go to the lowest index; a NaN is below everything.
 fn choose(scores: &[f64], bias: Option<&[f64]>, rule: RouteRule) -> Vec<usize> {
     let selection: Vec<f64> = scores
         .iter()
@@ -161,7 +190,8 @@ fn below_all_if_nan(x: f64) -> f64 {
     if x.is_nan() { f64::NEG_INFINITY } else { x }
 }
 
-/// `scale s_k / (sum of the chosen s)`, or `scale s_k` if not renormalised. The bias chooses only; it never weighs.
+/// `scale s_k / (sum of the chosen s)`, or `scale s_k` if not renormalised. The bias chooses only; it never
+/// weighs.
 fn weigh(scores: &[f64], chosen: &[usize], rule: RouteRule) -> Vec<f64> {
     let divisor = if rule.renormalise { chosen_sum(scores, chosen, rule.score) } else { 1.0 };
     chosen.iter().map(|&expert| rule.scale * scores[expert] / divisor).collect()

@@ -1,7 +1,25 @@
 //! SwiGLU (Shazeer, arXiv 2002.05202, equation 6) without its matrices, times a weight per row.
 
+use super::operands::{floats, store, width};
+use crate::op::{Swiglu, SwigluGrad};
+
+pub(super) fn swiglu(op: &Swiglu<'_>) {
+    let weights = op.weights_r.map(floats);
+    store(op.out_rf, &forward(&floats(op.gate_up), weights.as_deref(), width(op.out_rf)));
+}
+
+pub(super) fn swiglu_grad(op: &SwigluGrad<'_>) {
+    let (d_out, weights) = (floats(op.d_out_rf), op.weights_r.map(floats));
+    let (d_gate_up, d_weights) =
+        backward(&d_out, &floats(op.gate_up), weights.as_deref(), width(op.d_out_rf));
+    store(op.d_gate_up, &d_gate_up);
+    if let Some(d_weights_r) = op.d_weights_r {
+        store(d_weights_r, &d_weights);
+    }
+}
+
 /// `out[r,i] = w_r silu(gate[r,i]) up[r,i]`, `silu(x) = x sigmoid(x)`; each row holds F gates, then F ups.
-pub(super) fn forward(gate_up: &[f64], weights: Option<&[f64]>, f: usize) -> Vec<f64> {
+fn forward(gate_up: &[f64], weights: Option<&[f64]>, f: usize) -> Vec<f64> {
     let rows = gate_up.len().checked_div(2 * f).unwrap_or(0);
     let mut out = vec![0.0; rows * f];
     for r in 0..rows {
@@ -15,12 +33,7 @@ pub(super) fn forward(gate_up: &[f64], weights: Option<&[f64]>, f: usize) -> Vec
 }
 
 /// The gradients by gates and ups, and by the weights. `silu'(x) = sigmoid(x) (1 + x (1 - sigmoid(x)))`.
-pub(super) fn backward(
-    d_out: &[f64],
-    gate_up: &[f64],
-    weights: Option<&[f64]>,
-    f: usize,
-) -> (Vec<f64>, Vec<f64>) {
+fn backward(d_out: &[f64], gate_up: &[f64], weights: Option<&[f64]>, f: usize) -> (Vec<f64>, Vec<f64>) {
     let rows = gate_up.len().checked_div(2 * f).unwrap_or(0);
     let (mut d_gate_up, mut d_weights) = (vec![0.0; gate_up.len()], vec![0.0; rows]);
     for r in 0..rows {

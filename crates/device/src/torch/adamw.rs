@@ -1,28 +1,25 @@
 //! AdamW, with the global norm's clipping.
 //!
-//! An update that stops half-way would leave a model that never was. So all that it allocates on the device is allocated at
-//! the first one, before anything is written, and kept; large tensors are updated piece by piece.
+//! An update that stops half-way would leave an inconsistent model. So all memory that updates need on the
+//! device is allocated by the first one, before anything is written, and used again; large tensors are
+//! updated piece by piece.
 
 use super::Torch;
 use super::probe::{Numbers, agree_in_f32};
-use super::value::{Value, Words};
-use crate::op::AdamRule;
-use crate::tensor::Tensor;
+use super::refusal::Refusal;
+use super::value::Value;
+use crate::op::{AdamRule, AdamW};
 use std::sync::Arc;
 
 /// Elements that are updated at a time.
 const PIECE: usize = 1 << 20;
 
-pub(super) fn step(
-    torch: &Torch,
-    tensors: [&Tensor; 4],
-    squares_1: &Tensor,
-    rule: AdamRule,
-) -> Result<(), Words> {
+pub(super) fn adamw(torch: &Torch, op: &AdamW<'_>) -> Result<(), Refusal> {
+    let (rule, tensors) = (op.rule, [op.parameter, op.gradient, op.first, op.second]);
     let scratch = Scratch::of(torch)?;
     let is_clipped = rule.clip > 0.0;
     if is_clipped {
-        scratch.set_factor(torch, &torch.floats(squares_1)?, rule.clip)?;
+        scratch.set_factor(torch, &torch.floats(op.squares_1)?, rule.clip)?;
     }
     let step = if torch.routes.adamw.is_found() { fused } else { composed };
     for first in (0..tensors[0].len()).step_by(PIECE) {
@@ -39,12 +36,12 @@ pub(super) fn step(
     Ok(())
 }
 
-/// Room for what an update has in between.
+/// Memory for intermediate results of an update.
 pub(super) struct Scratch {
     gradient: Value,
     /// Two more pieces, where the operator is composed.
     pieces: Option<[Value; 2]>,
-    /// What gradients are multiplied by so that their norm is the clip at most.
+    /// The factor that makes the norm of all gradients at most the clip.
     factor: Value,
     /// 1e-6, 1, and the clip.
     numbers: [Value; 3],
@@ -53,8 +50,8 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// The device's, allocated by the first call.
-    fn of(torch: &Torch) -> Result<Arc<Scratch>, Words> {
+    /// The device's scratch memory, allocated by the first call.
+    fn of(torch: &Torch) -> Result<Arc<Scratch>, Refusal> {
         if let Some(scratch) = &torch.state().scratch {
             return Ok(scratch.clone());
         }
@@ -63,13 +60,13 @@ impl Scratch {
         Ok(scratch)
     }
 
-    fn sized(torch: &Torch, elements: usize, is_composed: bool) -> Result<Scratch, Words> {
+    fn sized(torch: &Torch, elements: usize, is_composed: bool) -> Result<Scratch, Refusal> {
         let f32 = torch.torch.dtypes.f32;
         let piece = || torch.empty(&[elements as i64], f32);
         let number = |value| torch.full(&[1], f32, value);
         Ok(Scratch {
             gradient: piece()?,
-            pieces: is_composed.then(|| Ok::<_, Words>([piece()?, piece()?])).transpose()?,
+            pieces: is_composed.then(|| Ok::<_, Refusal>([piece()?, piece()?])).transpose()?,
             factor: number(1.0)?,
             numbers: [number(1e-6)?, number(1.0)?, number(0.0)?],
             step: torch.full(&[], f32, 0.0)?,
@@ -77,7 +74,7 @@ impl Scratch {
     }
 
     /// `min(1, clip / (sqrt(squares) + 1e-6))`.
-    fn set_factor(&self, torch: &Torch, squares_1: &Value, clip: f64) -> Result<(), Words> {
+    fn set_factor(&self, torch: &Torch, squares_1: &Value, clip: f64) -> Result<(), Refusal> {
         let (aten, factor) = (torch.aten(), &self.factor);
         let [small, one, most] = &self.numbers;
         most.fill(clip)?;
@@ -90,7 +87,7 @@ impl Scratch {
 }
 
 /// Whether the fused operator makes the steps that the composition makes.
-pub(super) fn try_fused(torch: &Torch) -> Result<(), Words> {
+pub(super) fn try_fused(torch: &Torch) -> Result<(), Refusal> {
     let mut numbers = Numbers::new(torch);
     let scratch = Scratch::sized(torch, 50, true)?;
     let gradient = numbers.random(&[50])?;
@@ -114,7 +111,7 @@ fn fused(
     scratch: &Scratch,
     [parameter, gradient, first, second]: [&Value; 4],
     rule: AdamRule,
-) -> Result<(), Words> {
+) -> Result<(), Refusal> {
     let AdamRule { rate, beta1, beta2, epsilon, decay, step, .. } = rule;
     scratch.step.fill(step as f64)?;
     torch.aten().fused_adamw_(
@@ -141,7 +138,7 @@ fn composed(
     scratch: &Scratch,
     [parameter, gradient, first, second]: [&Value; 4],
     rule: AdamRule,
-) -> Result<(), Words> {
+) -> Result<(), Refusal> {
     let AdamRule { rate, beta1, beta2, epsilon, decay, step, .. } = rule;
     let (aten, sizes) = (torch.aten(), parameter.sizes()?);
     let pieces = scratch.pieces.as_ref().ok_or("there is no room for a composed update")?;

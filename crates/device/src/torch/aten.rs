@@ -1,13 +1,15 @@
 //! The operators of torch's that are called by name, each with its schema.
 //!
-//! The type of an argument decides how it is passed, and torch does not check: a `Tensor?` that is passed as a `Tensor`
-//! ends the program. So the schemas are written down once, here, and nothing else builds calls. Slots that are not given
-//! are 0, so what may be absent at a schema's end is left out. torch takes the types of several results from the wrong end
-//! (`torch_call_dispatcher`, seen in 2.15), so no operator is called that returns numbers among tensors.
+//! The type of an argument decides how it is passed, and torch does not check: a `Tensor?` that is passed as
+//! a `Tensor` ends the program. So the schemas are written down once, here, and nothing else builds calls.
+//! Slots that are not given are 0, so what may be absent at a schema's end is left out. torch takes the types
+//! of several results from the wrong end (`torch_call_dispatcher`, seen in 2.15), so no operator is called
+//! that returns numbers among tensors.
 #![allow(unsafe_code)]
 
 use super::library::{Handle, Symbols};
-use super::value::{Value, Words};
+use super::refusal::Refusal;
+use super::value::Value;
 use std::ffi::CStr;
 
 /// An element type, as torch numbers them.
@@ -22,9 +24,13 @@ macro_rules! aten {
     ($($method:ident = $name:literal $overload:literal ($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
         impl Aten {
             $(
-                #[expect(clippy::too_many_arguments, clippy::allow_attributes, reason = "as torch's schema has them")]
+                #[expect(
+                    clippy::too_many_arguments,
+                    clippy::allow_attributes,
+                    reason = "as torch's schema has them"
+                )]
                 #[allow(unfulfilled_lint_expectations)]
-                pub(super) fn $method(self, $($argument: $type),*) -> Result<$result, Words> {
+                pub(super) fn $method(self, $($argument: $type),*) -> Result<$result, Refusal> {
                     let arguments = [$($argument.slot(self.0)?),*];
                     self.call($name, $overload, &arguments)
                 }
@@ -54,12 +60,13 @@ aten! {
         table: &Value, indices: &Value, offsets: &Value, by_frequency: bool, mode: i64, sparse: bool,
         weights: Option<&Value>, last_offset: bool, padding: i64) -> (Value, Value, Value, Value);
     flash = c"aten::_flash_attention_forward" c"" (
-        q: &Value, k: &Value, v: &Value, ends_q: Option<&Value>, ends_k: Option<&Value>, most_q: i64, most_k: i64,
-        dropout: f64, causal: bool, debug: bool, scale: Option<f64>) -> (Value, Value, Value, Value, Value);
+        q: &Value, k: &Value, v: &Value, ends_q: Option<&Value>, ends_k: Option<&Value>, most_q: i64,
+        most_k: i64, dropout: f64, causal: bool, debug: bool, scale: Option<f64>)
+        -> (Value, Value, Value, Value, Value);
     flash_backward = c"aten::_flash_attention_backward" c"" (
-        d_out: &Value, q: &Value, k: &Value, v: &Value, out: &Value, lse: &Value, ends_q: &Value, ends_k: &Value,
-        most_q: i64, most_k: i64, dropout: f64, causal: bool, seed: &Value, offset: &Value, scale: Option<f64>)
-        -> (Value, Value, Value);
+        d_out: &Value, q: &Value, k: &Value, v: &Value, out: &Value, lse: &Value, ends_q: &Value,
+        ends_k: &Value, most_q: i64, most_k: i64, dropout: f64, causal: bool, seed: &Value, offset: &Value,
+        scale: Option<f64>) -> (Value, Value, Value);
     flash_cpu = c"aten::_scaled_dot_product_flash_attention_for_cpu" c"" (
         q: &Value, k: &Value, v: &Value, dropout: f64, causal: bool, mask: Option<&Value>, scale: Option<f64>)
         -> (Value, Value);
@@ -84,7 +91,8 @@ aten! {
         a: &Value, b: &Value, ends: Option<&Value>, bias: Option<&Value>, dtype: Option<Dtype>) -> Value;
     gt = c"aten::gt" c"Tensor" (x: &Value, y: &Value) -> Value;
     index_select = c"aten::index_select" c"" (x: &Value, axis: i64, index: &Value) -> Value;
-    index_select_out = c"aten::index_select" c"out" (x: &Value, axis: i64, index: &Value, out: &Value) -> Value;
+    index_select_out = c"aten::index_select" c"out" (
+        x: &Value, axis: i64, index: &Value, out: &Value) -> Value;
     log = c"aten::log" c"" (x: &Value) -> Value;
     log_softmax = c"aten::_log_softmax" c"" (x: &Value, axis: i64, half_to_float: bool) -> Value;
     lt = c"aten::lt" c"Tensor" (x: &Value, y: &Value) -> Value;
@@ -115,10 +123,12 @@ aten! {
     softmax = c"aten::_softmax" c"" (x: &Value, axis: i64, half_to_float: bool) -> Value;
     softmax_backward = c"aten::_softmax_backward_data" c"" (
         d_out: &Value, out: &Value, axis: i64, dtype: Dtype) -> Value;
-    sort = c"aten::sort" c"stable" (x: &Value, stable: Option<bool>, axis: i64, descending: bool) -> (Value, Value);
+    sort = c"aten::sort" c"stable" (
+        x: &Value, stable: Option<bool>, axis: i64, descending: bool) -> (Value, Value);
     sqrt = c"aten::sqrt" c"" (x: &Value) -> Value;
     sqrt_out = c"aten::sqrt" c"out" (x: &Value, out: &Value) -> Value;
-    sum = c"aten::sum" c"dim_IntList" (x: &Value, axes: Option<&[i64]>, keep: bool, dtype: Option<Dtype>) -> Value;
+    sum = c"aten::sum" c"dim_IntList" (
+        x: &Value, axes: Option<&[i64]>, keep: bool, dtype: Option<Dtype>) -> Value;
     transpose = c"aten::transpose" c"int" (x: &Value, first: i64, second: i64) -> Value;
     tril = c"aten::tril" c"" (x: &Value, diagonal: i64) -> Value;
     unsqueeze = c"aten::unsqueeze" c"" (x: &Value, axis: i64) -> Value;
@@ -131,21 +141,23 @@ const SLOTS: usize = 24;
 
 impl Aten {
     /// Calls an operator. The call consumes its arguments, whatever comes of it.
-    fn call<R: Results>(self, name: &CStr, overload: &CStr, arguments: &[u64]) -> Result<R, Words> {
+    fn call<R: Results>(self, name: &CStr, overload: &CStr, arguments: &[u64]) -> Result<R, Refusal> {
         let mut stack = [0; SLOTS];
         stack[..arguments.len()].copy_from_slice(arguments);
         let torch = self.0;
-        // SAFETY: the table above gives every argument of the schema, in its order and by its type, and there is room
-        // for the results.
+        // SAFETY: the table above gives every argument of the schema, in its order and by its type, and there
+        // is room for the results.
         let code =
             unsafe { (torch.call)(name.as_ptr(), overload.as_ptr(), stack.as_mut_ptr(), torch.version) };
-        torch.check(code).map_err(|words| explained(torch, name, overload, words))?;
+        torch
+            .check(code)
+            .map_err(|refusal| refusal.explained(|words| explained(torch, name, overload, words)))?;
         Ok(R::take(torch, &stack))
     }
 }
 
-/// Names the operator, and says so where this torch or this device does not have it.
-fn explained(torch: &Symbols, name: &CStr, overload: &CStr, words: Words) -> Words {
+/// Puts the operator's name before torch's words, and says so if this torch or this device does not have it.
+fn explained(torch: &Symbols, name: &CStr, overload: &CStr, words: &str) -> String {
     let (name, overload) = (name.to_string_lossy(), overload.to_string_lossy());
     let dot = if overload.is_empty() { "" } else { "." };
     let missing = words.starts_with("Could not find schema") || words.starts_with("Could not run");
@@ -157,37 +169,37 @@ fn explained(torch: &Symbols, name: &CStr, overload: &CStr, words: Words) -> Wor
     format!("{name}{dot}{overload}: {absent}{words}")
 }
 
-/// How a value goes onto torch's stack.
+/// A value that can be put onto torch's stack.
 trait Argument {
-    fn slot(self, torch: &'static Symbols) -> Result<u64, Words>;
+    fn slot(self, torch: &'static Symbols) -> Result<u64, Refusal>;
 }
 
 impl Argument for &Value {
-    fn slot(self, _: &'static Symbols) -> Result<u64, Words> {
+    fn slot(self, _: &'static Symbols) -> Result<u64, Refusal> {
         self.lent()
     }
 }
 
 impl Argument for i64 {
-    fn slot(self, _: &'static Symbols) -> Result<u64, Words> {
+    fn slot(self, _: &'static Symbols) -> Result<u64, Refusal> {
         Ok(self as u64)
     }
 }
 
 impl Argument for f64 {
-    fn slot(self, _: &'static Symbols) -> Result<u64, Words> {
+    fn slot(self, _: &'static Symbols) -> Result<u64, Refusal> {
         Ok(self.to_bits())
     }
 }
 
 impl Argument for bool {
-    fn slot(self, _: &'static Symbols) -> Result<u64, Words> {
+    fn slot(self, _: &'static Symbols) -> Result<u64, Refusal> {
         Ok(u64::from(self))
     }
 }
 
 impl Argument for Dtype {
-    fn slot(self, _: &'static Symbols) -> Result<u64, Words> {
+    fn slot(self, _: &'static Symbols) -> Result<u64, Refusal> {
         Ok(self.0 as u64)
     }
 }
@@ -196,23 +208,23 @@ impl Argument for Dtype {
 pub(super) struct NoText;
 
 impl Argument for NoText {
-    fn slot(self, _: &'static Symbols) -> Result<u64, Words> {
+    fn slot(self, _: &'static Symbols) -> Result<u64, Refusal> {
         Ok(0)
     }
 }
 
-/// What may be absent is passed in a box of torch's.
+/// An optional value is passed in a box that torch allocates.
 impl<T: Argument> Argument for Option<T> {
-    fn slot(self, torch: &'static Symbols) -> Result<u64, Words> {
+    fn slot(self, torch: &'static Symbols) -> Result<u64, Refusal> {
         let Some(value) = self else { return Ok(0) };
         let place = torch.boxed(value.slot(torch)?)?;
         Ok(place.expose_provenance() as u64)
     }
 }
 
-/// A list of torch's, which the call gives back.
+/// A slice is passed as a list that torch allocates and the call frees.
 impl<T: Argument + Copy> Argument for &[T] {
-    fn slot(self, torch: &'static Symbols) -> Result<u64, Words> {
+    fn slot(self, torch: &'static Symbols) -> Result<u64, Refusal> {
         let mut list = std::ptr::null_mut();
         // SAFETY: torch writes a handle to a new list, and takes slots of the elements' type.
         unsafe {
@@ -225,7 +237,7 @@ impl<T: Argument + Copy> Argument for &[T] {
     }
 }
 
-/// What comes off torch's stack.
+/// Results that can be taken off torch's stack.
 trait Results {
     fn take(torch: &'static Symbols, stack: &[u64; SLOTS]) -> Self;
 }
@@ -281,7 +293,7 @@ mod tests {
             Err(error) => return println!("skipped: {error}"),
         };
         let answer = Aten(torch).call::<Value>(c"aten::no_such_operator", c"out", &[]);
-        let words = answer.err().unwrap();
+        let words = answer.err().unwrap().to_string();
         let version = torch.version();
         // Before 2.13 torch does not hand out its words.
         let why = if torch.has_words() {

@@ -1,58 +1,29 @@
 //! Causal attention within documents, a document at a time, by the fused operator where there is one.
 
-use super::attention_composed as composed;
-use super::value::{Value, Words};
+use super::attention_composed::{self as composed, Heads};
+use super::refusal::Refusal;
+use super::value::Value;
 use super::{Torch, sizes};
-use crate::op::Op;
+use crate::op;
 use crate::tensor::Tensor;
 
-pub(super) fn run(torch: &Torch, op: Op<'_>) -> Result<(), Words> {
-    match op {
-        Op::Attention { q_thc, k_sgc, v_sgc, starts_t, scale, out_thc, lse_th } => {
-            let given = Given { torch, tensors: [q_thc, k_sgc, v_sgc], scale };
-            for part in given.parts(starts_t)? {
-                let (out, lse) = given.forward(part)?;
-                part.queries_of(torch, out_thc)?.set(&out)?;
-                part.rows_of(torch, lse_th)?.set(&lse)?;
-            }
-            Ok(())
-        }
-        Op::AttentionGrad {
-            d_out_thc,
-            q_thc,
-            k_sgc,
-            v_sgc,
-            starts_t,
-            scale,
-            out_thc,
-            lse_th,
-            d_q_thc,
-            d_k_sgc,
-            d_v_sgc,
-        } => {
-            let given = Given { torch, tensors: [q_thc, k_sgc, v_sgc], scale };
-            let saved = [d_out_thc, out_thc, lse_th];
-            given.backward(starts_t, saved, [d_q_thc, d_k_sgc, d_v_sgc])
-        }
-        _ => unreachable!("another file's op"),
+pub(super) fn attention(torch: &Torch, op: &op::Attention<'_>) -> Result<(), Refusal> {
+    let given = Given { torch, tensors: [op.q_thc, op.k_sgc, op.v_sgc], scale: op.scale };
+    for part in given.parts(op.starts_t)? {
+        let (out, lse) = given.forward(part)?;
+        part.queries_of(torch, op.out_thc)?.set(&out)?;
+        part.rows_of(torch, op.lse_th)?.set(&lse)?;
     }
+    Ok(())
 }
 
-/// A part's operands, heads first: q [1, H, t, C], k and v [1, G, s, C], f32, perhaps views.
-pub(super) struct Heads<'a> {
-    pub(super) torch: &'a Torch,
-    pub(super) q: Value,
-    pub(super) k: Value,
-    pub(super) v: Value,
-    pub(super) heads: usize,
-    pub(super) kv_heads: usize,
-    pub(super) queries: usize,
-    pub(super) keys: usize,
-    pub(super) width: usize,
-    pub(super) scale: f64,
+pub(super) fn grad(torch: &Torch, op: &op::AttentionGrad<'_>) -> Result<(), Refusal> {
+    let given = Given { torch, tensors: [op.q_thc, op.k_sgc, op.v_sgc], scale: op.scale };
+    given.backward(op)
 }
 
-/// Consecutive queries that see the keys from one on: the i-th of them sees all but the last `queries - 1 - i`.
+/// Consecutive queries that see the keys from one on: the i-th of them sees all but the last
+/// `queries - 1 - i`.
 #[derive(Clone, Copy)]
 struct Part {
     first: usize,
@@ -62,23 +33,23 @@ struct Part {
 }
 
 impl Part {
-    /// Whether the fused operators know what is seen: a square, or a single query that sees everything.
+    /// Whether the fused operators have a mask for it: a square, or a single query that sees everything.
     fn is_plain(self) -> bool {
         self.keys == self.queries || self.queries == 1
     }
 
     /// The part's rows of a tensor like q, heads first: [1, H, t, C].
-    fn queries_of(self, torch: &Torch, tensor: &Tensor) -> Result<Value, Words> {
+    fn queries_of(self, torch: &Torch, tensor: &Tensor) -> Result<Value, Refusal> {
         heads_first(torch, tensor, self.first, self.queries)
     }
 
     /// The part's rows of a tensor like k: [1, G, s, C].
-    fn keys_of(self, torch: &Torch, tensor: &Tensor) -> Result<Value, Words> {
+    fn keys_of(self, torch: &Torch, tensor: &Tensor) -> Result<Value, Refusal> {
         heads_first(torch, tensor, self.first_key, self.keys)
     }
 
     /// The part's rows of a tensor like lse: [1, H, t].
-    fn rows_of(self, torch: &Torch, tensor: &Tensor) -> Result<Value, Words> {
+    fn rows_of(self, torch: &Torch, tensor: &Tensor) -> Result<Value, Refusal> {
         let heads = tensor.shape()[1];
         let row = [1, heads as i64, self.queries as i64];
         torch.strided(tensor, &row, &[1, 1, heads as i64], self.first * heads)
@@ -86,8 +57,8 @@ impl Part {
 }
 
 /// Rows of [T, H, C] as [1, H, rows, C].
-fn heads_first(torch: &Torch, tensor: &Tensor, first: usize, rows: usize) -> Result<Value, Words> {
-    let [_, heads, width]: [usize; 3] = std::array::from_fn(|axis| tensor.shape()[axis]);
+fn heads_first(torch: &Torch, tensor: &Tensor, first: usize, rows: usize) -> Result<Value, Refusal> {
+    let [_, heads, width] = tensor.dims();
     let sizes = sizes(&[1, heads, rows, width]);
     let strides = super::sizes(&[heads * width * rows, width, heads * width, 1]);
     torch.strided(tensor, &sizes, &strides, first * heads * width)
@@ -107,7 +78,7 @@ impl<'a> Given<'a> {
         part.is_plain() && self.torch.routes.attention.found().is_some_and(takes)
     }
 
-    fn heads(&self, part: Part) -> Result<Heads<'a>, Words> {
+    fn heads(&self, part: Part) -> Result<Heads<'a>, Refusal> {
         let Given { torch, tensors: [q, k, v], scale } = *self;
         let Part { queries, keys, .. } = part;
         let (heads, kv_heads, width) = (q.shape()[1], k.shape()[1], q.shape()[2]);
@@ -116,7 +87,7 @@ impl<'a> Given<'a> {
     }
 
     /// The output, and the logarithm of each softmax's denominator.
-    fn forward(&self, part: Part) -> Result<(Value, Value), Words> {
+    fn forward(&self, part: Part) -> Result<(Value, Value), Refusal> {
         let heads = self.heads(part)?;
         match self.torch.routes.attention.found().filter(|_| self.is_fused(part)) {
             Some(fused) => fused.forward(&heads),
@@ -124,30 +95,25 @@ impl<'a> Given<'a> {
         }
     }
 
-    fn backward(
-        &self,
-        starts_t: &Tensor,
-        [d_out_thc, out_thc, lse_th]: [&Tensor; 3],
-        [d_q, d_k, d_v]: [&Tensor; 3],
-    ) -> Result<(), Words> {
-        let torch = self.torch;
-        let parts = self.parts(starts_t)?;
+    fn backward(&self, op: &op::AttentionGrad<'_>) -> Result<(), Refusal> {
+        let (torch, d_k, d_v) = (self.torch, op.d_k_sgc, op.d_v_sgc);
+        let parts = self.parts(op.starts_t)?;
         let apart = parts.windows(2).all(|pair| pair[0].first_key + pair[0].keys <= pair[1].first_key);
         if !apart {
             torch.floats(d_k)?.fill(0.0)?;
             torch.floats(d_v)?.fill(0.0)?;
         }
         for part in parts {
-            let (heads, d_out) = (self.heads(part)?, part.queries_of(torch, d_out_thc)?);
+            let (heads, d_out) = (self.heads(part)?, part.queries_of(torch, op.d_out_thc)?);
             let fused = torch.routes.attention.found().filter(|_| self.is_fused(part));
             let (d_queries, d_keys, d_values) = match fused {
                 Some(fused) => {
-                    let (out, lse) = (part.queries_of(torch, out_thc)?, part.rows_of(torch, lse_th)?);
+                    let (out, lse) = (part.queries_of(torch, op.out_thc)?, part.rows_of(torch, op.lse_th)?);
                     fused.backward(&heads, &d_out, (&out, &lse))?
                 }
                 None => composed::backward(&heads, &d_out)?,
             };
-            part.queries_of(torch, d_q)?.set(&d_queries)?;
+            part.queries_of(torch, op.d_q_thc)?.set(&d_queries)?;
             for (tensor, found) in [(d_k, &d_keys), (d_v, &d_values)] {
                 let out = part.keys_of(torch, tensor)?;
                 if apart { out.set(found)? } else { torch.accumulate(&out, found)? }
@@ -156,9 +122,9 @@ impl<'a> Given<'a> {
         Ok(())
     }
 
-    /// Queries of equal starts are one part, cut where its scores would take too much room. Starts are read from the
-    /// device: each query sees at least itself.
-    fn parts(&self, starts_t: &Tensor) -> Result<Vec<Part>, Words> {
+    /// Queries of equal starts are one part, cut where its scores would take too much memory. Starts are read
+    /// from the device: each query sees at least itself.
+    fn parts(&self, starts_t: &Tensor) -> Result<Vec<Part>, Refusal> {
         let starts = self.torch.integers(starts_t)?;
         let earlier = self.tensors[1].shape()[0] - starts.len();
         let mut parts: Vec<Part> = vec![];
@@ -179,7 +145,7 @@ impl<'a> Given<'a> {
         Ok(parts)
     }
 
-    /// Whether a part may take one more query, whose keys are so many.
+    /// Whether a part may take one more query, which sees `keys` keys.
     fn has_room(&self, part: Part, keys: usize) -> bool {
         let longer = Part { queries: part.queries + 1, keys, ..part };
         let heads = self.tensors[0].shape()[1];

@@ -1,17 +1,31 @@
-//! Attention out of products and a softmax, for devices without a fused operator, and for queries that the fused ones do
-//! not take.
+//! Attention out of products and a softmax, for devices without a fused operator, and for queries that the
+//! fused ones do not take.
 
-use super::attention::Heads;
+use super::refusal::Refusal;
 use super::sums::log_sum_exp;
-use super::value::{Value, Words};
+use super::value::Value;
 use super::{Torch, aten::Dtype, sizes};
 use crate::precision::Precision;
 
 /// Most scores that exist at a time.
 pub(super) const MOST_SCORES: usize = 1 << 24;
 
+/// A part's operands, heads first: q [1, H, t, C], k and v [1, G, s, C], f32, perhaps views.
+pub(super) struct Heads<'a> {
+    pub(super) torch: &'a Torch,
+    pub(super) q: Value,
+    pub(super) k: Value,
+    pub(super) v: Value,
+    pub(super) heads: usize,
+    pub(super) kv_heads: usize,
+    pub(super) queries: usize,
+    pub(super) keys: usize,
+    pub(super) width: usize,
+    pub(super) scale: f64,
+}
+
 /// The output as [1, H, t, C], and the logarithm of each softmax's denominator as [1, H, t].
-pub(super) fn forward(given: &Heads<'_>) -> Result<(Value, Value), Words> {
+pub(super) fn forward(given: &Heads<'_>) -> Result<(Value, Value), Refusal> {
     let rows = Rows::of(given);
     let scores = rows.scores()?;
     let aten = given.torch.aten();
@@ -22,7 +36,7 @@ pub(super) fn forward(given: &Heads<'_>) -> Result<(Value, Value), Words> {
 }
 
 /// The gradients by the part's queries [1, H, t, C], keys and values [1, G, s, C].
-pub(super) fn backward(given: &Heads<'_>, d_out: &Value) -> Result<(Value, Value, Value), Words> {
+pub(super) fn backward(given: &Heads<'_>, d_out: &Value) -> Result<(Value, Value, Value), Refusal> {
     let rows = Rows::of(given);
     let Rows { torch, groups, queries, keys, width, .. } = rows;
     let aten = torch.aten();
@@ -47,7 +61,8 @@ pub(super) fn backward(given: &Heads<'_>, d_out: &Value) -> Result<(Value, Value
     ))
 }
 
-/// A part as batched products see it: one batch per kv head, the query heads that read it one after the other.
+/// A part as batched products see it: one batch per kv head, the query heads that read it one after the
+/// other.
 #[derive(Clone, Copy)]
 struct Rows<'a> {
     torch: &'a Torch,
@@ -68,19 +83,19 @@ impl<'a> Rows<'a> {
     }
 
     /// [G, H/G t, C], dense, as an operand.
-    fn queries_of(&self, x: &Value) -> Result<Value, Words> {
+    fn queries_of(&self, x: &Value) -> Result<Value, Refusal> {
         let dense = [1, self.given.heads as i64, self.given.queries as i64, self.width];
         self.operand(x, &dense)?.shaped(&[self.groups, self.queries, self.width], 0)
     }
 
     /// [G, s, C], dense, as an operand.
-    fn keys_of(&self, x: &Value) -> Result<Value, Words> {
+    fn keys_of(&self, x: &Value) -> Result<Value, Refusal> {
         let dense = [1, self.groups, self.keys, self.width];
         self.operand(x, &dense)?.shaped(&dense[1..], 0)
     }
 
     /// A dense copy, rounded to the precision of products.
-    fn operand(&self, x: &Value, sizes: &[i64]) -> Result<Value, Words> {
+    fn operand(&self, x: &Value, sizes: &[i64]) -> Result<Value, Refusal> {
         let torch = self.torch;
         let dtypes = torch.torch.dtypes;
         if torch.options.precision == Precision::F32 {
@@ -91,7 +106,7 @@ impl<'a> Rows<'a> {
     }
 
     /// The batches' products, [G, n, m], in f32.
-    fn product(&self, a: &Value, b: &Value, [n, m]: [i64; 2]) -> Result<Value, Words> {
+    fn product(&self, a: &Value, b: &Value, [n, m]: [i64; 2]) -> Result<Value, Refusal> {
         let product = self.torch.aten().bmm(a, b)?;
         if self.torch.options.precision == Precision::F32 || self.torch.on_cpu() {
             return Ok(product);
@@ -100,7 +115,7 @@ impl<'a> Rows<'a> {
     }
 
     /// The scaled scores, [G, H/G t, s], those of keys that a query does not see minus infinity.
-    fn scores(&self) -> Result<Value, Words> {
+    fn scores(&self) -> Result<Value, Refusal> {
         let (torch, aten) = (self.torch, self.torch.aten());
         let k = self.keys_of(&self.given.k)?;
         let flipped =
@@ -120,7 +135,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Back to [1, H, t, C].
-    fn heads_first(&self, x: &Value) -> Result<Value, Words> {
+    fn heads_first(&self, x: &Value) -> Result<Value, Refusal> {
         x.shaped(&[1, self.given.heads as i64, self.given.queries as i64, self.width], 0)
     }
 }

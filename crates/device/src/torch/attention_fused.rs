@@ -1,16 +1,17 @@
 //! Attention by one operator of torch's each way, whichever of them the device has.
 //!
-//! An op's gradient knows the output and the log-sum-exp, but not what else the operator handed out: the state of a
-//! dropout. Nothing is dropped here, so what a first call handed out serves all; that it does is tried, on other sizes.
+//! An op's gradient knows the output and the log-sum-exp, but not what else the operator handed out: the
+//! state of a dropout. Nothing is dropped here, so what a first call handed out serves all; that it does is
+//! tried, on other sizes.
 //!
-//! Makers outside torch's tree have `_scaled_dot_product_fused_attention_overrideable`, which returns numbers among its
-//! tensors and so cannot be called: see `aten`.
+//! Makers outside torch's tree have `_scaled_dot_product_fused_attention_overrideable`, which returns numbers
+//! among its tensors and so cannot be called: see `aten`.
 
-use super::attention::Heads;
-use super::attention_composed as composed;
+use super::attention_composed::{self as composed, Heads};
 use super::matmul::operand;
 use super::probe::{Numbers, agree};
-use super::value::{Value, Words};
+use super::refusal::Refusal;
+use super::value::Value;
 use super::{Torch, sizes};
 use crate::precision::Precision;
 use crate::tensor::Tensor;
@@ -35,7 +36,7 @@ impl Operator {
     }
 }
 
-/// An operator, and how this device wants to be asked.
+/// An operator, and how this device wants it to be called.
 pub(super) struct Fused {
     operator: Operator,
     /// Whether each query head wants a kv head of its own.
@@ -48,7 +49,7 @@ pub(super) struct Fused {
 
 impl Fused {
     /// The first operator that agrees with the composed attention, forward and backward, or why none does.
-    pub(super) fn find(torch: &Torch) -> Result<Fused, Words> {
+    pub(super) fn find(torch: &Torch) -> Result<Fused, Refusal> {
         if torch.on_cpu() && torch.options.precision == Precision::Bf16 {
             return Err("the CPU's operator does not round the softmax's weights to bf16".into());
         }
@@ -56,20 +57,20 @@ impl Fused {
             true => &[Operator::Cpu],
             false => &[Operator::Flash, Operator::Efficient],
         };
-        let mut refused: Vec<Words> = vec![];
+        let mut refused: Vec<String> = vec![];
         for &operator in candidates {
             for repeats in [false, true] {
                 match Fused::tried(torch, operator, repeats) {
                     Ok(fused) => return Ok(fused),
-                    Err(words) if refused.last() == Some(&words) => {}
-                    Err(words) => refused.push(words),
+                    Err(refusal) if refused.last() == Some(&refusal.to_string()) => {}
+                    Err(refusal) => refused.push(refusal.to_string()),
                 }
             }
         }
-        Err(refused.join("; "))
+        Err(refused.join("; ").into())
     }
 
-    fn tried(torch: &Torch, operator: Operator, repeats: bool) -> Result<Fused, Words> {
+    fn tried(torch: &Torch, operator: Operator, repeats: bool) -> Result<Fused, Refusal> {
         let mut numbers = Numbers::new(torch);
         let first = random(&mut numbers, 5, 5)?;
         let (_, lse, kept) = call(operator, &first, operands(&first, repeats)?)?;
@@ -81,7 +82,7 @@ impl Fused {
         Ok(fused)
     }
 
-    fn assert_agrees(&self, numbers: &mut Numbers<'_>, queries: usize, keys: usize) -> Result<(), Words> {
+    fn assert_agrees(&self, numbers: &mut Numbers<'_>, queries: usize, keys: usize) -> Result<(), Refusal> {
         let given = random(numbers, queries, keys)?;
         let d_out = numbers.random(&sizes(&[1, given.heads, queries, given.width]))?;
         let (out, lse) = composed::forward(&given)?;
@@ -104,14 +105,14 @@ impl Fused {
         let width = tensors[0].shape()[2];
         // In bf16 the operands are copies.
         let lies_well = |tensor: &&Tensor| {
-            torch.options.precision == Precision::Bf16 || tensor.place().1.is_multiple_of(16)
+            torch.options.precision == Precision::Bf16 || tensor.place().offset_bytes.is_multiple_of(16)
         };
         self.operator == Operator::Cpu
             || (width.is_multiple_of(8) && width <= 256 && tensors.iter().all(lies_well))
     }
 
     /// The output [1, H, t, C], and the logarithm of each softmax's denominator [1, H, t].
-    pub(super) fn forward(&self, given: &Heads<'_>) -> Result<(Value, Value), Words> {
+    pub(super) fn forward(&self, given: &Heads<'_>) -> Result<(Value, Value), Refusal> {
         let (out, lse, _) = call(self.operator, given, operands(given, self.repeats)?)?;
         let lse = given.torch.aten().narrow(&lse, 2, 0, given.queries as i64)?;
         Ok((out, lse))
@@ -123,7 +124,7 @@ impl Fused {
         given: &Heads<'_>,
         d_out: &Value,
         (out, lse): (&Value, &Value),
-    ) -> Result<(Value, Value, Value), Words> {
+    ) -> Result<(Value, Value, Value), Refusal> {
         let (torch, aten) = (given.torch, given.torch.aten());
         let [q, k, v] = &operands(given, self.repeats)?;
         let of_out = sizes(&[1, given.heads, given.queries, given.width]);
@@ -153,8 +154,9 @@ impl Fused {
         Ok((d_q, self.of_kv_heads(given, d_k)?, self.of_kv_heads(given, d_v)?))
     }
 
-    /// The log-sum-exp in as many rows as the operator's own has. No weight is larger than 0 against infinity.
-    fn padded(&self, given: &Heads<'_>, lse: &Value) -> Result<Value, Words> {
+    /// The log-sum-exp in as many rows as the operator's own has. No weight is larger than 0 against
+    /// infinity.
+    fn padded(&self, given: &Heads<'_>, lse: &Value) -> Result<Value, Refusal> {
         if self.operator == Operator::Cpu {
             return lse.again();
         }
@@ -169,7 +171,7 @@ impl Fused {
     }
 
     /// What the query heads of one kv head add up to, in f32.
-    fn of_kv_heads(&self, given: &Heads<'_>, x: Value) -> Result<Value, Words> {
+    fn of_kv_heads(&self, given: &Heads<'_>, x: Value) -> Result<Value, Refusal> {
         if !self.repeats {
             return Ok(x);
         }
@@ -182,7 +184,7 @@ impl Fused {
 }
 
 /// Four heads on two kv heads of 16.
-fn random<'a>(numbers: &mut Numbers<'a>, queries: usize, keys: usize) -> Result<Heads<'a>, Words> {
+fn random<'a>(numbers: &mut Numbers<'a>, queries: usize, keys: usize) -> Result<Heads<'a>, Refusal> {
     let (heads, kv_heads, width) = (4, 2, 16);
     let q = numbers.random(&sizes(&[1, heads, queries, width]))?;
     let k = numbers.random(&sizes(&[1, kv_heads, keys, width]))?;
@@ -191,12 +193,12 @@ fn random<'a>(numbers: &mut Numbers<'a>, queries: usize, keys: usize) -> Result<
 }
 
 /// An operand in the precision of products.
-fn rounded(torch: &Torch, x: &Value, sizes: &[i64]) -> Result<Value, Words> {
+fn rounded(torch: &Torch, x: &Value, sizes: &[i64]) -> Result<Value, Refusal> {
     operand(torch, x.again()?, sizes)
 }
 
 /// q, k and v in the precision of products; with a kv head for every query head, where that is wanted.
-fn operands(given: &Heads<'_>, repeats: bool) -> Result<[Value; 3], Words> {
+fn operands(given: &Heads<'_>, repeats: bool) -> Result<[Value; 3], Refusal> {
     let Heads { torch, heads, kv_heads, queries, keys, width, .. } = *given;
     let q = rounded(torch, &given.q, &sizes(&[1, heads, queries, width]))?;
     let of_keys = |x: &Value| {
@@ -213,18 +215,18 @@ fn operands(given: &Heads<'_>, repeats: bool) -> Result<[Value; 3], Words> {
 }
 
 /// Heads first to rows first, or back: [1, H, t, C] and [1, t, H, C].
-fn rows_first<const N: usize>(torch: &Torch, values: [&Value; N]) -> Result<[Value; N], Words> {
-    let turned: Result<Vec<Value>, Words> =
+fn rows_first<const N: usize>(torch: &Torch, values: [&Value; N]) -> Result<[Value; N], Refusal> {
+    let turned: Result<Vec<Value>, Refusal> =
         values.iter().map(|value| torch.aten().transpose(value, 1, 2)).collect();
     turned?.try_into().map_err(|_| "as many came as went".into())
 }
 
-/// The output, the log-sum-exp, and what the gradient wants beside.
+/// The output, the log-sum-exp, and the seed and offset that the gradient takes.
 fn call(
     operator: Operator,
     given: &Heads<'_>,
     [q, k, v]: [Value; 3],
-) -> Result<(Value, Value, [Value; 2]), Words> {
+) -> Result<(Value, Value, [Value; 2]), Refusal> {
     let (torch, aten) = (given.torch, given.torch.aten());
     let (causal, scale) = (given.queries > 1, Some(given.scale));
     match operator {

@@ -1,11 +1,13 @@
 //! The selection bias's step towards equal loads, with zero mean.
 
 use super::Torch;
-use super::value::{Value, Words};
-use crate::tensor::Tensor;
+use super::refusal::Refusal;
+use super::value::Value;
+use crate::op::BalanceBias;
 
 /// Signs are taken of `sum(loads) - E load`, in whole numbers: the mean itself may not be one.
-pub(super) fn step(torch: &Torch, loads_e: &Tensor, bias_e: &Tensor, rate: f64) -> Result<(), Words> {
+pub(super) fn balance_bias(torch: &Torch, op: &BalanceBias<'_>) -> Result<(), Refusal> {
+    let BalanceBias { loads_e, bias_e, rate } = *op;
     let aten = torch.aten();
     let sizes = [loads_e.len() as i64];
     let loads = torch.indices(loads_e, &sizes)?;

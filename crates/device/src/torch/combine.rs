@@ -1,16 +1,12 @@
 //! The answers of each token's experts, added up.
 
 use super::Torch;
-use super::value::{Value, Words};
-use crate::tensor::Tensor;
+use super::refusal::Refusal;
+use super::value::Value;
+use crate::op::Combine;
 
-pub(super) fn combine(
-    torch: &Torch,
-    x_rd: &Tensor,
-    places_tk: &Tensor,
-    out_td: &Tensor,
-    add: bool,
-) -> Result<(), Words> {
+pub(super) fn combine(torch: &Torch, op: &Combine<'_>) -> Result<(), Refusal> {
+    let Combine { x_rd, places_tk, out_td, add } = *op;
     let (tokens, choices) = places_tk.rows_and_width();
     let x = torch.floats(x_rd)?;
     let places = torch.indices(places_tk, &[places_tk.len() as i64])?;
@@ -27,7 +23,7 @@ pub(super) fn combine(
 }
 
 /// In one pass over the rows.
-fn bag(torch: &Torch, x: &Value, places: &Value, tokens: usize, choices: usize) -> Result<Value, Words> {
+fn bag(torch: &Torch, x: &Value, places: &Value, tokens: usize, choices: usize) -> Result<Value, Refusal> {
     let rows = torch.counting(tokens * choices)?;
     let firsts = rows.strided(&[tokens as i64], &[choices as i64], 0)?;
     let firsts = torch.converted(&firsts, &[tokens as i64], torch.torch.dtypes.i64)?;

@@ -2,8 +2,9 @@
 
 use super::Torch;
 use super::matmul::{Into, multiply, operand};
-use super::value::{Value, Words};
-use crate::op::Op;
+use super::refusal::Refusal;
+use super::value::Value;
+use crate::op::{CrossEntropy, CrossEntropyGrad};
 use crate::precision::Precision;
 use crate::tensor::Tensor;
 
@@ -13,25 +14,21 @@ const FEW_LOGITS: usize = 1 << 20;
 /// More than these never exist at a time.
 const MOST_LOGITS: usize = 1 << 23;
 
-/// Rows of a chunk: few logits, but as many rows as the model is wide. All of the head's gradient is read and written
-/// once per chunk, and in fewer rows that would take longer than the logits themselves.
+/// Rows of a chunk: few logits, but as many rows as the model is wide. All of the head's gradient is read and
+/// written once per chunk, and in fewer rows that would take longer than the logits themselves.
 fn rows_of_chunk(vocabulary: usize, width: usize) -> usize {
     let vocabulary = vocabulary.max(1);
     width.min(MOST_LOGITS / vocabulary).max(FEW_LOGITS / vocabulary).max(1)
 }
 
-pub(super) fn run(torch: &Torch, op: Op<'_>) -> Result<(), Words> {
-    match op {
-        Op::CrossEntropy { x_td, w_vd, targets_t, losses_t } => {
-            Head::of(torch, x_td, w_vd, targets_t, losses_t)?.each_chunk(|chunk| chunk.losses())
-        }
-        Op::CrossEntropyGrad { x_td, w_vd, targets_t, scale, losses_t, d_x_td, d_w_vd } => {
-            let d_w = torch.floats(d_w_vd)?;
-            let head = Head::of(torch, x_td, w_vd, targets_t, losses_t)?;
-            head.each_chunk(|chunk| chunk.gradients(scale, d_x_td, &d_w))
-        }
-        _ => unreachable!("another file's op"),
-    }
+pub(super) fn cross_entropy(torch: &Torch, op: &CrossEntropy<'_>) -> Result<(), Refusal> {
+    Head::of(torch, op.x_td, op.w_vd, op.targets_t, op.losses_t)?.each_chunk(|chunk| chunk.losses())
+}
+
+pub(super) fn grad(torch: &Torch, op: &CrossEntropyGrad<'_>) -> Result<(), Refusal> {
+    let d_w = torch.floats(op.d_w_vd)?;
+    let head = Head::of(torch, op.x_td, op.w_vd, op.targets_t, op.losses_t)?;
+    head.each_chunk(|chunk| chunk.gradients(op.scale, op.d_x_td, &d_w))
 }
 
 struct Head<'a> {
@@ -51,13 +48,13 @@ impl<'a> Head<'a> {
         w_vd: &Tensor,
         targets_t: &Tensor,
         losses_t: &'a Tensor,
-    ) -> Result<Head<'a>, Words> {
+    ) -> Result<Head<'a>, Refusal> {
         let w = operand(torch, torch.floats(w_vd)?, &super::sizes(w_vd.shape()))?;
         let targets = torch.indices(targets_t, &[targets_t.len() as i64, 1])?;
         Ok(Head { torch, x_td, w, targets, losses_t, vocabulary: w_vd.shape()[0] })
     }
 
-    fn each_chunk(&self, run: impl Fn(&Chunk<'_>) -> Result<(), Words>) -> Result<(), Words> {
+    fn each_chunk(&self, run: impl Fn(&Chunk<'_>) -> Result<(), Refusal>) -> Result<(), Refusal> {
         let (tokens, most) = (self.x_td.shape()[0], rows_of_chunk(self.vocabulary, self.x_td.shape()[1]));
         for first in (0..tokens).step_by(most) {
             run(&Chunk::of(self, first, most.min(tokens - first))?)?;
@@ -81,7 +78,7 @@ struct Chunk<'a> {
 }
 
 impl<'a> Chunk<'a> {
-    fn of(head: &'a Head<'a>, first: usize, tokens: usize) -> Result<Chunk<'a>, Words> {
+    fn of(head: &'a Head<'a>, first: usize, tokens: usize) -> Result<Chunk<'a>, Refusal> {
         let torch = head.torch;
         let aten = torch.aten();
         let [rows, width] = [tokens, head.x_td.shape()[1]].map(|size| size as i64);
@@ -102,7 +99,7 @@ impl<'a> Chunk<'a> {
         Ok(Chunk { head, first, tokens, x, targets, has_target, logs })
     }
 
-    fn losses(&self) -> Result<(), Words> {
+    fn losses(&self) -> Result<(), Refusal> {
         let Head { torch, losses_t, .. } = *self.head;
         let aten = torch.aten();
         let chosen = aten.gather(&self.logs, 1, &self.targets, false)?;
@@ -111,9 +108,9 @@ impl<'a> Chunk<'a> {
         torch.strided(losses_t, &[self.tokens as i64, 1], &[1, 1], self.first)?.set(&losses)
     }
 
-    /// With p the softmax less 1 at the target, `d_x = scale p w` and `d_w += scale p^T x`; rows without a target
-    /// count for nothing.
-    fn gradients(&self, scale: f64, d_x_td: &Tensor, d_w: &Value) -> Result<(), Words> {
+    /// With p the softmax less 1 at the target, `d_x = scale p w` and `d_w += scale p^T x`; rows without a
+    /// target count for nothing.
+    fn gradients(&self, scale: f64, d_x_td: &Tensor, d_w: &Value) -> Result<(), Refusal> {
         self.losses()?;
         let Head { torch, vocabulary, .. } = *self.head;
         let aten = torch.aten();

@@ -1,16 +1,12 @@
 //! Each token's row to each expert it visits.
 
 use super::Torch;
-use super::value::{Value, Words};
-use crate::tensor::Tensor;
+use super::refusal::Refusal;
+use super::value::Value;
+use crate::op::Dispatch;
 
-pub(super) fn dispatch(
-    torch: &Torch,
-    x_td: &Tensor,
-    order_r: &Tensor,
-    choices: usize,
-    out_rd: &Tensor,
-) -> Result<(), Words> {
+pub(super) fn dispatch(torch: &Torch, op: &Dispatch<'_>) -> Result<(), Refusal> {
+    let Dispatch { x_td, order_r, out_rd, choices } = *op;
     let aten = torch.aten();
     let order = torch.indices(order_r, &[order_r.len() as i64])?;
     let tokens = aten.floor_divide(&order, &Value::i64(torch.torch, choices as i64)?)?;

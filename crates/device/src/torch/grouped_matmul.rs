@@ -1,21 +1,17 @@
-//! One product per expert, over slices of the rows: by one operator for all experts where the device has it, else one after
-//! the other. For the latter the ends of the slices are read from the device.
+//! One product per expert, over slices of the rows: by one operator for all experts where the device has it,
+//! else one after the other. For the latter the ends of the slices are read from the device.
 
 use super::matmul::{Into, Matrix, multiply, operand};
 use super::probe::{Numbers, agree};
-use super::value::{Value, Words};
+use super::refusal::Refusal;
+use super::value::Value;
 use super::{Torch, sizes};
+use crate::op::{GroupedMatMul, GroupedMatMulWeights};
 use crate::precision::Precision;
 use crate::tensor::Tensor;
 
-pub(super) fn grouped_matmul(
-    torch: &Torch,
-    x: &Tensor,
-    w_enk: &Tensor,
-    ends_e: &Tensor,
-    out: &Tensor,
-    flip: bool,
-) -> Result<(), Words> {
+pub(super) fn grouped_matmul(torch: &Torch, op: &GroupedMatMul<'_>) -> Result<(), Refusal> {
+    let GroupedMatMul { x, w_enk, ends_e, out, flip } = *op;
     let ([n, k], widths) = (matrix(w_enk), [x.rows_and_width().1, out.rows_and_width().1]);
     let rows = x.shape()[0];
     let covered = covered(torch, ends_e, rows)?;
@@ -38,13 +34,8 @@ pub(super) fn grouped_matmul(
     Ok(())
 }
 
-pub(super) fn weights(
-    torch: &Torch,
-    dy_rn: &Tensor,
-    x_rk: &Tensor,
-    ends_e: &Tensor,
-    dw_enk: &Tensor,
-) -> Result<(), Words> {
+pub(super) fn weights(torch: &Torch, op: &GroupedMatMulWeights<'_>) -> Result<(), Refusal> {
+    let GroupedMatMulWeights { dy_rn, x_rk, ends_e, dw_enk } = *op;
     let [n, k] = matrix(dw_enk);
     let covered = covered(torch, ends_e, x_rk.shape()[0])?;
     if is_fused(torch, [dy_rn, x_rk], covered) {
@@ -65,15 +56,16 @@ pub(super) fn weights(
     Ok(())
 }
 
-/// `x w^T` of each expert, or `x w` where `flip` says so, of operands [R, k or n] and [E, n, k]; in their type.
-fn fused(torch: &Torch, x: &Value, w: &Value, ends: &Value, flip: bool) -> Result<Value, Words> {
+/// `x w^T` of each expert, or `x w` where `flip` says so, of operands [R, k or n] and [E, n, k]; in their
+/// type.
+fn fused(torch: &Torch, x: &Value, w: &Value, ends: &Value, flip: bool) -> Result<Value, Refusal> {
     let [e, n, k] = w.sizes()?[..] else { return Err("weights have three axes".into()) };
     let w = if flip { w.again()? } else { w.strided(&[e, k, n], &[n * k, 1, k], 0)? };
     torch.aten().grouped_mm(x, &w, Some(ends), None, None)
 }
 
 /// `dy^T x` of each expert, [E, n, k], of operands [R, n] and [R, k]; in their type.
-fn fused_weights(torch: &Torch, dy: &Value, x: &Value, ends: &Value) -> Result<Value, Words> {
+fn fused_weights(torch: &Torch, dy: &Value, x: &Value, ends: &Value) -> Result<Value, Refusal> {
     let [rows, n] = dy.sizes()?[..] else { return Err("rows have two axes".into()) };
     torch.aten().grouped_mm(&dy.strided(&[n, rows], &[1, n], 0)?, x, Some(ends), None, None)
 }
@@ -82,7 +74,7 @@ fn fused_weights(torch: &Torch, dy: &Value, x: &Value, ends: &Value) -> Result<V
 fn is_fused(torch: &Torch, tensors: [&Tensor; 2], rows: usize) -> bool {
     let in_f32 = torch.options.precision == Precision::F32;
     let lies_well = |tensor: &Tensor| {
-        let (width, first_bytes) = (tensor.shape().last().copied().unwrap_or(1), tensor.place().1);
+        let (width, first_bytes) = (tensor.shape().last().copied().unwrap_or(1), tensor.place().offset_bytes);
         // In bf16 the operands are copies.
         if in_f32 { width % 4 == 0 && first_bytes % 16 == 0 } else { width % 8 == 0 }
     };
@@ -90,7 +82,7 @@ fn is_fused(torch: &Torch, tensors: [&Tensor; 2], rows: usize) -> bool {
 }
 
 /// Whether the operator agrees with one product after the other, of experts with and without rows.
-pub(super) fn try_fused(torch: &Torch) -> Result<(), Words> {
+pub(super) fn try_fused(torch: &Torch) -> Result<(), Refusal> {
     let mut numbers = Numbers::new(torch);
     let (rows, n, k, ends) = (40, 24, 16, [3, 3, 32, 40, 40]);
     let experts = ends.len() as i64;
@@ -134,8 +126,9 @@ struct Slice {
     rows: usize,
 }
 
-/// How many rows are an expert's: all, by the device's own sorting, or as the ends say that are read from it.
-fn covered(torch: &Torch, ends_e: &Tensor, rows: usize) -> Result<usize, Words> {
+/// The number of rows that belong to experts: all after the device's own sorting, else what the ends say,
+/// which are read from the device.
+fn covered(torch: &Torch, ends_e: &Tensor, rows: usize) -> Result<usize, Refusal> {
     if torch.state().known.rises_to(ends_e) == Some(rows) {
         return Ok(rows);
     }
@@ -143,7 +136,7 @@ fn covered(torch: &Torch, ends_e: &Tensor, rows: usize) -> Result<usize, Words> 
 }
 
 /// The experts that have rows. Their ends rise, to at most the number of rows.
-fn slices(torch: &Torch, ends_e: &Tensor, rows: usize) -> Result<Vec<Slice>, Words> {
+fn slices(torch: &Torch, ends_e: &Tensor, rows: usize) -> Result<Vec<Slice>, Refusal> {
     let ends = torch.integers(ends_e)?;
     let mut slices = vec![];
     let mut first = 0;

@@ -1,20 +1,18 @@
-//! What the host knows of whole numbers of the device's: reading them again would wait for the device again.
+//! Whole numbers of the device that the host has read: reading them again would wait for the device again.
 //!
-//! Where experts' rows end and documents start decides the sizes of products, and the same few tensors are asked for by
-//! op after op. What is written to is forgotten.
+//! Where experts' rows end and documents start decides the sizes of products, and the same few tensors are
+//! asked for by op after op. What is written to is forgotten.
 
-use crate::backend::Slot;
-use crate::tensor::Tensor;
+use crate::slot::SlotId;
+use crate::tensor::{Place, Tensor};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Slot, first byte and bytes of a tensor.
-type Place = (Slot, usize, usize);
-
+/// Whole numbers of tensors, by where these lie.
 #[derive(Default)]
 pub(super) struct Known {
     numbers: HashMap<Place, Arc<[i32]>>,
-    /// Ends that the device's own sorting made: they rise from 0 to this.
+    /// The number of rows that ends rise to, if the device's own sorting made them.
     ends: HashMap<Place, usize>,
 }
 
@@ -27,7 +25,7 @@ impl Known {
         self.numbers.insert(tensor.place(), numbers);
     }
 
-    /// What ends rise to, where the device's own sorting made them.
+    /// The number of rows that ends rise to, if the device's own sorting made them.
     pub(super) fn rises_to(&self, ends_e: &Tensor) -> Option<usize> {
         self.ends.get(&ends_e.place()).copied()
     }
@@ -36,9 +34,9 @@ impl Known {
         self.ends.insert(ends_e.place(), rows);
     }
 
-    /// The slot is written to, or given back.
-    pub(super) fn forget(&mut self, slot: Slot) {
-        self.numbers.retain(|&(known, _, _), _| known != slot);
-        self.ends.retain(|&(known, _, _), _| known != slot);
+    /// Forgets what lies in a slot that is written to or given back.
+    pub(super) fn forget(&mut self, slot: SlotId) {
+        self.numbers.retain(|place, _| place.slot != slot);
+        self.ends.retain(|place, _| place.slot != slot);
     }
 }

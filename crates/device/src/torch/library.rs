@@ -3,6 +3,7 @@
 //! A process holds one libtorch: once opened, it stays open, because its threads do.
 #![allow(unsafe_code)]
 
+use super::refusal::Refusal;
 use crate::error::{Error, Result};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -40,19 +41,20 @@ pub(super) struct Symbols {
     pub(super) push: unsafe extern "C" fn(Handle, u64) -> Code,
     pub(super) parse_device: unsafe extern "C" fn(*const c_char, *mut u32, *mut i32) -> Code,
     count_threads: unsafe extern "C" fn(*mut u32) -> Code,
-    /// The words of this thread's last error: since 2.13, before which torch wrote them to standard error alone.
+    /// The words of this thread's last error: since 2.13, before which torch wrote them to standard error
+    /// alone.
     what: Option<unsafe extern "C" fn() -> *const c_char>,
     set_gradient_mode: unsafe extern "C" fn(bool),
-    /// Of the threads that torch computes with, where it computes with OpenMP.
+    /// Sets the number of threads that torch computes with, if it computes with OpenMP.
     set_threads: Option<unsafe extern "C" fn(i32)>,
     pub(super) dtypes: Dtypes,
     pub(super) cpu: i32,
-    /// As torch tells it: major, minor, and more, from the highest byte down.
+    /// The version in torch's encoding: major, minor and more, from the highest byte down.
     pub(super) version: u64,
     pub(super) path: PathBuf,
 }
 
-/// How a box for what may be absent is made. torch frees it by C++'s `delete`.
+/// How a box for an optional argument is made. torch frees it by C++'s `delete`.
 #[derive(Clone, Copy)]
 enum NewBox {
     /// Since 2.13.
@@ -72,7 +74,7 @@ pub(super) struct Dtypes {
 }
 
 impl Dtypes {
-    /// Of one element.
+    /// Bytes of one element.
     pub(super) fn bytes(self, dtype: i32) -> i64 {
         match dtype {
             wide if wide == self.f64 || wide == self.i64 => 8,
@@ -160,7 +162,8 @@ impl Symbols {
         }
     }
 
-    /// Opens the library of a chip that torch itself knows. It lies beside torch's own, where torch was built for it.
+    /// Opens the library of a chip that torch itself knows. It lies beside torch's own, where torch was built
+    /// for it.
     pub(super) fn open_beside(&self, device: &str, name: &str) -> Result<()> {
         static OPENED: Mutex<Vec<PathBuf>> = Mutex::new(vec![]);
         let files: &[&str] = match name.split(':').next() {
@@ -183,15 +186,16 @@ impl Symbols {
         Ok(())
     }
 
-    /// `2.15`.
+    /// The version as `2.15`.
     pub(super) fn version(&self) -> String {
         shown(self.version)
     }
 
     /// A box for a slot, which the call that it is passed to gives back.
-    pub(super) fn boxed(&self, slot: u64) -> std::result::Result<*mut u64, String> {
+    pub(super) fn boxed(&self, slot: u64) -> std::result::Result<*mut u64, Refusal> {
         let mut place = std::ptr::null_mut();
-        // SAFETY: either function hands out room for one slot, or fails; null is neither's answer but is refused here.
+        // SAFETY: either function hands out room for one slot, or fails; null is neither's answer but is
+        // refused here.
         unsafe {
             match self.new_box {
                 NewBox::Torch(new) => self.check(new(&raw mut place))?,
@@ -205,7 +209,8 @@ impl Symbols {
         Ok(place)
     }
 
-    /// Sets what torch keeps per thread: no gradients are recorded, and so many threads compute (0: torch's choice).
+    /// Sets torch's thread-local settings: no gradients are recorded, and `threads` threads compute (0:
+    /// torch's choice).
     pub(super) fn prepare_thread(&self, threads: usize) {
         // SAFETY: both only set variables of the calling thread.
         unsafe {
@@ -231,7 +236,8 @@ impl Symbols {
         // SAFETY: reads a text that ends in zero, and writes two numbers.
         let code = unsafe { (self.parse_device)(text.as_ptr(), &raw mut kind, &raw mut index) };
         self.check(code).map_err(|_| {
-            let opened = match std::env::var_os("LINGOT_TORCH_EXTENSION") {
+            let paths = std::env::var_os("LINGOT_TORCH_EXTENSION").filter(|paths| !paths.is_empty());
+            let opened = match paths {
                 Some(paths) => format!("with {} opened", paths.display()),
                 None => "and LINGOT_TORCH_EXTENSION names no library of a maker's".into(),
             };
@@ -241,29 +247,30 @@ impl Symbols {
         Ok((kind as i32, index))
     }
 
-    /// Whether torch tells what went wrong.
+    /// Whether torch hands out texts of errors.
     pub(super) fn has_words(&self) -> bool {
         self.what.is_some()
     }
 
-    /// torch's words for what went wrong, where something did.
-    pub(super) fn check(&self, code: Code) -> std::result::Result<(), String> {
+    /// Errors in torch's words if `code` says that a call failed.
+    pub(super) fn check(&self, code: Code) -> std::result::Result<(), Refusal> {
         if code == 0 {
             return Ok(());
         }
         let Some(what) = self.what else {
-            return Err(format!("refused; torch {} writes why to standard error only", self.version()));
+            let words = format!("refused; torch {} writes why to standard error only", self.version());
+            return Err(words.into());
         };
         // SAFETY: the text lives until this thread's next error.
         let text = unsafe { CStr::from_ptr(what()) }.to_string_lossy();
         let line = text.lines().next().unwrap_or_default();
         // What follows is advice for those who build torch, and a list of all it was built for.
-        Err(line.split(" This could be because").next().unwrap_or_default().to_owned())
+        Err(Refusal::of_torch(line.split(" This could be because").next().unwrap_or_default()))
     }
 }
 
-/// Tells glibc to keep the memory that torch gives back: large temporaries would be asked of the system, and cleared by
-/// it, at every operator. Where the allocator is another, nothing happens.
+/// Tells glibc to keep the memory that torch gives back: large temporaries would be asked of the system, and
+/// cleared by it, at every operator. Where the allocator is another, nothing happens.
 pub(super) fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
@@ -285,7 +292,7 @@ pub(super) fn keep_freed_memory() {
 /// 2.10: the first with lists and device names among its C functions, as `Symbols::version` has it.
 const OLDEST: u64 = 2 << 56 | 10 << 48;
 
-/// What torch says of itself, where it says something: since 2.5.
+/// The version of a library, if it tells: torch does since 2.5.
 fn version_of(library: &Library) -> Option<u64> {
     // SAFETY: the function's type is that of torch's C header.
     unsafe {
@@ -298,7 +305,7 @@ fn shown(version: u64) -> String {
     format!("{}.{}", version >> 56, version >> 48 & 255)
 }
 
-/// A torch that cannot serve, by its version where it tells, and why.
+/// The error of a torch that cannot be used, with its version if it tells.
 fn lacking(device: &str, path: &Path, version: Option<u64>, why: &str) -> Error {
     let torch = version.map_or("a torch of unknown version".into(), |v| format!("torch {}", shown(v)));
     let hint = "torch 2.10 or newer is needed; `LINGOT_TORCH` names the folder of another";
@@ -314,7 +321,7 @@ pub(super) fn open_library(device: &str, path: &Path) -> Result<Library> {
     })
 }
 
-/// What the system said, where it said something.
+/// The system's words, if it had any.
 fn whole(error: &libloading::Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
@@ -339,6 +346,22 @@ fn find(device: &str) -> Result<PathBuf> {
         format!("no libtorch was found; {tried}"),
         "set LINGOT_TORCH to the folder of an installed torch, or activate its Python environment",
     ))
+}
+
+/// What a chip that torch itself knows needs: its library beside torch's own, and the file of its driver.
+const CHIPS: [(&str, &str, &str); 3] = [
+    ("torch:cuda:0", "libtorch_cuda.so", "/dev/nvidiactl"),
+    ("torch:cuda:0", "libtorch_hip.so", "/dev/kfd"),
+    ("torch:xpu:0", "libtorch_xpu.so", "/dev/dri"),
+];
+
+/// Names of torch's devices that this machine has by the look of its files. Opens nothing.
+pub(crate) fn apparent() -> Vec<&'static str> {
+    let Some(torch) = places().into_iter().find(|path| path.exists()) else { return vec![] };
+    let is_there =
+        |library: &str, driver: &str| torch.with_file_name(library).exists() && Path::new(driver).exists();
+    let chips = CHIPS.into_iter().filter(|(_, library, driver)| is_there(library, driver));
+    std::iter::once("torch:cpu").chain(chips.map(|(name, _, _)| name)).collect()
 }
 
 /// Where libtorch may be: `LINGOT_TORCH` alone if set, else the active Python environment.

@@ -1,21 +1,17 @@
 //! The matrix product, in the precision of the device.
 
-use super::value::{Value, Words};
+use super::refusal::Refusal;
+use super::value::Value;
 use super::{Torch, aten::Dtype};
-use crate::op::Flip;
+use crate::op::MatMul;
 use crate::precision::Precision;
 use crate::tensor::Tensor;
 
-pub(super) fn matmul(
-    torch: &Torch,
-    [a, b]: [&Tensor; 2],
-    out: &Tensor,
-    flip: Flip,
-    add: bool,
-) -> Result<(), Words> {
-    let out = Matrix::of(torch, out, false)?;
-    let (a, b) = (Matrix::of(torch, a, flip.a)?, Matrix::of(torch, b, flip.b)?);
-    multiply(torch, &a.operand(torch)?, &b.operand(torch)?, &out.value, Into { add, times: 1.0 })
+pub(super) fn matmul(torch: &Torch, op: &MatMul<'_>) -> Result<(), Refusal> {
+    let out = Matrix::of(torch, op.out, false)?;
+    let (a, b) = (Matrix::of(torch, op.a, op.flip.a)?, Matrix::of(torch, op.b, op.flip.b)?);
+    let into = Into { add: op.add, times: 1.0 };
+    multiply(torch, &a.operand(torch)?, &b.operand(torch)?, &out.value, into)
 }
 
 /// A f32 matrix, perhaps a transposed view.
@@ -26,7 +22,7 @@ pub(super) struct Matrix {
 
 impl Matrix {
     /// Rows and columns of a tensor, read transposed where `flip` says so.
-    pub(super) fn of(torch: &Torch, tensor: &Tensor, flip: bool) -> Result<Matrix, Words> {
+    pub(super) fn of(torch: &Torch, tensor: &Tensor, flip: bool) -> Result<Matrix, Refusal> {
         let (rows, width) = tensor.rows_and_width();
         Matrix::part(torch, tensor, [rows, width], 0, flip)
     }
@@ -38,20 +34,21 @@ impl Matrix {
         [rows, width]: [usize; 2],
         first: usize,
         flip: bool,
-    ) -> Result<Matrix, Words> {
+    ) -> Result<Matrix, Refusal> {
         let (rows, width) = (rows as i64, width as i64);
         let (sizes, strides) = if flip { ([width, rows], [1, width]) } else { ([rows, width], [width, 1]) };
         Ok(Matrix { value: torch.strided(tensor, &sizes, &strides, first)?, sizes })
     }
 
-    /// What a product of the device's precision takes.
-    pub(super) fn operand(self, torch: &Torch) -> Result<Value, Words> {
+    /// The matrix as an operand of a product in the device's precision.
+    pub(super) fn operand(self, torch: &Torch) -> Result<Value, Refusal> {
         operand(torch, self.value, &self.sizes)
     }
 }
 
-/// A f32 operand, rounded to the precision of products. On the CPU it stays f32: products of bf16 are slower there.
-pub(super) fn operand(torch: &Torch, x: Value, sizes: &[i64]) -> Result<Value, Words> {
+/// A f32 operand, rounded to the precision of products. On the CPU it stays f32: products of bf16 are slower
+/// there.
+pub(super) fn operand(torch: &Torch, x: Value, sizes: &[i64]) -> Result<Value, Refusal> {
     if torch.options.precision == Precision::F32 {
         return Ok(x);
     }
@@ -67,7 +64,7 @@ pub(super) struct Into {
 }
 
 /// `out = a b` in f32, of operands by [`operand`].
-pub(super) fn multiply(torch: &Torch, a: &Value, b: &Value, out: &Value, into: Into) -> Result<(), Words> {
+pub(super) fn multiply(torch: &Torch, a: &Value, b: &Value, out: &Value, into: Into) -> Result<(), Refusal> {
     let aten = torch.aten();
     let in_f32 = torch.options.precision == Precision::F32 || torch.on_cpu();
     if in_f32 && into.add {
@@ -88,7 +85,7 @@ pub(super) fn multiply(torch: &Torch, a: &Value, b: &Value, out: &Value, into: I
 }
 
 /// With f32 sums where the device hands them out, else rounded to bf16.
-fn product_of_bf16(torch: &Torch, a: &Value, b: &Value) -> Result<Value, Words> {
+fn product_of_bf16(torch: &Torch, a: &Value, b: &Value) -> Result<Value, Refusal> {
     let aten = torch.aten();
     if torch.routes.f32_sums.is_found() {
         aten.mm_dtype(a, b, Dtype(torch.torch.dtypes.f32))

@@ -1,7 +1,9 @@
-//! Trying an operator when a device is opened: random operands, and a comparison with what is composed.
+//! Trials of operators when a device is opened: random operands, and a comparison with the composed op.
+#![allow(unsafe_code)]
 
 use super::Torch;
-use super::value::{Value, Words, row_major};
+use super::refusal::Refusal;
+use super::value::{Value, row_major};
 use crate::conformance::Random;
 use crate::precision::{Precision, epsilon};
 
@@ -20,7 +22,7 @@ impl<'a> Numbers<'a> {
     }
 
     /// Normally distributed f32.
-    pub(super) fn random(&mut self, sizes: &[i64]) -> Result<Value, Words> {
+    pub(super) fn random(&mut self, sizes: &[i64]) -> Result<Value, Refusal> {
         let count = sizes.iter().product::<i64>();
         let numbers: Vec<f32> = (0..count).map(|_| self.stream.normal() as f32).collect();
         self.torch.hosted(&numbers, sizes)
@@ -28,12 +30,12 @@ impl<'a> Numbers<'a> {
 }
 
 /// Whether products of the device's precision agree, forward or backward.
-pub(super) fn agree(torch: &Torch, what: &str, found: &Value, wanted: &Value) -> Result<(), Words> {
+pub(super) fn agree(torch: &Torch, what: &str, found: &Value, wanted: &Value) -> Result<(), Refusal> {
     agree_in(torch, torch.options.precision, what, found, wanted)
 }
 
 /// Whether numbers that are computed in f32 agree.
-pub(super) fn agree_in_f32(torch: &Torch, what: &str, found: &Value, wanted: &Value) -> Result<(), Words> {
+pub(super) fn agree_in_f32(torch: &Torch, what: &str, found: &Value, wanted: &Value) -> Result<(), Refusal> {
     agree_in(torch, Precision::F32, what, found, wanted)
 }
 
@@ -43,9 +45,9 @@ fn agree_in(
     what: &str,
     found: &Value,
     wanted: &Value,
-) -> Result<(), Words> {
+) -> Result<(), Refusal> {
     if found.sizes()? != wanted.sizes()? {
-        return Err(format!("{what} is {:?}, composed {:?}", found.sizes()?, wanted.sizes()?));
+        return Err(format!("{what} is {:?}, composed {:?}", found.sizes()?, wanted.sizes()?).into());
     }
     let (found, wanted) = (numbers(torch, found)?, numbers(torch, wanted)?);
     let size = wanted.iter().fold(0.0, |size: f64, &x| size.max(f64::from(x).abs()));
@@ -56,11 +58,11 @@ fn agree_in(
     if worst == 0.0 || units <= MOST_UNITS {
         return Ok(());
     }
-    Err(format!("{what} differs from the composed by {units:.0} units, {MOST_UNITS} at most"))
+    Err(format!("{what} differs from the composed by {units:.0} units, {MOST_UNITS} at most").into())
 }
 
 /// On the host, row by row.
-fn numbers(torch: &Torch, x: &Value) -> Result<Vec<f32>, Words> {
+fn numbers(torch: &Torch, x: &Value) -> Result<Vec<f32>, Refusal> {
     let sizes = x.sizes()?;
     let dense = torch.converted(x, &sizes, torch.torch.dtypes.f32)?;
     let count = sizes.iter().product::<i64>();

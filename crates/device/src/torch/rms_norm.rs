@@ -2,49 +2,48 @@
 
 use super::Torch;
 use super::probe::{Numbers, agree_in_f32};
-use super::value::{Value, Words};
-use crate::op::Op;
+use super::refusal::Refusal;
+use super::value::Value;
+use crate::op::{RmsNorm, RmsNormGrad};
 use crate::tensor::Tensor;
 
-pub(super) fn run(torch: &Torch, op: Op<'_>) -> Result<(), Words> {
-    match op {
-        Op::RmsNorm { x, scale_d, epsilon, out } => {
-            let sizes = rows(x);
-            let [x, out] = [torch.reshaped(x, &sizes)?, torch.reshaped(out, &sizes)?];
-            let forward = if torch.routes.norm.is_found() { fused } else { composed };
-            forward(torch, &x, &torch.floats(scale_d)?, epsilon, &out)
-        }
-        Op::RmsNormGrad { d_out, x, scale_d, epsilon, d_x, d_scale_d, add } => {
-            let sizes = rows(x);
-            let given = [torch.reshaped(d_out, &sizes)?, torch.reshaped(x, &sizes)?, torch.floats(scale_d)?];
-            let out = [torch.reshaped(d_x, &sizes)?, torch.floats(d_scale_d)?];
-            let backward = if torch.routes.norm_grad.is_found() { fused_grad } else { composed_grad };
-            backward(torch, &given, epsilon, &out, add)
-        }
-        _ => unreachable!("another file's op"),
-    }
+pub(super) fn rms_norm(torch: &Torch, op: &RmsNorm<'_>) -> Result<(), Refusal> {
+    let sizes = rows(op.x);
+    let [x, out] = [torch.reshaped(op.x, &sizes)?, torch.reshaped(op.out, &sizes)?];
+    let forward = if torch.routes.norm.is_found() { fused } else { composed };
+    forward(torch, &x, &torch.floats(op.scale_d)?, op.epsilon, &out)
 }
 
-fn composed(torch: &Torch, x: &Value, scale: &Value, epsilon: f64, out: &Value) -> Result<(), Words> {
+pub(super) fn grad(torch: &Torch, op: &RmsNormGrad<'_>) -> Result<(), Refusal> {
+    let sizes = rows(op.x);
+    let rows = |tensor| torch.reshaped(tensor, &sizes);
+    let given = [rows(op.d_out)?, rows(op.x)?, torch.floats(op.scale_d)?];
+    let out = [rows(op.d_x)?, torch.floats(op.d_scale_d)?];
+    let backward = if torch.routes.norm_grad.is_found() { fused_grad } else { composed_grad };
+    backward(torch, &given, op.epsilon, &out, op.add)
+}
+
+fn composed(torch: &Torch, x: &Value, scale: &Value, epsilon: f64, out: &Value) -> Result<(), Refusal> {
     let aten = torch.aten();
     let normed = aten.mul(x, &inverse_root(torch, x, epsilon)?)?;
     aten.mul_out(&normed, scale, out)?;
     Ok(())
 }
 
-fn fused(torch: &Torch, x: &Value, scale: &Value, epsilon: f64, out: &Value) -> Result<(), Words> {
+fn fused(torch: &Torch, x: &Value, scale: &Value, epsilon: f64, out: &Value) -> Result<(), Refusal> {
     let (normed, _) = torch.aten().fused_rms_norm(x, &x.sizes()?[1..], Some(scale), Some(epsilon))?;
     out.set(&normed)
 }
 
-/// With n = x r the normed row and g = d_out s: `d_x = r (g - n mean(g n))`, `d_s = sum over rows of d_out n`.
+/// With n = x r the normed row and g = d_out s: `d_x = r (g - n mean(g n))`,
+/// `d_s = sum over rows of d_out n`.
 fn composed_grad(
     torch: &Torch,
     [d_out, x, scale]: &[Value; 3],
     epsilon: f64,
     [d_x, d_scale]: &[Value; 2],
     add: bool,
-) -> Result<(), Words> {
+) -> Result<(), Refusal> {
     let aten = torch.aten();
     let root = inverse_root(torch, x, epsilon)?;
     let normed = aten.mul(x, &root)?;
@@ -66,7 +65,7 @@ fn fused_grad(
     epsilon: f64,
     [d_x, d_scale]: &[Value; 2],
     add: bool,
-) -> Result<(), Words> {
+) -> Result<(), Refusal> {
     let aten = torch.aten();
     let width = &x.sizes()?[1..];
     let root = match torch.routes.norm.found() {
@@ -79,7 +78,7 @@ fn fused_grad(
 }
 
 /// Whether the fused operator agrees with the composition.
-pub(super) fn try_fused(torch: &Torch) -> Result<(), Words> {
+pub(super) fn try_fused(torch: &Torch) -> Result<(), Refusal> {
     let mut numbers = Numbers::new(torch);
     let (x, scale) = (numbers.random(&[7, 48])?, numbers.random(&[48])?);
     let [found, wanted] = [numbers.random(&[7, 48])?, numbers.random(&[7, 48])?];
@@ -89,7 +88,7 @@ pub(super) fn try_fused(torch: &Torch) -> Result<(), Words> {
 }
 
 /// As `try_fused`, with gradients that are added to what is there.
-pub(super) fn try_fused_grad(torch: &Torch) -> Result<(), Words> {
+pub(super) fn try_fused_grad(torch: &Torch) -> Result<(), Refusal> {
     let mut numbers = Numbers::new(torch);
     let given = [numbers.random(&[7, 48])?, numbers.random(&[7, 48])?, numbers.random(&[48])?];
     let zeros = |sizes: &[i64]| torch.full(sizes, torch.torch.dtypes.f32, 0.0);
@@ -104,7 +103,7 @@ pub(super) fn try_fused_grad(torch: &Torch) -> Result<(), Words> {
 }
 
 /// `1 / sqrt(mean(x^2) + epsilon)` of each row.
-fn inverse_root(torch: &Torch, x: &Value, epsilon: f64) -> Result<Value, Words> {
+fn inverse_root(torch: &Torch, x: &Value, epsilon: f64) -> Result<Value, Refusal> {
     let aten = torch.aten();
     let squares = aten.mean(&aten.mul(x, x)?, Some(&[1]), true, None)?;
     aten.rsqrt(&squares.plus(&torch.scalar(epsilon)?)?)

@@ -1,7 +1,9 @@
 //! Rotary positions, by a table of cosines and sines that is made on the host in f64 and kept.
 
 use super::Torch;
-use super::value::{Value, Words};
+use super::refusal::Refusal;
+use super::value::Value;
+use crate::op::Rope;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
@@ -13,14 +15,9 @@ pub(super) struct RopeTable {
 }
 
 /// `(left, right)` becomes `(left cos - right sin, right cos + left sin)`; `back` turns the sine's sign.
-pub(super) fn rope(
-    torch: &Torch,
-    x_thc: &Tensor,
-    positions_t: &Tensor,
-    [rotary_width, back]: [usize; 2],
-    theta: f64,
-) -> Result<(), Words> {
-    let &[t, heads, width] = x_thc.shape() else { return Err("x must be [T, H, C]".into()) };
+pub(super) fn rope(torch: &Torch, op: &Rope<'_>) -> Result<(), Refusal> {
+    let Rope { x_thc, positions_t, rotary_width, theta, back } = *op;
+    let [t, heads, width] = x_thc.dims();
     if rotary_width == 0 || t * heads == 0 {
         return Ok(());
     }
@@ -35,7 +32,7 @@ pub(super) fn rope(
         torch.strided(x_thc, &sizes, &[(heads * width) as i64, width as i64, 1], first)
     };
     let (left, right) = (part(0)?, part(half)?);
-    let sign = if back == 1 { -1.0 } else { 1.0 };
+    let sign = if back { -1.0 } else { 1.0 };
     let turned_left = aten.mul(&left, &cosines)?.minus(&aten.mul(&right, &sines)?, sign)?;
     let turned_right = aten.mul(&right, &cosines)?.minus(&aten.mul(&left, &sines)?, -sign)?;
     left.set(&turned_left)?;
@@ -48,7 +45,7 @@ fn table(
     positions_t: &Tensor,
     rotary_width: usize,
     theta: f64,
-) -> Result<Arc<RopeTable>, Words> {
+) -> Result<Arc<RopeTable>, Refusal> {
     let most = torch.integers(positions_t)?.iter().copied().max().unwrap_or(0);
     let needed =
         usize::try_from(most).map_err(|_| format!("a position is {most}, but must be at least 0"))? + 1;

@@ -1,18 +1,16 @@
 //! Routing: scores, the choice of experts, their weights and losses.
 
+use super::refusal::Refusal;
 use super::selection::Selection;
 use super::sums::log_sum_exp;
-use super::value::{Value, Words};
+use super::value::Value;
 use super::{Torch, sizes};
-use crate::op::{Op, RouteRule};
+use crate::op::{self, RouteRule, WarmLogits};
 use crate::tensor::Tensor;
 use lingot_spec::Score;
 
-pub(super) fn route(torch: &Torch, op: Op<'_>) -> Result<(), Words> {
-    let Op::Route { logits_te, bias_e, rule, experts_tk, weights_tk, counts_ge, loads_e, losses_2 } = op
-    else {
-        unreachable!("another file's op")
-    };
+pub(super) fn route(torch: &Torch, op: &op::Route<'_>) -> Result<(), Refusal> {
+    let op::Route { logits_te, bias_e, rule, experts_tk, weights_tk, counts_ge, loads_e, losses_2 } = *op;
     let router = Router::of(torch, logits_te, rule);
     let logits = torch.floats(logits_te)?;
     let scores = router.scores(&logits)?;
@@ -29,12 +27,8 @@ pub(super) fn route(torch: &Torch, op: Op<'_>) -> Result<(), Words> {
 }
 
 /// `x = keep x + (1 - keep)(mean + deviation noise)`.
-pub(super) fn warm(
-    torch: &Torch,
-    logits_te: &Tensor,
-    noise_te: &Tensor,
-    [keep, mean, deviation]: [f64; 3],
-) -> Result<(), Words> {
+pub(super) fn warm_logits(torch: &Torch, op: &WarmLogits<'_>) -> Result<(), Refusal> {
+    let WarmLogits { logits_te, noise_te, keep, mean, deviation } = *op;
     let aten = torch.aten();
     let (logits, noise) = (torch.floats(logits_te)?, torch.floats(noise_te)?);
     let rest = aten.mul(&noise, &torch.scalar((1.0 - keep) * deviation)?)?;
@@ -58,7 +52,7 @@ impl<'a> Router<'a> {
         Router { torch, rule, tokens: tokens as i64, experts: experts as i64, scopes }
     }
 
-    pub(super) fn scores(&self, logits: &Value) -> Result<Value, Words> {
+    pub(super) fn scores(&self, logits: &Value) -> Result<Value, Refusal> {
         match self.rule.score {
             Score::Softmax => self.torch.aten().softmax(logits, 1, false),
             Score::Sigmoid => self.torch.aten().sigmoid(logits),
@@ -66,7 +60,7 @@ impl<'a> Router<'a> {
     }
 
     /// The K experts of the largest score + bias, best first, of the kept groups, [T, K].
-    fn choose(&self, scores: &Value, bias_e: Option<&Tensor>) -> Result<Value, Words> {
+    fn choose(&self, scores: &Value, bias_e: Option<&Tensor>) -> Result<Value, Refusal> {
         let (torch, RouteRule { choices, groups, groups_kept, .. }) = (self.torch, self.rule);
         let bias = bias_e.map(|bias| torch.floats(bias)).transpose()?;
         let mut selection = Selection::of(torch, [self.tokens, self.experts], scores, bias.as_ref())?;
@@ -82,7 +76,7 @@ impl<'a> Router<'a> {
         &self,
         scores: &Value,
         experts: &Value,
-    ) -> Result<(Value, Value, Option<Value>), Words> {
+    ) -> Result<(Value, Value, Option<Value>), Refusal> {
         let (torch, aten) = (self.torch, self.torch.aten());
         let chosen = aten.gather(scores, 1, experts, false)?;
         let scale = torch.scalar(self.rule.scale)?;
@@ -98,8 +92,9 @@ impl<'a> Router<'a> {
         Ok((aten.mul(&shares, &scale)?, shares, Some(sum)))
     }
 
-    /// How often each expert was chosen in each scope, [scopes, E], in f32, which counts exactly up to 16 million.
-    fn counts(&self, experts: &Value) -> Result<Value, Words> {
+    /// How often each expert was chosen in each scope, [scopes, E], in f32, which counts exactly up to 16
+    /// million.
+    fn counts(&self, experts: &Value) -> Result<Value, Refusal> {
         let (torch, aten) = (self.torch, self.torch.aten());
         let chosen = torch.full(&[self.tokens, self.experts], torch.torch.dtypes.f32, 0.0)?;
         let ones = torch.full(&[self.tokens, self.rule.choices as i64], torch.torch.dtypes.f32, 1.0)?;
@@ -107,19 +102,19 @@ impl<'a> Router<'a> {
         aten.sum(&self.by_scope(&chosen)?, Some(&[1]), false, None)
     }
 
-    pub(super) fn by_scope(&self, x: &Value) -> Result<Value, Words> {
+    pub(super) fn by_scope(&self, x: &Value) -> Result<Value, Refusal> {
         x.shaped(&[self.scopes, self.rule.scope_tokens as i64, self.experts], 0)
     }
 
     /// The balance loss per share of one token for an expert, `E f_e / n`, from the counts.
-    pub(super) fn pulls(&self, counts: &Value) -> Result<Value, Words> {
+    pub(super) fn pulls(&self, counts: &Value) -> Result<Value, Refusal> {
         let n = self.rule.scope_tokens as f64;
         let factor = self.experts as f64 / (self.rule.choices as f64 * n * n);
         self.torch.aten().mul(counts, &self.torch.scalar(factor)?)
     }
 
     /// Each token's scores as a distribution over experts.
-    pub(super) fn shares(&self, scores: &Value) -> Result<Value, Words> {
+    pub(super) fn shares(&self, scores: &Value) -> Result<Value, Refusal> {
         let aten = self.torch.aten();
         match self.rule.score {
             Score::Softmax => aten.mul(scores, &self.torch.scalar(1.0)?),
@@ -128,7 +123,7 @@ impl<'a> Router<'a> {
     }
 
     /// The sum over scopes of the balance loss, and the sum over tokens of logsumexp^2.
-    fn losses(&self, logits: &Value, scores: &Value, counts: &Value) -> Result<Value, Words> {
+    fn losses(&self, logits: &Value, scores: &Value, counts: &Value) -> Result<Value, Refusal> {
         let aten = self.torch.aten();
         let shares = self.shares(scores)?;
         let shares = aten.sum(&self.by_scope(&shares)?, Some(&[1]), false, None)?;
@@ -142,6 +137,6 @@ impl<'a> Router<'a> {
 }
 
 /// [T, K] of an i32 tensor.
-pub(super) fn chosen(torch: &Torch, experts_tk: &Tensor) -> Result<Value, Words> {
+pub(super) fn chosen(torch: &Torch, experts_tk: &Tensor) -> Result<Value, Refusal> {
     torch.indices(experts_tk, &sizes(experts_tk.shape()))
 }

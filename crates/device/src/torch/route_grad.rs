@@ -2,35 +2,23 @@
 
 use super::Torch;
 use super::aten::Dtype;
+use super::refusal::Refusal;
 use super::route::{Router, chosen};
 use super::sums::log_sum_exp;
-use super::value::{Value, Words};
-use crate::op::Op;
+use super::value::Value;
+use crate::op::RouteGrad;
 use crate::tensor::Tensor;
 use lingot_spec::Score;
 
-pub(super) fn route_grad(torch: &Torch, op: Op<'_>) -> Result<(), Words> {
-    let Op::RouteGrad {
-        logits_te,
-        experts_tk,
-        counts_ge,
-        d_weights_tk,
-        rule,
-        balance_scale,
-        z_scale,
-        keep,
-        d_logits_te,
-    } = op
-    else {
-        unreachable!("another file's op")
-    };
+pub(super) fn route_grad(torch: &Torch, op: &RouteGrad<'_>) -> Result<(), Refusal> {
+    let RouteGrad { logits_te, rule, balance_scale, z_scale, .. } = *op;
     let aten = torch.aten();
     let router = Router::of(torch, logits_te, rule);
     let logits = torch.floats(logits_te)?;
     let scores = router.scores(&logits)?;
-    let d_scores = by_weights(&router, &scores, experts_tk, d_weights_tk)?;
+    let d_scores = by_weights(&router, &scores, op.experts_tk, op.d_weights_tk)?;
     if balance_scale != 0.0 {
-        let counts = torch.indices(counts_ge, &[router.scopes, router.experts])?;
+        let counts = torch.indices(op.counts_ge, &[router.scopes, router.experts])?;
         let counts = torch.converted(&counts, &[router.scopes, router.experts], torch.torch.dtypes.f32)?;
         torch.accumulate(&d_scores, &by_balance(&router, &scores, &counts, balance_scale)?)?;
     }
@@ -42,17 +30,18 @@ pub(super) fn route_grad(torch: &Torch, op: Op<'_>) -> Result<(), Words> {
         let twice = aten.mul(&log_sum_exp(torch, &logits, 1)?, &torch.scalar(2.0 * z_scale)?)?;
         torch.accumulate(&d_logits, &aten.mul(&aten.softmax(&logits, 1, false)?, &twice)?)?;
     }
-    aten.mul_out(&d_logits, &torch.scalar(keep)?, &torch.floats(d_logits_te)?)?;
+    aten.mul_out(&d_logits, &torch.scalar(op.keep)?, &torch.floats(op.d_logits_te)?)?;
     Ok(())
 }
 
-/// `d_s_k = scale / N (d_w_k - sum over j of d_w_j s_j / N)` if renormalised, else `scale d_w_k`; 0 for the others.
+/// `d_s_k = scale / N (d_w_k - sum over j of d_w_j s_j / N)` if renormalised, else `scale d_w_k`; 0 for the
+/// others.
 fn by_weights(
     router: &Router<'_>,
     scores: &Value,
     experts_tk: &Tensor,
     d_weights_tk: &Tensor,
-) -> Result<Value, Words> {
+) -> Result<Value, Refusal> {
     let (torch, aten) = (router.torch, router.torch.aten());
     let experts = chosen(torch, experts_tk)?;
     let d_weights = torch.floats(d_weights_tk)?;
@@ -66,13 +55,13 @@ fn by_weights(
     aten.scatter_(&d_scores, 1, &experts, &d_chosen)
 }
 
-/// Of the balance loss: the pulls, and through the shares where scores are not shares already.
+/// The gradient of the balance loss: the pulls, and through the shares if scores are not shares already.
 fn by_balance(
     router: &Router<'_>,
     scores: &Value,
     counts: &Value,
     balance_scale: f64,
-) -> Result<Value, Words> {
+) -> Result<Value, Refusal> {
     let (torch, aten) = (router.torch, router.torch.aten());
     let pulls = aten.mul_(&router.pulls(counts)?, &torch.scalar(balance_scale)?)?;
     let pulls = pulls.shaped(&[router.scopes, 1, router.experts], 0)?;

@@ -1,16 +1,17 @@
-//! How ops reach the device: by an operator of torch's that does it all where the device has one, else composed.
+//! How ops reach the device: by an operator of torch's that does it all where the device has one, else
+//! composed.
 //!
-//! Each is tried on a few numbers when the device is opened, against what is composed. What refuses, or computes something
-//! else, is not used, and why is kept for people.
+//! Each is tried on a few numbers when the device is opened, against the composed op. An operator that
+//! refuses or computes something else is not used, and `lingot devices -v` says why.
 
 use super::aten::Dtype;
 use super::attention_fused::Fused;
-use super::value::Words;
+use super::refusal::Refusal;
 use super::{Torch, adamw, grouped_matmul, rms_norm};
 use crate::precision::Precision;
 
 /// An operator that was found, or why there is none.
-pub(super) struct Route<T = ()>(Result<T, Words>);
+pub(super) struct Route<T = ()>(Result<T, Refusal>);
 
 impl<T> Route<T> {
     pub(super) fn found(&self) -> Option<&T> {
@@ -28,7 +29,7 @@ impl<T> Default for Route<T> {
     }
 }
 
-/// What the device has.
+/// The routes of a device.
 #[derive(Default)]
 pub(super) struct Routes {
     /// Attention with its log-sum-exp, and its gradient.
@@ -45,9 +46,9 @@ pub(super) struct Routes {
 }
 
 impl Routes {
-    /// Tries all.
+    /// Tries all operators.
     pub(super) fn of(torch: &Torch) -> Routes {
-        let not_on_cpu = |try_: fn(&Torch) -> Result<(), Words>| match torch.on_cpu() {
+        let not_on_cpu = |try_: fn(&Torch) -> Result<(), Refusal>| match torch.on_cpu() {
             true => Err("on a CPU that is faster".into()),
             false => try_(torch),
         };
@@ -62,7 +63,7 @@ impl Routes {
         }
     }
 
-    /// For people.
+    /// A line on each route, for people.
     pub(super) fn text(&self, torch: &Torch) -> Vec<String> {
         let name = self.attention.found().map_or("", Fused::name);
         let mut lines = vec![
@@ -92,16 +93,16 @@ fn line<T>(what: &str, route: &Route<T>, operator: &str) -> String {
     }
 }
 
-fn sums_of_rows(torch: &Torch) -> Result<(), Words> {
+fn sums_of_rows(torch: &Torch) -> Result<(), Refusal> {
     let table = torch.hosted(&[1.0, 10.0, 100.0, 1000.0], &[4, 1])?;
     let (places, firsts) = (torch.counting(4)?.shaped(&[4], 0)?, torch.counting(1)?.shaped(&[1], 0)?);
     let sums = torch.aten().embedding_bag(&table, &places, &firsts, false, 0, false, None, false, -1)?.0;
     let found = torch.first(&sums)?;
-    if found == 1111.0 { Ok(()) } else { Err(format!("1 + 10 + 100 + 1000 is {found}")) }
+    if found == 1111.0 { Ok(()) } else { Err(format!("1 + 10 + 100 + 1000 is {found}").into()) }
 }
 
 /// 1 + 2^-9 needs more digits than bf16 has.
-fn f32_sums(torch: &Torch) -> Result<(), Words> {
+fn f32_sums(torch: &Torch) -> Result<(), Refusal> {
     if torch.options.precision == Precision::F32 || torch.on_cpu() {
         return Err("products are not of bf16".into());
     }
@@ -110,5 +111,5 @@ fn f32_sums(torch: &Torch) -> Result<(), Words> {
     let a = torch.converted(&torch.hosted(&[1.0, small], &[1, 2])?, &[1, 2], dtypes.bf16)?;
     let b = torch.full(&[2, 1], dtypes.bf16, 1.0)?;
     let found = torch.first(&torch.aten().mm_dtype(&a, &b, Dtype(dtypes.f32))?)?;
-    if found == 1.0 + small { Ok(()) } else { Err(format!("1 + 2^-9 is {found}")) }
+    if found == 1.0 + small { Ok(()) } else { Err(format!("1 + 2^-9 is {found}").into()) }
 }

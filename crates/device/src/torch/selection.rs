@@ -1,12 +1,13 @@
 //! The largest of each row, the first of equals, among sums that no rounding makes equal.
 //!
-//! Sums of two f32 are held in f64, or where the device has none, as pairs of f32: what was rounded, and what the
-//! rounding left out (Knuth, The Art of Computer Programming, volume 2, section 4.2.2, theorem B).
+//! Sums of two f32 are held in f64, or where the device has none, as pairs of f32: what was rounded, and what
+//! the rounding left out (Knuth, The Art of Computer Programming, volume 2, section 4.2.2, theorem B).
 
 use super::Torch;
-use super::value::{Value, Words};
+use super::refusal::Refusal;
+use super::value::Value;
 
-/// Rows of sums. What is not a number is the lowest number; only what is excluded, minus infinity, lies below.
+/// Rows of sums. NaN counts as the lowest number; only excluded elements, minus infinity, lie below it.
 pub(super) struct Selection<'a> {
     torch: &'a Torch,
     sizes: [i64; 2],
@@ -21,7 +22,7 @@ impl<'a> Selection<'a> {
         sizes: [i64; 2],
         x: &Value,
         y: Option<&Value>,
-    ) -> Result<Selection<'a>, Words> {
+    ) -> Result<Selection<'a>, Refusal> {
         let wide = |x: &Value, sizes: &[i64]| {
             let dtypes = torch.torch.dtypes;
             torch.converted(x, sizes, if torch.has_f64 { dtypes.f64 } else { dtypes.f32 })
@@ -33,7 +34,7 @@ impl<'a> Selection<'a> {
         Selection { torch, sizes, high, low }.comparable()
     }
 
-    fn comparable(self) -> Result<Selection<'a>, Words> {
+    fn comparable(self) -> Result<Selection<'a>, Refusal> {
         let lowest = Some(if self.torch.has_f64 { f64::MIN } else { f64::from(f32::MIN) });
         let aten = self.torch.aten();
         let high = aten.nan_to_num(&self.high, lowest, None, lowest)?;
@@ -42,11 +43,11 @@ impl<'a> Selection<'a> {
     }
 
     /// The places of the `count` largest of each row, largest first, each [rows, 1]. They become excluded.
-    pub(super) fn take_largest(&self, count: usize) -> Result<Vec<Value>, Words> {
+    pub(super) fn take_largest(&self, count: usize) -> Result<Vec<Value>, Refusal> {
         (0..count).map(|_| self.take_one()).collect()
     }
 
-    fn take_one(&self) -> Result<Value, Words> {
+    fn take_one(&self) -> Result<Value, Refusal> {
         let aten = self.torch.aten();
         let (most, mut place) = aten.max(&self.high, 1, true)?;
         if let Some(low) = &self.low {
@@ -58,7 +59,7 @@ impl<'a> Selection<'a> {
         Ok(place)
     }
 
-    fn excluded(&self) -> Result<Value, Words> {
+    fn excluded(&self) -> Result<Value, Refusal> {
         if self.torch.has_f64 {
             Value::f64(self.torch.torch, f64::NEG_INFINITY)
         } else {
@@ -67,7 +68,7 @@ impl<'a> Selection<'a> {
     }
 
     /// Excludes all but the `kept` groups whose two largest have the largest sums.
-    pub(super) fn keep_groups(self, groups: usize, kept: usize) -> Result<Selection<'a>, Words> {
+    pub(super) fn keep_groups(self, groups: usize, kept: usize) -> Result<Selection<'a>, Refusal> {
         let aten = self.torch.aten();
         let [rows, width] = self.sizes;
         let (groups, size) = (groups as i64, width / groups as i64);
@@ -79,8 +80,8 @@ impl<'a> Selection<'a> {
         Ok(Selection { high, ..self })
     }
 
-    /// Of each of other rows over the same numbers, [rows, 1].
-    fn sums_of_best_two(&self, sizes: [i64; 2]) -> Result<Selection<'a>, Words> {
+    /// The sum of the two largest of each row, the same numbers being cut into other rows; [rows, 1].
+    fn sums_of_best_two(&self, sizes: [i64; 2]) -> Result<Selection<'a>, Refusal> {
         let (torch, aten) = (self.torch, self.torch.aten());
         let dtype = if torch.has_f64 { torch.torch.dtypes.f64 } else { torch.torch.dtypes.f32 };
         let high = self.high.shaped(&sizes, 0)?;
@@ -108,7 +109,7 @@ impl<'a> Selection<'a> {
         Selection { torch, sizes: [sizes[0], 1], high: sum, low: rest }.comparable()
     }
 
-    fn shaped(self, sizes: [i64; 2]) -> Result<Selection<'a>, Words> {
+    fn shaped(self, sizes: [i64; 2]) -> Result<Selection<'a>, Refusal> {
         let (high, low) =
             (self.high.shaped(&sizes, 0)?, self.low.map(|low| low.shaped(&sizes, 0)).transpose()?);
         Ok(Selection { high, low, sizes, ..self })
@@ -116,7 +117,7 @@ impl<'a> Selection<'a> {
 }
 
 /// `a + b`: the rounded sum, and what the rounding left out.
-fn pair(a: &Value, b: &Value) -> Result<(Value, Option<Value>), Words> {
+fn pair(a: &Value, b: &Value) -> Result<(Value, Option<Value>), Refusal> {
     let sum = a.plus(b)?;
     let of_b = sum.minus(a, 1.0)?;
     let of_a = sum.minus(&of_b, 1.0)?;

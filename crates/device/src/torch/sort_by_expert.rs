@@ -1,16 +1,11 @@
 //! All choices, sorted by expert, those of one expert in the order they came.
 
 use super::Torch;
-use super::value::Words;
-use crate::tensor::Tensor;
+use super::refusal::Refusal;
+use crate::op::SortByExpert;
 
-pub(super) fn sort(
-    torch: &Torch,
-    experts_tk: &Tensor,
-    ends_e: &Tensor,
-    order_r: &Tensor,
-    places_tk: &Tensor,
-) -> Result<(), Words> {
+pub(super) fn sort_by_expert(torch: &Torch, op: &SortByExpert<'_>) -> Result<(), Refusal> {
+    let SortByExpert { experts_tk, ends_e, order_r, places_tk } = *op;
     let aten = torch.aten();
     let rows = [experts_tk.len() as i64];
     let experts = torch.indices(experts_tk, &rows)?;

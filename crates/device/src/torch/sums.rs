@@ -1,24 +1,27 @@
 //! Sums over a whole tensor.
 
 use super::Torch;
-use super::value::{Value, Words};
+use super::refusal::Refusal;
+use super::value::Value;
+use crate::op::{Moments, SumOfSquares};
 use crate::tensor::Tensor;
 
 /// Elements whose squares exist at a time.
 const PIECE: usize = 1 << 18;
 
-pub(super) fn sum_of_squares(torch: &Torch, x: &Tensor, out_1: &Tensor) -> Result<(), Words> {
-    torch.accumulate(&torch.floats(out_1)?, &squares(torch, x)?)
+pub(super) fn sum_of_squares(torch: &Torch, op: &SumOfSquares<'_>) -> Result<(), Refusal> {
+    torch.accumulate(&torch.floats(op.out_1)?, &squares(torch, op.x)?)
 }
 
-pub(super) fn moments(torch: &Torch, x: &Tensor, out_2: &Tensor) -> Result<(), Words> {
+pub(super) fn moments(torch: &Torch, op: &Moments<'_>) -> Result<(), Refusal> {
+    let Moments { x, out_2 } = *op;
     let aten = torch.aten();
     let sum = aten.sum(&torch.reshaped(x, &[x.len() as i64])?, Some(&[0]), true, None)?;
     torch.accumulate(&torch.floats(out_2)?, &aten.cat(&[&sum, &squares(torch, x)?], 0)?)
 }
 
 /// A piece at a time, so that the squares stay in a processor's caches.
-fn squares(torch: &Torch, x: &Tensor) -> Result<Value, Words> {
+fn squares(torch: &Torch, x: &Tensor) -> Result<Value, Refusal> {
     let aten = torch.aten();
     let mut sums = vec![];
     for first in (0..x.len()).step_by(PIECE) {
@@ -33,7 +36,7 @@ fn squares(torch: &Torch, x: &Tensor) -> Result<Value, Words> {
 }
 
 /// `log sum exp` along the last of a dense tensor's axes, which is kept as 1.
-pub(super) fn log_sum_exp(torch: &Torch, x: &Value, axis: i64) -> Result<Value, Words> {
+pub(super) fn log_sum_exp(torch: &Torch, x: &Value, axis: i64) -> Result<Value, Refusal> {
     let aten = torch.aten();
     let most = aten.amax(x, &[axis], true)?;
     let sum = aten.sum(&aten.exp_(&x.minus(&most, 1.0)?)?, Some(&[axis]), true, None)?;

@@ -1,18 +1,16 @@
 //! SwiGLU without its matrices, times a weight per row.
 
 use super::Torch;
-use super::value::{Value, Words};
+use super::refusal::Refusal;
+use super::value::Value;
+use crate::op::{Swiglu, SwigluGrad};
 use crate::tensor::Tensor;
 
 /// Numbers that a processor computes at a time, so that what lies between two operators stays in its caches.
 const PIECE: usize = 1 << 18;
 
-pub(super) fn swiglu(
-    torch: &Torch,
-    gate_up: &Tensor,
-    weights_r: Option<&Tensor>,
-    out_rf: &Tensor,
-) -> Result<(), Words> {
+pub(super) fn swiglu(torch: &Torch, op: &Swiglu<'_>) -> Result<(), Refusal> {
+    let Swiglu { gate_up, weights_r, out_rf } = *op;
     let aten = torch.aten();
     for rows in pieces(torch, gate_up) {
         let [gate, up] = halves(torch, gate_up, rows)?;
@@ -26,13 +24,8 @@ pub(super) fn swiglu(
 }
 
 /// `silu(gate)` is computed again rather than kept.
-pub(super) fn grad(
-    torch: &Torch,
-    [gate_up, d_out_rf]: [&Tensor; 2],
-    weights_r: Option<&Tensor>,
-    d_gate_up: &Tensor,
-    d_weights_r: Option<&Tensor>,
-) -> Result<(), Words> {
+pub(super) fn grad(torch: &Torch, op: &SwigluGrad<'_>) -> Result<(), Refusal> {
+    let SwigluGrad { gate_up, weights_r, d_out_rf, d_gate_up, d_weights_r } = *op;
     let aten = torch.aten();
     for rows in pieces(torch, gate_up) {
         let [gate, up] = halves(torch, gate_up, rows)?;
@@ -62,13 +55,13 @@ fn pieces(torch: &Torch, gate_up: &Tensor) -> impl Iterator<Item = [usize; 2]> {
 }
 
 /// Some rows of a tensor of one number or more per row.
-fn part(torch: &Torch, x: &Tensor, [first, rows]: [usize; 2]) -> Result<Value, Words> {
+fn part(torch: &Torch, x: &Tensor, [first, rows]: [usize; 2]) -> Result<Value, Refusal> {
     let width = if x.shape().len() > 1 { x.rows_and_width().1 } else { 1 };
     torch.strided(x, &[rows as i64, width as i64], &[width as i64, 1], first * width)
 }
 
 /// The gates and the ups of some rows.
-fn halves(torch: &Torch, gate_up: &Tensor, [first, rows]: [usize; 2]) -> Result<[Value; 2], Words> {
+fn halves(torch: &Torch, gate_up: &Tensor, [first, rows]: [usize; 2]) -> Result<[Value; 2], Refusal> {
     let (_, width) = gate_up.rows_and_width();
     let half = |column: usize| {
         let (sizes, strides) = ([rows as i64, width as i64 / 2], [width as i64, 1]);

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::library::{Handle, Symbols};
+use super::refusal::Refusal;
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -12,18 +13,16 @@ pub(super) fn live() -> i64 {
     LIVE.load(Ordering::Relaxed)
 }
 
-/// What torch answered when it refused.
-pub(super) type Words = String;
-
 /// A tensor of torch's, given back when dropped.
 pub(super) struct Value {
     torch: &'static Symbols,
     handle: Handle,
 }
 
-// SAFETY: a handle is a counted reference to a tensor; torch counts atomically, and lets threads share tensors.
+// SAFETY: a handle is a counted reference to a tensor; torch counts atomically, and lets threads share
+// tensors.
 unsafe impl Send for Value {}
-// SAFETY: as above; who writes when is settled by whoever runs ops.
+// SAFETY: as above; the order of ops settles who writes when.
 unsafe impl Sync for Value {}
 
 impl Drop for Value {
@@ -41,8 +40,8 @@ impl Value {
         Value { torch, handle }
     }
 
-    /// What `make` writes, where it succeeds.
-    fn made(torch: &'static Symbols, make: impl FnOnce(*mut Handle) -> i32) -> Result<Value, Words> {
+    /// The tensor that `make` writes. Errors if it fails.
+    fn made(torch: &'static Symbols, make: impl FnOnce(*mut Handle) -> i32) -> Result<Value, Refusal> {
         let mut handle = std::ptr::null_mut();
         torch.check(make(&raw mut handle))?;
         Ok(Value::owning(torch, handle))
@@ -54,7 +53,7 @@ impl Value {
         sizes: &[i64],
         dtype: i32,
         (kind, index): (i32, i32),
-    ) -> Result<Value, Words> {
+    ) -> Result<Value, Refusal> {
         let (strides, rank) = (row_major(sizes), sizes.len() as i64);
         // SAFETY: as many strides as sizes.
         let made = Value::made(torch, |out| unsafe {
@@ -63,9 +62,10 @@ impl Value {
         if torch.has_words() {
             return made;
         }
-        // A torch that does not tell why refuses new tensors for want of room, once a device has given the first.
+        // A torch that does not say why refuses new tensors for lack of memory, once a device has made the
+        // first.
         let bytes = sizes.iter().product::<i64>() * torch.dtypes.bytes(dtype);
-        made.map_err(|words| format!("tried to allocate {bytes} bytes: {words}"))
+        made.map_err(|refusal| refusal.of_memory(bytes as u64))
     }
 
     /// Memory of the host's as a flat tensor of f32.
@@ -77,7 +77,7 @@ impl Value {
         data: *mut c_void,
         count: usize,
         dtype: i32,
-    ) -> Result<Value, Words> {
+    ) -> Result<Value, Refusal> {
         let (sizes, strides) = ([count as i64], [1_i64]);
         // SAFETY: the caller keeps the memory alive.
         Value::made(torch, |out| unsafe {
@@ -86,28 +86,28 @@ impl Value {
     }
 
     /// A number, on the CPU, where torch takes it as an operand beside tensors of any device.
-    pub(super) fn f32(torch: &'static Symbols, value: f32) -> Result<Value, Words> {
+    pub(super) fn f32(torch: &'static Symbols, value: f32) -> Result<Value, Refusal> {
         // SAFETY: writes one handle.
         Value::made(torch, |out| unsafe { (torch.scalar_f32)(value, out) })
     }
 
-    pub(super) fn f64(torch: &'static Symbols, value: f64) -> Result<Value, Words> {
+    pub(super) fn f64(torch: &'static Symbols, value: f64) -> Result<Value, Refusal> {
         // SAFETY: writes one handle.
         Value::made(torch, |out| unsafe { (torch.scalar_f64)(value, out) })
     }
 
-    pub(super) fn i64(torch: &'static Symbols, value: i64) -> Result<Value, Words> {
+    pub(super) fn i64(torch: &'static Symbols, value: i64) -> Result<Value, Refusal> {
         // SAFETY: writes one handle.
         Value::made(torch, |out| unsafe { (torch.scalar_i64)(value, out) })
     }
 
-    /// What torch passes where a tensor is wanted and there is none.
-    pub(super) fn undefined(torch: &'static Symbols) -> Result<Value, Words> {
+    /// The undefined tensor, which stands for none.
+    pub(super) fn undefined(torch: &'static Symbols) -> Result<Value, Refusal> {
         // SAFETY: writes one handle.
         Value::made(torch, |out| unsafe { (torch.undefined)(out) })
     }
 
-    pub(super) fn sizes(&self) -> Result<Vec<i64>, Words> {
+    pub(super) fn sizes(&self) -> Result<Vec<i64>, Refusal> {
         let (mut rank, mut sizes) = (0, std::ptr::null());
         // SAFETY: a live tensor, which keeps its sizes as long as it lives: as many as its rank.
         unsafe {
@@ -118,7 +118,7 @@ impl Value {
     }
 
     /// Other sizes and strides over the same memory, from its element `first` on.
-    pub(super) fn strided(&self, sizes: &[i64], strides: &[i64], first: usize) -> Result<Value, Words> {
+    pub(super) fn strided(&self, sizes: &[i64], strides: &[i64], first: usize) -> Result<Value, Refusal> {
         assert_eq!(sizes.len(), strides.len(), "strides of sizes {sizes:?}");
         let rank = sizes.len() as i64;
         // SAFETY: as many strides as sizes; torch keeps the storage as long as the view lives.
@@ -128,33 +128,33 @@ impl Value {
     }
 
     /// Other sizes over the same memory, row by row, from its element `first` on.
-    pub(super) fn shaped(&self, sizes: &[i64], first: usize) -> Result<Value, Words> {
+    pub(super) fn shaped(&self, sizes: &[i64], first: usize) -> Result<Value, Refusal> {
         self.strided(sizes, &row_major(sizes), first)
     }
 
     /// Copies `from` here, across types and devices, and is done when it returns if either side is the host.
-    pub(super) fn set(&self, from: &Value) -> Result<(), Words> {
+    pub(super) fn set(&self, from: &Value) -> Result<(), Refusal> {
         // SAFETY: both are live tensors.
         self.torch.check(unsafe { (self.torch.copy)(self.handle, from.handle, 0) })
     }
 
-    pub(super) fn fill(&self, value: f64) -> Result<(), Words> {
+    pub(super) fn fill(&self, value: f64) -> Result<(), Refusal> {
         // SAFETY: a live tensor.
         self.torch.check(unsafe { (self.torch.fill)(self.handle, value) })
     }
 
-    /// `self - times other`, the one addition that is open to this door.
-    pub(super) fn minus(&self, other: &Value, times: f64) -> Result<Value, Words> {
+    /// `self - times other`: the only addition among torch's stable C functions.
+    pub(super) fn minus(&self, other: &Value, times: f64) -> Result<Value, Refusal> {
         // SAFETY: both are live tensors.
         Value::made(self.torch, |out| unsafe { (self.torch.subtract)(self.handle, other.handle, times, out) })
     }
 
-    pub(super) fn plus(&self, other: &Value) -> Result<Value, Words> {
+    pub(super) fn plus(&self, other: &Value) -> Result<Value, Refusal> {
         self.minus(other, -1.0)
     }
 
     /// `self += times a b`.
-    pub(super) fn add_product(&self, a: &Value, b: &Value, times: f64) -> Result<(), Words> {
+    pub(super) fn add_product(&self, a: &Value, b: &Value, times: f64) -> Result<(), Refusal> {
         let out = self.handle;
         // SAFETY: all are live tensors.
         let code = unsafe { (self.torch.addmm)(out, out, a.handle, b.handle, 1.0, times as f32) };
@@ -162,7 +162,7 @@ impl Value {
     }
 
     /// One more reference, for a call to consume.
-    pub(super) fn lent(&self) -> Result<u64, Words> {
+    pub(super) fn lent(&self) -> Result<u64, Refusal> {
         let mut handle = std::ptr::null_mut();
         // SAFETY: a live tensor; writes one handle.
         self.torch.check(unsafe { (self.torch.again)(self.handle, &raw mut handle) })?;
@@ -170,12 +170,12 @@ impl Value {
     }
 
     /// The same tensor once more.
-    pub(super) fn again(&self) -> Result<Value, Words> {
+    pub(super) fn again(&self) -> Result<Value, Refusal> {
         // SAFETY: a live tensor; writes one handle.
         Value::made(self.torch, |out| unsafe { (self.torch.again)(self.handle, out) })
     }
 
-    /// The handle as a number, and nobody's any more.
+    /// The handle as a number, which the caller has to turn back or to free.
     pub(super) fn into_number(self) -> u64 {
         let number = self.handle.expose_provenance() as u64;
         std::mem::forget(self);

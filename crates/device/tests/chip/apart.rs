@@ -1,4 +1,5 @@
-//! Builds the test chip, and runs a test of it in a process of its own. Tests of other crates include this file.
+//! Builds the test chip, and runs a test of it in a process of its own. Tests of other crates include this
+//! file.
 #![allow(dead_code, reason = "not every crate needs all of it")]
 
 use lingot_device::torch::Torch;
@@ -11,8 +12,8 @@ pub(crate) const EXTENSION: &str = "LINGOT_TORCH_EXTENSION";
 /// Set in the process of an inner half.
 const INNER: &str = "LINGOT_TEST_CHIP_INNER";
 
-/// Runs `inner` in a process of its own, with the chip and its settings, where there is a torch and a compiler. `test` is
-/// the test's whole path.
+/// Runs `inner` in a process of its own, with the chip and its settings, where there is a torch and a
+/// compiler. `test` is the test's whole path.
 pub(crate) fn run(test: &str, settings: &[(&str, &str)], inner: impl FnOnce()) {
     match start(test, settings) {
         None => inner(),

@@ -1,6 +1,8 @@
-//! The torch backend on a chip that torch does not know: a plug-in device of ours whose memory the host cannot touch.
+//! The torch backend on a chip that torch does not know: a plug-in device of ours whose memory the host
+//! cannot touch.
 //!
-//! A process has one such device and reads its settings once, so each test runs its inner half in a process of its own.
+//! A process has one such device and reads its settings once, so each test runs its inner half in a process
+//! of its own.
 #![allow(unsafe_code)]
 
 use lingot_device::torch::{Options, Torch};
@@ -250,7 +252,8 @@ fn exported(name: &[u8]) -> i64 {
     }
 }
 
-/// Runs `inner` in a process of its own, with the chip and its settings, where there is a torch and a compiler.
+/// Runs `inner` in a process of its own, with the chip and its settings, where there is a torch and a
+/// compiler.
 fn apart(test: &str, settings: &[(&str, &str)], inner: impl FnOnce()) {
     apart::run(&format!("chip::{test}"), settings, inner);
 }

@@ -83,6 +83,7 @@ fn memory_is_counted_and_its_lack_told_with_both_numbers() {
     drop(device.zeros(&[1024], Kind::F32).unwrap());
     let used = device.memory_in_use();
     assert_eq!((used.now_bytes, used.peak_bytes), (1024, 1024 + 4096));
+    device.restart_peak();
     assert_eq!(device.memory_in_use().peak_bytes, 1024);
     let found = device.empty(&[1 << 44], Kind::F32).err();
     let has_bytes = device.info().memory_bytes - 1024;

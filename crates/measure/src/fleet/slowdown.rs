@@ -1,4 +1,4 @@
-//! What follows when a device slows down midway: how many steps it takes until the shares follow.
+//! A device that slows down midway: how many steps it takes until the shares follow.
 
 use super::{Slowdown, micros, train};
 use lingot_device::Device;
@@ -10,13 +10,13 @@ use lingot_sync::shares::{Capacity, Shares, split};
 use lingot_train::config::Resolved;
 use std::sync::{Arc, Mutex};
 
-/// What is left of the first device's speed.
+/// The first device's speed after the slowdown, as a share of its speed before.
 const LEFT: f64 = 1.0 / 3.0;
 
-/// A division is good once no other is faster by more than this share.
+/// A division is good enough where no other is faster by more than this share.
 const GOOD: f64 = 0.05;
 
-/// Trains by the run's devices, of which the first is slowed down after `at` steps.
+/// Trains on the run's devices, the first of which is slowed down after `at` steps.
 pub(crate) fn measure(resolved: &Resolved, at: u64, open: &Opener) -> Result<Slowdown> {
     let first = resolved.run.devices[0].clone();
     let controls: Arc<Mutex<Option<Controls>>> = Arc::default();
@@ -45,7 +45,7 @@ pub(crate) fn measure(resolved: &Resolved, at: u64, open: &Opener) -> Result<Slo
 
 fn report(device: String, exchanges: &[Exchange], at: usize, whole: u64) -> Slowdown {
     let (before, after) = exchanges.split_at(at);
-    // The later half of the steps: the speeds as they are by then.
+    // The new speeds are those of the later half of the steps.
     let settled = &after[after.len() / 2..];
     let micro_s = |worker: usize| {
         let busy_s: f64 = settled.iter().map(|exchange| exchange.workers[worker].busy_s).sum();

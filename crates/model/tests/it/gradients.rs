@@ -4,11 +4,9 @@ use crate::{NOTHING, Text, configurations, shaken};
 use lingot_device::reference::Reference;
 use lingot_device::{Device, Kind};
 use lingot_model::random::Stream;
-use lingot_model::{Inputs, Model, Reach, Rows, Totals, Warmth};
+use lingot_model::{Inputs, Model, Rows, Totals, Warmth};
 use lingot_spec::ModelSpec;
 use lingot_spec::run::Recompute;
-use lingot_spec::tensors::{Layer, layers};
-use std::cell::Cell;
 
 const SEQUENCES: usize = 2;
 const SEQUENCE: usize = 7;
@@ -107,33 +105,5 @@ fn splitting_a_batch_changes_nothing_but_rounding() {
         for (whole, split) in gradient.iter().zip(&split_gradient) {
             assert!((whole - split).abs() < 1e-12, "{name}: {whole} and {split}");
         }
-    }
-}
-
-#[test]
-fn no_layer_is_read_before_it_is_reached() {
-    for (name, spec) in configurations() {
-        let model = model(&spec);
-        let text = Text::new(&spec, SEQUENCES, SEQUENCE);
-        let whole = model.parameters.flat.to_doubles().unwrap();
-        let differentiate = |reach: Reach<'_>| {
-            let gradients = model.gradients().unwrap();
-            let inputs = Inputs::new(&model.device, text.rows(), spec.mtp_layers > 0).unwrap();
-            let mut totals = Totals::default();
-            totals.add(&text.rows(), spec.mtp_layers > 0);
-            model.differentiate_upon(reach, &inputs, totals, None, NOTHING, &gradients).unwrap();
-            gradients.bundle.flat.to_doubles().unwrap()
-        };
-        let expected = differentiate(&|_| Ok(()));
-        model.parameters.flat.write_doubles(&vec![f64::NAN; whole.len()]).unwrap();
-        let layers = layers(&spec);
-        let arrived = Cell::new(0);
-        let found = differentiate(&|reached| {
-            let Layer { name, numbers, .. } = &layers[arrived.replace(arrived.get() + 1)];
-            assert_eq!(name, reached);
-            model.parameters.flat.rows(numbers.start, numbers.len()).write_doubles(&whole[numbers.clone()])
-        });
-        assert_eq!(arrived.get(), layers.len(), "{name}");
-        assert!(found == expected, "{name}");
     }
 }

@@ -30,8 +30,8 @@ fn a_step_costs_the_flops_that_the_model_promises() {
         let sequence = 1024;
         let promised = spec.flops_per_token(sequence) * f64::from(sequence);
         let (counted, _) = counted(&spec, sequence as usize, NOTHING);
-        // The promise takes half of queries x keys and six FLOPs per score; the backward pass computes the scores
-        // again, which the promise leaves out as it leaves out all recomputation.
+        // The promise takes half of queries x keys and six FLOPs per score; the backward pass computes the
+        // scores again, which the promise leaves out as it leaves out all recomputation.
         let again = f64::from(spec.layers + spec.mtp_layers)
             * f64::from(spec.heads * spec.head_width)
             * f64::from(sequence).powi(2);

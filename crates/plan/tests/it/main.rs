@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod advice;
+mod chips;
 mod pairs;
 mod paper;
 mod parsers;

@@ -1,30 +1,28 @@
-//! Replicas that lie on two chip types: where they are the only way, what they hold, and that they keep the constraints.
+//! Replicas that lie on two chip types: where they are the only way, what they hold, and that they keep the
+//! constraints.
 
+use crate::chips::{Chip, answered};
 use lingot_plan::answer::Answer;
-use lingot_plan::{Catalogue, Request, plan};
-use std::collections::BTreeMap;
 
-/// Two chips, one twice as fast; so many cards of each, of so many GB.
+/// Two chips, one twice as fast and twice as expensive: the cards of each, and the GB of each.
 fn answer(cards: [u32; 2], memory_gb: [f64; 2], more: &str) -> Answer {
-    let chip = |name: &str, peak: f64, memory: f64| {
-        format!(
-            "[[chip]]\nname = \"{name}\"\nvendor = \"of {name}\"\nroute = \"none\"\npeak_flops = {{ bf16 = {peak:e} }}\n\
-             memory_bytes = {:e}\nbandwidth_bytes_s = {:e}\nlink_bytes_s = 2e11\nnetwork_bytes_s = 5e10\n\
-             cards_per_machine = 8\navailable = 8\nsource = \"made up\"\n\
-             price = {{ per_hour = {}, currency = \"USD\", source = \"made up\", date = \"2026\" }}\n",
-            memory * 1e9,
-            peak / 150.0,
-            peak / 2e14
-        )
+    let chip = |name: &str, peak: f64, memory_gb: f64| Chip {
+        name: name.into(),
+        vendor: format!("of {name}"),
+        memory_gb,
+        peak,
+        flops_per_byte: 150.0,
+        network_bytes_per_s: 5e10,
+        per_hour: peak / 2e14,
+        available: 8,
     };
-    let rows = chip("fast", 4e14, memory_gb[0]) + &chip("slow", 2e14, memory_gb[1]);
     let request = format!(
-        "model = \"ling-lite\"\ntokens = 1e9\nbatch_sequences = 64\nsequence = 2048\ncurrency = \"USD\"\n{more}\n\
+        "model = \"ling-lite\"\ntokens = 1e9\nbatch_sequences = 64\nsequence = 2048\n\
+         currency = \"USD\"\n{more}\n\
          [[chips]]\nname = \"fast\"\navailable = {}\n[[chips]]\nname = \"slow\"\navailable = {}\n",
         cards[0], cards[1]
     );
-    let catalogue = Catalogue::built_in().unwrap().with_user_rows(&rows).unwrap();
-    plan(&Request::parse(&request).unwrap(), &catalogue, &BTreeMap::new()).unwrap()
+    answered(&request, &[chip("fast", 4e14, memory_gb[0]), chip("slow", 2e14, memory_gb[1])])
 }
 
 #[test]

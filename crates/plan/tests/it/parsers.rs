@@ -1,6 +1,7 @@
-//! Files that people write: broken ones are refused with words, never with a panic, and never become wrong plans.
+//! Files that people write: broken ones are refused with words, never with a panic, and never become wrong
+//! plans.
 
-use lingot_plan::{Assumptions, Catalogue, Request, plan};
+use lingot_plan::{Assumptions, Catalogue, ModelChoice, Request, plan};
 use lingot_spec::event::{Event, ExpertLoad, Experts};
 use std::collections::BTreeMap;
 
@@ -59,10 +60,42 @@ fn a_mistake_in_a_request_is_answered_with_numbers_and_the_nearest_choice() {
         ("1e9", "inf", ["inf", "finite"]),
         ("currency", "constraints = { without = [\"nvida\"] }\ncurrency", ["nvida", "did you mean `nvidia`"]),
         ("currency", "constraints = { max_share = { nvidia = 1.5 } }\ncurrency", ["1.5", "at most 1"]),
+        ("sequence = 128", "micro_sequences = 1000", ["1000", "batch_sequences (64)"]),
+        ("sequence = 128", "micro_sequences = 6", ["6", "batch_sequences (64)"]),
     ] {
         let said = refused(from, to);
         assert!(words.iter().all(|word| said.contains(word)), "{to}: {said}");
     }
+}
+
+#[test]
+fn a_micro_batch_holds_whole_groups_of_the_sequences_that_a_model_balances_over() {
+    let mut model = lingot_spec::presets::preset("toy").unwrap();
+    (model.router.balance_sequences, model.router.balance_loss) = (4, 0.01);
+    let mut request = Request::parse(REQUEST).unwrap();
+    request.model = ModelChoice::Spec(Box::new(model));
+    let plan = |micro_sequences: u32| {
+        let request = Request { micro_sequences, ..request.clone() };
+        plan(&request, &Catalogue::built_in().unwrap(), &BTreeMap::new())
+    };
+    assert!(plan(8).unwrap().feasible);
+    let refused = plan(2).unwrap_err();
+    assert!(refused.problem.contains("micro_sequences (2)") && refused.hint.contains('4'), "{refused}");
+}
+
+#[test]
+fn rates_that_contradict_each_other_are_refused_and_a_trading_spread_is_not() {
+    let with = |second: &str| {
+        let rates = "rates = [{ from = \"USD\", to = \"EUR\", rate = 0.9 }, ";
+        answer(&REQUEST.replace("currency", &format!("{rates}{second}]\ncurrency")))
+    };
+    for second in ["from = \"USD\", to = \"EUR\", rate = 0.8", "from = \"EUR\", to = \"USD\", rate = 1.3"] {
+        let said = with(&format!("{{ {second} }}")).unwrap_err().to_string();
+        assert!(said.contains("contradict") && said.contains("keep one"), "{said}");
+    }
+    assert!(with("{ from = \"EUR\", to = \"USD\", rate = 1.105 }").unwrap().feasible);
+    let said = with("{ from = \"EUR\", to = \"RMB\", rate = -1.0 }").unwrap_err().to_string();
+    assert!(said.contains("rate is -1"), "{said}");
 }
 
 #[test]

@@ -26,12 +26,12 @@ impl Numbers {
 fn over_two(ways: &[Way], numbers: &mut Numbers) -> Option<Way> {
     let (first, other) = (ways.first()?.clone(), ways.last()?);
     let share = numbers.between(0.1, 0.9);
-    let second = Second { chip: other.chip, cards: other.cards, share, price_s: other.price_s };
+    let second = Second { chip: other.chip, cards: other.cards, share, price_per_s: other.price_per_s };
     (first.chip != other.chip && numbers.below(2) == 0).then(|| Way {
         second: Some(second),
-        tokens_s: (first.tokens_s + other.tokens_s) * numbers.between(0.7, 1.1),
-        failures_s: first.failures_s + other.failures_s,
-        price_s: first.price_s + other.price_s,
+        tokens_per_s: (first.tokens_per_s + other.tokens_per_s) * numbers.between(0.7, 1.1),
+        failures_per_s: first.failures_per_s + other.failures_per_s,
+        price_per_s: first.price_per_s + other.price_per_s,
         ..first
     })
 }
@@ -51,7 +51,7 @@ fn question(seed: u64) -> Question {
                 chip,
                 cards,
                 second: None,
-                tokens_s: f64::from(cards) * numbers.between(10.0, 90.0),
+                tokens_per_s: f64::from(cards) * numbers.between(10.0, 90.0),
                 fixed_s: {
                     let value = numbers.between(0.0, 3.0);
                     numbers.often(value)
@@ -64,8 +64,8 @@ fn question(seed: u64) -> Question {
                     let value = numbers.between(0.0, 10.0);
                     numbers.often(value)
                 },
-                failures_s: failures * f64::from(cards),
-                price_s: per_card * f64::from(cards),
+                failures_per_s: failures * f64::from(cards),
+                price_per_s: per_card * f64::from(cards),
             });
         }
     }
@@ -179,14 +179,14 @@ fn a_looser_constraint_a_lower_price_and_another_card_never_make_the_answer_wors
             question.cards.push(3);
             question.caps.iter_mut().for_each(|cap| cap.counts.push(false));
             let way = question.ways[0].clone();
-            question.ways.push(Way { chip: added, tokens_s: way.tokens_s * 1.3, ..way });
+            question.ways.push(Way { chip: added, tokens_per_s: way.tokens_per_s * 1.3, ..way });
         });
         change(&|question| {
             let chip = question.ways[0].chip;
             for way in &mut question.ways {
-                let others = way.second.map_or(0.0, |second| second.price_s);
+                let others = way.second.map_or(0.0, |second| second.price_per_s);
                 if way.chip == chip {
-                    way.price_s -= 0.1 * (way.price_s - others);
+                    way.price_per_s -= 0.1 * (way.price_per_s - others);
                 }
             }
         });

@@ -1,22 +1,11 @@
-//! Whole answers to random requests: every plan in them keeps every constraint, and more to choose from never makes
-//! the best one worse.
+//! Whole answers to random requests: every plan in them keeps every constraint, and more to choose from never
+//! makes the best one worse.
 
+use crate::chips::{Chip, answered};
 use crate::search::Numbers;
 use lingot_plan::answer::{Answer, Plan};
-use lingot_plan::{Catalogue, Request, plan};
-use std::collections::BTreeMap;
 
-#[derive(Clone)]
-struct Chip {
-    name: String,
-    vendor: String,
-    memory_gb: f64,
-    peak: f64,
-    per_hour: f64,
-    available: u64,
-}
-
-/// Two or three chips of two vendors, and what is asked besides them.
+/// A request for two or three chips of two vendors.
 #[derive(Clone)]
 struct Case {
     chips: Vec<Chip>,
@@ -35,6 +24,8 @@ impl Case {
             vendor: format!("vendor{}", at % 2),
             memory_gb: numbers.between(16.0, 160.0),
             peak: numbers.between(1e14, 1e15),
+            flops_per_byte: 200.0,
+            network_bytes_per_s: 2e10,
             per_hour: numbers.between(0.5, 4.0),
             available: 1 + numbers.below(24),
         };
@@ -50,22 +41,6 @@ impl Case {
     }
 
     fn answer(&self) -> Answer {
-        let row = |chip: &Chip| {
-            format!(
-                "[[chip]]\nname = \"{}\"\nvendor = \"{}\"\nroute = \"none\"\npeak_flops = {{ bf16 = {:e} }}\n\
-                 memory_bytes = {:e}\nbandwidth_bytes_s = {:e}\nlink_bytes_s = 2e11\nnetwork_bytes_s = 2e10\n\
-                 cards_per_machine = 8\navailable = {}\nsource = \"made up\"\n\
-                 price = {{ per_hour = {}, currency = \"USD\", source = \"made up\", date = \"2026\" }}\n",
-                chip.name,
-                chip.vendor,
-                chip.peak,
-                chip.memory_gb * 1e9,
-                chip.peak / 200.0,
-                chip.available,
-                chip.per_hour
-            )
-        };
-        let rows: String = self.chips.iter().map(row).collect();
         let mut limits: Vec<String> = Vec::new();
         limits.extend(self.deadline_h.map(|hours| format!("deadline_hours = {hours}")));
         limits.extend(
@@ -81,11 +56,10 @@ impl Case {
         for chip in &self.chips {
             request += &format!("[[chips]]\nname = \"{}\"\n", chip.name);
         }
-        let catalogue = Catalogue::built_in().unwrap().with_user_rows(&rows).unwrap();
-        plan(&Request::parse(&request).unwrap(), &catalogue, &BTreeMap::new()).unwrap()
+        answered(&request, &self.chips)
     }
 
-    /// Of a plan of the front, of the best or of the next best.
+    /// Checks a plan of the front, the best or the next best against the limits.
     fn check(&self, seed: u64, plan: &Plan) {
         let above = 1.0 + 1e-9;
         let hours = plan.seconds / 3600.0;
@@ -105,7 +79,7 @@ impl Case {
         assert!((busy * steps / plan.seconds - 1.0).abs() < 1e-3, "{seed}: the parts of a step are the step");
     }
 
-    /// What is made least; infinite where nothing is allowed.
+    /// The value of the objective; infinite where no fleet is allowed.
     fn value(&self, answer: &Answer) -> f64 {
         answer.best.as_ref().map_or(f64::INFINITY, |best| match self.objective {
             "time" => best.seconds,

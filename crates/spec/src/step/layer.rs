@@ -1,7 +1,7 @@
-//! One layer of a played step: what the trainer's model does in a block, forward and backward.
+//! One layer of a simulated step: what the trainer's model does in a block, forward and backward.
 
 use super::Batch;
-use super::tape::{Room, Tape};
+use super::tape::{Allocation, Tape};
 use crate::cost;
 use crate::model::ModelSpec;
 use crate::run::Recompute;
@@ -9,7 +9,8 @@ use crate::run::Recompute;
 /// Bytes of a float.
 const WIDTH: usize = 4;
 
-/// What all layers share. Letters as in the device's ops.
+/// What all layers share. Letters of the sizes are those of `spec::cost`, and e experts, k choices, f inner
+/// width.
 pub(super) struct Pass<'a> {
     pub(super) tape: &'a Tape,
     pub(super) model: &'a ModelSpec,
@@ -24,33 +25,33 @@ pub(super) struct Pass<'a> {
     f: usize,
 }
 
-/// What a layer keeps.
+/// What a layer saves for its backward pass.
 pub(super) struct Saved {
     index: usize,
-    x: Room,
+    x: Allocation,
     inner: Inner,
 }
 
 enum Inner {
-    Kept { attention: Attention, middle: Room, mlp: Mlp },
+    Kept { attention: Attention, middle: Allocation, mlp: Mlp },
     Forgotten { decision: Option<Decision> },
 }
 
 struct Attention {
-    q: Room,
-    k: Room,
-    v: Room,
-    out: Room,
-    lse: Room,
+    q: Allocation,
+    k: Allocation,
+    v: Allocation,
+    out: Allocation,
+    lse: Allocation,
 }
 
 enum Mlp {
-    Dense { gate_up: Room },
-    Moe { decision: Decision, gate_up: Option<Room>, shared: Option<Room> },
+    Dense { gate_up: Allocation },
+    Moe { decision: Decision, gate_up: Option<Allocation>, shared: Option<Allocation> },
 }
 
 /// Logits, choices, weights, counts; ends, order, places.
-type Decision = Vec<Room>;
+type Decision = Vec<Allocation>;
 
 impl<'a> Pass<'a> {
     pub(super) fn new(tape: &'a Tape, model: &'a ModelSpec, batch: &'a Batch<'a>) -> Pass<'a> {
@@ -65,7 +66,7 @@ impl<'a> Pass<'a> {
     }
 }
 
-pub(super) fn forward(pass: &Pass<'_>, index: usize, x: Room) -> (Room, Saved) {
+pub(super) fn forward(pass: &Pass<'_>, index: usize, x: Allocation) -> (Allocation, Saved) {
     let (out, inner) = run(pass, index, None);
     let inner = match (pass.recompute(index), inner) {
         (Recompute::Block, Inner::Kept { mlp, .. }) => Inner::Forgotten {
@@ -103,7 +104,7 @@ pub(super) fn backward(pass: &Pass<'_>, saved: Saved) {
     drop(x);
 }
 
-fn run(pass: &Pass<'_>, index: usize, decided: Option<Decision>) -> (Room, Inner) {
+fn run(pass: &Pass<'_>, index: usize, decided: Option<Decision>) -> (Allocation, Inner) {
     let (tape, [t, d]) = (pass.tape, [pass.t, pass.d]);
     let (middle, attention) = attention_forward(pass);
     let h_td = tape.rows_out("rms_norm", [t, d], 2);
@@ -118,7 +119,7 @@ fn run(pass: &Pass<'_>, index: usize, decided: Option<Decision>) -> (Room, Inner
     (out, Inner::Kept { attention, middle, mlp })
 }
 
-fn attention_forward(pass: &Pass<'_>) -> (Room, Attention) {
+fn attention_forward(pass: &Pass<'_>) -> (Allocation, Attention) {
     let Pass { tape, t, d, h, g, c, .. } = *pass;
     let normed = tape.rows_out("rms_norm", [t, d], 2);
     let raw_q = tape.matmul([t, h * c, d], "b");
@@ -126,7 +127,7 @@ fn attention_forward(pass: &Pass<'_>) -> (Room, Attention) {
     let v = tape.matmul([t, g * c, d], "b");
     drop(normed);
     let positioned = position(pass, [&raw_q, &raw_k]);
-    let (out, lse) = (tape.room(t * h * c), tape.room(t * h));
+    let (out, lse) = (tape.allocate(t * h * c), tape.allocate(t * h));
     let cost = cost::attention([t, t, h, g, c], WIDTH);
     tape.op("attention", "", [t, pass.batch.sequence, h, g, c], cost);
     let x = tape.matmul([t, d, h * c], "b");
@@ -136,7 +137,7 @@ fn attention_forward(pass: &Pass<'_>) -> (Room, Attention) {
 }
 
 /// Head norms where the model has them, and the rotation.
-fn position(pass: &Pass<'_>, [q, k]: [&Room; 2]) -> [Room; 2] {
+fn position(pass: &Pass<'_>, [q, k]: [&Allocation; 2]) -> [Allocation; 2] {
     let Pass { tape, t, h, g, c, .. } = *pass;
     let seen = if pass.model.qk_norm {
         [tape.rows_out("rms_norm", [t * h, c], 2), tape.rows_out("rms_norm", [t * g, c], 2)]
@@ -154,11 +155,11 @@ fn attention_backward(pass: &Pass<'_>, saved: Attention) {
     tape.matmul_onto([d, h * c, t], "a");
     let d_out = tape.matmul([t, h * c, d], "");
     let seen = if pass.model.qk_norm { position(pass, [&q, &k]) } else { [q.clone(), k.clone()] };
-    // A model without head norms gives the values up once they were used, one with them at the end.
+    // A model without head norms releases the values after their last use, one with head norms at the end.
     let early_v = (!pass.model.qk_norm).then(|| v.clone());
     let late_v = pass.model.qk_norm.then_some(v);
-    let (mut d_q, mut d_k) = (tape.room(t * h * c), tape.room(t * g * c));
-    let d_v = tape.room(t * g * c);
+    let (mut d_q, mut d_k) = (tape.allocate(t * h * c), tape.allocate(t * g * c));
+    let d_v = tape.allocate(t * g * c);
     let cost = cost::attention_grad([t, h, g, c], WIDTH);
     tape.op("attention_grad", "", [t, pass.batch.sequence, h, g, c], cost);
     drop((seen, early_v, lse, d_out));
@@ -180,8 +181,8 @@ fn attention_backward(pass: &Pass<'_>, saved: Attention) {
     drop((d_h, h_td, d_q, d_k, d_v, late_v, out));
 }
 
-/// The answer, and the pre-activation.
-fn dense_forward(pass: &Pass<'_>, f: usize) -> (Room, Room) {
+/// Returns the output and the pre-activation.
+fn dense_forward(pass: &Pass<'_>, f: usize) -> (Allocation, Allocation) {
     let Pass { tape, t, d, .. } = *pass;
     let gate_up = tape.matmul([t, 2 * f, d], "b");
     let active = tape.rows_out("swiglu", [t, f], 3);
@@ -190,13 +191,13 @@ fn dense_forward(pass: &Pass<'_>, f: usize) -> (Room, Room) {
     (out, gate_up)
 }
 
-fn dense_backward(pass: &Pass<'_>, f: usize) -> Room {
+fn dense_backward(pass: &Pass<'_>, f: usize) -> Allocation {
     let Pass { tape, t, d, .. } = *pass;
     let active = tape.rows_out("swiglu", [t, f], 3);
     tape.matmul_onto([d, f, t], "a");
     drop(active);
     let d_active = tape.matmul([t, f, d], "");
-    let d_gate_up = tape.room(t * 2 * f);
+    let d_gate_up = tape.allocate(t * 2 * f);
     tape.moves("swiglu_grad", [t, f], 5);
     tape.matmul_onto([2 * f, d, t], "a");
     let d_h = tape.matmul([t, d, 2 * f], "");
@@ -204,7 +205,7 @@ fn dense_backward(pass: &Pass<'_>, f: usize) -> Room {
     d_h
 }
 
-fn moe_forward(pass: &Pass<'_>, index: usize, decided: Option<Decision>) -> (Room, Mlp) {
+fn moe_forward(pass: &Pass<'_>, index: usize, decided: Option<Decision>) -> (Allocation, Mlp) {
     let Pass { tape, t, d, e, k, f, .. } = *pass;
     let decision = decided.unwrap_or_else(|| decide(pass));
     let gate_up = pre_activation(pass);
@@ -219,7 +220,7 @@ fn moe_forward(pass: &Pass<'_>, index: usize, decided: Option<Decision>) -> (Roo
         tape.combine([t, k, d], true);
         (out, Some(gate_up))
     } else {
-        let out = tape.room(t * d);
+        let out = tape.allocate(t * d);
         tape.combine([t, k, d], false);
         (out, None)
     };
@@ -236,20 +237,20 @@ fn decide(pass: &Pass<'_>) -> Decision {
         tape.moves("moments", [1, t * e], 1);
     }
     if pass.batch.warming {
-        let noise = tape.room(t * e);
+        let noise = tape.allocate(t * e);
         tape.moves("warm_logits", [t, e], 3);
         drop(noise);
     }
     let scope = pass.batch.sequence * router.balance_sequences as usize;
     let scopes = if t.is_multiple_of(scope) { t / scope } else { 1 };
-    let mut rooms = vec![logits, tape.room(t * k), tape.room(t * k), tape.room(scopes * e)];
+    let mut allocations = vec![logits, tape.allocate(t * k), tape.allocate(t * k), tape.allocate(scopes * e)];
     tape.op("route", "", [t, e, k], cost::moves(t * e, WIDTH));
-    rooms.extend([tape.room(e), tape.room(t * k), tape.room(t * k)]);
+    allocations.extend([tape.allocate(e), tape.allocate(t * k), tape.allocate(t * k)]);
     tape.op("sort_by_expert", "", [t * k, e], cost::moves(3 * t * k, WIDTH));
-    rooms
+    allocations
 }
 
-fn pre_activation(pass: &Pass<'_>) -> Room {
+fn pre_activation(pass: &Pass<'_>) -> Allocation {
     let Pass { tape, t, d, e, k, f, .. } = *pass;
     let rows = tape.rows_out("dispatch", [t * k, d], 2);
     let gate_up = tape.grouped_matmul(t * k, [e, 2 * f, d], false);
@@ -257,7 +258,12 @@ fn pre_activation(pass: &Pass<'_>) -> Room {
     gate_up
 }
 
-fn moe_backward(pass: &Pass<'_>, decision: Decision, gate_up: Option<Room>, shared: Option<Room>) -> Room {
+fn moe_backward(
+    pass: &Pass<'_>,
+    decision: Decision,
+    gate_up: Option<Allocation>,
+    shared: Option<Allocation>,
+) -> Allocation {
     let Pass { tape, t, d, e, k, f, .. } = *pass;
     let r = t * k;
     let gate_up = gate_up.unwrap_or_else(|| pre_activation(pass));
@@ -268,9 +274,9 @@ fn moe_backward(pass: &Pass<'_>, decision: Decision, gate_up: Option<Room>, shar
     drop(active);
     let d_active = tape.grouped_matmul(r, [e, d, f], true);
     drop(d_answers);
-    let (d_weights, d_gate_up) = (tape.room(r), tape.room(r * 2 * f));
+    let (d_weights, d_gate_up) = (tape.allocate(r), tape.allocate(r * 2 * f));
     tape.moves("swiglu_grad", [r, f], 5);
-    drop((d_active, gate_up));
+    drop((d_active, gate_up, weights));
 
     let rows = tape.rows_out("dispatch", [r, d], 2);
     tape.grouped_matmul_weights(r, [e, 2 * f, d]);
@@ -282,14 +288,14 @@ fn moe_backward(pass: &Pass<'_>, decision: Decision, gate_up: Option<Room>, shar
         tape.combine([t, k, d], true);
         d_h
     } else {
-        let d_h = tape.room(t * d);
+        let d_h = tape.allocate(t * d);
         tape.combine([t, k, d], false);
         d_h
     };
-    drop((shared, d_rows, weights));
+    drop((shared, d_rows));
 
     let d_choices = tape.rows_out("dispatch", [r, 1], 2);
-    let d_logits = tape.room(t * e);
+    let d_logits = tape.allocate(t * e);
     tape.op("route_grad", "", [t, e, k], cost::moves(2 * t * e, WIDTH));
     tape.matmul_onto([e, d, t], "a");
     tape.matmul_onto([t, d, e], "");

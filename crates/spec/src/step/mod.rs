@@ -1,12 +1,12 @@
 //! A training step as a list of ops and a sum of bytes, from shapes alone.
 //!
-//! [`step`] plays a step through without a device: the same ops in the same order as the trainer's, each result
-//! holding its bytes for as long as the trainer's does. What a counting device sees of a real step is equal to it op
-//! by op and byte by byte, and a test says so; whoever changes the order or the lifetimes there changes them here.
+//! [`step`] simulates a step without a device: the same ops in the same order as the trainer's, each result
+//! allocated for as long as the trainer's is. A test holds it against what a counting device sees of a real
+//! step, op by op and byte by byte; a change of order or lifetimes there needs the same change here.
 //!
-//! Routing decides which rows an expert gets, not how many rows there are, so no cost here depends on it; how unequal
-//! loads change the time is a matter for whoever prices the list. Documents cut attention's work; `Cost` is the bound
-//! without cuts, and `sizes` says how long the sequences are.
+//! Routing decides which rows an expert gets, not how many rows there are, so no cost here depends on it; how
+//! unequal loads change the time is up to the pricing of the list. Documents reduce the work of attention;
+//! `Cost` is the bound without documents, and `sizes` has the length of the sequences.
 
 mod layer;
 mod tape;
@@ -15,71 +15,76 @@ use crate::cost::Cost;
 use crate::model::ModelSpec;
 use crate::run::Recompute;
 use crate::tensors::tensors;
-use tape::{Room, Tape};
+use tape::{Allocation, Record, Tape};
 
-/// What decides a step's shapes.
+/// The sizes of a step's batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
-    /// Sequences computed at once.
+    /// Sequences of a micro-batch.
     pub micro: usize,
-    /// So many times.
+    /// Micro-batches of the step.
     pub micros: usize,
     /// Tokens of one sequence.
     pub sequence: usize,
-    /// One policy per layer; the last one serves all that follow.
+    /// Recompute policies, one per layer; the last one serves all that follow.
     pub recompute: &'a [Recompute],
-    /// The step is within the routing warmup.
+    /// Whether the step is within the routing warmup.
     pub warming: bool,
 }
 
 /// One op of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepOp {
-    /// As the device names it.
+    /// Name, as the device has it.
     pub name: &'static str,
     /// Which operand is stored transposed: `a` or `b` of a product, `flip` of a grouped one; else empty.
     pub form: &'static str,
     /// `matmul` m n k; `grouped_matmul*` rows e n k; `attention*` t sequence h g c; `cross_entropy*` t v d;
     /// `route*` t e k; `sort_by_expert` rows e; `combine` t k d; all others rows and width.
     pub sizes: [usize; 5],
+    /// FLOPs and least bytes.
     pub cost: Cost,
 }
 
 /// A whole step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
-    /// In order.
+    /// All ops in order.
     pub ops: Vec<StepOp>,
+    /// Bytes on the device.
     pub memory: StepMemory,
 }
 
-/// Bytes of tensors on the device, by part; all but the last four are there all the time.
+/// Bytes of tensors on the device, by part. The first four are allocated throughout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StepMemory {
+    /// Parameters.
     pub weights_bytes: u64,
+    /// Gradients of the parameters.
     pub gradients_bytes: u64,
+    /// AdamW's two moments of each parameter.
     pub moments_bytes: u64,
-    /// Selection biases and sums: small.
+    /// Selection biases, and sums of losses, loads and squares.
     pub state_bytes: u64,
-    /// Held between forward and backward: inputs, and what the blocks keep.
+    /// Saved between forward and backward: the inputs, and what blocks save.
     pub kept_bytes: u64,
-    /// What comes on top at the worst moment.
+    /// Allocated on top of that at the peak.
     pub scratch_bytes: u64,
-    /// The sum of all parts: the most there is at once.
+    /// Largest number of bytes allocated at once: the sum of the parts above.
     pub peak_bytes: u64,
-    /// What a device holds that rounds sizes up and keeps given-back blocks for tensors of the same rounded size, as
-    /// the CPU does: at least the peak.
+    /// Bytes held by a device that rounds sizes up and reuses released blocks only for tensors of the same
+    /// rounded size, as the CPU does: at least the peak.
     pub pooled_bytes: u64,
 }
 
 impl Step {
-    /// FLOPs and bytes of the whole step.
+    /// Returns the FLOPs and bytes of the whole step.
     pub fn cost(&self) -> Cost {
         self.ops.iter().map(|op| op.cost).sum()
     }
 }
 
-/// The ops and the memory of one training step in f32, AdamW included.
+/// Returns the ops and the memory of one training step in f32, AdamW included.
 pub fn step(model: &ModelSpec, batch: &Batch<'_>) -> Step {
     let mut memory = standing(model);
     let standing_bytes =
@@ -91,7 +96,7 @@ pub fn step(model: &ModelSpec, batch: &Batch<'_>) -> Step {
         memory.kept_bytes = kept_bytes;
     }
     update(&tape, model);
-    let (ops, peak_bytes, blocks_bytes) = tape.finish();
+    let Record { ops, peak_bytes, blocks_bytes } = tape.finish();
     memory.peak_bytes = peak_bytes;
     let standing_blocks = 4 * tape::block_bytes(memory.weights_bytes) + memory.state_bytes;
     memory.pooled_bytes = standing_blocks + blocks_bytes;
@@ -118,7 +123,7 @@ fn routed_layers(model: &ModelSpec) -> u64 {
     u64::from(model.moe_layers() + model.mtp_layers)
 }
 
-/// Gradients and sums become zero.
+/// Sets gradients and sums to zero.
 fn clear(tape: &Tape, model: &ModelSpec) {
     tape.fill((model.parameters() + model.mtp_parameters()) as usize);
     tape.fill(2);
@@ -135,7 +140,7 @@ fn differentiate(tape: &Tape, model: &ModelSpec, batch: &Batch<'_>) -> u64 {
     let pass = layer::Pass::new(tape, model, batch);
     let [t, d, v] = [pass.t, pass.d, model.vocabulary as usize];
     let rows = if model.mtp_layers > 0 { 6 } else { 4 };
-    let _inputs: Vec<Room> = (0..rows).map(|_| tape.room(t)).collect();
+    let _inputs: Vec<Allocation> = (0..rows).map(|_| tape.allocate(t)).collect();
     let mut x = tape.rows_out("embedding", [t, d], 2);
     let mut saved = Vec::new();
     for index in 0..model.layers as usize {
@@ -158,7 +163,7 @@ fn differentiate(tape: &Tape, model: &ModelSpec, batch: &Batch<'_>) -> u64 {
 }
 
 /// The last norm, the head, the loss and their gradients; returns the gradient by the head's input.
-fn head(tape: &Tape, model: &ModelSpec, t: usize) -> Room {
+fn head(tape: &Tape, model: &ModelSpec, t: usize) -> Allocation {
     let [d, v] = [model.width, model.vocabulary].map(|n| n as usize);
     let normed = tape.rows_out("rms_norm", [t, d], 2);
     let (features, scales) = if model.norm_head {
@@ -173,9 +178,9 @@ fn head(tape: &Tape, model: &ModelSpec, t: usize) -> Room {
     tape.moves("moments", [1, t], 1);
     let d_normed =
         if model.norm_head { tape.rows_out("scale_columns", [t, d], 2) } else { d_features.clone() };
-    drop(scales);
+    drop((scales, d_features, losses, features));
     let d_x = tape.rows_out("rms_norm_grad", [t, d], 3);
-    drop((d_normed, d_features, losses, features));
+    drop(d_normed);
     d_x
 }
 
@@ -198,8 +203,8 @@ fn mtp(pass: &layer::Pass<'_>) {
     let _d_token = tape.matmul([t, d, d], "");
     let _d_normed = tape.matmul([t, d, d], "");
     let _d_tokens = tape.rows_out("rms_norm_grad", [t, d], 3);
-    tape.table("embedding_grad", [t, d], v);
     let _d_final = tape.rows_out("rms_norm_grad", [t, d], 3);
+    tape.table("embedding_grad", [t, d], v);
     tape.moves("rms_norm_grad", [t, d], 4);
 }
 

@@ -1,4 +1,4 @@
-//! Where a step that is only played leaves its traces: the ops in order, and the bytes in use.
+//! The record of a simulated step: its ops in order, and the bytes in use.
 
 use super::StepOp;
 use crate::cost::{self, Cost};
@@ -9,6 +9,7 @@ use std::rc::Rc;
 /// Bytes of a float, and of an id.
 const WIDTH: usize = 4;
 
+/// Ops and allocations as they are simulated.
 pub(super) struct Tape {
     ops: RefCell<Vec<StepOp>>,
     memory: Rc<Memory>,
@@ -17,18 +18,19 @@ pub(super) struct Tape {
 struct Memory {
     in_use: Cell<u64>,
     peak: Cell<u64>,
-    /// By size: blocks in use, and the most there were.
+    /// By size: the blocks in use, and the most that were in use at once.
     blocks: RefCell<BTreeMap<u64, [u64; 2]>>,
 }
 
-/// The block that the CPU takes for a tensor: rounded up by a sixteenth to an eighth, so that blocks are reused.
+/// Bytes of the block that the CPU allocates for a tensor: rounded up by a sixteenth to an eighth, so that
+/// blocks are reused.
 pub(super) fn block_bytes(bytes: u64) -> u64 {
     bytes.max(1).next_multiple_of((bytes / 16).next_power_of_two().max(64))
 }
 
-/// A tensor that has only its bytes. Clones share them; the last one gives them back.
+/// The bytes of a tensor. Clones share them; dropping the last one releases them.
 #[derive(Clone)]
-pub(super) struct Room {
+pub(super) struct Allocation {
     _held: Rc<Held>,
 }
 
@@ -47,6 +49,15 @@ impl Drop for Held {
     }
 }
 
+/// What a simulation has recorded.
+pub(super) struct Record {
+    pub(super) ops: Vec<StepOp>,
+    /// Largest number of bytes allocated at once.
+    pub(super) peak_bytes: u64,
+    /// Bytes of all blocks where each serves tensors of one size only.
+    pub(super) blocks_bytes: u64,
+}
+
 impl Tape {
     pub(super) fn new(in_use: u64) -> Tape {
         let memory =
@@ -58,14 +69,14 @@ impl Tape {
         self.memory.in_use.get()
     }
 
-    /// The ops, the most bytes in use, and the bytes of all blocks when each serves its own size only.
-    pub(super) fn finish(self) -> (Vec<StepOp>, u64, u64) {
+    /// Ends the simulation.
+    pub(super) fn finish(self) -> Record {
         let blocks_bytes = self.memory.blocks.borrow().iter().map(|(bytes, [_, most])| bytes * most).sum();
-        (self.ops.into_inner(), self.memory.peak.get(), blocks_bytes)
+        Record { ops: self.ops.into_inner(), peak_bytes: self.memory.peak.get(), blocks_bytes }
     }
 
-    /// Room for so many numbers.
-    pub(super) fn room(&self, numbers: usize) -> Room {
+    /// Allocates `numbers` floats.
+    pub(super) fn allocate(&self, numbers: usize) -> Allocation {
         let bytes = (numbers * WIDTH) as u64;
         let Memory { in_use, peak, blocks } = &*self.memory;
         in_use.set(in_use.get() + bytes);
@@ -74,7 +85,7 @@ impl Tape {
         let [live, most] = blocks.entry(block_bytes(bytes)).or_default();
         *live += 1;
         *most = (*most).max(*live);
-        Room { _held: Rc::new(Held { bytes, memory: self.memory.clone() }) }
+        Allocation { _held: Rc::new(Held { bytes, memory: self.memory.clone() }) }
     }
 
     pub(super) fn op<const N: usize>(
@@ -95,8 +106,8 @@ impl Tape {
     }
 
     /// The same with a result of as many rows.
-    pub(super) fn rows_out(&self, name: &'static str, shape: [usize; 2], times: usize) -> Room {
-        let out = self.room(shape[0] * shape[1]);
+    pub(super) fn rows_out(&self, name: &'static str, shape: [usize; 2], times: usize) -> Allocation {
+        let out = self.allocate(shape[0] * shape[1]);
         self.moves(name, shape, times);
         out
     }
@@ -110,8 +121,8 @@ impl Tape {
         self.op(name, "", [rows, width, entries], cost::moves(3 * rows * width, WIDTH));
     }
 
-    pub(super) fn matmul(&self, sizes: [usize; 3], form: &'static str) -> Room {
-        let out = self.room(sizes[0] * sizes[1]);
+    pub(super) fn matmul(&self, sizes: [usize; 3], form: &'static str) -> Allocation {
+        let out = self.allocate(sizes[0] * sizes[1]);
         self.op("matmul", form, sizes, cost::matmul(sizes, WIDTH, false));
         out
     }
@@ -121,8 +132,8 @@ impl Tape {
     }
 
     /// Rows times `[n, k]` of their experts; `flip` takes rows of n to rows of k.
-    pub(super) fn grouped_matmul(&self, rows: usize, [e, n, k]: [usize; 3], flip: bool) -> Room {
-        let out = self.room(rows * if flip { k } else { n });
+    pub(super) fn grouped_matmul(&self, rows: usize, [e, n, k]: [usize; 3], flip: bool) -> Allocation {
+        let out = self.allocate(rows * if flip { k } else { n });
         let form = if flip { "flip" } else { "" };
         self.op("grouped_matmul", form, [rows, e, n, k], cost::grouped_matmul(rows, [e, n, k], WIDTH));
         out
@@ -133,20 +144,20 @@ impl Tape {
         self.op("grouped_matmul_weights", "", [rows, e, n, k], cost);
     }
 
-    pub(super) fn column_scales(&self, [v, d]: [usize; 2]) -> Room {
-        let out = self.room(d);
+    pub(super) fn column_scales(&self, [v, d]: [usize; 2]) -> Allocation {
+        let out = self.allocate(d);
         self.moves("column_scales", [v, d], 1);
         out
     }
 
-    /// Losses, and the gradient by the features.
-    pub(super) fn cross_entropy_grad(&self, [t, v, d]: [usize; 3]) -> (Room, Room) {
-        let out = (self.room(t), self.room(t * d));
+    /// Returns the losses, and the gradient by the features.
+    pub(super) fn cross_entropy_grad(&self, [t, v, d]: [usize; 3]) -> (Allocation, Allocation) {
+        let out = (self.allocate(t), self.allocate(t * d));
         self.op("cross_entropy_grad", "", [t, v, d], cost::cross_entropy_grad([t, v, d], WIDTH));
         out
     }
 
-    /// Each token's K rows brought home.
+    /// Each token's K rows summed.
     pub(super) fn combine(&self, [t, k, d]: [usize; 3], add: bool) {
         let moved = t * k * d + (1 + usize::from(add)) * t * d;
         self.op("combine", "", [t, k, d], cost::moves(moved, WIDTH));

@@ -37,9 +37,9 @@ fn shards_cover_everything_once() {
     for (length, workers) in [(0, 3), (1, 4), (10, 3), (101, 8)] {
         let mut next = 0;
         for rank in 0..workers {
-            let (from, to) = shard(length, rank, workers);
-            assert!(from == next && to >= from);
-            next = to;
+            let numbers = shard(length, rank, workers);
+            assert!(numbers.start == next && numbers.end >= numbers.start);
+            next = numbers.end;
         }
         assert_eq!(next, length);
     }
@@ -62,7 +62,8 @@ fn the_bytes_of_a_meeting_are_those_predicted() {
         assert_eq!(exchange.take_bytes(), predicted, "{workers} workers");
         assert_eq!(exchange.take_bytes(), 0);
     }
-    // By hand: 4 workers, 10 numbers: each number goes to its summer three times and back three times, 4 bytes each.
+    // By hand: 4 workers, 10 numbers: each number goes to its summer three times and back three times, 4
+    // bytes each.
     assert_eq!(traffic::sum_bytes(4, 10), 240);
     assert_eq!(traffic::gather_bytes(4, 2), 96);
     assert_eq!(traffic::every_step_bytes(1, 10), 0);

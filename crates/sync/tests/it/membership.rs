@@ -1,9 +1,10 @@
 //! Workers come and go.
 
+use lingot_spec::Problem;
 use lingot_sync::membership::{Change, Leave, Membership, Standing, deadline_s, overdue};
 
 fn failed(step: u64) -> Leave {
-    Leave::Failed { step, reason: "out of memory".into() }
+    Leave::Failed { step, problem: Problem::new("out of memory", "use less") }
 }
 
 #[test]

@@ -138,8 +138,9 @@ fn a_worker_that_stands_out_in_one_group_is_left_out_there_only_if_it_stands_out
     assert!(both.iter().all(|weighing| weighing.weights[1] == 0.0), "{both:?}");
 }
 
-/// How often each of four workers was left out altogether, and how often it was an anomaly in one of five groups, at 200
-/// meetings where norms have noise of 2 %; from the hundredth on the last worker's are larger by `excess`.
+/// How often each of four workers was left out altogether, and how often it was an anomaly in one of five
+/// groups, at 200 meetings where norms have noise of 2 %; from the hundredth on the last worker's are larger
+/// by `excess`.
 fn meetings_left_out(seed: u64, excess: f64) -> ([u64; 4], [u64; 4]) {
     let spec = PenaltySpec { newest: 0.1, warmup_meetings: 10, ..spec() };
     let mut groups = vec![vec![Detector::default(); 4]; 5];

@@ -1,7 +1,7 @@
 //! Shares of a step's micro-batches.
 
 use crate::numbers;
-use lingot_sync::shares::{Capacity, NoRoom, Speed, revise, split};
+use lingot_sync::shares::{Capacity, LimitsExceeded, Speed, revise, split};
 
 fn of(speeds: &[f64]) -> Vec<Capacity> {
     speeds.iter().map(|&speed| Capacity { speed, most: None }).collect()
@@ -24,8 +24,8 @@ fn memory_bounds_a_share() {
     workers[0].most = Some(2);
     assert_eq!(split(8, &workers).unwrap().counts, [2, 6]);
     workers[1].most = Some(5);
-    assert_eq!(split(8, &workers), Err(NoRoom { micros: 8, room: 7 }));
-    assert_eq!(split(1, &of(&[0.0, f64::NAN])), Err(NoRoom { micros: 1, room: 0 }));
+    assert_eq!(split(8, &workers), Err(LimitsExceeded { micros: 8, limit: 7 }));
+    assert_eq!(split(1, &of(&[0.0, f64::NAN])), Err(LimitsExceeded { micros: 1, limit: 0 }));
     assert_eq!(split(0, &[]).unwrap().counts, Vec::<u64>::new());
 }
 
@@ -58,7 +58,7 @@ fn no_division_is_through_earlier() {
                 let best_s = best_finish_s(micros, &workers);
                 assert!((shares.finish_s - best_s).abs() < 1e-9, "{workers:?}: {shares}, best {best_s}");
             }
-            Err(NoRoom { room, .. }) => assert!(room < micros),
+            Err(LimitsExceeded { limit, .. }) => assert!(limit < micros),
         }
     }
 }

@@ -249,7 +249,7 @@ fn check_device(source: &Source, run: &RunSpec) -> Result<()> {
     }
 }
 
-/// The entries of `devices` can be read, and what they are asked for can be shared.
+/// Checks that the entries of `devices` can be read, and that their work can be shared.
 fn check_devices(source: &Source, run: &RunSpec) -> Result<()> {
     entry::parse_all(&run.devices).map_err(|error| source.error("devices", error.problem, error.hint))?;
     positive(source, "sync.deadline_s", run.sync.deadline_s)?;

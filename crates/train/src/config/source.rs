@@ -77,7 +77,7 @@ impl<'a> Source<'a> {
                 Some(Origin::Set(text)) => {
                     return Problem::new(format!("--set {text}: {}", problem.as_ref()), hint);
                 }
-                // A value that no one wrote comes from the section above, such as a preset.
+                // A value that is not in the file comes from the section above, such as a preset.
                 None => match key.rsplit_once('.') {
                     Some((above, _)) => key = above,
                     None => return Problem::new(format!("{}: {}", self.path, problem.as_ref()), hint),
@@ -179,7 +179,8 @@ impl<'a> Source<'a> {
         self.error(&join(section, name), format!("`{name}` is missing{}", within(section)), hint)
     }
 
-    /// An untagged enum only says that nothing matched; the policies one by one say more.
+    /// Explains a wrong recompute policy. An untagged enum only says that nothing matched; trying the
+    /// policies one by one says more.
     fn bad_recompute(&self, value: Value, message: &str) -> Problem {
         let single = |value: Value, key: &str| {
             let error = Recompute::deserialize(value).err()?;
@@ -196,7 +197,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// "did you mean" the nearest name, or else all of them.
+/// Returns "did you mean" with the nearest name, or else all names.
 pub(super) fn did_you_mean<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> String {
     let known: Vec<&str> = known.collect();
     let nearest = known.iter().min_by_key(|other| strsim::damerau_levenshtein(name, other));

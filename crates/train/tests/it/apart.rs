@@ -1,13 +1,13 @@
-//! Devices that train alone and meet (EDiT, A-EDiT), each in its own thread: they agree to the bit, resume to the bit,
-//! and lose nothing that was agreed on when devices come and go.
+//! Devices that train alone and meet (EDiT, A-EDiT), each in its own thread: they agree to the bit, resume to
+//! the bit, and lose nothing that was agreed on when devices come and go.
 
 use crate::it::fleet::{Lab, anomalies, exchanges, train};
-use crate::it::step::{contents, tiny};
+use crate::it::step::{contents, ledgers, tiny};
 use lingot_device::throttled::{Fault, Throttle};
 use lingot_spec::event::{Event, Exchange};
+use lingot_train::checkpoint::newest;
 use lingot_train::config::Resolved;
 use lingot_train::step::Summary;
-use lingot_train::{checkpoints, log};
 use std::path::Path;
 
 pub(crate) const APART: [&str; 7] = [
@@ -67,7 +67,7 @@ fn a_resumed_run_of_devices_apart_is_the_uninterrupted_one() {
     let folder = tempfile::tempdir().unwrap();
     let more = ["sync.strategy=edit", "checkpoint.every=2"];
     let uninterrupted = contents(&plain(&apart(folder.path(), &more)));
-    let kept = checkpoints::list(&folder.path().join("checkpoints")).unwrap();
+    let kept = newest::list(&folder.path().join("checkpoints")).unwrap();
     let last = kept.iter().position(|(step, _)| *step > 4).unwrap();
     // The kill: all after the first checkpoint that was made apart is lost.
     for (_, newer) in &kept[last + 1..] {
@@ -140,7 +140,7 @@ fn when_all_are_lost_between_meetings_what_was_agreed_is_kept_and_gone_on_from()
     let resolved = apart(folder.path(), &more);
     let error = train(&resolved, Lab::default().opener(throttle), &mut |_| ()).unwrap_err();
     assert!(error.kind.is_device() && error.problem.contains("all devices are lost"), "{error}");
-    let kept = checkpoints::list(&folder.path().join("checkpoints")).unwrap();
+    let kept = newest::list(&folder.path().join("checkpoints")).unwrap();
     assert!(kept.last().unwrap().0 > 4, "{kept:?}");
     let summary = plain(&resolved);
     assert_eq!((summary.step, summary.tokens), (60, 60 * 8 * 32));
@@ -158,11 +158,6 @@ fn a_straggler_gets_as_much_time_and_not_as_many_steps() {
         exchanges(folder.path()).into_iter().filter(|exchange| exchange.pieces.is_empty()).collect();
     let steps = |worker: usize| meetings.iter().map(|meeting| meeting.workers[worker].own_steps).sum::<u64>();
     assert!(steps(0) > steps(1), "{} and {}", steps(0), steps(1));
-    let events = log::read(folder.path()).unwrap();
-    let ledger = events.iter().rev().find_map(|event| match event {
-        Event::Ledger(ledger) => Some(ledger.clone()),
-        _ => None,
-    });
-    let ledger = ledger.unwrap();
+    let ledger = ledgers(folder.path()).pop().unwrap();
     assert_eq!(ledger.devices.iter().map(|device| device.tokens).sum::<u64>(), ledger.tokens);
 }

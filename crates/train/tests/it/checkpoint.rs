@@ -6,10 +6,10 @@ use lingot_spec::ModelSpec;
 use lingot_spec::manifest::{FORMAT, ManifestHead};
 use lingot_spec::presets::preset;
 use lingot_spec::problem::{Problem, Result};
+use lingot_train::checkpoint::manifest::{self, check_model};
+use lingot_train::checkpoint::merge::{Decay, merge};
+use lingot_train::checkpoint::newest::{clean, latest, list, prune, resolve, set_aside_newer};
 use lingot_train::checkpoint::{Loaded, Named, OPTIMIZER, STATE, WEIGHTS, load, load_weights, save, verify};
-use lingot_train::checkpoints::{clean, latest, list, prune, resolve, set_aside_newer};
-use lingot_train::manifest_file::{self, check_model};
-use lingot_train::merge::{Decay, merge};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -249,8 +249,8 @@ fn a_folder_that_cannot_be_written_is_a_clear_error() {
     assert!(problem(write(&file.join("checkpoints"), 1)).contains("cannot make the folder"));
 }
 
-/// A file size limit stands for a full disk: the write fails in the middle of a file. The limit holds for a whole
-/// process, so the saving is done in a child, which is this test program again.
+/// A file size limit stands for a full disk: the write fails in the middle of a file. The limit holds for a
+/// whole process, so the saving is done in a child, which is this test program again.
 #[cfg(unix)]
 #[test]
 fn a_disk_that_fills_up_leaves_the_previous_checkpoint_as_it_was() {
@@ -355,7 +355,7 @@ fn no_manifest_makes_the_reader_panic() {
         let bytes = random.mutate(&original);
         let same = bytes == original;
         fs::write(place.join("manifest.json"), bytes).unwrap();
-        assert_eq!(manifest_file::read(&place).is_ok(), same);
+        assert_eq!(manifest::read(&place).is_ok(), same);
     }
 }
 

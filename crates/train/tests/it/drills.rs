@@ -1,15 +1,17 @@
-//! A hundred random mishaps: devices that die, hang, slow down, give nonsense or run out of memory while they compute,
-//! exchange or wait for a checkpoint, devices that are added, and kills; in step and apart. Each run ends by itself, with
-//! every token trained on once and a model as good as the undisturbed one, and its log says what happened.
+//! A hundred random mishaps: devices that die, hang, slow down, give nonsense or run out of memory while they
+//! compute, exchange or wait for a checkpoint, devices that are added, and kills; in step and apart. Each run
+//! ends by itself, with every token trained on once and a model as good as the undisturbed one, and its log
+//! says what happened.
 
 use crate::it::fleet::{Lab, anomalies, exchanges, train};
 use crate::it::step::tiny;
 use lingot_device::throttled::{Fault, Throttle};
 use lingot_model::random::Stream;
 use lingot_spec::event::Event;
+use lingot_train::checkpoint::newest;
 use lingot_train::config::{self, Resolved};
+use lingot_train::record::log;
 use lingot_train::step::Summary;
-use lingot_train::{checkpoints, log};
 use std::path::Path;
 
 const DRILLS: u64 = 100;
@@ -22,7 +24,7 @@ struct Drill {
     throttles: Vec<Throttle>,
     /// The last device, while the run waits for a checkpoint.
     at_checkpoint: Option<Fault>,
-    /// After so many steps another device is added.
+    /// The step after which another device is added.
     adds: Option<u64>,
     is_killed: bool,
     all_die: bool,
@@ -54,7 +56,8 @@ impl Drill {
                 4 => Some(Fault::Corrupts),
                 _ => None,
             };
-            // Every seventh or so runs out of memory: there is room for the model, but not for what a step keeps.
+            // Every seventh or so runs out of memory: there is room for the model, but not for what a step
+            // keeps.
             let memory_bytes = (device > 0 && below(7) == 0).then_some(400_000);
             Throttle { fault: fault.map(|fault| (at, fault)), memory_bytes, ..Throttle::default() }
         };
@@ -112,7 +115,7 @@ impl Drill {
         let first = train(&resolved, open, &mut listen);
         lab.recover_all();
         if self.is_killed {
-            let kept = checkpoints::list(&folder.join("checkpoints")).unwrap();
+            let kept = newest::list(&folder.join("checkpoints")).unwrap();
             for (_, newer) in kept.iter().skip(1) {
                 std::fs::remove_dir_all(newer).unwrap();
             }
@@ -158,8 +161,8 @@ fn check(number: u64, home: &Path, calm: &[((&str, usize), Summary)]) -> usize {
     let (_, undisturbed) = calm.iter().find(|(case, _)| same(case)).unwrap();
     assert_eq!((summary.step, summary.tokens), (STEPS, undisturbed.tokens), "drill {number}, {strategy}");
     let (calm, found) = (undisturbed.held_out_loss.unwrap(), summary.held_out_loss.unwrap());
-    // In step only the order of sums differs. Apart, fewer workers take more steps of their own one after the other, so a
-    // run may end better than the undisturbed one; what a bad worker spoils is bounded.
+    // In step only the order of sums differs. Apart, fewer workers take more steps of their own one after the
+    // other, so a run may end better than the undisturbed one; what a bad worker spoils is bounded.
     let (least, most) = if is_apart { (0.8, 1.02) } else { (0.999, 1.001) };
     let ratio = found / calm;
     assert!(least < ratio && ratio < most, "drill {number}, {strategy}: {found}, undisturbed {calm}");

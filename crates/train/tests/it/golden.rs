@@ -1,5 +1,5 @@
-//! Losses, every gradient and ten optimizer steps against PyTorch: an independent implementation, and the classes of
-//! `transformers` where the architecture exists there. `scripts/reference` makes the files.
+//! Losses, every gradient and ten optimizer steps against PyTorch: an independent implementation, and the
+//! classes of `transformers` where the architecture exists there. `scripts/reference` makes the files.
 
 use lingot_device::cpu::Cpu;
 use lingot_device::reference::Reference;

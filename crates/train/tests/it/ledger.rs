@@ -1,7 +1,8 @@
-//! The ledger with a given clock: every nanosecond has one name, kills cost what they cost, and money follows.
+//! The ledger with a given clock: every nanosecond has one name, kills cost what they cost, and money
+//! follows.
 
 use lingot_spec::event::{self, DeviceSeconds, Evaluation, Event};
-use lingot_train::ledger::{Busy, Ledger, Mark, Part, money_without, to_target};
+use lingot_train::record::ledger::{Busy, Ledger, Mark, Part, money_without, to_target};
 use std::time::{Duration, Instant};
 
 const MS: u64 = 1_000_000;
@@ -167,7 +168,7 @@ fn a_held_out_loss_is_dated_by_the_ledger_line_after_it() {
     ledger.lap(Part::Evaluation, at(begin, 70 * MS));
     let scored = Evaluation { step: 3, loss: 4.0, perplexity: 54.6, bits_per_byte: None };
     let events = [Event::Evaluation(scored), Event::Ledger(ledger.line(3, 300, None))];
-    let marks = lingot_train::ledger::marks(&events, u64::MAX);
+    let marks = lingot_train::record::ledger::marks(&events, u64::MAX);
     assert_eq!(marks.len(), 1);
     assert!((marks[0].seconds - 0.07).abs() < 1e-12 && marks[0].money == ledger.money());
 }
@@ -177,10 +178,10 @@ fn a_device_is_paid_for_from_when_it_comes_until_it_is_taken_out() {
     let begin = Instant::now();
     let mut ledger = one(begin);
     ledger.lap(Part::Compute, at(begin, 10 * MS));
-    ledger.attend(1, "late", Some(7200.0), true);
+    ledger.note_device(1, "late", Some(7200.0), true);
     let busy = |tokens| Busy { compute: Duration::from_nanos(4 * MS), exchange: Duration::ZERO, tokens };
     ledger.lap_fleet(&[busy(100), busy(200)], at(begin, 20 * MS));
-    ledger.attend(0, "cpu", Some(3600.0), false);
+    ledger.note_device(0, "cpu", Some(3600.0), false);
     ledger.lap_fleet(&[busy(100), busy(200)], at(begin, 30 * MS));
     let line = ledger.line(2, 600, None);
     let tokens: Vec<u64> = line.devices.iter().map(|device| device.tokens).collect();

@@ -4,7 +4,7 @@ use super::random::Random;
 use lingot_spec::event::{
     Anomaly, Checkpoint, End, Evaluation, Event, ExpertLoad, Experts, Resume, SCHEMA, Start, Step,
 };
-use lingot_train::log::{Log, read};
+use lingot_train::record::log::{Log, history, read};
 use std::fs;
 use std::path::Path;
 
@@ -164,4 +164,31 @@ fn events_and_keys_of_a_newer_program_are_passed_over() {
     assert_eq!(read(folder.path()).unwrap(), [first, resume, last]);
     fs::write(folder.path().join("run.jsonl"), "{\"step\":1}\n").unwrap();
     assert!(read(folder.path()).unwrap_err().problem.contains("line 1"));
+}
+
+#[test]
+fn a_line_that_is_no_event_is_set_aside_and_named_and_the_rest_is_history() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), 0, &[start(), step(1), step(2)]);
+    let path = folder.path().join("run.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    let damaged = text.replacen("\"loss\":1.1,", "", 1);
+    assert_ne!(text, damaged);
+    fs::write(&path, damaged).unwrap();
+    assert!(read(&path).is_err());
+    let found = history(folder.path(), true).unwrap();
+    assert_eq!(found.events, [start(), step(2)]);
+    let [reason] = &found.unreadable[..] else { panic!("{found:?}") };
+    assert!(reason.contains("line 2 of") && reason.contains("`loss`"), "{reason}");
+    // What is not even JSON, no version has written.
+    fs::write(&path, format!("{text}nonsense\n")).unwrap();
+    assert!(history(folder.path(), true).unwrap_err().problem.contains("line 4 of"));
+}
+
+#[test]
+fn a_log_that_is_missing_beside_a_checkpoint_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(history(folder.path(), false).unwrap().unreadable.is_empty());
+    let found = history(folder.path(), true).unwrap();
+    assert!(found.events.is_empty() && found.unreadable[0].contains("is missing"), "{found:?}");
 }

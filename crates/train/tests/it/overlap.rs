@@ -1,20 +1,21 @@
-//! What was agreed at a meeting is taken layer by layer, while the device computes with the layers before: the same bits as
-//! all at once, and nothing lost when a device is lost in the middle of it.
+//! What was agreed at a meeting is taken layer by layer, while the device computes with the layers before:
+//! the same bits as all at once, and nothing lost when a device is lost in the middle of it.
 
 use crate::it::apart::{APART, apart, plain};
 use crate::it::fleet::{anomalies, exchanges, train};
 use crate::it::step::{contents, run, tiny};
 use lingot_device::cpu::Cpu;
+use lingot_device::entry::Opener;
 use lingot_device::op::Op;
-use lingot_device::{Backend, Device, DeviceInfo, Error, Result, Slot};
+use lingot_device::{Backend, Device, Error, Result, Slot, SlotId, Wrapper};
 use lingot_spec::tensors::layers;
-use lingot_train::fleet::Opener;
 use lingot_train::step::Summary;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-/// Apart from the first step on: in step, the shares follow the clock, and the order of sums follows the shares.
+/// Apart from the first step on: in step, the shares follow the clock, and the order of sums follows the
+/// shares.
 const EDIT: [&str; 2] = ["sync.strategy=edit", "sync.warmup_steps=0"];
 
 /// What a device did with its weights, in order.
@@ -31,12 +32,12 @@ type Diary = Arc<Mutex<Vec<Deed>>>;
 /// A processor that keeps a diary. It is lost when it is to take its `lost_at`-th layer.
 struct Diarist {
     inner: Device,
-    /// Of all parameters: what is smaller, or lies within, is a layer. Routers' state and inputs are smaller than a layer
-    /// and lie in memory of their own.
+    /// Of all parameters: what is smaller, or lies within, is a layer. Routers' state and inputs are smaller
+    /// than a layer and lie in memory of their own.
     model_bytes: usize,
     diary: Diary,
     lost_at: Option<usize>,
-    parameters: Mutex<Option<Slot>>,
+    parameters: Mutex<Option<SlotId>>,
 }
 
 impl Diarist {
@@ -45,45 +46,38 @@ impl Diarist {
     }
 }
 
-impl Backend for Diarist {
-    fn info(&self) -> &DeviceInfo {
-        self.inner.info()
+impl Wrapper for Diarist {
+    fn inner(&self) -> &dyn Backend {
+        &self.inner
     }
     fn allocate(&self, bytes: usize) -> Result<Slot> {
-        let slot = self.inner.allocate(bytes)?;
+        let slot = self.inner().allocate(bytes)?;
         if bytes == self.model_bytes {
-            self.parameters.lock().unwrap().get_or_insert(slot); // The first of this size: a member opens its model first.
+            // The first of this size: a member opens its model first.
+            self.parameters.lock().unwrap().get_or_insert(slot.id());
         }
         Ok(slot)
     }
-    fn release(&self, slot: Slot, bytes: usize) {
-        self.inner.release(slot, bytes);
-    }
-    fn write(&self, slot: Slot, offset_bytes: usize, from_host: &[u8]) -> Result<()> {
-        let is_layer = *self.parameters.lock().unwrap() == Some(slot) && from_host.len() < self.model_bytes;
+    fn write(&self, slot: &Slot, offset_bytes: usize, from_host: &[u8]) -> Result<()> {
+        let is_layer =
+            *self.parameters.lock().unwrap() == Some(slot.id()) && from_host.len() < self.model_bytes;
         if is_layer && self.lost_at == Some(self.took()) {
             return Err(Error::Lost { device: "b".into(), reason: "somebody pulled it out".into() });
         }
-        self.inner.write(slot, offset_bytes, from_host)?;
+        self.inner().write(slot, offset_bytes, from_host)?;
         if is_layer {
             self.diary.lock().unwrap().push(Deed::Took(offset_bytes, from_host.to_vec()));
         }
         Ok(())
     }
-    fn read(&self, slot: Slot, offset_bytes: usize, to_host: &mut [u8]) -> Result<()> {
-        self.inner.read(slot, offset_bytes, to_host)
-    }
-    fn run(&self, op: Op<'_>) -> Result<()> {
+    fn run(&self, op: &Op<'_>) -> Result<()> {
         let mut diary = self.diary.lock().unwrap();
         match diary.last_mut() {
             Some(Deed::Computed(ops)) => *ops += 1,
             _ => diary.push(Deed::Computed(1)),
         }
         drop(diary);
-        self.inner.run(op)
-    }
-    fn finish(&self) -> Result<()> {
-        self.inner.finish()
+        self.inner().run(op)
     }
 }
 

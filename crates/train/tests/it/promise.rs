@@ -1,4 +1,9 @@
 //! Promise and proof: `spec::step` against what a counting device was asked to do in a real step, op by op.
+//!
+//! The counting device prices an op by `spec::cost` too, so two small models are also counted by hand,
+//! operand by operand, in `by_hand`. Its memory is an independent count: it sees every allocation.
+
+mod by_hand;
 
 use super::random::Random;
 use lingot_device::null::{Count, Null};

@@ -49,7 +49,8 @@ fn the_decays_fall_without_a_jump() {
         let mut before = PEAK;
         for step in 50_000..steps {
             let now = rate(&schedule, PEAK, step, steps);
-            // Half the run is 50,000 steps; the steepest place falls by floor^-2 / 2 in units of the remaining run.
+            // Half the run is 50,000 steps; the steepest place falls by floor^-2 / 2 in units of the
+            // remaining run.
             assert!(now <= before && before - now < PEAK * 50.0 / 50_000.0 * 1.01, "{shape:?} {step}");
             before = now;
         }

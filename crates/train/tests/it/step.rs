@@ -5,16 +5,17 @@ use lingot_device::cpu::Cpu;
 use lingot_spec::event::Event;
 use lingot_train::checkpoint::Loaded;
 use lingot_train::config::{self, Resolved};
-use lingot_train::{checkpoint, log, step, worker};
+use lingot_train::record::log;
+use lingot_train::{checkpoint, data, step};
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-/// A tiny run in `folder` on this file's own source and its neighbours'.
+/// A tiny run in `folder`, on a text and a source file of this repository.
 pub(crate) fn tiny(folder: &Path, more: &[&str]) -> Resolved {
-    // A copy, so that whoever edits the sources meanwhile does not change the corpus.
+    // A copy, so that editing the files meanwhile does not change the corpus.
     let sources = folder.join("text");
-    let texts = [include_str!("../../src/worker.rs"), include_str!("../../src/record.rs")];
+    let texts = [include_str!("../../../../LICENSE"), include_str!("../../../sync/src/penalty.rs")];
     fs::create_dir_all(&sources).unwrap();
     for (index, text) in texts.iter().enumerate() {
         fs::write(sources.join(format!("{index}.rs")), text).unwrap();
@@ -61,7 +62,7 @@ threads = 1
 }
 
 pub(crate) fn run(resolved: &Resolved, threads: usize) -> step::Summary {
-    let dataset = worker::prepare_data(&resolved.run, &|_| ()).unwrap();
+    let dataset = data::prepare_data(&resolved.run, &|_| ()).unwrap();
     let device = Device::new(Cpu::new(threads));
     step::train(resolved, &dataset, &device, &mut |_| (), &AtomicBool::new(false)).unwrap()
 }
@@ -140,7 +141,7 @@ fn a_killed_run_pays_for_what_it_lost_and_its_ledger_adds_up() {
     assert!(paid.seconds > whole.seconds && again.seconds > whole.seconds, "lost time is paid time");
 }
 
-fn ledgers(folder: &Path) -> Vec<lingot_spec::event::Ledger> {
+pub(crate) fn ledgers(folder: &Path) -> Vec<lingot_spec::event::Ledger> {
     let only = |event| if let Event::Ledger(ledger) = event { Some(ledger) } else { None };
     log::read(folder).unwrap().into_iter().filter_map(only).collect()
 }
@@ -170,7 +171,7 @@ fn a_finished_run_does_nothing_more() {
 fn steps_without_a_finite_loss_are_skipped_and_then_given_up() {
     let folder = tempfile::tempdir().unwrap();
     let resolved = tiny(folder.path(), &["optimizer.rate=1e30", "optimizer.clip=0", "stop.steps=40"]);
-    let dataset = worker::prepare_data(&resolved.run, &|_| ()).unwrap();
+    let dataset = data::prepare_data(&resolved.run, &|_| ()).unwrap();
     let device = Device::new(Cpu::new(1));
     let error = step::train(&resolved, &dataset, &device, &mut |_| (), &AtomicBool::new(false)).unwrap_err();
     assert!(error.problem.contains("no finite loss or gradient"), "{error}");
@@ -183,7 +184,7 @@ fn steps_without_a_finite_loss_are_skipped_and_then_given_up() {
 fn an_interrupted_run_saves_and_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let resolved = tiny(folder.path(), &[]);
-    let dataset = worker::prepare_data(&resolved.run, &|_| ()).unwrap();
+    let dataset = data::prepare_data(&resolved.run, &|_| ()).unwrap();
     let device = Device::new(Cpu::new(1));
     let interrupted = AtomicBool::new(false);
     let mut listen = |event: &Event| {

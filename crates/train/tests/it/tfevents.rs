@@ -1,6 +1,6 @@
 //! TensorBoard files, read by TensorBoard itself.
 
-use lingot_train::tfevents::EventFile;
+use lingot_train::record::tfevents::EventFile;
 use std::path::Path;
 use std::process::Command;
 

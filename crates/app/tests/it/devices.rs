@@ -1,0 +1,72 @@
+//! `--device` of every command that has it: it replaces what RUN.toml says, whether that can be opened or
+//! not.
+
+use super::program::Place;
+use std::fs;
+
+/// A run whose RUN.toml names a device that no machine has.
+fn elsewhere() -> Place {
+    let place = Place::new();
+    let run = fs::read_to_string(place.path("run.toml")).unwrap();
+    place.write("run.toml", &(run + "\n[device]\nname = \"torch:abacus:9\"\nthreads = 1\n"));
+    place
+}
+
+#[test]
+fn a_run_of_another_machine_trains_on_the_device_that_is_named() {
+    let place = elsewhere();
+    let said = place.fail(3, &["train", "run.toml"]);
+    assert!(!place.path("out/run/checkpoints").exists(), "{said}");
+    let report = place.json(&["train", "run.toml", "--device", "cpu"]);
+    assert_eq!(report["step"], 12);
+    assert!(!report["sample"]["text"].as_str().unwrap().is_empty(), "the closing sample needs a device too");
+    assert_eq!(place.json(&["train", "run.toml", "--device", "cpu"])["already_done"], true);
+    let resumed = place.json(&["train", "run.toml", "--device", "cpu", "--set", "stop.steps=14"]);
+    assert_eq!(resumed["step"], 14);
+}
+
+#[test]
+fn the_bits_are_those_of_a_run_that_names_the_device_itself() {
+    let (place, named) = (elsewhere(), Place::new());
+    place.succeed(&["train", "run.toml", "--device", "cpu,cpu@0.9", "--set", "batch.micro=1"]);
+    place.succeed(&["train", "run.toml", "--device", "cpu", "--set", "folder=alone"]);
+    named.succeed(&["train", "run.toml", "--set", "device.threads=1"]);
+    let weights = "checkpoints/step-00000012/weights.safetensors";
+    let [alone, own] = [place.path("alone").join(weights), named.path("out/run").join(weights)];
+    assert!(fs::read(alone).unwrap() == fs::read(own).unwrap(), "one device of a fleet has other bits");
+}
+
+#[test]
+fn a_list_in_the_run_is_replaced_too() {
+    let place = elsewhere();
+    let list = ["--set", "devices=[\"torch:abacus:9\", \"cpu\"]", "--set", "batch.micro=1"];
+    place.fail(3, &[&["train", "run.toml"], &list[..]].concat());
+    place.succeed(&[&["train", "run.toml", "--device", "cpu"], &list[..]].concat());
+}
+
+#[test]
+fn other_commands_compute_where_they_are_told_and_not_where_the_run_was() {
+    let place = elsewhere();
+    place.succeed(&["train", "run.toml", "--device", "cpu"]);
+    for device in [&[][..], &["--device", "cpu"], &["--device", "reference"]] {
+        place.succeed(&[&["generate", "out/run", "--prompt", "the", "--tokens", "2"], device].concat());
+        place.succeed(&[&["eval", "out/run", "--sequences", "1"], device].concat());
+    }
+    for seeds in ["1", "2"] {
+        place.succeed(&["align", "--run", "out/run", "--device", "cpu", "--seeds", seeds]);
+    }
+    for args in [
+        &["generate", "out/run", "--prompt", "the"][..],
+        &["eval", "out/run"],
+        &["align", "--level", "modules"],
+        &["align", "--run", "out/run"],
+        &["align", "--self-test"],
+        &["bench", "train"],
+        &["bench", "fleet", "--rounds", "1"],
+    ] {
+        for absent in ["abacus", "torch:abacus:9"] {
+            let said = place.fail(3, &[args, &["--device", absent]].concat());
+            assert!(said.contains("abacus"), "{args:?}: {said}");
+        }
+    }
+}

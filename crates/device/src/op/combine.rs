@@ -1,0 +1,72 @@
+//! Bring each token's answers home and add them up. Backward partner: `dispatch`.
+
+use super::describe::{moved, op};
+use super::door::Door;
+use crate::error::Result;
+use crate::tensor::Tensor;
+use lingot_spec::Cost;
+
+op! {
+    /// `out[t] = sum over k of x[places[t,k]]`, in order of k; `add` accumulates. Backward partner:
+    /// [`Dispatch`](crate::op::Dispatch).
+    Combine = "combine" {
+        x_rd = "x": read,
+        places_tk = "places": read,
+        out_td = "out": update_if(add),
+    }
+    {
+        /// Whether the sums are added to `out`.
+        add: bool,
+    }
+}
+
+impl Combine<'_> {
+    /// The op's cost.
+    pub fn cost(&self) -> Cost {
+        moved(self.x_rd.len() + (1 + usize::from(self.add)) * self.out_td.len())
+    }
+}
+
+/// Returns `sum over k of x[places[t,k]]`, `[T, D]`.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let x = device.floats(&[1.0, 2.0, 3.0, 4.0], &[4, 1], Kind::F32)?;
+/// let places = device.integers(&[0, 2, 1, 3], &[2, 2])?;
+/// assert_eq!(ops::combine(&x, &places)?.to_floats()?, [4.0, 6.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
+pub fn combine(x_rd: &Tensor, places_tk: &Tensor) -> Result<Tensor> {
+    let door = Door::new("combine", x_rd)?;
+    let [t, d] = check(&door, x_rd, places_tk)?;
+    let out_td = door.empty(&[t, d])?;
+    x_rd.device().enqueue(Combine { x_rd, places_tk, out_td: &out_td, add: false })?;
+    Ok(out_td)
+}
+
+/// Adds `sum over k of x[places[t,k]]` to `out`.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let out = device.floats(&[10.0, 20.0], &[2, 1], Kind::F32)?;
+/// let x = device.floats(&[1.0, 2.0, 3.0, 4.0], &[4, 1], Kind::F32)?;
+/// ops::combine_onto(&out, &x, &device.integers(&[0, 2, 1, 3], &[2, 2])?)?;
+/// assert_eq!(out.to_floats()?, [14.0, 26.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
+pub fn combine_onto(out_td: &Tensor, x_rd: &Tensor, places_tk: &Tensor) -> Result<()> {
+    let door = Door::new("combine", x_rd)?;
+    let [t, d] = check(&door, x_rd, places_tk)?;
+    door.floats("out", out_td, &[t, d])?;
+    x_rd.device().enqueue(Combine { x_rd, places_tk, out_td, add: true })
+}
+
+fn check(door: &Door<'_>, x_rd: &Tensor, places_tk: &Tensor) -> Result<[usize; 2]> {
+    let [t, k] = door.dims("places", places_tk)?;
+    let [_, d] = door.dims("x", x_rd)?;
+    door.integers("places", places_tk, &[t, k])?;
+    door.floats("x", x_rd, &[t * k, d])?;
+    Ok([t, d])
+}

@@ -1,0 +1,47 @@
+//! Send each token's row to the experts it visits. Backward partner: `combine`.
+
+use super::describe::{moved, op};
+use super::door::Door;
+use crate::error::Result;
+use crate::tensor::Tensor;
+use lingot_spec::Cost;
+
+op! {
+    /// `out[r] = x[order[r] / choices]`. Backward partner: [`Combine`](crate::op::Combine).
+    Dispatch = "dispatch" {
+        x_td = "x": read,
+        order_r = "order": read,
+        out_rd = "out": write,
+    }
+    {
+        /// Experts per token.
+        choices: usize,
+    }
+}
+
+impl Dispatch<'_> {
+    /// The op's cost.
+    pub fn cost(&self) -> Cost {
+        moved(2 * self.out_rd.len())
+    }
+}
+
+/// Returns `x[order[r] / choices]` for each sorted row r, `[R, D]`.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let x = device.floats(&[1.0, 2.0], &[2, 1], Kind::F32)?;
+/// let order = device.integers(&[2, 0, 3, 1], &[4])?;
+/// assert_eq!(ops::dispatch(&x, &order, 2)?.to_floats()?, [2.0, 1.0, 2.0, 1.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
+pub fn dispatch(x_td: &Tensor, order_r: &Tensor, choices: usize) -> Result<Tensor> {
+    let door = Door::new("dispatch", x_td)?;
+    let [t, d] = door.dims("x", x_td)?;
+    door.require(choices > 0, "the number of choices", choices, "positive")?;
+    door.integers("order", order_r, &[t * choices])?;
+    let out_rd = door.empty(&[t * choices, d])?;
+    x_td.device().enqueue(Dispatch { x_td, order_r, choices, out_rd: &out_rd })?;
+    Ok(out_rd)
+}

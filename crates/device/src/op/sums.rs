@@ -1,0 +1,69 @@
+//! Sums over a whole tensor, added to what is there already.
+
+use super::describe::{moved, op};
+use super::door::Door;
+use crate::error::Result;
+use crate::tensor::Tensor;
+use lingot_spec::Cost;
+
+op! {
+    /// `out[0] += sum of x^2`.
+    SumOfSquares = "sum_of_squares" {
+        x = "x": read,
+        out_1 = "out": update,
+    }
+}
+
+op! {
+    /// `out[0] += sum of x`, `out[1] += sum of x^2`.
+    Moments = "moments" {
+        x = "x": read,
+        out_2 = "out": update,
+    }
+}
+
+impl SumOfSquares<'_> {
+    /// The op's cost.
+    pub fn cost(&self) -> Cost {
+        moved(self.x.len())
+    }
+}
+
+impl Moments<'_> {
+    /// The op's cost.
+    pub fn cost(&self) -> Cost {
+        moved(self.x.len())
+    }
+}
+
+/// Adds the sum of x^2 to `out[0]`.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let out = device.zeros(&[1], Kind::F32)?;
+/// ops::sum_of_squares(&device.floats(&[3.0, 4.0], &[2], Kind::F32)?, &out)?;
+/// assert_eq!(out.to_floats()?, [25.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
+pub fn sum_of_squares(x: &Tensor, out_1: &Tensor) -> Result<()> {
+    let door = Door::new("sum_of_squares", x)?;
+    door.floats("out", out_1, &[1])?;
+    x.device().enqueue(SumOfSquares { x, out_1 })
+}
+
+/// Adds the sum of x to `out[0]`, and the sum of x^2 to `out[1]`.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let out = device.zeros(&[2], Kind::F32)?;
+/// ops::moments(&device.floats(&[3.0, 4.0], &[2], Kind::F32)?, &out)?;
+/// assert_eq!(out.to_floats()?, [7.0, 25.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
+pub fn moments(x: &Tensor, out_2: &Tensor) -> Result<()> {
+    let door = Door::new("moments", x)?;
+    door.floats("out", out_2, &[2])?;
+    x.device().enqueue(Moments { x, out_2 })
+}

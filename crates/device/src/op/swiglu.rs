@@ -1,0 +1,138 @@
+//! SwiGLU (Shazeer, arXiv 2002.05202), with the routing weight of each row where experts use it.
+//!
+//! The weight is applied before the down projection, which is the same as after it. So no layer keeps its
+//! experts' answers: the gradient by the weight needs the activation only.
+
+use super::describe::{moved, op};
+use super::door::Door;
+use crate::error::Result;
+use crate::tensor::Tensor;
+use lingot_spec::Cost;
+
+op! {
+    /// `out = silu(gate) * up`, the first half of each row being the gate; times the row's weight where
+    /// given.
+    Swiglu = "swiglu" {
+        gate_up = "gate_up": read,
+        weights_r = "weights": read_if_given,
+        out_rf = "out": write,
+    }
+}
+
+op! {
+    /// Gradient of [`Swiglu`]. `d_weights` is given exactly where `weights` is.
+    SwigluGrad = "swiglu_grad" {
+        gate_up = "gate_up": read,
+        weights_r = "weights": read_if_given,
+        d_out_rf = "d_out": read,
+        d_gate_up = "d_gate_up": write,
+        d_weights_r = "d_weights": write_if_given,
+    }
+}
+
+impl Swiglu<'_> {
+    /// The op's cost.
+    pub fn cost(&self) -> Cost {
+        moved(self.gate_up.len() / 2 * 3)
+    }
+}
+
+impl SwigluGrad<'_> {
+    /// The op's cost.
+    pub fn cost(&self) -> Cost {
+        moved(self.gate_up.len() / 2 * 5)
+    }
+}
+
+/// Returns `weight * silu(gate) * up` of rows `[gate, up]`, `[R, F]`.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let gate_up = device.floats(&[0.0, 100.0, 5.0, 2.0], &[1, 4], Kind::F32)?;
+/// assert_eq!(ops::swiglu(&gate_up, None)?.to_floats()?, [0.0, 200.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
+pub fn swiglu(gate_up: &Tensor, weights_r: Option<&Tensor>) -> Result<Tensor> {
+    let door = Door::new("swiglu", gate_up)?;
+    let [rows, both] = door.dims("gate_up", gate_up)?;
+    door.require(both.is_multiple_of(2), "the width of gate_up", both, "even")?;
+    if let Some(weights_r) = weights_r {
+        door.floats("weights", weights_r, &[rows])?;
+    }
+    let out_rf = door.empty(&[rows, both / 2])?;
+    gate_up.device().enqueue(Swiglu { gate_up, weights_r, out_rf: &out_rf })?;
+    Ok(out_rf)
+}
+
+/// The gradients of [`weighted_swiglu_grad`].
+pub struct WeightedSwigluGrad {
+    /// The gradient by gate and up, `[R, 2 F]`.
+    pub d_gate_up: Tensor,
+    /// The gradient by the rows' weights, `[R]`.
+    pub d_weights_r: Tensor,
+}
+
+/// Returns the gradient by `gate_up`, `[R, 2 F]`, of rows without weights.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let gate_up = device.floats(&[0.0, 2.0], &[1, 2], Kind::F32)?;
+/// let d_out = device.floats(&[1.0], &[1, 1], Kind::F32)?;
+/// assert_eq!(ops::swiglu_grad(&d_out, &gate_up)?.to_floats()?, [1.0, 0.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
+pub fn swiglu_grad(d_out_rf: &Tensor, gate_up: &Tensor) -> Result<Tensor> {
+    let door = Door::new("swiglu_grad", gate_up)?;
+    let [rows, both] = halves(&door, gate_up, d_out_rf)?;
+    let d_gate_up = door.empty(&[rows, both])?;
+    gate_up.device().enqueue(SwigluGrad {
+        gate_up,
+        weights_r: None,
+        d_out_rf,
+        d_gate_up: &d_gate_up,
+        d_weights_r: None,
+    })?;
+    Ok(d_gate_up)
+}
+
+/// Returns the gradients by `gate_up` and by the rows' weights.
+///
+/// ```
+/// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let gate_up = device.floats(&[0.0, 2.0], &[1, 2], Kind::F32)?;
+/// let [d_out, weights] = [1.0, 3.0].map(|x| device.floats(&[x], &[1, 1], Kind::F32));
+/// let gradients = ops::weighted_swiglu_grad(&d_out?, &gate_up, &weights?.reshape(&[1]))?;
+/// assert_eq!(gradients.d_gate_up.to_floats()?, [3.0, 0.0]);
+/// assert_eq!(gradients.d_weights_r.to_floats()?, [0.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
+pub fn weighted_swiglu_grad(
+    d_out_rf: &Tensor,
+    gate_up: &Tensor,
+    weights_r: &Tensor,
+) -> Result<WeightedSwigluGrad> {
+    let door = Door::new("swiglu_grad", gate_up)?;
+    let [rows, both] = halves(&door, gate_up, d_out_rf)?;
+    door.floats("weights", weights_r, &[rows])?;
+    let d_weights_r = door.empty(&[rows])?;
+    let d_gate_up = door.empty(&[rows, both])?;
+    gate_up.device().enqueue(SwigluGrad {
+        gate_up,
+        weights_r: Some(weights_r),
+        d_out_rf,
+        d_gate_up: &d_gate_up,
+        d_weights_r: Some(&d_weights_r),
+    })?;
+    Ok(WeightedSwigluGrad { d_gate_up, d_weights_r })
+}
+
+/// Checks the operands of both gradients; returns the rows and the width of gate and up together.
+fn halves(door: &Door<'_>, gate_up: &Tensor, d_out_rf: &Tensor) -> Result<[usize; 2]> {
+    let [rows, both] = door.dims("gate_up", gate_up)?;
+    door.require(both.is_multiple_of(2), "the width of gate_up", both, "even")?;
+    door.floats("d_out", d_out_rf, &[rows, both / 2])?;
+    Ok([rows, both])
+}

@@ -1,0 +1,304 @@
+//! The numbers that each op of a step moves, counted by hand for two small models.
+
+use super::{Case, counted};
+use lingot_spec::run::Recompute;
+use lingot_spec::{ModelSpec, presets};
+
+// The sizes of the models that are counted by hand: all products of two of them differ.
+const T: usize = 6;
+const D: usize = 13;
+/// Query heads, and the widths of all query and of all key heads: 4 and 2 heads of 8.
+const H: usize = 4;
+const HC: usize = 32;
+const GC: usize = 16;
+const C: usize = 8;
+const V: usize = 29;
+/// Experts, rows of the tokens' 3 choices, inner width.
+const E: usize = 5;
+const R: usize = 18;
+const F: usize = 7;
+/// Inner width of a dense layer.
+const W: usize = 11;
+
+/// Numbers that each call of an op reads and writes, calls in order, by the name of the op. Counted are
+/// floats, each operand once, and twice where it is accumulated into; of an embedding table only the rows
+/// that tokens name. Not counted is what is small beside it: ids of other ops than the sort, scales and
+/// weights per row or column, the choices of `route`.
+type ByHand = Vec<(&'static str, Vec<usize>)>;
+
+/// Ling v1 in one layer: softmax routing within the warmup, a shared expert, NormHead.
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn ling_v1() -> (ModelSpec, ByHand) {
+    let mut spec = ModelSpec {
+        vocabulary: V as u32,
+        width: D as u32,
+        layers: 1,
+        heads: H as u32,
+        kv_heads: 2,
+        head_width: C as u32,
+        dense_layers: 0,
+        experts: E as u32,
+        choices: 3,
+        expert_width: F as u32,
+        shared_experts: 1,
+        rotary_width: 4,
+        ..presets::preset("toy-v1").unwrap()
+    };
+    spec.router.warmup_steps = 10;
+    let norms = 3 * D; // attention, mlp, final
+    let attention = 2 * HC * D + 2 * GC * D; // query and output, key and value
+    let moe = E * D + 3 * E * F * D + 3 * F * D; // router, experts, shared expert
+    let parameters = 2 * V * D + norms + attention + moe;
+    let numbers = vec![
+        ("embedding", vec![T * D + T * D]),          // rows, out
+        ("embedding_grad", vec![T * D + 2 * T * D]), // d_out, rows of the table
+        // Norms of attention, mlp, head; again for the gradients of the experts and of the projections.
+        ("rms_norm", vec![T * D + T * D; 5]), // x, out
+        // Of the head; of mlp and attention, added to the residual stream.
+        (
+            "rms_norm_grad",
+            // d_out, x, d_x
+            vec![T * D + T * D + T * D, T * D + T * D + 2 * T * D, T * D + T * D + 2 * T * D],
+        ),
+        ("rope", vec![2 * T * HC, 2 * T * GC, 2 * T * HC, 2 * T * GC]), // in place; back in the backward pass
+        ("attention", vec![T * HC + T * GC + T * GC + T * HC + T * H]), // q, k, v, out, lse
+        (
+            "attention_grad",
+            // d_out, q, k, v, out, lse; d_q, d_k, d_v
+            vec![T * HC + T * HC + T * GC + T * GC + T * HC + T * H + T * HC + T * GC + T * GC],
+        ),
+        (
+            "matmul", // a, b, out; the output twice where it is added to
+            vec![
+                T * D + HC * D + T * HC,           // query
+                T * D + GC * D + T * GC,           // key
+                T * D + GC * D + T * GC,           // value
+                T * HC + D * HC + T * D,           // output
+                T * D + E * D + T * E,             // router
+                T * D + 2 * F * D + T * 2 * F,     // shared gate and up
+                T * F + D * F + T * D,             // shared down
+                T * D + T * F + 2 * D * F,         // gradient of shared down
+                T * D + D * F + T * F,             // by its input
+                T * 2 * F + T * D + 2 * 2 * F * D, // of shared gate and up
+                T * 2 * F + 2 * F * D + T * D,     // by its input
+                T * E + T * D + 2 * E * D,         // of the router
+                T * E + E * D + 2 * T * D,         // by its input
+                T * D + T * HC + 2 * D * HC,       // of the output projection
+                T * D + D * HC + T * HC,           // by its input
+                T * HC + T * D + 2 * HC * D,       // of query
+                T * GC + T * D + 2 * GC * D,       // of key
+                T * GC + T * D + 2 * GC * D,       // of value
+                T * HC + HC * D + T * D,           // by the input of query
+                T * GC + GC * D + 2 * T * D,       // of key
+                T * GC + GC * D + 2 * T * D,       // of value
+            ],
+        ),
+        ("add", vec![T * D + 2 * T * D; 2]), // x, out: after attention, after the experts
+        ("moments", vec![T * E, T]),         // logits; losses
+        ("warm_logits", vec![T * E + 2 * T * E]), // noise, logits
+        ("route", vec![T * E]),              // logits
+        ("route_grad", vec![T * E + T * E]), // logits, d_logits
+        ("sort_by_expert", vec![R + R + R]), // choices, order, places
+        // Rows and weights; weights, answers' gradients, rows, weights' gradients: x, out.
+        ("dispatch", vec![2 * R * D, 2 * R, 2 * R, 2 * R * D, 2 * R * D, 2 * R]),
+        ("combine", vec![R * D + 2 * T * D; 2]), // answers onto the shared expert's; d_h
+        (
+            "grouped_matmul", // x, weights of all experts, out
+            vec![
+                R * D + E * 2 * F * D + R * 2 * F, // gate and up
+                R * F + E * D * F + R * D,         // down
+                R * D + E * D * F + R * F,         // by the input of down
+                R * 2 * F + E * 2 * F * D + R * D, // by the input of gate and up
+            ],
+        ),
+        (
+            "grouped_matmul_weights", // dy, x, dw
+            vec![R * D + R * F + 2 * E * D * F, R * 2 * F + R * D + 2 * E * 2 * F * D],
+        ),
+        // Gate and up, out: experts, shared expert, and again in the backward pass.
+        ("swiglu", vec![2 * R * F + R * F, 2 * T * F + T * F, 2 * R * F + R * F, 2 * T * F + T * F]),
+        // d_out, gate and up, d_gate and d_up.
+        ("swiglu_grad", vec![R * F + 2 * R * F + 2 * R * F, T * F + 2 * T * F + 2 * T * F]),
+        ("column_scales", vec![V * D]),            // head
+        ("scale_columns", vec![T * D + T * D; 2]), // features, their gradient: x, out
+        ("cross_entropy_grad", vec![T * D + V * D + T + T * D + 2 * V * D]), // x, w, losses, d_x, d_w
+        // Gradients, two sums of losses, loads, two sums of the router; the sum of squares.
+        ("fill", vec![parameters, 2, 2, E, 2, 2, 1]),
+        ("sum_of_squares", vec![parameters]),
+        (
+            "adamw", // parameter, gradient, first and second moment: all but the gradient twice
+            [
+                V * D,
+                D,
+                HC * D,
+                GC * D,
+                GC * D,
+                D * HC,
+                D,
+                E * D,
+                E * 2 * F * D,
+                E * D * F,
+                2 * F * D,
+                D * F,
+                D,
+                V * D,
+            ]
+            .map(|numbers| 2 * numbers + numbers + 2 * numbers + 2 * numbers)
+            .to_vec(),
+        ),
+    ];
+    (spec, numbers)
+}
+
+/// Ling v2 in a dense layer and a multi-token-prediction layer: head norms, sigmoid routing with a selection
+/// bias, no shared expert, a tied head.
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn ling_v2() -> (ModelSpec, ByHand) {
+    let (v1, _) = ling_v1();
+    let toy = presets::preset("toy").unwrap();
+    let spec = ModelSpec {
+        dense_layers: 1,
+        dense_width: W as u32,
+        shared_experts: 0,
+        router: toy.router,
+        qk_norm: true,
+        norm_head: false,
+        tied: true,
+        mtp_layers: 1,
+        ..v1
+    };
+    let attention = [HC * D, GC * D, GC * D, C, C, D * HC]; // query, key, value, two head norms, output
+    let dense = [2 * W * D, D * W];
+    let moe = [E * D, E * 2 * F * D, E * D * F];
+    let tensors: Vec<usize> = [
+        &[V * D, D][..], // embedding; the layer's first norm
+        &attention,
+        &[D],
+        &dense,
+        &[D, D, D, D * D, D * D, D], // final norm; two norms, two projections, the block's first norm
+        &attention,
+        &[D],
+        &moe,
+        &[D],
+    ]
+    .concat();
+    let parameters = tensors.iter().sum();
+    // a, b, out; the output twice where it is added to.
+    let project = [T * D + HC * D + T * HC, T * D + GC * D + T * GC, T * D + GC * D + T * GC];
+    let output = T * HC + D * HC + T * D;
+    let attention_backward = [
+        T * D + T * HC + 2 * D * HC, // gradient of the output projection
+        T * D + D * HC + T * HC,     // by its input
+        T * HC + T * D + 2 * HC * D, // of query, key, value
+        T * GC + T * D + 2 * GC * D,
+        T * GC + T * D + 2 * GC * D,
+        T * HC + HC * D + T * D, // by the input of query, key, value
+        T * GC + GC * D + 2 * T * D,
+        T * GC + GC * D + 2 * T * D,
+    ];
+    let numbers = vec![
+        ("embedding", vec![T * D + T * D; 2]),
+        ("embedding_grad", vec![T * D + 2 * T * D; 2]),
+        (
+            "rms_norm", // x, out
+            [
+                &[2 * T * D, 2 * T * HC, 2 * T * GC, 2 * T * D][..], // dense layer: attention, heads, mlp
+                &[2 * T * D],                                        // head
+                &[2 * T * D; 3],                                     // final, token, hidden
+                &[2 * T * D, 2 * T * HC, 2 * T * GC, 2 * T * D],     // block
+                &[2 * T * D],                                        // its head
+                &[2 * T * D, 2 * T * HC, 2 * T * GC, 2 * T * D],     // again, backward: mlp, heads, attention
+                &[2 * T * D, 2 * T * HC, 2 * T * GC, 2 * T * D],     // again in the dense layer
+            ]
+            .concat(),
+        ),
+        (
+            "rms_norm_grad", // d_out, x, d_x; d_x twice where it is added to
+            [
+                &[3 * T * D, 3 * T * D][..],                     // head; the other head
+                &[4 * T * D, 3 * T * HC, 3 * T * GC, 4 * T * D], // block: mlp, heads, attention
+                &[3 * T * D, 3 * T * D, 4 * T * D],              // token, hidden, final
+                &[4 * T * D, 3 * T * HC, 3 * T * GC, 4 * T * D], // dense layer
+            ]
+            .concat(),
+        ),
+        // Forward twice; backward each layer first as forward, then back.
+        ("rope", [2 * T * HC, 2 * T * GC].repeat(6)),
+        ("attention", vec![T * HC + T * GC + T * GC + T * HC + T * H; 2]),
+        ("attention_grad", vec![4 * T * HC + 4 * T * GC + T * H; 2]),
+        (
+            "matmul",
+            [
+                &project[..],
+                &[output],
+                &[T * D + 2 * W * D + T * 2 * W, T * W + D * W + T * D], // dense gate and up, down
+                &[T * D + D * D + T * D, T * D + D * D + 2 * T * D],     // projections of token and hidden
+                &project,
+                &[output],
+                &[T * D + E * D + T * E],                                // router
+                &[T * E + T * D + 2 * E * D, T * E + E * D + 2 * T * D], // its gradient, and by its input
+                &attention_backward,
+                &[T * D + T * D + 2 * D * D; 2], // gradients of the projections
+                &[T * D + D * D + T * D; 2],     // by their inputs
+                &[T * D + T * W + 2 * D * W, T * D + D * W + T * W], // of dense down, by its input
+                &[T * 2 * W + T * D + 2 * 2 * W * D, T * 2 * W + 2 * W * D + T * D], // of gate and up
+                &attention_backward,
+            ]
+            .concat(),
+        ),
+        ("add", vec![T * D + 2 * T * D; 4]),
+        ("moments", vec![T; 2]),
+        ("route", vec![T * E]),
+        ("route_grad", vec![T * E + T * E]),
+        ("sort_by_expert", vec![R + R + R]),
+        ("dispatch", vec![2 * R * D, 2 * R, 2 * R, 2 * R * D, 2 * R * D, 2 * R]),
+        ("combine", vec![R * D + T * D; 2]),
+        (
+            "grouped_matmul",
+            vec![
+                R * D + E * 2 * F * D + R * 2 * F,
+                R * F + E * D * F + R * D,
+                R * D + E * D * F + R * F,
+                R * 2 * F + E * 2 * F * D + R * D,
+            ],
+        ),
+        (
+            "grouped_matmul_weights",
+            vec![R * D + R * F + 2 * E * D * F, R * 2 * F + R * D + 2 * E * 2 * F * D],
+        ),
+        ("swiglu", vec![3 * T * W, 3 * R * F, 3 * R * F, 3 * T * W]),
+        ("swiglu_grad", vec![5 * R * F, 5 * T * W]),
+        ("cross_entropy_grad", vec![T * D + V * D + T + T * D + 2 * V * D; 2]),
+        ("fill", vec![parameters, 2, 2, E, 2, 2, 1]),
+        ("sum_of_squares", vec![parameters]),
+        ("adamw", tensors.iter().map(|numbers| 7 * numbers).collect()),
+        ("balance_bias", vec![E + 2 * E]), // loads, bias
+    ];
+    (spec, numbers)
+}
+
+#[test]
+fn every_op_moves_the_bytes_that_a_hand_count_of_its_operands_gives() {
+    for (name, (spec, by_hand)) in [("v1", ling_v1()), ("v2", ling_v2())] {
+        spec.check().unwrap();
+        let case = Case {
+            micro: 2,
+            micros: 1,
+            sequence: T / 2,
+            recompute: vec![Recompute::Nothing],
+            warming: spec.router.warmup_steps > 0,
+        };
+        let promised: Vec<_> = case.promised(&spec).ops.iter().map(|op| (op.name, op.cost)).collect();
+        let (count, _) = counted(&spec, &case);
+        for (source, ops) in [("promised", promised), ("counted", count.ops)] {
+            for (op, numbers) in &by_hand {
+                let bytes: Vec<f64> =
+                    ops.iter().filter(|(name, _)| name == op).map(|(_, cost)| cost.bytes).collect();
+                let expected: Vec<f64> = numbers.iter().map(|&numbers| 4.0 * numbers as f64).collect();
+                assert_eq!(expected, bytes, "{name}: bytes of each call of {op}, {source}");
+            }
+            let all: usize = by_hand.iter().map(|(_, numbers)| numbers.len()).sum();
+            assert_eq!(ops.len(), all, "{name}: ops, {source}");
+        }
+    }
+}
