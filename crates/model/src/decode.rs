@@ -38,6 +38,25 @@ impl Cache {
         Ok(Cache { layers, length: 0, capacity, tally: Tally::new(&model.spec, &model.device, kind)? })
     }
 
+    /// Makes room for `capacity` tokens in all; what was read stays.
+    pub fn reserve(&mut self, model: &Model, capacity: usize) -> Result<()> {
+        if capacity <= self.capacity {
+            return Ok(());
+        }
+        for layer in &mut self.layers {
+            for tensor in [&mut layer.keys, &mut layer.values] {
+                let shape = [&[capacity], &tensor.shape()[1..]].concat();
+                let larger = model.device.empty(&shape, tensor.kind())?;
+                if self.length > 0 {
+                    ops::copy(&larger.rows(0, self.length), &tensor.rows(0, self.length))?;
+                }
+                *tensor = larger;
+            }
+        }
+        self.capacity = capacity;
+        Ok(())
+    }
+
     /// The number of tokens read so far.
     pub fn len(&self) -> usize {
         self.length

@@ -74,18 +74,22 @@ pub struct DataSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CorpusSpec {
-    /// A text, JSONL or Parquet file, a folder of such files, or the prefix of Megatron shards.
+    /// A file of text, JSON records or Parquet, a folder of such files, or the prefix of Megatron shards.
     pub path: String,
     /// Weight of the corpus: samples are drawn in proportion to the weights.
     #[serde(default = "one")]
     pub weight: f64,
-    /// Key (JSONL) or column (Parquet) that holds the text.
+    /// Key (JSON records) or column (Parquet) that holds the text.
     #[serde(default = "default_field")]
     pub field: String,
     /// Regular expression of the lines that begin a new document, in plain text; without one, each file is
     /// one document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
+    /// Whether text that spells a special token, such as `</s>`, is read as that token. Otherwise it is text
+    /// like any other.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub special_tokens: bool,
 }
 
 /// How many sequences a step has, and how many are computed at once.

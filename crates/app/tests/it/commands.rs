@@ -195,7 +195,7 @@ fn an_exported_model_comes_back_the_same_and_leaves_again_byte_for_byte() {
     let report = place.json(&["import", "exported", "--out", "imported"]);
     has_keys(
         &report,
-        expect!["activated_parameters, dtype, folder, format, has_tokenizer, parameters, tensors"],
+        expect!["activated_parameters, dtype, folder, format, has_tokenizer, notes, parameters, tensors"],
     );
     let prompt = ["--prompt", "the cat", "--greedy"];
     assert_eq!(
