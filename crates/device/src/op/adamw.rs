@@ -4,28 +4,15 @@ use super::describe::{moved, op};
 use super::door::Door;
 use crate::error::Result;
 use crate::tensor::Tensor;
-use lingot_spec::Cost;
 
 op! {
     /// One AdamW step in place. The gradient is first scaled by `min(1, clip / (sqrt(squares) + 1e-6))`.
-    AdamW = "adamw" {
-        parameter = "parameter": update,
-        gradient = "gradient": read,
-        first = "first": update,
-        second = "second": update,
-        squares_1 = "squares": read,
-    }
+    AdamW = "adamw" { update parameter, read gradient, update first, update second, read squares_1 }
     {
         /// The step's numbers.
         rule: AdamRule,
     }
-}
-
-impl AdamW<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        moved(7 * self.parameter.len())
-    }
+    cost |op| moved(7 * op.parameter.len())
 }
 
 /// The numbers of one AdamW step.

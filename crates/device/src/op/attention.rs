@@ -4,59 +4,38 @@ use super::describe::op;
 use super::door::Door;
 use crate::error::Result;
 use crate::tensor::Tensor;
-use lingot_spec::cost::{self, Cost};
+use lingot_spec::cost;
 
 op! {
     /// Causal attention within documents. The T queries are the last T of the S keys: query t sees the keys
     /// `starts[t] ..= S - T + t`. Query head h reads kv head `h / (H / G)`. Saves
     /// `lse = log sum exp(scaled scores)`.
     Attention = "attention" {
-        q_thc = "q": read,
-        k_sgc = "k": read,
-        v_sgc = "v": read,
-        starts_t = "starts": read,
-        out_thc = "out": write,
-        lse_th = "lse": write,
+        read q_thc, read k_sgc, read v_sgc, read starts_t, write out_thc, write lse_th,
     }
     {
         /// What scores are multiplied by.
         scale: f64,
+    }
+    cost |op| {
+        let ([t, h, c], [s, g, _]) = (op.q_thc.dims(), op.k_sgc.dims());
+        cost::attention([t, s, h, g, c], op.q_thc.kind().bytes())
     }
 }
 
 op! {
     /// Gradient of [`Attention`], S = T.
     AttentionGrad = "attention_grad" {
-        d_out_thc = "d_out": read,
-        q_thc = "q": read,
-        k_sgc = "k": read,
-        v_sgc = "v": read,
-        starts_t = "starts": read,
-        out_thc = "out": read,
-        lse_th = "lse": read,
-        d_q_thc = "d_q": write,
-        d_k_sgc = "d_k": write,
-        d_v_sgc = "d_v": write,
+        read d_out_thc, read q_thc, read k_sgc, read v_sgc, read starts_t, read out_thc, read lse_th,
+        write d_q_thc, write d_k_sgc, write d_v_sgc,
     }
     {
         /// What scores are multiplied by.
         scale: f64,
     }
-}
-
-impl Attention<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        let ([t, h, c], [s, g, _]) = (self.q_thc.dims(), self.k_sgc.dims());
-        cost::attention([t, s, h, g, c], self.q_thc.kind().bytes())
-    }
-}
-
-impl AttentionGrad<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        let ([t, h, c], [_, g, _]) = (self.q_thc.dims(), self.k_sgc.dims());
-        cost::attention_grad([t, h, g, c], self.q_thc.kind().bytes())
+    cost |op| {
+        let ([t, h, c], [_, g, _]) = (op.q_thc.dims(), op.k_sgc.dims());
+        cost::attention_grad([t, h, g, c], op.q_thc.kind().bytes())
     }
 }
 

@@ -5,25 +5,15 @@ use super::describe::{moved, op};
 use super::door::Door;
 use crate::error::Result;
 use crate::tensor::Tensor;
-use lingot_spec::Cost;
 
 op! {
     /// The selection bias's step, in place: `b += rate (sign(e) - mean(sign(e)))`, `e = mean(loads) - load`.
-    BalanceBias = "balance_bias" {
-        loads_e = "loads": read,
-        bias_e = "bias": update,
-    }
+    BalanceBias = "balance_bias" { read loads_e, update bias_e }
     {
         /// The largest change of a bias, about.
         rate: f64,
     }
-}
-
-impl BalanceBias<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        moved(3 * self.bias_e.len())
-    }
+    cost |op| moved(3 * op.bias_e.len())
 }
 
 /// Takes the bias's step in place: `b += rate (sign(e) - mean(sign(e)))` with `e = mean(loads) - load`.

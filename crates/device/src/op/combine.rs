@@ -4,27 +4,16 @@ use super::describe::{moved, op};
 use super::door::Door;
 use crate::error::Result;
 use crate::tensor::Tensor;
-use lingot_spec::Cost;
 
 op! {
     /// `out[t] = sum over k of x[places[t,k]]`, in order of k; `add` accumulates. Backward partner:
     /// [`Dispatch`](crate::op::Dispatch).
-    Combine = "combine" {
-        x_rd = "x": read,
-        places_tk = "places": read,
-        out_td = "out": update_if(add),
-    }
+    Combine = "combine" { read x_rd, read places_tk, update_if(add) out_td }
     {
         /// Whether the sums are added to `out`.
         add: bool,
     }
-}
-
-impl Combine<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        moved(self.x_rd.len() + (1 + usize::from(self.add)) * self.out_td.len())
-    }
+    cost |op| moved(op.x_rd.len() + (1 + usize::from(op.add)) * op.out_td.len())
 }
 
 /// Returns `sum over k of x[places[t,k]]`, `[T, D]`.

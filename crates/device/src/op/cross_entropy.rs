@@ -4,47 +4,29 @@ use super::describe::op;
 use super::door::Door;
 use crate::error::Result;
 use crate::tensor::Tensor;
-use lingot_spec::cost::{self, Cost};
+use lingot_spec::cost;
 
 op! {
     /// `losses[t] = logsumexp(w x[t]) - (w x[t])[target]`, 0 where the target is -1. No T x V logits exist.
-    CrossEntropy = "cross_entropy" {
-        x_td = "x": read,
-        w_vd = "w": read,
-        targets_t = "targets": read,
-        losses_t = "losses": write,
+    CrossEntropy = "cross_entropy" { read x_td, read w_vd, read targets_t, write losses_t }
+    cost |op| {
+        let ([t, d], [v, _]) = (op.x_td.dims(), op.w_vd.dims());
+        cost::cross_entropy([t, v, d], op.x_td.kind().bytes())
     }
 }
 
 op! {
     /// [`CrossEntropy`] and the gradient of `scale` x the sum of its losses in one go; adds into `d_w`.
     CrossEntropyGrad = "cross_entropy_grad" {
-        x_td = "x": read,
-        w_vd = "w": read,
-        targets_t = "targets": read,
-        losses_t = "losses": write,
-        d_x_td = "d_x": write,
-        d_w_vd = "d_w": update,
+        read x_td, read w_vd, read targets_t, write losses_t, write d_x_td, update d_w_vd,
     }
     {
         /// What the sum of losses is multiplied by.
         scale: f64,
     }
-}
-
-impl CrossEntropy<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        let ([t, d], [v, _]) = (self.x_td.dims(), self.w_vd.dims());
-        cost::cross_entropy([t, v, d], self.x_td.kind().bytes())
-    }
-}
-
-impl CrossEntropyGrad<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        let ([t, d], [v, _]) = (self.x_td.dims(), self.w_vd.dims());
-        cost::cross_entropy_grad([t, v, d], self.x_td.kind().bytes())
+    cost |op| {
+        let ([t, d], [v, _]) = (op.x_td.dims(), op.w_vd.dims());
+        cost::cross_entropy_grad([t, v, d], op.x_td.kind().bytes())
     }
 }
 

@@ -26,8 +26,8 @@ pub struct Operand<'a> {
 }
 
 impl<'a> Operand<'a> {
-    pub(super) fn new(name: &'static str, tensor: &'a Tensor, access: Access) -> Option<Operand<'a>> {
-        Some(Operand { name, tensor, access })
+    pub(super) fn new(field: &'static str, tensor: &'a Tensor, access: Access) -> Option<Operand<'a>> {
+        Some(Operand { name: label(field), tensor, access })
     }
 }
 
@@ -49,24 +49,43 @@ pub(super) fn moved(elements: usize) -> Cost {
     moves(elements, 4)
 }
 
-/// Defines the struct of an op, and from it all that follows: its name, its operands and its numbers as text.
+/// The name of an operand: its field's, without the letters of the shape at its end (`out_td` is `out`).
+pub(super) const fn label(field: &'static str) -> &'static str {
+    const LETTERS: &[u8] = b"tsdhgcvekrfnm123456789";
+    let name = field.as_bytes();
+    let mut end = name.len();
+    while end > 0 && name[end - 1] != b'_' {
+        let mut letter = 0;
+        while LETTERS[letter] != name[end - 1] {
+            letter += 1;
+            if letter == LETTERS.len() {
+                return field;
+            }
+        }
+        end -= 1;
+    }
+    if end < 2 { field } else { field.split_at(end - 1).0 }
+}
+
+/// Defines the struct of an op, and from it all that follows: its name, its operands, its numbers as text and
+/// its cost.
 ///
-/// Each operand has a name and an access: `read`, `write`, `update`; `update_if(NUMBER)` accumulates if that
-/// number is true and overwrites otherwise; `read_if_given` and `write_if_given` are of optional tensors. The
-/// numbers follow in a second block. The struct cannot be built outside this crate.
+/// Each operand is a field with an access before it: `read`, `write`, `update`; `update_if(NUMBER)` accumulates
+/// if that number is true and overwrites otherwise; `read_if_given` and `write_if_given` are of optional
+/// tensors. The numbers may follow in a second block, then the cost. The struct cannot be built outside this
+/// crate.
 macro_rules! op {
     (
         $(#[$meta:meta])*
-        $Op:ident = $name:literal {
-            $($field:ident = $label:literal: $access:ident $(($condition:ident))?,)*
-        }
+        $Op:ident = $name:literal { $($access:ident $(($condition:ident))? $field:ident),* $(,)? }
         $({ $($(#[$about:meta])* $number:ident: $type:ty,)* })?
+        cost |$op:ident| $cost:expr
     ) => {
         $(#[$meta])*
         #[non_exhaustive]
         pub struct $Op<'a> {
             $(
-                #[doc = concat!("The operand `", $label, "`.")]
+                #[doc = concat!("The operand `", stringify!($field), "`.")]
                 pub $field: $crate::op::describe::operand_type!('a, $access),
             )*
             $($($(#[$about])* pub $number: $type,)*)?
@@ -79,7 +98,7 @@ macro_rules! op {
             /// The op's tensors.
             pub fn operands(&self) -> $crate::op::Operands<'a> {
                 $crate::op::describe::operands([
-                    $($crate::op::describe::operand!(self, $field, $label, $access $(($condition))?),)*
+                    $($crate::op::describe::operand!(self, $field, $access $(($condition))?),)*
                 ])
             }
 
@@ -87,6 +106,12 @@ macro_rules! op {
             pub fn numbers(&self) -> String {
                 let numbers: &[String] = &[$($(format!("{} {:?}", stringify!($number), self.$number),)*)?];
                 numbers.join(", ")
+            }
+
+            /// The op's floating-point operations, and the bytes that it reads and writes at least.
+            pub fn cost(&self) -> lingot_spec::Cost {
+                let $op = self;
+                $cost
             }
         }
 
@@ -107,25 +132,48 @@ macro_rules! operand_type {
 
 /// An operand, from its field.
 macro_rules! operand {
-    ($op:expr, $field:ident, $label:literal, read_if_given) => {
-        $op.$field.and_then(|tensor| $crate::op::Operand::new($label, tensor, $crate::op::Access::Read))
+    ($op:expr, $field:ident, read_if_given) => {
+        $op.$field
+            .and_then(|tensor| $crate::op::Operand::new(stringify!($field), tensor, $crate::op::Access::Read))
     };
-    ($op:expr, $field:ident, $label:literal, write_if_given) => {
-        $op.$field.and_then(|tensor| $crate::op::Operand::new($label, tensor, $crate::op::Access::Write))
+    ($op:expr, $field:ident, write_if_given) => {
+        $op.$field.and_then(|tensor| {
+            $crate::op::Operand::new(stringify!($field), tensor, $crate::op::Access::Write)
+        })
     };
-    ($op:expr, $field:ident, $label:literal, update_if($condition:ident)) => {{
+    ($op:expr, $field:ident, update_if($condition:ident)) => {{
         let access = if $op.$condition { $crate::op::Access::Update } else { $crate::op::Access::Write };
-        $crate::op::Operand::new($label, $op.$field, access)
+        $crate::op::Operand::new(stringify!($field), $op.$field, access)
     }};
-    ($op:expr, $field:ident, $label:literal, read) => {
-        $crate::op::Operand::new($label, $op.$field, $crate::op::Access::Read)
+    ($op:expr, $field:ident, read) => {
+        $crate::op::Operand::new(stringify!($field), $op.$field, $crate::op::Access::Read)
     };
-    ($op:expr, $field:ident, $label:literal, write) => {
-        $crate::op::Operand::new($label, $op.$field, $crate::op::Access::Write)
+    ($op:expr, $field:ident, write) => {
+        $crate::op::Operand::new(stringify!($field), $op.$field, $crate::op::Access::Write)
     };
-    ($op:expr, $field:ident, $label:literal, update) => {
-        $crate::op::Operand::new($label, $op.$field, $crate::op::Access::Update)
+    ($op:expr, $field:ident, update) => {
+        $crate::op::Operand::new(stringify!($field), $op.$field, $crate::op::Access::Update)
     };
 }
 
 pub(super) use {op, operand, operand_type};
+
+#[cfg(test)]
+mod tests {
+    use super::label;
+
+    #[test]
+    fn an_operand_is_named_without_its_shape() {
+        for (field, name) in [
+            ("out_td", "out"),
+            ("d_gate_up", "d_gate_up"),
+            ("losses_2", "losses"),
+            ("d_x", "d_x"),
+            ("x", "x"),
+            ("k_sgc", "k"),
+            ("_e", "_e"),
+        ] {
+            assert_eq!(label(field), name);
+        }
+    }
+}

@@ -4,26 +4,15 @@ use super::describe::{moved, op};
 use super::door::Door;
 use crate::error::Result;
 use crate::tensor::Tensor;
-use lingot_spec::Cost;
 
 op! {
     /// `out[r] = x[order[r] / choices]`. Backward partner: [`Combine`](crate::op::Combine).
-    Dispatch = "dispatch" {
-        x_td = "x": read,
-        order_r = "order": read,
-        out_rd = "out": write,
-    }
+    Dispatch = "dispatch" { read x_td, read order_r, write out_rd }
     {
         /// Experts per token.
         choices: usize,
     }
-}
-
-impl Dispatch<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        moved(2 * self.out_rd.len())
-    }
+    cost |op| moved(2 * op.out_rd.len())
 }
 
 /// Returns `x[order[r] / choices]` for each sorted row r, `[R, D]`.

@@ -4,54 +4,27 @@ use super::describe::{moved, op};
 use super::door::Door;
 use crate::error::{Error, Result};
 use crate::tensor::{Kind, Tensor};
-use lingot_spec::Cost;
 
 op! {
     /// `out += x`.
-    Add = "add" {
-        x = "x": read,
-        out = "out": update,
-    }
+    Add = "add" { read x, update out }
+    cost |op| moved(3 * op.out.len())
 }
 
 op! {
     /// `out = x`, converted between kinds of floats where they differ.
-    Copy = "copy" {
-        x = "x": read,
-        out = "out": write,
-    }
+    Copy = "copy" { read x, write out }
+    cost |op| moved(2 * op.out.len())
 }
 
 op! {
     /// Every element becomes `value`.
-    Fill = "fill" {
-        out = "out": write,
-    }
+    Fill = "fill" { write out }
     {
         /// The value, truncated where elements are whole numbers.
         value: f64,
     }
-}
-
-impl Add<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        moved(3 * self.out.len())
-    }
-}
-
-impl Copy<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        moved(2 * self.out.len())
-    }
-}
-
-impl Fill<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        moved(self.out.len())
-    }
+    cost |op| moved(op.out.len())
 }
 
 /// Adds `x` to `out`.

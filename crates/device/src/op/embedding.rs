@@ -4,38 +4,17 @@ use super::describe::{moved, op};
 use super::door::Door;
 use crate::error::Result;
 use crate::tensor::Tensor;
-use lingot_spec::Cost;
 
 op! {
     /// `out[t] = table[tokens[t]]`.
-    Embedding = "embedding" {
-        table_vd = "table": read,
-        tokens_t = "tokens": read,
-        out_td = "out": write,
-    }
+    Embedding = "embedding" { read table_vd, read tokens_t, write out_td }
+    cost |op| moved(2 * op.out_td.len())
 }
 
 op! {
     /// Gradient of [`Embedding`], in order of t. Adds.
-    EmbeddingGrad = "embedding_grad" {
-        d_out_td = "d_out": read,
-        tokens_t = "tokens": read,
-        d_table_vd = "d_table": update,
-    }
-}
-
-impl Embedding<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        moved(2 * self.out_td.len())
-    }
-}
-
-impl EmbeddingGrad<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        moved(3 * self.d_out_td.len())
-    }
+    EmbeddingGrad = "embedding_grad" { read d_out_td, read tokens_t, update d_table_vd }
+    cost |op| moved(3 * op.d_out_td.len())
 }
 
 /// Returns `table[tokens[t]]`, `[T, D]`.

@@ -4,45 +4,25 @@ use super::describe::op;
 use super::door::Door;
 use crate::error::Result;
 use crate::tensor::Tensor;
-use lingot_spec::cost::{self, Cost};
+use lingot_spec::cost;
 
 op! {
     /// Rows sorted by expert, each times its expert's matrix. Expert e owns rows `ends[e-1]..ends[e]`.
     /// Forward: `out[r] = W_e x[r]`, x `[R,K]` to out `[R,N]`.
     /// With `flip`: `out[r] = x[r] W_e`, x `[R,N]` to out `[R,K]`.
-    GroupedMatMul = "grouped_matmul" {
-        x = "x": read,
-        w_enk = "w": read,
-        ends_e = "ends": read,
-        out = "out": write,
-    }
+    GroupedMatMul = "grouped_matmul" { read x, read w_enk, read ends_e, write out }
     {
         /// Whether rows are multiplied by the transposed matrices.
         flip: bool,
     }
+    cost |op| cost::grouped_matmul(op.x.shape()[0], op.w_enk.dims(), op.x.kind().bytes())
 }
 
 op! {
     /// Gradient of [`GroupedMatMul`] by its weights: `dW_e += sum of dy[r] x[r]^T over its rows`. Adds.
-    GroupedMatMulWeights = "grouped_matmul_weights" {
-        dy_rn = "dy": read,
-        x_rk = "x": read,
-        ends_e = "ends": read,
-        dw_enk = "dw": update,
-    }
-}
-
-impl GroupedMatMul<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        cost::grouped_matmul(self.x.shape()[0], self.w_enk.dims(), self.x.kind().bytes())
-    }
-}
-
-impl GroupedMatMulWeights<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        cost::grouped_matmul_weights(self.dy_rn.shape()[0], self.dw_enk.dims(), self.dy_rn.kind().bytes())
+    GroupedMatMulWeights = "grouped_matmul_weights" { read dy_rn, read x_rk, read ends_e, update dw_enk }
+    cost |op| {
+        cost::grouped_matmul_weights(op.dy_rn.shape()[0], op.dw_enk.dims(), op.dy_rn.kind().bytes())
     }
 }
 

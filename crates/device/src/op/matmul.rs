@@ -4,21 +4,18 @@ use super::describe::op;
 use super::door::Door;
 use crate::error::Result;
 use crate::tensor::Tensor;
-use lingot_spec::cost::{self, Cost};
+use lingot_spec::cost;
 
 op! {
     /// `out[m,n] = a[m,k] b[k,n]`, either operand stored transposed where `flip` says so; `add` accumulates.
-    MatMul = "matmul" {
-        a = "a": read,
-        b = "b": read,
-        out = "out": update_if(add),
-    }
+    MatMul = "matmul" { read a, read b, update_if(add) out }
     {
         /// Which operands are stored transposed.
         flip: Flip,
         /// Whether the product is added to `out`.
         add: bool,
     }
+    cost |op| cost::matmul(op.sizes(), op.a.kind().bytes(), op.add)
 }
 
 impl MatMul<'_> {
@@ -26,11 +23,6 @@ impl MatMul<'_> {
     pub(crate) fn sizes(&self) -> [usize; 3] {
         let [[rows, columns], [m, n]] = [self.a.dims(), self.out.dims()];
         [m, n, if self.flip.a { rows } else { columns }]
-    }
-
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        cost::matmul(self.sizes(), self.a.kind().bytes(), self.add)
     }
 }
 

@@ -8,38 +8,18 @@ use super::describe::{moved, op};
 use super::door::Door;
 use crate::error::Result;
 use crate::tensor::Tensor;
-use lingot_spec::Cost;
 
 op! {
     /// NormHead's `out[d] = 1 / (||w[:,d]||_2 + 1e-7)`, the norm over the vocabulary (Ling report, equation
     /// 4).
-    ColumnScales = "column_scales" {
-        w_vd = "w": read,
-        out_d = "out": write,
-    }
+    ColumnScales = "column_scales" { read w_vd, write out_d }
+    cost |op| moved(op.w_vd.len())
 }
 
 op! {
     /// `out[t,d] = x[t,d] scales[d]`.
-    ScaleColumns = "scale_columns" {
-        x_td = "x": read,
-        scales_d = "scales": read,
-        out_td = "out": write,
-    }
-}
-
-impl ColumnScales<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        moved(self.w_vd.len())
-    }
-}
-
-impl ScaleColumns<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        moved(2 * self.x_td.len())
-    }
+    ScaleColumns = "scale_columns" { read x_td, read scales_d, write out_td }
+    cost |op| moved(2 * op.x_td.len())
 }
 
 /// Returns `1 / (||w[:,d]||_2 + 1e-7)` for each column, `[D]`.

@@ -4,50 +4,27 @@ use super::describe::{moved, op};
 use super::door::Door;
 use crate::error::Result;
 use crate::tensor::Tensor;
-use lingot_spec::Cost;
 
 op! {
     /// `out = x / sqrt(mean(x^2) + epsilon) * scale`, over the last dimension.
-    RmsNorm = "rms_norm" {
-        x = "x": read,
-        scale_d = "scale": read,
-        out = "out": write,
-    }
+    RmsNorm = "rms_norm" { read x, read scale_d, write out }
     {
         /// Added to the mean square.
         epsilon: f64,
     }
+    cost |op| moved(2 * op.x.len())
 }
 
 op! {
     /// Gradient of [`RmsNorm`]; adds into `d_scale`, and into `d_x` where `add` says so.
-    RmsNormGrad = "rms_norm_grad" {
-        d_out = "d_out": read,
-        x = "x": read,
-        scale_d = "scale": read,
-        d_x = "d_x": update_if(add),
-        d_scale_d = "d_scale": update,
-    }
+    RmsNormGrad = "rms_norm_grad" { read d_out, read x, read scale_d, update_if(add) d_x, update d_scale_d }
     {
         /// Added to the mean square.
         epsilon: f64,
         /// Whether the gradient is added to `d_x`.
         add: bool,
     }
-}
-
-impl RmsNorm<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        moved(2 * self.x.len())
-    }
-}
-
-impl RmsNormGrad<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        moved((3 + usize::from(self.add)) * self.x.len())
-    }
+    cost |op| moved((3 + usize::from(op.add)) * op.x.len())
 }
 
 /// Returns `x / sqrt(mean(x^2) + epsilon) * scale`, over the last dimension.

@@ -4,15 +4,11 @@ use super::describe::{moved, op};
 use super::door::Door;
 use crate::error::Result;
 use crate::tensor::Tensor;
-use lingot_spec::Cost;
 
 op! {
     /// Rotates the pairs (i, i + rotary/2) of the first `rotary_width` of each head by
     /// `position * theta^(-2i/rotary)`, in place. `back` rotates the other way, which is the gradient.
-    Rope = "rope" {
-        x_thc = "x": update,
-        positions_t = "positions": read,
-    }
+    Rope = "rope" { update x_thc, read positions_t }
     {
         /// Elements of each head that are rotated.
         rotary_width: usize,
@@ -21,13 +17,7 @@ op! {
         /// Whether to rotate by the negative angles.
         back: bool,
     }
-}
-
-impl Rope<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        moved(2 * self.x_thc.len())
-    }
+    cost |op| moved(2 * op.x_thc.len())
 }
 
 /// How heads are rotated: the first `width` of each head (partial RoPE), frequencies `theta^(-2i/width)`.

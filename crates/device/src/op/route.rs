@@ -8,7 +8,7 @@ use super::describe::{moved, op};
 use super::door::Door;
 use crate::error::Result;
 use crate::tensor::Tensor;
-use lingot_spec::{Cost, Score};
+use lingot_spec::Score;
 
 op! {
     /// Chooses K experts for each token by `rule` and weighs them. Ties go to the lowest index. Also counts:
@@ -16,29 +16,21 @@ op! {
     /// (`loads`, adds), and (`losses`, adds) the sum over scopes of the balance loss and the sum over tokens
     /// of logsumexp^2.
     Route = "route" {
-        logits_te = "logits": read,
-        bias_e = "bias": read_if_given,
-        experts_tk = "experts": write,
-        weights_tk = "weights": write,
-        counts_ge = "counts": write,
-        loads_e = "loads": update,
-        losses_2 = "losses": update,
+        read logits_te, read_if_given bias_e, write experts_tk, write weights_tk, write counts_ge,
+        update loads_e, update losses_2,
     }
     {
         /// How experts are chosen and weighed.
         rule: RouteRule,
     }
+    cost |op| moved(op.logits_te.len())
 }
 
 op! {
     /// Gradient of [`Route`] by the logits, times `keep`: of the weights, of `balance_scale` x the sum of
     /// balance losses, and of `z_scale` x the sum of logsumexp^2.
     RouteGrad = "route_grad" {
-        logits_te = "logits": read,
-        experts_tk = "experts": read,
-        counts_ge = "counts": read,
-        d_weights_tk = "d_weights": read,
-        d_logits_te = "d_logits": write,
+        read logits_te, read experts_tk, read counts_ge, read d_weights_tk, write d_logits_te,
     }
     {
         /// How experts were chosen and weighed.
@@ -50,14 +42,12 @@ op! {
         /// The logits' share in the routed logits, by [`WarmLogits`].
         keep: f64,
     }
+    cost |op| moved(2 * op.logits_te.len())
 }
 
 op! {
     /// Stochastic routing warmup, in place: `x = keep x + (1 - keep)(mean + deviation noise)`.
-    WarmLogits = "warm_logits" {
-        logits_te = "logits": update,
-        noise_te = "noise": read,
-    }
+    WarmLogits = "warm_logits" { update logits_te, read noise_te }
     {
         /// The logits' share, from 0 to 1.
         keep: f64,
@@ -66,27 +56,7 @@ op! {
         /// The standard deviation of the noise.
         deviation: f64,
     }
-}
-
-impl Route<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        moved(self.logits_te.len())
-    }
-}
-
-impl RouteGrad<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        moved(2 * self.logits_te.len())
-    }
-}
-
-impl WarmLogits<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        moved(3 * self.logits_te.len())
-    }
+    cost |op| moved(3 * op.logits_te.len())
 }
 
 /// How experts are chosen and weighed: the numbers of a router that the op needs.

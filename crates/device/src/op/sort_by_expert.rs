@@ -3,24 +3,12 @@
 use super::describe::{moved, op};
 use crate::error::{Error, Result};
 use crate::tensor::{Kind, Tensor};
-use lingot_spec::Cost;
 
 op! {
     /// A stable sort of all choices by expert: `order[r]` is the choice (t*K + k) at sorted row r, `places`
     /// its inverse, `ends[e]` the row after expert e's last.
-    SortByExpert = "sort_by_expert" {
-        experts_tk = "experts": read,
-        ends_e = "ends": write,
-        order_r = "order": write,
-        places_tk = "places": write,
-    }
-}
-
-impl SortByExpert<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        moved(3 * self.order_r.len())
-    }
+    SortByExpert = "sort_by_expert" { read experts_tk, write ends_e, write order_r, write places_tk }
+    cost |op| moved(3 * op.order_r.len())
 }
 
 /// A stable sort of the T*K choices by expert.

@@ -4,36 +4,17 @@ use super::describe::{moved, op};
 use super::door::Door;
 use crate::error::Result;
 use crate::tensor::Tensor;
-use lingot_spec::Cost;
 
 op! {
     /// `out[0] += sum of x^2`.
-    SumOfSquares = "sum_of_squares" {
-        x = "x": read,
-        out_1 = "out": update,
-    }
+    SumOfSquares = "sum_of_squares" { read x, update out_1 }
+    cost |op| moved(op.x.len())
 }
 
 op! {
     /// `out[0] += sum of x`, `out[1] += sum of x^2`.
-    Moments = "moments" {
-        x = "x": read,
-        out_2 = "out": update,
-    }
-}
-
-impl SumOfSquares<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        moved(self.x.len())
-    }
-}
-
-impl Moments<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        moved(self.x.len())
-    }
+    Moments = "moments" { read x, update out_2 }
+    cost |op| moved(op.x.len())
 }
 
 /// Adds the sum of x^2 to `out[0]`.

@@ -7,41 +7,20 @@ use super::describe::{moved, op};
 use super::door::Door;
 use crate::error::Result;
 use crate::tensor::Tensor;
-use lingot_spec::Cost;
 
 op! {
     /// `out = silu(gate) * up`, the first half of each row being the gate; times the row's weight where
     /// given.
-    Swiglu = "swiglu" {
-        gate_up = "gate_up": read,
-        weights_r = "weights": read_if_given,
-        out_rf = "out": write,
-    }
+    Swiglu = "swiglu" { read gate_up, read_if_given weights_r, write out_rf }
+    cost |op| moved(op.gate_up.len() / 2 * 3)
 }
 
 op! {
     /// Gradient of [`Swiglu`]. `d_weights` is given exactly where `weights` is.
     SwigluGrad = "swiglu_grad" {
-        gate_up = "gate_up": read,
-        weights_r = "weights": read_if_given,
-        d_out_rf = "d_out": read,
-        d_gate_up = "d_gate_up": write,
-        d_weights_r = "d_weights": write_if_given,
+        read gate_up, read_if_given weights_r, read d_out_rf, write d_gate_up, write_if_given d_weights_r,
     }
-}
-
-impl Swiglu<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        moved(self.gate_up.len() / 2 * 3)
-    }
-}
-
-impl SwigluGrad<'_> {
-    /// The op's cost.
-    pub fn cost(&self) -> Cost {
-        moved(self.gate_up.len() / 2 * 5)
-    }
+    cost |op| moved(op.gate_up.len() / 2 * 5)
 }
 
 /// Returns `weight * silu(gate) * up` of rows `[gate, up]`, `[R, F]`.

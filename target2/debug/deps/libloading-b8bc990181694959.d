@@ -1,0 +1,14 @@
+/work/main/target2/debug/deps/libloading-b8bc990181694959.d: /root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/lib.rs /root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/as_filename.rs /root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/as_symbol_name.rs /root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/changelog.rs /root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/error.rs /root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/os/mod.rs /root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/os/unix/mod.rs /root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/os/unix/consts.rs /root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/safe.rs /root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/util.rs
+
+/work/main/target2/debug/deps/liblibloading-b8bc990181694959.rmeta: /root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/lib.rs /root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/as_filename.rs /root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/as_symbol_name.rs /root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/changelog.rs /root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/error.rs /root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/os/mod.rs /root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/os/unix/mod.rs /root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/os/unix/consts.rs /root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/safe.rs /root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/util.rs
+
+/root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/lib.rs:
+/root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/as_filename.rs:
+/root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/as_symbol_name.rs:
+/root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/changelog.rs:
+/root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/error.rs:
+/root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/os/mod.rs:
+/root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/os/unix/mod.rs:
+/root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/os/unix/consts.rs:
+/root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/safe.rs:
+/root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/libloading-0.9.1/src/util.rs:
