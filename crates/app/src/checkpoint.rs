@@ -9,7 +9,7 @@ use lingot_spec::manifest::Manifest;
 use lingot_spec::run::DeviceSpec;
 use lingot_train::checkpoint::{manifest, newest};
 use lingot_train::{config, data};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// The options of commands that compute on one device.
 #[derive(Args)]
@@ -62,9 +62,25 @@ impl Found {
     /// data.
     pub fn tokenizer_folder(&self) -> Option<PathBuf> {
         let own = self.path.clone();
-        let run = self.path.parent().and_then(Path::parent).map(|run| run.join("data"));
-        let data = self.run.as_ref().map(data::data_folder);
-        [Some(own), run, data].into_iter().flatten().find(|folder| folder.join("tokenizer.json").is_file())
+        let mut folders = std::iter::once(own).chain(self.data_folders());
+        folders.find(|folder| folder.join("tokenizer.json").is_file())
+    }
+
+    /// The folder of the run's shards, where it is there.
+    pub fn data_folder(&self) -> Option<PathBuf> {
+        self.data_folders().into_iter().find(|folder| folder.join("data.json").is_file())
+    }
+
+    /// Where the data of the run may lie, the likeliest place first.
+    fn data_folders(&self) -> Vec<PathBuf> {
+        let Some(folder) = self.path.parent().and_then(Path::parent) else { return Vec::new() };
+        let mut folders = vec![folder.join("data")];
+        if let Some(run) = &self.run {
+            let own = data::data_folder(run);
+            folders.extend(start_of(folder, Path::new(&run.folder)).map(|start| start.join(&own)));
+            folders.push(own);
+        }
+        folders
     }
 
     /// Loads the tokenizer that is given, or else the one that belongs to the checkpoint.
@@ -78,4 +94,20 @@ impl Found {
         })?;
         Ok(Tokenizer::load(&path)?)
     }
+}
+
+/// The folder in which a run was started, where paths of its RUN.toml begin: `folder` without the path that
+/// the run calls it by.
+fn start_of(folder: &Path, called: &Path) -> Option<PathBuf> {
+    if called.is_absolute() {
+        return None;
+    }
+    let mut start = std::path::absolute(folder).ok()?;
+    let parts = called.components().filter(|part| *part != Component::CurDir).collect::<Vec<_>>();
+    for part in parts.into_iter().rev() {
+        if start.file_name() != Some(part.as_os_str()) || !start.pop() {
+            return None;
+        }
+    }
+    Some(start)
 }

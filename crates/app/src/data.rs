@@ -5,15 +5,16 @@ use crate::output;
 use crate::terminal::{Progress, Terminal, bytes, count, show_stage};
 use lingot_data::{Prepared, PreparedCorpus};
 use lingot_spec::run::{CorpusSpec, DataSpec};
+use lingot_spec::{Problem, ProblemKind};
 use lingot_train::{config, data};
 use serde::Serialize;
 use std::path::PathBuf;
 
 /// Turn text into a tokenizer and Megatron shards, as `lingot train` would
 ///
-/// A text is a text, JSONL (plain, .gz, .zst) or Parquet file, or a folder of those.
-/// Either a RUN.toml says what to prepare, or --out and the paths do.
-/// The folder gets tokenizer.json and shards (.bin and .idx).
+/// A path is a file of text, JSON records or Parquet, plain or packed by gzip or Zstandard, a pipe,
+/// or a folder of such files. What a file is shows in its content, whatever its name.
+/// Give one RUN.toml, or paths and --out. The folder gets tokenizer.json and shards (.bin and .idx).
 #[derive(clap::Args)]
 #[command(
     verbatim_doc_comment,
@@ -30,25 +31,28 @@ pub struct Args {
     /// Override a key of RUN.toml; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// The new folder, when texts are named
+    /// The new folder, when texts are named; it may exist if it is empty
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Tokens of the tokenizer that is trained; with --tokenizer, at most so many
+    /// Train a tokenizer of this many tokens; with --tokenizer, refuse one that has more
     #[arg(long, value_name = "TOKENS", default_value_t = 4096)]
     vocabulary: u32,
     /// Use this tokenizer.json in place of training one
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<String>,
-    /// The key or column that holds the text, in JSONL and Parquet
+    /// The key or column that holds the text, in JSON records and Parquet
     #[arg(long, default_value = "text")]
     field: String,
-    /// In plain text, a line that matches this regular expression begins a new document
+    /// Begin a new document at each line of plain text that matches this regular expression
     #[arg(long, value_name = "REGEX")]
     split: Option<String>,
-    /// Share of the documents that is held out
+    /// Read special tokens that texts spell, such as </s>, as these tokens and not as text
+    #[arg(long)]
+    special_tokens: bool,
+    /// Hold out this share of the documents, from 0 to below 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
     validation: f64,
-    /// Decides which documents are held out
+    /// Choose the documents that are held out by this seed
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Print one JSON object
@@ -78,11 +82,20 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<()> {
     let prepared =
         lingot_data::prepare(&spec, vocabulary, seed, &folder, &|stage| show_stage(&progress, stage));
     progress.finish();
-    let report = Report::new(prepared.map_err(|error| Failure::from(error).with(Code::Input))?);
+    let report = Report::new(prepared.map_err(wrong_input)?);
     if args.json { output::json(&report) } else { report.print() }
 }
 
-/// What to prepare, for how large a vocabulary, by which seed, and where.
+/// Whatever is wrong with corpora is wrong input, except where the disk cannot take the shards.
+pub fn wrong_input(problem: Problem) -> Failure {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    match problem.kind {
+        ProblemKind::Io(StorageFull | QuotaExceeded | FileTooLarge | ReadOnlyFilesystem) => problem.into(),
+        _ => Failure::from(problem).with(Code::Input),
+    }
+}
+
+/// The data to prepare, the size of the vocabulary, the seed, and the folder.
 fn wanted(args: &Args) -> Result<(DataSpec, u32, u64, PathBuf)> {
     let is_run = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "toml");
     if let [path] = args.paths.as_slice()
@@ -104,6 +117,7 @@ fn wanted(args: &Args) -> Result<(DataSpec, u32, u64, PathBuf)> {
         weight: 1.0,
         field: args.field.clone(),
         split: args.split.clone(),
+        special_tokens: args.special_tokens,
     };
     let spec = DataSpec {
         corpora: args.paths.iter().map(corpus).collect(),

@@ -1,11 +1,13 @@
 //! `lingot eval`: scores a trained model on text and on multiple-choice questions.
 
 use crate::checkpoint::{self, DeviceArgs, Found};
+use crate::data::wrong_input;
 use crate::failure::{Code, Failure, Result};
 use crate::output;
 use crate::terminal::{Progress, Terminal, count};
 use lingot_data::{Dataset, Tokenizer};
 use lingot_model::Model;
+use lingot_spec::python_json::{NotFinite, repair};
 use lingot_spec::run::{CorpusSpec, EvaluationSpec};
 use lingot_train::score::{ChoiceScore, Question, TextScore, share};
 use lingot_train::{data, evaluate};
@@ -31,24 +33,27 @@ pub struct Args {
     /// A run's folder, a checkpoint in it, or an imported model
     #[arg(value_name = "CHECKPOINT")]
     checkpoint: PathBuf,
-    /// Text to score: a text, JSONL or Parquet file, or a folder of those
+    /// Score this text: a file of text, JSON records or Parquet, or a folder of those
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
-    /// The key or column that holds the text, in JSONL and Parquet
+    /// The key or column that holds the text, in JSON records and Parquet
     #[arg(long, default_value = "text")]
     field: String,
-    /// Multiple-choice questions, one JSON object a line
+    /// Score these multiple-choice questions, one JSON object a line
     #[arg(long, value_name = "FILE.jsonl")]
     choices: Option<PathBuf>,
-    /// Tokens that the model sees at once [default: as in training]
+    /// Show the model this many tokens at once [default: as in training]
     #[arg(long)]
     sequence: Option<u32>,
-    /// At most so many held-out sequences [default: as in training]
+    /// Score at most this many held-out sequences [default: as in training]
     #[arg(long)]
     sequences: Option<u32>,
-    /// The tokenizer.json, where it is not beside the model
+    /// Use this tokenizer.json instead of the one found with the model
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
+    /// Read special tokens that texts spell, such as </s>, as these tokens and not as text
+    #[arg(long)]
+    special_tokens: bool,
     #[command(flatten)]
     device: DeviceArgs,
     /// Print one JSON object
@@ -56,7 +61,7 @@ pub struct Args {
     json: bool,
 }
 
-/// Where neither run nor user says how much the model sees at once.
+/// Tokens that the model sees at once, where neither run nor user says it.
 const USUAL_SEQUENCE: u32 = 1024;
 
 /// The object of `--json`.
@@ -89,19 +94,38 @@ struct ChoiceScores {
 }
 
 pub fn run(args: &Args, terminal: &Terminal) -> Result<()> {
+    for (option, number) in [("--sequence", args.sequence), ("--sequences", args.sequences)] {
+        if number == Some(0) {
+            return Err(Failure::input(format!("{option} is 0"), "give at least 1"));
+        }
+    }
     let found = checkpoint::find(&args.checkpoint)?;
     let questions = args.choices.as_ref().map(|path| read_questions(path)).transpose()?;
+    let corpus = args.data.as_ref().map(|path| corpus_of(args, path));
+    let sources = corpus.as_ref().map(|corpus| lingot_data::sources(corpus, Path::new(""))).transpose();
+    let sources = sources.map_err(wrong_input)?;
+    let tokenizer = match (&corpus, &questions) {
+        (None, None) => None,
+        _ => {
+            let tokenizer = found.tokenizer(args.tokenizer.as_deref())?;
+            Some(tokenizer.reading_special_tokens(args.special_tokens))
+        }
+    };
     let (model, _) = evaluate::load_model(&found.path, &args.device.open()?)?;
     let progress = Progress::new(terminal);
-    let text = match (&args.data, &args.choices) {
-        (Some(path), _) => Some(score_text(args, &found, &model, path, &progress)?),
-        (None, None) => Some(score_held_out(args, &found, &model)?),
-        (None, Some(_)) => None,
+    let text = match (&corpus, &sources, &tokenizer) {
+        (Some(corpus), Some(sources), Some(tokenizer)) => {
+            let run = found.run.as_ref().map(|run| run.data.sequence);
+            let sequence = args.sequence.or(run).unwrap_or(USUAL_SEQUENCE) as usize;
+            let texts = Texts { corpus, sources, sequence };
+            Some(score_text(&texts, &model, tokenizer, &progress)?)
+        }
+        _ if questions.is_none() => Some(score_held_out(args, &found, &model)?),
+        _ => None,
     };
-    let choices = match (&args.choices, questions) {
-        (Some(path), Some(questions)) => {
-            let tokenizer = found.tokenizer(args.tokenizer.as_deref())?;
-            Some(score_choices(&model, &tokenizer, path, &questions, &progress)?)
+    let choices = match (&args.choices, questions, &tokenizer) {
+        (Some(path), Some(questions), Some(tokenizer)) => {
+            Some(score_choices(&model, tokenizer, path, &questions, &progress)?)
         }
         _ => None,
     };
@@ -113,6 +137,16 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<()> {
         choices,
     };
     if args.json { output::json(&scores) } else { scores.print() }
+}
+
+fn corpus_of(args: &Args, path: &Path) -> CorpusSpec {
+    CorpusSpec {
+        path: path.display().to_string(),
+        weight: 1.0,
+        field: args.field.clone(),
+        split: None,
+        special_tokens: args.special_tokens,
+    }
 }
 
 impl Scores {
@@ -141,8 +175,7 @@ fn score_held_out(args: &Args, found: &Found, model: &Model) -> Result<TextScore
             "name a text to score: --data FILE",
         )
     })?;
-    let own = found.tokenizer_folder().filter(|folder| folder.join("data.json").is_file());
-    let folder = own.unwrap_or_else(|| data::data_folder(run));
+    let folder = found.data_folder().unwrap_or_else(|| data::data_folder(run));
     let mut data = run.data.clone();
     data.sequence = args.sequence.unwrap_or(data.sequence);
     let dataset = Dataset::open(&data, &folder, run.seed)?;
@@ -157,43 +190,45 @@ fn score_held_out(args: &Args, found: &Found, model: &Model) -> Result<TextScore
     })
 }
 
+/// Texts to score, and how many tokens the model sees at once.
+struct Texts<'a> {
+    corpus: &'a CorpusSpec,
+    sources: &'a [PathBuf],
+    sequence: usize,
+}
+
 fn score_text(
-    args: &Args,
-    found: &Found,
+    texts: &Texts,
     model: &Model,
-    path: &Path,
+    tokenizer: &Tokenizer,
     progress: &Progress,
 ) -> Result<TextScores> {
-    let tokenizer = found.tokenizer(args.tokenizer.as_deref())?;
-    let trained = found.run.as_ref().map(|run| run.data.sequence);
-    let sequence = args.sequence.or(trained).unwrap_or(USUAL_SEQUENCE).max(1) as usize;
-    let corpus =
-        CorpusSpec { path: path.display().to_string(), weight: 1.0, field: args.field.clone(), split: None };
-    let wrong = |error: lingot_spec::Problem| Failure::from(error).with(Code::Input);
-    let sources = lingot_data::sources(&corpus, Path::new("")).map_err(wrong)?;
     let mut score = TextScore::default();
-    for (done, source) in sources.iter().enumerate() {
+    for (done, source) in texts.sources.iter().enumerate() {
         let mut document = String::new();
-        for piece in lingot_data::pieces(&corpus, source).map_err(wrong)? {
-            let piece = piece.map_err(wrong)?;
+        let mut pieces = lingot_data::pieces(texts.corpus, source).map_err(wrong_input)?;
+        for piece in pieces.by_ref() {
+            let piece = piece.map_err(wrong_input)?;
             document += &piece.text;
             if piece.ends {
                 let mut tokens = tokenizer.encode(&document);
                 tokens.push(tokenizer.end_of_document());
-                score.add(model, &tokens, document.len(), sequence)?;
+                score.add(model, &tokens, document.len(), texts.sequence)?;
                 document.clear();
             }
         }
-        progress.update("scoring", done as u64 + 1, sources.len() as u64, || source.display().to_string());
+        pieces.notes().iter().for_each(|note| output::notice(&format!("note: {note}")));
+        let count = texts.sources.len() as u64;
+        progress.update("scoring", done as u64 + 1, count, || source.display().to_string());
     }
     if score.tokens == 0 {
         return Err(Failure::input(
-            format!("{} has no text to score", path.display()),
+            format!("{} has no text to score", texts.corpus.path),
             "name a file with text",
         ));
     }
     Ok(TextScores {
-        source: corpus.path,
+        source: texts.corpus.path.clone(),
         loss: score.loss(),
         perplexity: score.perplexity(),
         bits_per_byte: Some(score.bits_per_byte()),
@@ -202,25 +237,48 @@ fn score_text(
 }
 
 fn read_questions(path: &Path) -> Result<Vec<Question>> {
-    let text =
-        std::fs::read_to_string(path).map_err(|error| Failure::io("read", path, &error).with(Code::Input))?;
+    let bytes = std::fs::read(path).map_err(|error| Failure::io("read", path, &error).with(Code::Input))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let problem = format!("{} is not UTF-8: byte {at} begins no character", path.display());
+        Failure::input(problem, "convert it, for example with `iconv -f LATIN1 -t UTF-8`")
+    })?;
     let hint = "a line is {\"question\": \"...\", \"choices\": [\"...\", \"...\"], \"answer\": 0}";
     let mut questions = Vec::new();
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let place = format!("{}:{}", path.display(), number + 1);
-        let question: Question = serde_json::from_str(line)
-            .map_err(|error| Failure::input(format!("{place} is not a question: {error}"), hint))?;
-        let count = question.choices.len();
-        if question.answer >= count {
-            let problem = format!("{place}: answer is {}, there are {count} choices", question.answer);
-            return Err(Failure::input(problem, "answers count from 0"));
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
+        if line.is_empty() {
+            continue;
         }
+        let place = format!("{}:{}", path.display(), number + 1);
+        let repaired = repair(line, NotFinite::Null);
+        if repaired.lone_surrogates > 0 {
+            let count = repaired.lone_surrogates;
+            output::notice(&format!("note: {place}: {count} halves of surrogate pairs are read as U+FFFD"));
+        }
+        let question: Question = serde_json::from_str(&repaired.json)
+            .map_err(|error| Failure::input(format!("{place} is not a question: {error}"), hint))?;
+        check_question(&question).map_err(|problem| Failure::input(format!("{place}: {problem}"), hint))?;
         questions.push(question);
     }
     if questions.is_empty() {
         return Err(Failure::input(format!("{} holds no questions", path.display()), hint));
     }
     Ok(questions)
+}
+
+fn check_question(question: &Question) -> std::result::Result<(), String> {
+    let count = question.choices.len();
+    if question.answer >= count {
+        return Err(format!("answer is {}, there are {count} choices, counted from 0", question.answer));
+    }
+    if question.question.trim().is_empty() {
+        return Err("the question is empty".into());
+    }
+    match question.choices.iter().position(|choice| choice.trim().is_empty()) {
+        None => Ok(()),
+        Some(index) => Err(format!("choice {index} is empty")),
+    }
 }
 
 fn score_choices(

@@ -28,16 +28,16 @@ pub struct Args {
     /// A run's folder, a checkpoint in it, or an imported model
     #[arg(value_name = "CHECKPOINT")]
     checkpoint: PathBuf,
-    /// The architecture to write [default: the one imported, or the first that fits]
+    /// Write this architecture [default: the imported one, or the first that fits]
     #[arg(long, value_parser = formats())]
     format: Option<Format>,
-    /// The new folder
+    /// The new folder; it may exist if it is empty
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
-    /// How numbers are stored [default: as imported, or f32]
+    /// Store numbers in this type [default: as imported, or f32]
     #[arg(long)]
     dtype: Option<Dtype>,
-    /// A file of weights holds at most so many megabytes
+    /// Start another file of weights before one holds more than this many megabytes
     #[arg(long, value_name = "MB", default_value_t = 5000)]
     shard: u64,
     /// Print one JSON object
@@ -80,6 +80,12 @@ pub fn run(args: &Args) -> Result<()> {
     let stored = origin.as_ref().map(|origin| origin.element_type);
     let element_type = args.dtype.map(element_type).or(stored).unwrap_or(ElementType::F32);
     let tokenizer_folder = found.tokenizer_folder();
+    if tokenizer_folder.is_none() && found.run.is_some() {
+        return Err(Failure::input(
+            format!("the tokenizer of {} is not there", found.path.display()),
+            "restore the data folder of its run, or put the run's tokenizer.json into the checkpoint",
+        ));
+    }
     let loaded = load_weights(&found.path)?;
     let source = Source {
         model,

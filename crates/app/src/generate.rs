@@ -1,18 +1,20 @@
 //! `lingot generate`: text from a trained model.
 
-use crate::checkpoint::{self, DeviceArgs};
+use crate::checkpoint::{self, DeviceArgs, Found};
 use crate::failure::{Failure, Result};
+use crate::import::origin_of;
 use crate::output;
-use lingot_data::Decoding;
+use lingot_data::{Decoding, Tokenizer};
 use lingot_train::evaluate;
 use lingot_train::sample::{Bounds, Sampling, sample};
 use serde::Serialize;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// Continue a text with a trained or imported model.
+/// Continue a text with a trained or imported model
 ///
-/// The text appears as it is made, and ends where the model ends the document.
+/// The text appears while it is made, and ends where the model ends it.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -26,24 +28,27 @@ pub struct Args {
     /// The text to continue
     #[arg(long, value_name = "TEXT")]
     prompt: String,
-    /// At most so many new tokens
+    /// Stop after this many new tokens
     #[arg(long, default_value_t = 200)]
     tokens: usize,
-    /// Below 1 prefers likely tokens; 0 is --greedy
+    /// Divide the logits by this number: below 1 prefers likely tokens, 0 is --greedy
     #[arg(long, default_value_t = 0.8)]
     temperature: f64,
     /// Draw from the likeliest tokens that together have this probability
     #[arg(long, default_value_t = 0.95)]
     top_p: f64,
-    /// The same seed gives the same text
+    /// Draw by this seed; the same seed gives the same text
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Take the likeliest token each time
     #[arg(long)]
     greedy: bool,
-    /// The tokenizer.json, where it is not beside the model
+    /// Use this tokenizer.json instead of the one found with the model
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
+    /// Read special tokens that the prompt spells, such as </s>, as these tokens and not as text
+    #[arg(long)]
+    special_tokens: bool,
     #[command(flatten)]
     device: DeviceArgs,
     /// Print one JSON object at the end instead of the text
@@ -59,7 +64,7 @@ struct Generated {
     text: String,
     prompt_tokens: usize,
     tokens: usize,
-    /// The model ended the document; otherwise `--tokens` ended the text.
+    /// Whether the model ended the text; otherwise `--tokens` did.
     ended: bool,
     seconds: f64,
 }
@@ -68,18 +73,25 @@ pub fn run(args: &Args) -> Result<()> {
     if args.prompt.is_empty() {
         return Err(Failure::input("the prompt is empty", "give a few words to continue: --prompt \"Once\""));
     }
-    let found = checkpoint::find(&args.checkpoint)?;
-    let tokenizer = found.tokenizer(args.tokenizer.as_deref())?;
-    let (model, _) = evaluate::load_model(&found.path, &args.device.open()?)?;
-    let prompt = tokenizer.encode(&args.prompt);
     let temperature = if args.greedy { 0.0 } else { args.temperature };
     let sampling = Sampling { temperature, top_p: args.top_p, seed: args.seed };
-    let end = tokenizer.end_of_document();
-    let bounds = Bounds { tokens: args.tokens, vocabulary: tokenizer.vocabulary() as usize, end };
+    sampling.check()?;
+    let found = checkpoint::find(&args.checkpoint)?;
+    let tokenizer = found.tokenizer(args.tokenizer.as_deref())?.reading_special_tokens(args.special_tokens);
+    let ends = ends_of(&found, &tokenizer)?;
+    let (model, _) = evaluate::load_model(&found.path, &args.device.open()?)?;
+    let prompt = tokenizer.encode(&args.prompt);
+    lingot_train::sample::check(&model, &prompt, &sampling)?;
+    if let Some(token) = tokenizer.special_token_in(&args.prompt).filter(|_| !args.special_tokens) {
+        output::notice(&format!(
+            "note: `{token}` in the prompt is read as text; --special-tokens reads it as the token"
+        ));
+    }
+    let bounds = Bounds { tokens: args.tokens, vocabulary: tokenizer.vocabulary() as usize, ends: &ends };
 
     let begin = Instant::now();
     let mut decoding = Decoding::new(&tokenizer);
-    // The prompt is context for the first new token's text; what it shows of itself is already known.
+    // The prompt is context for the text of the first new token.
     let shown: String = prompt.iter().map(|&token| decoding.push(token)).collect();
     let mut text = String::new();
     let mut written = if args.json { Ok(()) } else { output::result(&shown) };
@@ -88,9 +100,10 @@ pub fn run(args: &Args) -> Result<()> {
         if !args.json && written.is_ok() {
             written = output::result(new);
         }
+        if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
     let tokens = sample(&model, &prompt, &sampling, bounds, &mut |token| show(&decoding.push(token)))?;
-    show(&decoding.finish());
+    let _ = show(&decoding.finish());
     written?;
     if !args.json {
         return output::result("\n");
@@ -104,4 +117,10 @@ pub fn run(args: &Args) -> Result<()> {
         ended: tokens.len() < args.tokens,
         seconds: begin.elapsed().as_secs_f64(),
     })
+}
+
+/// The tokens that end a text: those that an imported model names, or else the one that ends documents.
+fn ends_of(found: &Found, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    let named = origin_of(&found.path)?.map(|origin| origin.kept.ends()).unwrap_or_default();
+    Ok(if named.is_empty() { vec![tokenizer.end_of_document()] } else { named })
 }

@@ -1,4 +1,4 @@
-//! `lingot import`: a Hugging Face folder as a checkpoint of ours, with what is needed to export it again bit
+//! `lingot import`: a Hugging Face folder becomes a checkpoint, with what is needed to export it again bit
 //! for bit.
 
 use crate::failure::{Code, Failure, Result};
@@ -6,6 +6,8 @@ use crate::output;
 use crate::report::program;
 use crate::terminal::count;
 use lingot_formats::hugging_face::{ElementType, Imported, Kept, copy_tokenizer, import};
+use lingot_formats::new_folder::NewFolder;
+use lingot_spec::Problem;
 use lingot_spec::manifest::ManifestHead;
 use lingot_train::checkpoint::{Named, Tensor, save_as};
 use serde::{Deserialize, Serialize};
@@ -25,10 +27,10 @@ Examples:
   lingot generate imported --prompt \"Once\""
 )]
 pub struct Args {
-    /// Holds config.json, *.safetensors and the tokenizer
+    /// The folder of config.json, *.safetensors and the tokenizer
     #[arg(value_name = "FOLDER")]
     folder: PathBuf,
-    /// The new folder
+    /// The new folder; it may exist if it is empty
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
     /// Print one JSON object
@@ -36,10 +38,10 @@ pub struct Args {
     json: bool,
 }
 
-/// What an imported checkpoint remembers of where it came from.
+/// What an imported checkpoint remembers of the folder it came from.
 #[derive(Serialize, Deserialize)]
 pub struct Origin {
-    /// The type of most of its numbers.
+    /// The element type of most tensors.
     pub element_type: ElementType,
     pub kept: Kept,
 }
@@ -57,15 +59,12 @@ struct Report {
     parameters: u64,
     activated_parameters: u64,
     has_tokenizer: bool,
+    notes: Vec<String>,
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    if args.out.exists() {
-        return Err(Failure::input(
-            format!("{} exists already", args.out.display()),
-            "name a folder that does not exist; an import never overwrites",
-        ));
-    }
+    let folder = NewFolder::begin(&args.out)?;
+    // A folder that cannot be imported is wrong input, whatever is wrong with it.
     let imported = import(&args.folder).map_err(|error| Failure::from(error).with(Code::Input))?;
     let model = &imported.model;
     let report = Report {
@@ -76,12 +75,14 @@ pub fn run(args: &Args) -> Result<()> {
         parameters: model.parameters() + model.mtp_parameters(),
         activated_parameters: model.activated_parameters(),
         has_tokenizer: imported.tokenizer.is_some(),
+        notes: imported.notes.clone(),
     };
-    write(imported, &args.out)?;
+    write(imported, folder.path())?;
+    folder.commit("manifest.json")?;
     if args.json { output::json(&report) } else { report.print() }
 }
 
-/// What was kept of an import; none for a checkpoint that was trained here.
+/// What an import remembers; none for a checkpoint that was trained here.
 pub fn origin_of(checkpoint: &Path) -> Result<Option<Origin>> {
     let path = checkpoint.join(ORIGIN);
     if !path.is_file() {
@@ -103,26 +104,13 @@ impl Report {
         if !self.has_tokenizer {
             text += "it has no tokenizer.json; give one to `generate` and `eval` with --tokenizer\n";
         }
+        text.extend(self.notes.iter().map(|note| format!("note: {note}\n")));
         text += &format!("\nnext: {} generate {} --prompt \"Once\"\n", program(), self.folder);
         output::result(&text)
     }
 }
 
-/// Everything beside the place, then one rename.
-fn write(imported: Imported, out: &Path) -> Result<()> {
-    let mut name = out.file_name().unwrap_or_default().to_owned();
-    name.push(".importing");
-    let aside = out.with_file_name(name);
-    let written = write_aside(imported, &aside)
-        .and_then(|()| fs::rename(&aside, out).map_err(|error| Failure::io("rename", &aside, &error)));
-    if written.is_err() {
-        // Nothing half-written stays; the error that matters is the first one.
-        let _ = fs::remove_dir_all(&aside);
-    }
-    written
-}
-
-fn write_aside(imported: Imported, aside: &Path) -> Result<()> {
+fn write(imported: Imported, folder: &Path) -> Result<()> {
     let head = ManifestHead {
         lingot: env!("CARGO_PKG_VERSION").into(),
         step: 0,
@@ -134,15 +122,23 @@ fn write_aside(imported: Imported, aside: &Path) -> Result<()> {
         run: String::new(),
         merged: Vec::new(),
     };
-    save_as(aside, head, &named(&imported.tensors), &[], &named(&imported.buffers))?;
+    save_as(folder, head, &named(&imported.tensors), &[], &named(&imported.buffers))?;
     if let Some(tokenizer) = &imported.tokenizer {
-        copy_tokenizer(tokenizer, aside)?;
+        copy_tokenizer(tokenizer, folder)?;
+    }
+    let ends = imported.kept.ends();
+    if !ends.is_empty() {
+        // The tokenizer's own files may not name its end.
+        write_json(&folder.join("generation_config.json"), &serde_json::json!({ "eos_token_id": ends }))?;
     }
     let origin = Origin { element_type: imported.element_type, kept: imported.kept };
-    let path = aside.join(ORIGIN);
-    let text = serde_json::to_string_pretty(&origin)
-        .map_err(|error| Failure::input(format!("cannot write JSON: {error}"), "this is a bug; report it"))?;
-    fs::write(&path, text).map_err(|error| Failure::io("write", &path, &error))
+    write_json(&folder.join(ORIGIN), &origin)
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Problem::bug(format!("{} cannot be written: {error}", path.display())))?;
+    fs::write(path, text).map_err(|error| Failure::io("write", path, &error))
 }
 
 fn named(tensors: &[Tensor]) -> Vec<Named<'_>> {

@@ -5,6 +5,7 @@ use crate::failure::Result;
 use crate::output;
 use clap::ValueEnum;
 use lingot_formats::hugging_face::copy_tokenizer;
+use lingot_formats::new_folder::NewFolder;
 use lingot_spec::manifest::MergeSource;
 use lingot_train::checkpoint::manifest;
 use lingot_train::checkpoint::merge::{Decay, merge};
@@ -64,12 +65,14 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let found = args.checkpoints.iter().map(|path| find(path)).collect::<Result<Vec<_>>>()?;
     let paths: Vec<PathBuf> = found.iter().map(|found| found.path.clone()).collect();
-    let folder = merge(&paths, decay, &args.out)?;
+    let new = NewFolder::begin(&args.out)?;
+    let folder = merge(&paths, decay, new.path())?;
     if let Some(tokenizer) = found.last().and_then(|newest| newest.tokenizer_folder()) {
         copy_tokenizer(&tokenizer, &folder)?;
     }
     let head = manifest::read(&folder)?.head;
-    let report = Report { folder: folder.display().to_string(), step: head.step, merged: head.merged };
+    new.commit("manifest.json")?;
+    let report = Report { folder: args.out.display().to_string(), step: head.step, merged: head.merged };
     if args.json {
         return output::json(&report);
     }

@@ -18,6 +18,7 @@ use lingot_train::record::log;
 use lingot_train::sample::{Bounds, Sampling, sample};
 use lingot_train::step::{self, Summary};
 use lingot_train::{data, evaluate};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// Train the model that RUN.toml describes, or resume where its run stopped
@@ -320,14 +321,17 @@ fn closing_sample(run: &RunSpec, dataset: &Dataset, device: &Device, summary: &S
     let prompt = beginning(&dataset.validation(0, 16)?);
     let (model, _) = evaluate::load_model(&summary.checkpoint, device)?;
     let sampling = Sampling { temperature: 0.8, top_p: 0.95, seed: run.seed };
-    let bounds = Bounds { tokens: SAMPLE_TOKENS, vocabulary: tokenizer.vocabulary() as usize, end };
+    let bounds = Bounds { tokens: SAMPLE_TOKENS, vocabulary: tokenizer.vocabulary() as usize, ends: &[end] };
     let mut decoding = Decoding::new(&tokenizer);
     let mut shown = String::new();
     for &token in &prompt {
         shown += &decoding.push(token);
     }
     let mut text = String::new();
-    sample(&model, &prompt, &sampling, bounds, &mut |token| text += &decoding.push(token))?;
+    sample(&model, &prompt, &sampling, bounds, &mut |token| {
+        text += &decoding.push(token);
+        ControlFlow::Continue(())
+    })?;
     text += &decoding.finish();
     Ok(Sample { prompt: shown, text })
 }

@@ -26,7 +26,8 @@ fn run() -> Result<(), Problem> {
     let folder = arguments.next().ok_or_else(usage)?;
     let mut number = || arguments.next().and_then(|word| word.parse().ok()).ok_or_else(usage);
     let (vocabulary, sequence) = (number()?, number()?);
-    let corpus = |path| CorpusSpec { path, weight: 1.0, field: "text".into(), split: None };
+    let corpus =
+        |path| CorpusSpec { path, weight: 1.0, field: "text".into(), split: None, special_tokens: false };
     let spec = DataSpec {
         corpora: arguments.map(corpus).collect(),
         tokenizer: std::env::var("TOKENIZER").ok(),

@@ -27,9 +27,10 @@ pub struct Batch {
 
 /// The shards of a run, opened.
 ///
-/// For training, the documents of a corpus are joined to a ring. In each epoch the ring is cut into whole sequences from
-/// an offset that follows from `(seed, corpus, epoch)`, and these are visited in an order that follows from the same.
-/// So a sample costs constant time, nothing repeats inside an epoch, and a resumed run has no loader state to restore.
+/// For training, the documents of a corpus are joined to a ring. In each epoch the ring is cut into whole
+/// sequences from an offset that follows from `(seed, corpus, epoch)`, and these are visited in an order that
+/// follows from the same. So a sample costs constant time, nothing repeats inside an epoch, and a resumed run
+/// has no loader state to restore.
 pub struct Dataset {
     seed: u64,
     sequence: usize,
@@ -43,8 +44,8 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Opens what `prepare` wrote. Only `sequence` and the weights are taken from `spec`; they may differ from those of
-    /// the preparation.
+    /// Opens what `prepare` wrote. Only `sequence` and the weights are taken from `spec`; they may differ
+    /// from those of the preparation.
     pub fn open(spec: &DataSpec, folder: &Path, seed: u64) -> Result<Dataset> {
         let manifest = Manifest::read(folder)?.ok_or_else(|| {
             Problem::new(
@@ -69,15 +70,8 @@ impl Dataset {
         let sequence = spec.sequence as usize;
         let (mut training, mut validation) = (Vec::new(), Vec::new());
         for corpus in &manifest.corpora {
-            let shards = corpus.training.as_ref().map(|shards| open(shards, folder)).transpose()?;
-            let tokens = shards.as_ref().map_or(0, Shards::tokens);
-            let Some(shards) = shards.filter(|_| sequence > 0 && tokens >= sequence as u64) else {
-                return Err(Problem::new(
-                    format!("corpus {} has {tokens} tokens to train on, a sequence {sequence}", corpus.path),
-                    "add text, or lower `data.sequence`",
-                ));
-            };
-            training.push(shards);
+            corpus.check_length(u64::from(spec.sequence))?;
+            training.extend(corpus.training.as_ref().map(|shards| open(shards, folder)).transpose()?);
             let held_out = corpus.validation.as_ref().map(|shards| open(shards, folder)).transpose()?;
             validation.extend(held_out.filter(|shards| shards.tokens() > 0));
         }
@@ -134,8 +128,8 @@ impl Dataset {
         Ok(batch)
     }
 
-    /// Held-out sequences `first..first + samples`, in a fixed order in which every part is spread over all documents.
-    /// Rows past the last sequence are padding without targets, so that a batch is always full.
+    /// Held-out sequences `first..first + samples`, in a fixed order in which every part is spread over all
+    /// documents. Rows past the last sequence are padding without targets, so that a batch is always full.
     pub fn validation(&self, first: u64, samples: u32) -> Result<Batch> {
         let mut batch = Batch::with_capacity(samples as usize, self.sequence);
         let stride = spread(self.validation_windows);

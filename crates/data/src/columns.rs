@@ -1,6 +1,6 @@
 //! Parquet files as documents: one column of text, read without the others.
 
-use crate::document::{Piece, Pieces, cut};
+use crate::document::{Notes, Piece, Pieces, cut};
 use lingot_spec::problem::{Problem, ProblemKind, Result};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, ByteArrayType};
@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 /// Rows that are decoded at once.
 const ROWS: usize = 256;
 
-/// Each row of column `field` is a document; null and blank rows give none.
-pub(crate) fn pieces(path: &Path, field: &str) -> Result<Pieces> {
-    let file = File::open(path).map_err(|e| Problem::io("open", path, &e))?;
+/// Each row of column `field` is a document; null and blank rows give none. `path` is the name the user knows
+/// `file` by.
+pub(crate) fn pieces(file: &Path, path: &Path, field: &str) -> Result<Pieces> {
+    let file = File::open(file).map_err(|e| Problem::io("open", path, &e))?;
     let (reader, column) = guarded(path, || {
         let reader = SerializedFileReader::new(file).map_err(|e| corrupt(path, &e))?;
         let column = column_of(&reader, path, field)?;
@@ -24,17 +25,19 @@ pub(crate) fn pieces(path: &Path, field: &str) -> Result<Pieces> {
     let mut rows =
         Rows { reader, path: path.into(), column, group: 0, current: None, ready: VecDeque::new() };
     let (mut failed, path) = (false, path.to_owned());
-    Ok(Box::new(std::iter::from_fn(move || {
+    let next = move || {
         if failed {
             return None;
         }
         let next = guarded(&path, || rows.next()).transpose();
         failed = matches!(next, Some(Err(_)));
         next
-    })))
+    };
+    Ok(Pieces::new(Notes::default(), std::iter::from_fn(next)))
 }
 
-/// Runs `work` of the Parquet library, which panics on some corrupt files. The reader is not used after an error.
+/// Runs `work` of the Parquet library, which panics on some corrupt files. The reader is not used after an
+/// error.
 fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
     done.unwrap_or_else(|_| Err(corrupt(path, &ParquetError::General("it contradicts itself".into()))))

@@ -1,15 +1,16 @@
-//! A corpus as a stream of documents: which files it is made of, and the text in them, in bounded memory.
+//! A corpus as a stream of documents: the files it is made of, and the text in them, in bounded memory.
 
-use crate::document::Pieces;
-use crate::{columns, lines, records};
-use lingot_spec::problem::{Problem, Result};
+use crate::document::{Notes, Pieces};
+use crate::packing::{self, Opened, Stream};
+use crate::records::{Layout, Recognised, recognise, record_pieces};
+use crate::{columns, lines};
+use lingot_spec::problem::{Problem, ProblemKind, Result};
 use lingot_spec::run::CorpusSpec;
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The files of a corpus: the file itself, or those of a folder, sorted by path. Hidden and binary files are
-/// left out, and so is everything under `except` (the shards themselves may lie inside the corpus).
+/// left out, and so is everything under `except`, since the shards may lie inside the corpus.
 pub fn sources(corpus: &CorpusSpec, except: &Path) -> Result<Vec<PathBuf>> {
     let path = Path::new(&corpus.path);
     let about = fs::metadata(path).map_err(|e| missing(path, &e))?;
@@ -21,17 +22,50 @@ pub fn sources(corpus: &CorpusSpec, except: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The documents of one source of a corpus.
+/// The documents of one source of a corpus. What the file holds is recognised by its content: Parquet, gzip
+/// and Zstandard by their first bytes, records by the objects in it. Only where those tell nothing does the
+/// name count.
 pub fn pieces(corpus: &CorpusSpec, source: &Path) -> Result<Pieces> {
-    let (name, packed) = unpacked_name(source);
-    if name.ends_with(".parquet") && packed.is_none() {
-        return columns::pieces(source, &corpus.field);
+    pieces_of(corpus, source, source)
+}
+
+/// The documents of a source whose bytes lie in `file`.
+pub(crate) fn pieces_of(corpus: &CorpusSpec, source: &Path, file: &Path) -> Result<Pieces> {
+    let notes = Notes::default();
+    let Opened::Stream(mut stream) = packing::open(file, source)? else {
+        return columns::pieces(file, source, &corpus.field);
+    };
+    let is_named_lines = [".jsonl", ".ndjson"].iter().any(|end| packing::plain_name(source).ends_with(end));
+    let layout = match recognised(&mut stream, source, &corpus.field)? {
+        Recognised::Records(layout) => Some(layout),
+        // The name promises records, so that what is wrong with them is an error.
+        _ if is_named_lines => Some(Layout::Lines),
+        Recognised::Lookalike(keys) => {
+            notes.add(format!(
+                "{} is read as plain text: it looks like JSON records without `{}`; their keys are: {}",
+                source.display(),
+                corpus.field,
+                keys.join(", ")
+            ));
+            None
+        }
+        _ => None,
+    };
+    let reader = stream.into_reader();
+    match layout {
+        Some(layout) => Ok(record_pieces(reader, source, &corpus.field, layout, notes)),
+        None => lines::text_pieces(reader, source, corpus.split.as_deref(), notes),
     }
-    let reader = open(source)?;
-    if name.ends_with(".jsonl") || name.ends_with(".ndjson") {
-        return Ok(records::json_pieces(reader, source, &corpus.field));
+}
+
+fn recognised(stream: &mut Stream, source: &Path, field: &str) -> Result<Recognised> {
+    loop {
+        let head = String::from_utf8_lossy(stream.head(source)?).into_owned();
+        match recognise(&head, field) {
+            Recognised::Unfinished if stream.can_grow() => {}
+            recognised => return Ok(recognised),
+        }
     }
-    lines::text_pieces(reader, source, corpus.split.as_deref())
 }
 
 fn missing(path: &Path, error: &std::io::Error) -> Problem {
@@ -40,9 +74,10 @@ fn missing(path: &Path, error: &std::io::Error) -> Problem {
     }
     Problem::new(
         format!("no such file or folder: {}", path.display()),
-        "check `data.corpora`; a corpus is a text, .jsonl or .parquet file, a folder of those, or the prefix of \
-         Megatron shards (PREFIX.bin and PREFIX.idx)",
+        "check `data.corpora`; a corpus is a file of text, JSON records or Parquet, a folder of those, or the \
+         prefix of Megatron shards (PREFIX.bin and PREFIX.idx)",
     )
+    .of(ProblemKind::Input)
 }
 
 fn walk(folder: &Path, except: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
@@ -69,44 +104,11 @@ fn walk(folder: &Path, except: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Whether a file of a folder is read at all: what is packed goes by its name, the rest by its first bytes.
+/// Whether a file of a folder is read: Parquet, and what has no zero byte near its beginning once it is
+/// unpacked. UTF-16 is text too, so that it is refused by name and not passed over.
 fn is_text(path: &Path) -> Result<bool> {
-    let (name, packed) = unpacked_name(path);
-    if packed.is_some() || name.ends_with(".parquet") {
-        return Ok([".jsonl", ".ndjson", ".txt", ".md", ".parquet"].iter().any(|end| name.ends_with(end)));
-    }
-    let mut head = Vec::new();
-    let file = File::open(path).map_err(|e| Problem::io("open", path, &e))?;
-    file.take(8192).read_to_end(&mut head).map_err(|e| Problem::io("read", path, &e))?;
-    Ok(!head.contains(&0))
-}
-
-enum Packed {
-    Gzip,
-    Zstandard,
-}
-
-/// The file's name in lower case without `.gz` or `.zst`, and which of them it was.
-fn unpacked_name(path: &Path) -> (String, Option<Packed>) {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    if let Some(inner) = name.strip_suffix(".gz") {
-        return (inner.into(), Some(Packed::Gzip));
-    }
-    match name.strip_suffix(".zst") {
-        Some(inner) => (inner.into(), Some(Packed::Zstandard)),
-        None => (name, None),
-    }
-}
-
-fn open(path: &Path) -> Result<Box<dyn BufRead>> {
-    let file = File::open(path).map_err(|e| Problem::io("open", path, &e))?;
-    let file = BufReader::with_capacity(1 << 16, file);
-    Ok(match unpacked_name(path).1 {
-        None => Box::new(file),
-        Some(Packed::Gzip) => Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(file))),
-        Some(Packed::Zstandard) => {
-            let decoder = zstd::stream::read::Decoder::with_buffer(file);
-            Box::new(BufReader::new(decoder.map_err(|e| Problem::io("unpack", path, &e))?))
-        }
-    })
+    let Opened::Stream(mut stream) = packing::open(path, path)? else { return Ok(true) };
+    let head = stream.head(path)?;
+    let head = &head[..head.len().min(8192)];
+    Ok(lines::is_utf16(head) || !head.contains(&0))
 }

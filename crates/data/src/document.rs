@@ -1,13 +1,16 @@
 //! Documents as pieces: text in bounded memory, cut where no tokenizer joins two lines.
 
 use lingot_spec::problem::Result;
+use std::cell::RefCell;
+use std::rc::Rc;
 
 /// A piece is cut once it has this many bytes, at the next place where no tokenizer joins two lines.
 pub(crate) const PIECE_BYTES: usize = 32 << 10;
 /// A piece is cut anywhere once it has this many bytes.
 pub(crate) const LIMIT_BYTES: usize = 512 << 10;
 
-/// A part of a document. Long documents come in several pieces, in order, so that a file of any size fits in memory.
+/// A part of a document. Long documents come in several pieces, in order, so that a file of any size fits in
+/// memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
     /// The text of this part.
@@ -17,7 +20,39 @@ pub struct Piece {
 }
 
 /// The pieces of one source, in order.
-pub(crate) type Pieces = Box<dyn Iterator<Item = Result<Piece>>>;
+pub struct Pieces {
+    pieces: Box<dyn Iterator<Item = Result<Piece>>>,
+    notes: Notes,
+}
+
+impl Pieces {
+    pub(crate) fn new(notes: Notes, pieces: impl Iterator<Item = Result<Piece>> + 'static) -> Pieces {
+        Pieces { pieces: Box::new(pieces), notes }
+    }
+
+    /// What the user should know of the source, each note a sentence. Complete once all pieces were read.
+    pub fn notes(&self) -> Vec<String> {
+        self.notes.0.borrow().clone()
+    }
+}
+
+impl Iterator for Pieces {
+    type Item = Result<Piece>;
+
+    fn next(&mut self) -> Option<Result<Piece>> {
+        self.pieces.next()
+    }
+}
+
+/// Notes of a source, which grow while it is read.
+#[derive(Clone, Default)]
+pub(crate) struct Notes(Rc<RefCell<Vec<String>>>);
+
+impl Notes {
+    pub(crate) fn add(&self, note: String) {
+        self.0.borrow_mut().push(note);
+    }
+}
 
 /// Cuts a document into pieces; a blank document gives none.
 pub(crate) fn cut(text: String) -> Vec<Piece> {
@@ -58,8 +93,8 @@ impl Cutter {
     }
 }
 
-/// Whether every pre-tokenizer splits words here, so that the tokens of the two pieces are those of the whole: at a line
-/// end without blanks around it, and before a single space at the beginning of a line.
+/// Whether every pre-tokenizer splits words here, so that the tokens of the two pieces are those of the
+/// whole: at a line end without blanks around it, and before a single space at the beginning of a line.
 fn is_clean_cut(before: &str, after: &str) -> bool {
     let is_blank = |text: &str| text.chars().next().is_none_or(char::is_whitespace);
     let Some(line) = before.strip_suffix('\n') else { return false };

@@ -10,25 +10,48 @@ use crate::split::Split;
 use crate::survey::Survey;
 use crate::tokenizer::Tokenizer;
 use lingot_spec::problem::{Problem, Result};
-use lingot_spec::run::CorpusSpec;
+use lingot_spec::run::{CorpusSpec, DataSpec};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
 /// Text that is encoded at once.
 const BATCH_BYTES: usize = 8 << 20;
 
-/// The second pass: tokens into shards.
-pub(crate) struct Encoding<'a> {
-    pub tokenizer: &'a Tokenizer,
-    pub folder: &'a Path,
-    pub progress: Progress<'a>,
-    /// Bytes of text.
-    pub done: u64,
-    pub total: u64,
+/// Encodes all corpora into shards in `folder`.
+pub(crate) fn encode(
+    spec: &DataSpec,
+    seed: u64,
+    surveys: Vec<Survey>,
+    tokenizer: &Tokenizer,
+    folder: &Path,
+    progress: Progress,
+) -> Result<Vec<CorpusRecord>> {
+    let total = surveys.iter().map(|survey| survey.bytes).sum();
+    let text = tokenizer.reading_special_tokens(false);
+    let special = tokenizer.reading_special_tokens(true);
+    let mut records = Vec::new();
+    let mut done = 0;
+    for (index, (corpus, survey)) in spec.corpora.iter().zip(surveys).enumerate() {
+        let tokenizer = if corpus.special_tokens { &special } else { &text };
+        let mut encoding = Encoding { tokenizer, folder, progress, done, total };
+        records.push(encoding.corpus(corpus, survey, index, seed, spec.validation)?);
+        done = encoding.done;
+    }
+    Ok(records)
+}
+
+/// The second pass over one corpus.
+struct Encoding<'a> {
+    tokenizer: &'a Tokenizer,
+    folder: &'a Path,
+    progress: Progress<'a>,
+    /// Bytes of text encoded so far, those of earlier corpora included.
+    done: u64,
+    total: u64,
 }
 
 impl Encoding<'_> {
-    pub(crate) fn corpus(
+    fn corpus(
         &mut self,
         corpus: &CorpusSpec,
         survey: Survey,
@@ -53,8 +76,12 @@ impl Encoding<'_> {
             training: Side::create(prefix("training"), self.tokenizer)?,
             held_out: Side::create(prefix("validation"), self.tokenizer)?,
         };
-        for source in &survey.sources {
-            self.source(corpus, Path::new(&source.path), &mut sides)?;
+        for (source, file) in survey.sources.iter().zip(&survey.files) {
+            self.source(corpus, Path::new(&source.path), file, &mut sides)?;
+            if file != Path::new(&source.path) {
+                // The copy of a source that could be read only once.
+                std::fs::remove_file(file).map_err(|e| Problem::io("remove", file, &e))?;
+            }
         }
         let note = matches!(split, Split::At(_)).then(|| {
             format!(
@@ -69,14 +96,15 @@ impl Encoding<'_> {
             training: sides.training.finish()?,
             validation: sides.held_out.finish()?,
             note,
+            notes: survey.notes,
         })
     }
 
-    fn source(&mut self, corpus: &CorpusSpec, path: &Path, sides: &mut Sides) -> Result<()> {
+    fn source(&mut self, corpus: &CorpusSpec, source: &Path, file: &Path, sides: &mut Sides) -> Result<()> {
         let whole_documents = !self.tokenizer.joins_pieces();
         let mut waiting: Vec<Part> = Vec::new();
         let mut waiting_bytes = 0;
-        for piece in corpus::pieces(corpus, path)? {
+        for piece in corpus::pieces_of(corpus, source, file)? {
             let piece = piece?;
             waiting_bytes += piece.text.len();
             let ends = piece.ends;
@@ -111,7 +139,7 @@ impl Encoding<'_> {
     }
 }
 
-/// A piece that knows where it goes.
+/// A piece and the side that it goes to.
 struct Part {
     piece: Piece,
     held_out: bool,
@@ -127,7 +155,7 @@ impl Part {
 /// The two shards of a corpus while they are written.
 struct Sides {
     split: Split,
-    /// The current one's number.
+    /// The number of the current document.
     document: u64,
     /// Bytes of text before the next piece.
     seen_bytes: u64,
@@ -200,7 +228,7 @@ impl Side {
     }
 }
 
-/// The last part of a path, fit for a file name of ours.
+/// The last part of a path, with only characters that suit a file name.
 fn plain_name(path: &str) -> String {
     let name = Path::new(path).file_stem().unwrap_or_default().to_string_lossy();
     let plain = |c: char| if c.is_alphanumeric() || c == '-' || c == '_' { c } else { '-' };

@@ -1,4 +1,5 @@
-//! Files with their hashes: what a file was when it was read, and files that are hashed while they are written.
+//! Files with their hashes: what a file was when it was read, and files that are hashed while they are
+//! written.
 
 use lingot_spec::problem::{Problem, Result};
 use serde::{Deserialize, Serialize};
@@ -22,22 +23,41 @@ pub(crate) struct FileRecord {
 impl FileRecord {
     /// Reads a file to its end; `report` is called with the bytes of each part.
     pub(crate) fn of(path: &Path, report: &mut dyn FnMut(u64)) -> Result<FileRecord> {
-        let failed = |e| Problem::io("read", path, &e);
-        let mut file = File::open(path).map_err(failed)?;
-        let modified_ns = modified_ns(&file.metadata().map_err(failed)?);
         let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; 1 << 20];
-        let mut bytes = 0;
-        loop {
-            let read = file.read(&mut buffer).map_err(failed)?;
-            if read == 0 {
-                let hash = hasher.finalize().to_hex().to_string();
-                return Ok(FileRecord { path: path.to_string_lossy().into(), bytes, hash, modified_ns });
-            }
-            hasher.update(&buffer[..read]);
-            bytes += read as u64;
-            report(read as u64);
+        let (bytes, modified_ns) = read_through(path, &mut |part| {
+            hasher.update(part);
+            report(part.len() as u64);
+            Ok(())
+        })?;
+        let hash = hasher.finalize().to_hex().to_string();
+        Ok(FileRecord { path: path.to_string_lossy().into(), bytes, hash, modified_ns })
+    }
+
+    /// Reads a file that can be read only once, and writes a copy of it.
+    pub(crate) fn copied(path: &Path, copy: &Path, report: &mut dyn FnMut(u64)) -> Result<FileRecord> {
+        let mut written = HashedFile::create(copy)?;
+        read_through(path, &mut |part| {
+            report(part.len() as u64);
+            written.write(part)
+        })?;
+        Ok(FileRecord { path: path.to_string_lossy().into(), ..written.finish()? })
+    }
+}
+
+/// Reads a file part by part; returns its bytes and the time of its last change.
+fn read_through(path: &Path, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<(u64, u64)> {
+    let failed = |e| Problem::io("read", path, &e);
+    let mut file = File::open(path).map_err(failed)?;
+    let modified_ns = modified_ns(&file.metadata().map_err(failed)?);
+    let mut buffer = vec![0; 1 << 20];
+    let mut bytes = 0;
+    loop {
+        let read = file.read(&mut buffer).map_err(failed)?;
+        if read == 0 {
+            return Ok((bytes, modified_ns));
         }
+        each(&buffer[..read])?;
+        bytes += read as u64;
     }
 }
 

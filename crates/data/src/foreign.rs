@@ -1,5 +1,5 @@
-//! Megatron shards that another program made, used in place. Only an index of the training documents and one of the
-//! held-out documents are written; both point into the existing `.bin`.
+//! Megatron shards that another program made, used in place. Only an index of the training documents and one
+//! of the held-out documents are written; both point into the existing `.bin`.
 
 use crate::files::FileRecord;
 use crate::index::write_index;
@@ -68,6 +68,7 @@ impl Adoption<'_> {
             validation: self.index(held_out, "validation")?,
             sources: self.sources,
             note,
+            notes: vec![],
         })
     }
 
@@ -80,7 +81,7 @@ impl Adoption<'_> {
         tokens.map_err(|token| {
             Problem::new(
                 format!(
-                    "document {document} of the shards {} holds token {token}, but the tokenizer has tokens 0 to {}",
+                    "document {document} of shards {} holds token {token}, but the tokenizer has tokens 0 to {}",
                     self.shards.path().display(),
                     vocabulary - 1
                 ),
@@ -111,6 +112,15 @@ impl Adoption<'_> {
         rows.tokens += count as u64;
     }
 
+    /// The record of the `.bin`, with a path that works from any folder.
+    fn bin(&self) -> Result<FileRecord> {
+        let bin = &self.sources[1];
+        let path =
+            std::path::absolute(&bin.path).map_err(|e| Problem::io("locate", Path::new(&bin.path), &e))?;
+        Ok(FileRecord { path: path.to_string_lossy().into(), ..bin.clone() })
+    }
+
+    /// Writes the index of one side; none where it has no tokens.
     fn index(&self, rows: Rows, side: &str) -> Result<Option<ShardRecord>> {
         if rows.tokens == 0 {
             return Ok(None);
@@ -123,7 +133,7 @@ impl Adoption<'_> {
             tokens: rows.tokens,
             text_bytes: rows.text_bytes,
             idx,
-            bin: self.sources[1].clone(),
+            bin: self.bin()?,
             in_place: true,
         }))
     }

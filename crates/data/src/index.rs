@@ -1,5 +1,5 @@
-//! The `.idx` of Megatron's indexed dataset: where each sequence lies in the `.bin`, and which sequences form a
-//! document.
+//! The `.idx` of Megatron's indexed dataset: where each sequence lies in the `.bin`, and which sequences form
+//! a document.
 
 use crate::files::{FileRecord, HashedFile};
 use lingot_spec::problem::Result;
@@ -57,8 +57,8 @@ impl Stored {
     }
 }
 
-/// Writes an `.idx`. `pointers` holds the first byte of each sequence in the `.bin`; `documents` the first sequence
-/// of each document, and after the last document the number of sequences.
+/// Writes an `.idx`. `pointers` holds the first byte of each sequence in the `.bin`; `documents` the first
+/// sequence of each document, and after the last document the number of sequences.
 pub(crate) fn write_index(
     path: &Path,
     stored: Stored,
@@ -95,7 +95,8 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Reads an `.idx` beside a `.bin` of `bin_bytes`. Errors with a clause that follows the name of the file.
+    /// Reads an `.idx` beside a `.bin` of `bin_bytes`. Errors with a clause that follows the name of the
+    /// file.
     pub(crate) fn read(index: &[u8], bin_bytes: u64) -> std::result::Result<Layout, String> {
         if index.len() < HEADER_BYTES || &index[..9] != MAGIC {
             return Err(format!(
@@ -142,7 +143,7 @@ impl Layout {
             let end = i128::from(pointer) + i128::from(length) * self.stored.bytes() as i128;
             if length < 0 || pointer < 0 || end > i128::from(bin_bytes) {
                 return Err(format!(
-                    "puts the {length} tokens of sequence {sequence} at byte {pointer} of a .bin of {bin_bytes} bytes"
+                    "puts {length} tokens of sequence {sequence} at byte {pointer} of a .bin of {bin_bytes} bytes"
                 ));
             }
             self.tokens += length as u64;

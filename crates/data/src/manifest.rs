@@ -1,4 +1,5 @@
-//! `data.json`: what the shards of a folder were made of, so that a run does not train on other data unnoticed.
+//! `data.json`: what the shards of a folder were made of, so that a run does not train on other data
+//! unnoticed.
 
 use crate::corpus;
 use crate::files::{self, FileRecord};
@@ -10,6 +11,7 @@ use lingot_spec::run::{CorpusSpec, DataSpec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 pub(crate) const NAME: &str = "data.json";
@@ -86,6 +88,10 @@ pub(crate) struct CorpusSettings {
     pub path: String,
     pub field: String,
     pub split: Option<String>,
+    /// Whether text that spells a special token is read as the token; unknown of shards of older releases,
+    /// which did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub special_tokens: Option<bool>,
 }
 
 impl Settings {
@@ -94,6 +100,7 @@ impl Settings {
             path: corpus.path.clone(),
             field: corpus.field.clone(),
             split: corpus.split.clone(),
+            special_tokens: Some(corpus.special_tokens),
         };
         Settings {
             seed,
@@ -106,7 +113,12 @@ impl Settings {
 
     /// The first setting that differs, with both values.
     fn difference(&self, now: &Settings) -> Option<String> {
-        if self == now {
+        let mut now = now.clone();
+        for (is, was) in now.corpora.iter_mut().zip(&self.corpora) {
+            // Shards of older releases are used as they are.
+            is.special_tokens = was.special_tokens.and(is.special_tokens);
+        }
+        if *self == now {
             return None;
         }
         let pairs = [
@@ -121,7 +133,7 @@ impl Settings {
                 let list: Vec<_> = settings.corpora.iter().map(CorpusSettings::shown).collect();
                 list.join(", ")
             };
-            ("data.corpora", list(self), list(now))
+            ("data.corpora", list(self), list(&now))
         });
         Some(format!("{name} = {was}, and now {is}"))
     }
@@ -130,7 +142,8 @@ impl Settings {
 impl CorpusSettings {
     fn shown(&self) -> String {
         let split = self.split.as_ref().map(|split| format!(" split at `{split}`")).unwrap_or_default();
-        format!("{} (field `{}`{split})", self.path, self.field)
+        let special = if self.special_tokens == Some(true) { ", special tokens" } else { "" };
+        format!("{} (field `{}`{split}{special})", self.path, self.field)
     }
 }
 
@@ -152,7 +165,7 @@ impl Manifest {
         let path = folder.join(NAME);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&e.kind()) => return Ok(None),
             Err(e) => return Err(Problem::io("read", &path, &e)),
         };
         let wrong = |problem: String| {
@@ -182,6 +195,19 @@ impl Manifest {
             .sum()
     }
 
+    /// Errors if nothing can be evaluated: no token is held out that follows on another of its document.
+    pub(crate) fn check_held_out(&self) -> Result<()> {
+        let held_out = self.corpora.iter().filter_map(|corpus| corpus.validation.as_ref());
+        if held_out.map(|shards| shards.tokens - shards.documents.min(shards.tokens)).sum::<u64>() > 0 {
+            return Ok(());
+        }
+        Err(Problem::new(
+            "there is no held-out text to evaluate on",
+            "raise `data.validation`, or add documents to the corpora",
+        )
+        .of(ProblemKind::Input))
+    }
+
     /// Errors if settings, sources or tokenizer differ from those that the shards were made of.
     pub(crate) fn check(
         &self,
@@ -193,7 +219,7 @@ impl Manifest {
         if let Some(difference) = self.settings.difference(now) {
             return Err(Problem::new(
                 format!("the shards in {} were made with {difference}", folder.display()),
-                "restore the setting, delete the folder to prepare it again, or choose another with `data.cache`",
+                "restore the setting, delete the folder to prepare it again, or choose another: `data.cache`",
             )
             .of(ProblemKind::Input));
         }
@@ -226,7 +252,11 @@ impl Manifest {
             bytes: corpora.iter().map(|corpus| corpus.bytes).sum(),
             corpora,
             reused,
-            notes: self.corpora.into_iter().filter_map(|corpus| corpus.note).collect(),
+            notes: self
+                .corpora
+                .into_iter()
+                .flat_map(|corpus| corpus.note.into_iter().chain(corpus.notes))
+                .collect(),
         }
     }
 }
@@ -248,8 +278,8 @@ impl CorpusRecord {
     }
 }
 
-/// Errors if the files of a corpus differ from those its shards were made of. A corpus that is absent altogether is no
-/// error: shards may be copied to another machine without their sources.
+/// Errors if the files of a corpus differ from those its shards were made of. A corpus that is absent
+/// altogether is no error: shards may be copied to another machine without their sources.
 fn check_sources(
     record: &CorpusRecord,
     corpus: &CorpusSpec,
@@ -271,6 +301,10 @@ fn check_sources(
             }
             return Err(changed(folder, format!("{} ({} bytes) was added", path.display(), about.len())));
         };
+        if !about.is_file() {
+            // A pipe, for example, can be read only once.
+            continue;
+        }
         let untouched = about.len() == before.bytes && files::modified_ns(&about) == before.modified_ns;
         if untouched && before.bytes > ALWAYS_HASHED_BYTES {
             report(before.bytes);

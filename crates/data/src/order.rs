@@ -18,8 +18,9 @@ pub(crate) fn share(words: &[u64]) -> f64 {
 
 /// The place of `index` in a shuffle of `0..count` that depends on `key` alone. Takes constant time.
 ///
-/// A Feistel network permutes the smallest square of a power of two that holds `count`; a place outside `0..count` is
-/// permuted again until it lies inside. Both steps can be undone, so no two indices share a place.
+/// A Feistel network permutes the smallest square of a power of two that holds `count`; a place outside
+/// `0..count` is permuted again until it lies inside. Both steps can be undone, so no two indices share a
+/// place.
 pub(crate) fn shuffled(key: u64, index: u64, count: u64) -> u64 {
     debug_assert!(index < count);
     let half_bits = (u64::BITS - (count - 1).leading_zeros()).div_ceil(2).max(1);
@@ -39,9 +40,9 @@ pub(crate) fn shuffled(key: u64, index: u64, count: u64) -> u64 {
 
 /// Deals samples to corpora in proportion to their weights: exactly in the long run, evenly in the short.
 ///
-/// Samples come in blocks. Of the first `b` blocks a corpus has its share of the samples, rounded down, and the heaviest
-/// corpus has the rest, so that no rounding adds up. Inside a block the corpora own ranges, visited in bit-reversed
-/// order, which spreads every corpus over the block.
+/// Samples come in blocks. Of the first `b` blocks a corpus has its share of the samples, rounded down, and
+/// the heaviest corpus has the rest, so that no rounding adds up. Inside a block the corpora own ranges,
+/// visited in bit-reversed order, which spreads every corpus over the block.
 #[derive(Clone, Debug)]
 pub(crate) struct Mixture {
     /// The share of each corpus in fixed point; all of them sum to at most one.
@@ -60,12 +61,14 @@ impl Mixture {
         let shares = weights.iter().map(|w| (w / sum * (1_u64 << POINT) as f64) as u128).collect();
         let heaviest =
             (0..weights.len()).fold(0, |best, k| if weights[k] > weights[best] { k } else { best });
-        // Large enough that what the others lose by rounding never exceeds the share of the heaviest in a block.
+        // Large enough that what the others lose by rounding never exceeds the share of the heaviest in a
+        // block.
         let block_bits = (weights.len() * weights.len()).next_power_of_two().trailing_zeros().max(10);
         Mixture { shares, heaviest, block_bits }
     }
 
-    /// For each of `samples` samples from `first` on, its corpus and its number among the samples of that corpus.
+    /// For each of `samples` samples from `first` on, its corpus and its number among the samples of that
+    /// corpus.
     pub(crate) fn deal(&self, first: u64, samples: u32) -> Vec<(usize, u64)> {
         let mut dealt = Vec::with_capacity(samples as usize);
         let (mut block, mut skip) = (first >> self.block_bits, first & ((1 << self.block_bits) - 1));

@@ -1,25 +1,54 @@
 //! Corpora become a folder of shards, once; after that the folder is checked and reused.
 
 use crate::aside::Aside;
-use crate::encode::Encoding;
+use crate::batch::Dataset;
+use crate::encode::encode;
 use crate::files::{FileRecord, HashedFile};
 use crate::manifest::{self, Manifest, Prepared, Settings};
 use crate::progress::Progress;
 use crate::record::TokenizerRecord;
-use crate::survey::{Sample, survey};
+use crate::survey::{Sample, Surveyor};
 use crate::tokenizer::Tokenizer;
 use lingot_spec::problem::{Problem, ProblemKind, Result};
 use lingot_spec::run::DataSpec;
 use std::path::Path;
 
-/// Makes tokenizer and shards in `folder`, or checks that those in it were made of the same corpora and settings. The
-/// folder appears complete or not at all.
+/// Makes tokenizer and shards in `folder`, or checks that those in it were made of the same corpora and
+/// settings. The folder appears complete or not at all.
 pub fn prepare(
     spec: &DataSpec,
     vocabulary: u32,
     seed: u64,
     folder: &Path,
     progress: Progress,
+) -> Result<Prepared> {
+    prepare_checked(spec, vocabulary, seed, folder, progress, &|_| Ok(()))
+}
+
+/// Does what `prepare` does, and opens the shards. Data that cannot be trained or evaluated on is refused before the
+/// folder appears, so that the same command works once there is more text.
+pub fn prepare_to_train(
+    spec: &DataSpec,
+    vocabulary: u32,
+    seed: u64,
+    folder: &Path,
+    progress: Progress,
+) -> Result<Dataset> {
+    let check = |manifest: &Manifest| {
+        manifest.corpora.iter().try_for_each(|corpus| corpus.check_length(u64::from(spec.sequence)))?;
+        manifest.check_held_out()
+    };
+    prepare_checked(spec, vocabulary, seed, folder, progress, &check)?;
+    Dataset::open(spec, folder, seed)
+}
+
+fn prepare_checked(
+    spec: &DataSpec,
+    vocabulary: u32,
+    seed: u64,
+    folder: &Path,
+    progress: Progress,
+    check: &dyn Fn(&Manifest) -> Result<()>,
 ) -> Result<Prepared> {
     check_spec(spec)?;
     let settings = Settings::of(spec, vocabulary, seed);
@@ -32,21 +61,18 @@ pub fn prepare(
     if let Some(given) = &given {
         check_vocabulary(given.vocabulary(), vocabulary)?;
     }
-    let aside = Aside::begin(folder)?;
-    let mut sample = given.is_none().then(Sample::default);
-    let surveys = survey(spec, seed, folder, &mut sample, progress)?;
-    let tokenizer = match (given, sample) {
+    let aside = Aside::begin(folder, manifest::NAME)?;
+    let sample = given.is_none().then(Sample::default);
+    let mut surveyor = Surveyor { seed, folder, copies: aside.path(), sample };
+    let surveys = surveyor.survey(spec, progress)?;
+    let tokenizer = match (given, surveyor.sample) {
         (Some(given), _) => given,
         (None, sample) => Tokenizer::train(sample.unwrap_or_default().texts(), vocabulary, progress)?,
     };
     tokenizer.save(&aside.path().join("tokenizer.json"))?;
-    let total = surveys.iter().map(|survey| survey.bytes).sum();
-    let mut encoding = Encoding { tokenizer: &tokenizer, folder: aside.path(), progress, done: 0, total };
-    let mut corpora = Vec::new();
-    for (index, (corpus, survey)) in spec.corpora.iter().zip(surveys).enumerate() {
-        corpora.push(encoding.corpus(corpus, survey, index, seed, spec.validation)?);
-    }
+    let corpora = encode(spec, seed, surveys, &tokenizer, aside.path(), progress)?;
     let manifest = Manifest::new(settings, record(&tokenizer, aside.path())?, corpora);
+    check(&manifest)?;
     let mut file = HashedFile::create(&aside.path().join(manifest::NAME))?;
     let text = serde_json::to_vec_pretty(&manifest);
     file.write(&text.map_err(|e| Problem::bug(format!("data.json cannot be written: {e}")))?)?;

@@ -1,6 +1,7 @@
 //! The entries of `data.json`: the tokenizer, each corpus and its shards.
 
 use crate::files::FileRecord;
+use lingot_spec::problem::{Problem, ProblemKind, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -23,8 +24,27 @@ pub(crate) struct CorpusRecord {
     pub sources: Vec<FileRecord>,
     pub training: Option<ShardRecord>,
     pub validation: Option<ShardRecord>,
+    /// How its only document was split, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// What the user should know of its sources, each a sentence.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+impl CorpusRecord {
+    /// Errors if the corpus has less than one sequence to train on.
+    pub(crate) fn check_length(&self, sequence: u64) -> Result<()> {
+        let tokens = self.training.as_ref().map_or(0, |shards| shards.tokens);
+        if sequence > 0 && tokens >= sequence {
+            return Ok(());
+        }
+        Err(Problem::new(
+            format!("corpus {} has {tokens} tokens to train on, but a sequence has {sequence}", self.path),
+            "add text, or lower `data.sequence`",
+        )
+        .of(ProblemKind::Input))
+    }
 }
 
 /// One pair of `.idx` and `.bin`.

@@ -1,5 +1,5 @@
-//! Megatron's indexed dataset: tokens in a `.bin`, their sequences and documents in an `.idx`. Both files are mapped
-//! into memory and never read whole.
+//! Megatron's indexed dataset: tokens in a `.bin`, their sequences and documents in an `.idx`. Both files are
+//! mapped into memory and never read whole.
 
 use crate::files::{FileRecord, HashedFile};
 use crate::index::{Layout, STRIDE, Stored, write_index};
@@ -92,8 +92,8 @@ pub(crate) fn with_end(prefix: &Path, end: &str) -> PathBuf {
     path.into()
 }
 
-/// The prefix of the shards that a corpus path names as `PREFIX`, `PREFIX.idx` or `PREFIX.bin`; none where it names
-/// something else.
+/// The prefix of the shards that a corpus path names as `PREFIX`, `PREFIX.idx` or `PREFIX.bin`; none where it
+/// names something else.
 pub(crate) fn prefix_of(path: &str) -> Option<PathBuf> {
     let path = Path::new(path);
     let named = path.extension().is_some_and(|end| end == "idx" || end == "bin");

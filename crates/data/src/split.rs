@@ -1,4 +1,5 @@
-//! Which documents are held out. Each document is decided on its own, so that it keeps its side when others come or go.
+//! Which documents are held out. Each document is decided on its own, so that it keeps its side when others
+//! come or go.
 
 use crate::order::share;
 
@@ -20,7 +21,8 @@ pub(crate) enum Split {
 }
 
 impl Split {
-    /// The split of a corpus of `documents` documents. `length` is that of the only document, where there is one.
+    /// The split of a corpus of `documents` documents. `length` is that of the only document, where there is
+    /// one.
     pub(crate) fn of(seed: u64, corpus: u64, documents: u64, length: u64, validation: f64) -> Split {
         if validation <= 0.0 {
             return Split::Nowhere;

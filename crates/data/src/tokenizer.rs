@@ -1,10 +1,12 @@
 //! Text to tokens and back: a byte-level BPE trained here, or any `tokenizer.json`.
 
+use crate::ends::{self, Files};
 use crate::progress::{Progress, Stage};
-use lingot_spec::problem::{Problem, Result};
-use serde_json::{Value, json};
+use lingot_spec::problem::{Problem, ProblemKind, Result};
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
@@ -16,15 +18,12 @@ use tokenizers::{AddedToken, SplitDelimiterBehavior};
 /// Ends every document of a tokenizer trained here.
 pub const END_OF_DOCUMENT: &str = "<|endoftext|>";
 
-/// What ends a document in tokenizers of others, when no `tokenizer_config.json` says.
-const KNOWN_ENDS: [&str; 6] =
-    [END_OF_DOCUMENT, "</s>", "<|end_of_text|>", "<eos>", "<｜end▁of▁sentence｜>", "[EOS]"];
-
-/// All bytes and the end of a document.
+/// The smallest vocabulary: all bytes and the end of a document.
 const FEWEST: u32 = 257;
 
-/// Where words part before merging, one choice per line below: contractions, letters with one sign before them,
-/// single digits, other signs with the line ends after them, line ends, blanks before a word, other blanks.
+/// How text is split into words before merging, one alternative per line below: contractions, letters with
+/// one sign before them, single digits, other signs with the line ends after them, line ends, blanks before a
+/// word, other blanks.
 const WORDS: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
     r"|[^\r\n\p{L}\p{N}]?\p{L}+",
@@ -35,19 +34,23 @@ const WORDS: &str = concat!(
     r"|\s+",
 );
 
-/// A vocabulary and how text is cut into it.
+/// A vocabulary, and how text is split into its tokens.
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    /// The file as it was given; None when trained here.
-    given: Option<PathBuf>,
+    /// The files as they were given; none where it was trained here.
+    given: Option<Arc<Files>>,
     vocabulary: u32,
     end_of_document: u32,
+    /// The special tokens, by id.
+    special: Arc<BTreeMap<u32, String>>,
+    /// The tokens that stand for single bytes of characters outside the vocabulary (`<0xE6>`), by id.
+    bytes: Arc<BTreeMap<u32, u8>>,
 }
 
 impl Tokenizer {
-    /// A byte-level BPE of at most `vocabulary` tokens; fewer when the text has no more pairs that repeat. The
-    /// result does not depend on the number of threads.
+    /// Trains a byte-level BPE of at most `vocabulary` tokens; it has fewer where the text has no more pairs
+    /// that repeat. The result does not depend on the number of threads.
     pub fn train<I, S>(documents: I, vocabulary: u32, progress: Progress) -> Result<Tokenizer>
     where
         I: Iterator<Item = S>,
@@ -56,17 +59,19 @@ impl Tokenizer {
         if vocabulary < FEWEST {
             return Err(Problem::new(
                 format!(
-                    "a vocabulary of {vocabulary} is too small: 256 bytes and `{END_OF_DOCUMENT}` need {FEWEST}"
+                    "a vocabulary of {vocabulary} is too small: 256 bytes and {END_OF_DOCUMENT} need {FEWEST}"
                 ),
                 "raise `model.vocabulary`; 4096 suits a few megabytes of text",
-            ));
+            )
+            .of(ProblemKind::Input));
         }
         let documents: Vec<S> = documents.collect();
-        let total = documents.iter().map(|text| text.as_ref().len() as u64).sum();
+        let total: u64 = documents.iter().map(|text| text.as_ref().len() as u64).sum();
         progress(Stage { name: "tokenizer", done: 0, total });
         let mut inner = untrained()?;
         let mut trainer: TrainerWrapper = BpeTrainer::builder()
-            .vocab_size(vocabulary as usize)
+            // Room for the whole vocabulary is allocated at once, and no text has more tokens than bytes.
+            .vocab_size((vocabulary as usize).min(FEWEST as usize + total as usize))
             .min_frequency(2)
             .show_progress(false)
             .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
@@ -77,64 +82,81 @@ impl Tokenizer {
             Problem::new(format!("the tokenizer cannot be trained: {e}"), "give one with `data.tokenizer`")
         })?;
         progress(Stage { name: "tokenizer", done: total, total });
-        Tokenizer::new(inner, None, Some(END_OF_DOCUMENT.into()), Path::new("the trained tokenizer"))
+        Tokenizer::new(inner, None, END_OF_DOCUMENT)
     }
 
-    /// Reads a `tokenizer.json`, and what ends a document from the `tokenizer_config.json` beside it.
+    /// Reads a `tokenizer.json`, and from the files beside it which token ends a document.
     pub fn load(path: &Path) -> Result<Tokenizer> {
-        let bytes = fs::read(path).map_err(|e| Problem::io("read the tokenizer", path, &e))?;
-        let beside = |name| fs::read(path.with_file_name(name)).ok();
-        let end = beside("tokenizer_config.json").and_then(|config| named_end(&config));
-        let mut tokenizer = Tokenizer::parse(&bytes, end, path)?;
-        tokenizer.given = Some(path.into());
-        Ok(tokenizer)
+        let files = Files::read(path)?;
+        let mut inner = parse_inner(&files.tokenizer, path)?;
+        files.add_missing(&mut inner)?;
+        let end = files.end(&inner)?;
+        Tokenizer::new(inner, Some(Arc::new(files)), &end)
     }
 
-    /// Writes `tokenizer.json`, and beside it the two files by which `transformers` knows the special tokens. A
-    /// tokenizer that was given is copied byte for byte.
+    /// Writes `tokenizer.json`, and beside it the files from which `transformers` takes the special tokens.
+    /// The files of a tokenizer that was given are copied byte for byte where they name the end of a
+    /// document.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let write = |path: &Path, bytes: &[u8]| {
-            fs::write(path, bytes).map_err(|e| Problem::io("write the tokenizer", path, &e))
-        };
         let end = self.inner.id_to_token(self.end_of_document).unwrap_or_default();
-        let config = json!({
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "eos_token": end,
-            "pad_token": end,
-            "clean_up_tokenization_spaces": false,
-            "model_max_length": 1_000_000_000,
-        });
-        let map = json!({ "eos_token": end, "pad_token": end });
-        let read = |path: &Path| fs::read(path).map_err(|e| Problem::io("read the tokenizer", path, &e));
-        let body = match &self.given {
-            Some(given) => read(given)?,
-            None => self.to_json()?.into_bytes(),
+        let files = match &self.given {
+            Some(given) => given.copies(&end),
+            None => [vec![("tokenizer.json", self.to_json()?.into_bytes())], ends::made(&end)].concat(),
         };
-        for (name, made) in [("tokenizer_config.json", config), ("special_tokens_map.json", map)] {
-            let beside =
-                self.given.as_ref().map(|given| given.with_file_name(name)).filter(|file| file.exists());
-            let bytes = match beside {
-                Some(file) => read(&file)?,
-                None => format!("{made:#}\n").into_bytes(),
-            };
-            write(&path.with_file_name(name), &bytes)?;
+        for (name, bytes) in files {
+            let path = if name == "tokenizer.json" { path.into() } else { path.with_file_name(name) };
+            fs::write(&path, bytes).map_err(|e| Problem::io("write the tokenizer", &path, &e))?;
         }
-        write(path, &body)
+        Ok(())
     }
 
-    /// The tokens of a text. Nothing is added; special tokens written out in the text are recognised.
+    /// The same tokenizer, which reads text that spells a special token, such as `</s>`, as that token, or as
+    /// text.
+    pub fn reading_special_tokens(&self, special: bool) -> Tokenizer {
+        let mut other = self.clone();
+        other.inner.set_encode_special_tokens(!special);
+        other
+    }
+
+    /// The first special token that a text spells.
+    pub fn special_token_in(&self, text: &str) -> Option<&str> {
+        let spelled = self.special.values().filter_map(|token| Some((text.find(token.as_str())?, token)));
+        spelled.min().map(|(_, token)| token.as_str())
+    }
+
+    /// The tokens of a text. No token is added, and a special token that the text spells is text like any
+    /// other, unless `reading_special_tokens` says otherwise.
     pub fn encode(&self, text: &str) -> Vec<u32> {
+        let tokens = self.encode_whole(text);
+        let reads_special = !self.inner.get_added_vocabulary().get_encode_special_tokens();
+        if reads_special || !tokens.iter().any(|token| self.special.contains_key(token)) {
+            return tokens;
+        }
+        // The model knows the spelling as a word of its own. Without its first character it is another word.
+        match self.special_token_in(text).and_then(|token| Some((text.find(token)?, token.chars().next()?))) {
+            None => tokens,
+            Some((place, first)) => {
+                let (before, after) = text.split_at(place + first.len_utf8());
+                [self.encode_whole(before), self.encode(after)].concat()
+            }
+        }
+    }
+
+    fn encode_whole(&self, text: &str) -> Vec<u32> {
         // `parse` has tried characters that no vocabulary holds, so what remains is lack of memory.
-        self.inner
-            .encode_fast(text, false)
-            .expect("a tokenizer that was tried encodes any text")
-            .get_ids()
-            .into()
+        let encoded =
+            self.inner.encode_fast(text, false).expect("a tokenizer that was tried encodes any text");
+        encoded.get_ids().into()
     }
 
     /// The text of tokens, without the special ones. Broken characters become U+FFFD.
     pub fn decode(&self, tokens: &[u32]) -> String {
         self.inner.decode(tokens, true).unwrap_or_default()
+    }
+
+    /// The byte that a token stands for, where it stands for one.
+    pub(crate) fn byte(&self, token: u32) -> Option<u8> {
+        self.bytes.get(&token).copied()
     }
 
     /// One more than the largest token.
@@ -147,17 +169,18 @@ impl Tokenizer {
         self.end_of_document
     }
 
-    /// How a token is written in the vocabulary.
+    /// The spelling of a token in the vocabulary.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
 
-    /// The token that is written so in the vocabulary.
+    /// The token with this spelling in the vocabulary.
     pub fn id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
 
-    /// Whether the tokens of a text are those of its pieces. Tokenizers that put a blank before every text say no.
+    /// Whether the tokens of a text are those of its pieces. Not so for tokenizers that put a blank before
+    /// every text.
     pub(crate) fn joins_pieces(&self) -> bool {
         ["a word\nAnd another", "x = 1;\n} else", "end. \n (see", "a\n\n 1"].iter().all(|text| {
             let (before, after) = text.split_at(text.rfind('\n').map_or(0, |at| at + 1));
@@ -171,53 +194,78 @@ impl Tokenizer {
         })
     }
 
-    /// A tokenizer from the bytes of a `tokenizer.json`; `path` is only named in errors.
+    /// A tokenizer from the bytes of a `tokenizer.json`, whose documents end with the token `end`, or with
+    /// one that is known to end texts. `path` is only named in errors.
     pub fn parse(bytes: &[u8], end: Option<String>, path: &Path) -> Result<Tokenizer> {
-        // The library trusts its files in a few places; a bad file is the user's mistake, not ours to die of.
-        let parsed = std::panic::catch_unwind(|| {
-            let inner = tokenizers::Tokenizer::from_bytes(bytes)?;
-            inner.encode_fast("a b\n\u{0}\u{2603}\u{10ffff} 1", false)?;
-            Ok::<_, tokenizers::Error>(inner)
-        });
-        let broken = |why: String| {
-            Problem::new(
-                format!("{} is not a tokenizer that can be used: {why}", path.display()),
-                "it must be a `tokenizer.json` of Hugging Face tokenizers; without `data.tokenizer` one is trained",
-            )
+        let inner = parse_inner(bytes, path)?;
+        let end = match end {
+            Some(end) => end,
+            None => ends::known(&inner, path)?,
         };
-        let inner = parsed.map_err(|_| broken("its parts contradict each other".into()))?;
-        Tokenizer::new(inner.map_err(|e| broken(e.to_string()))?, None, end, path)
+        Tokenizer::new(inner, None, &end)
     }
 
-    fn new(
-        mut inner: tokenizers::Tokenizer,
-        given: Option<PathBuf>,
-        end: Option<String>,
-        path: &Path,
-    ) -> Result<Tokenizer> {
+    fn new(mut inner: tokenizers::Tokenizer, given: Option<Arc<Files>>, end: &str) -> Result<Tokenizer> {
         // A whole document is encoded; limits meant for inference do not apply.
         inner.with_padding(None);
-        inner.with_truncation(None).map_err(|e| Problem::new(e.to_string(), "write the tokenizer again"))?;
+        inner
+            .with_truncation(None)
+            .map_err(|e| Problem::bug(format!("the tokenizer cannot do without truncation: {e}")))?;
+        inner.set_encode_special_tokens(true);
+        let added = inner.get_added_tokens_decoder().into_iter();
+        let special =
+            added.filter(|(_, token)| token.special).map(|(id, token)| (id, token.content)).collect();
+        let bytes = byte_tokens(&inner);
         let largest = inner.get_vocab(true).into_values().max();
-        let ends = end.iter().map(String::as_str).chain(KNOWN_ENDS);
-        let end_of_document = ends.filter_map(|token| inner.token_to_id(token)).next();
-        match (largest, end_of_document) {
-            (Some(largest), Some(end_of_document)) if largest < u32::MAX => {
-                Ok(Tokenizer { inner, given, vocabulary: largest + 1, end_of_document })
-            }
+        match (largest, inner.token_to_id(end)) {
+            (Some(largest), Some(end_of_document)) if largest < u32::MAX => Ok(Tokenizer {
+                inner,
+                given,
+                vocabulary: largest + 1,
+                end_of_document,
+                special: Arc::new(special),
+                bytes: Arc::new(bytes),
+            }),
             _ => Err(Problem::new(
-                format!("{} has no token that ends a document", path.display()),
-                "name it as `eos_token` in the tokenizer_config.json beside it",
-            )),
+                format!("the tokenizer has no token `{end}`, which should end a document"),
+                "name one that it has as `eos_token` in the tokenizer_config.json beside it",
+            )
+            .of(ProblemKind::Input)),
         }
     }
 }
 
+fn parse_inner(bytes: &[u8], path: &Path) -> Result<tokenizers::Tokenizer> {
+    let bytes = ends::spare_special_words(bytes);
+    // The library trusts its files in a few places; a bad file must be an error, not a panic.
+    let parsed = std::panic::catch_unwind(|| {
+        let inner = tokenizers::Tokenizer::from_bytes(&bytes)?;
+        inner.encode_fast("a b\n\u{0}\u{2603}\u{10ffff} 1", false)?;
+        Ok::<_, tokenizers::Error>(inner)
+    });
+    let broken = |why: String| {
+        Problem::new(
+            format!("{} is not a tokenizer that can be used: {why}", path.display()),
+            "give a `tokenizer.json` of Hugging Face tokenizers; without `data.tokenizer` one is trained",
+        )
+        .of(ProblemKind::Input)
+    };
+    let inner = parsed.map_err(|_| broken("its parts contradict each other".into()))?;
+    inner.map_err(|e| broken(e.to_string()))
+}
+
+/// The tokens that the decoder takes for single bytes; none where it takes them for text.
+fn byte_tokens(inner: &tokenizers::Tokenizer) -> BTreeMap<u32, u8> {
+    let id = |byte: u8| inner.token_to_id(&format!("<0x{byte:02X}>"));
+    if id(b'A').and_then(|id| inner.decode(&[id], true).ok()).as_deref() != Some("A") {
+        return BTreeMap::new();
+    }
+    (0..=u8::MAX).filter_map(|byte| Some((id(byte)?, byte))).collect()
+}
+
 fn untrained() -> Result<tokenizers::Tokenizer> {
     let words = Split::new(SplitPattern::Regex(WORDS.into()), SplitDelimiterBehavior::Isolated, false)
-        .map_err(|e| {
-            Problem::new(format!("the word pattern is not accepted: {e}"), "report this as a bug")
-        })?;
+        .map_err(|e| Problem::bug(format!("the word pattern is not accepted: {e}")))?;
     let bytes = ByteLevel::default().add_prefix_space(false).use_regex(false);
     let mut inner = tokenizers::Tokenizer::new(BPE::default());
     inner
@@ -227,11 +275,4 @@ fn untrained() -> Result<tokenizers::Tokenizer> {
         ])))
         .with_decoder(Some(ByteLevel::default()));
     Ok(inner)
-}
-
-/// `eos_token` of a `tokenizer_config.json`: a string, or an object with `content`.
-fn named_end(config: &[u8]) -> Option<String> {
-    let config: Value = serde_json::from_slice(config).ok()?;
-    let end = config.get("eos_token")?;
-    end.as_str().or_else(|| end.get("content")?.as_str()).map(str::to_owned)
 }

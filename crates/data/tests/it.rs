@@ -5,12 +5,16 @@
 
 #[path = "it/batches.rs"]
 mod batches;
+#[path = "it/contents.rs"]
+mod contents;
 #[path = "it/corpora.rs"]
 mod corpora;
 #[path = "it/fuzz.rs"]
 mod fuzz;
 #[path = "it/mistakes.rs"]
 mod mistakes;
+#[path = "it/places.rs"]
+mod places;
 #[path = "it/prepared.rs"]
 mod prepared;
 #[path = "it/tokens.rs"]
@@ -76,7 +80,7 @@ impl Bench {
 
 fn corpus(path: &Path) -> CorpusSpec {
     let path = path.to_str().unwrap().to_owned();
-    CorpusSpec { path, weight: 1.0, field: "text".into(), split: None }
+    CorpusSpec { path, weight: 1.0, field: "text".into(), split: None, special_tokens: false }
 }
 
 /// That an error says all of this, and hints at something.

@@ -1,4 +1,5 @@
-//! One safetensors file, written and read tensor by tensor. Each tensor is hashed on the way, and nothing is copied twice.
+//! One safetensors file, written and read tensor by tensor. Each tensor is hashed on the way, and nothing is
+//! copied twice.
 
 use lingot_spec::problem::{Problem, ProblemKind, Result};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
@@ -44,7 +45,8 @@ pub struct Entry {
     pub end: u64,
 }
 
-/// Writes the tensors in their order and syncs the file. Returns its size in bytes and the hash of each tensor.
+/// Writes the tensors in their order and syncs the file. Returns its size in bytes and the hash of each
+/// tensor.
 pub fn write(path: &Path, tensors: &[Named<'_>]) -> Result<(u64, Vec<String>)> {
     let header = header_bytes(path, tensors)?;
     let failed = |error: std::io::Error| Problem::io("write", path, &error);
@@ -129,8 +131,9 @@ impl TensorFile {
     }
 }
 
-/// The tensors that a safetensors header describes. `start` is the beginning of a file of `file_bytes`, header included.
-/// Never panics and never allocates more than a multiple of the header, whatever the bytes are.
+/// The tensors that a safetensors header describes. `start` is the beginning of a file of `file_bytes`,
+/// header included. Never panics and never allocates more than a multiple of the header, whatever the bytes
+/// are.
 pub fn parse_header(start: &[u8], file_bytes: u64) -> std::result::Result<Vec<Entry>, String> {
     let length = header_length(start, file_bytes)?;
     let header = start.get(8..).and_then(|rest| rest.get(..length as usize));

@@ -5,6 +5,7 @@
 
 mod it {
     mod damage;
+    mod imports;
     mod made;
     mod refusals;
     mod round_trips;

@@ -38,6 +38,25 @@ impl Cache {
         Ok(Cache { layers, length: 0, capacity, tally: Tally::new(&model.spec, &model.device, kind)? })
     }
 
+    /// Makes room for `capacity` tokens in all; what was read stays.
+    pub fn reserve(&mut self, model: &Model, capacity: usize) -> Result<()> {
+        if capacity <= self.capacity {
+            return Ok(());
+        }
+        for layer in &mut self.layers {
+            for tensor in [&mut layer.keys, &mut layer.values] {
+                let shape = [&[capacity], &tensor.shape()[1..]].concat();
+                let larger = model.device.empty(&shape, tensor.kind())?;
+                if self.length > 0 {
+                    ops::copy(&larger.rows(0, self.length), &tensor.rows(0, self.length))?;
+                }
+                *tensor = larger;
+            }
+        }
+        self.capacity = capacity;
+        Ok(())
+    }
+
     /// The number of tokens read so far.
     pub fn len(&self) -> usize {
         self.length
@@ -72,7 +91,10 @@ impl Through<'_> {
     /// If there are no tokens, or if the cache's capacity is too small for them.
     pub fn read(&self, cache: &mut Cache, tokens: &[i32]) -> Result<Vec<f32>> {
         let count = tokens.len();
-        assert!(count > 0 && cache.length + count <= cache.capacity, "the cache has no room");
+        assert!(
+            count > 0 && cache.length + count <= cache.capacity,
+            "too many tokens for the capacity of the cache, or none"
+        );
         let positions: Vec<i32> =
             (cache.length..cache.length + count).map(|position| position as i32).collect();
         let rows = Rows {

@@ -12,7 +12,9 @@ pub mod manifest;
 pub mod model;
 pub mod presets;
 pub mod problem;
+pub mod python_json;
 pub mod run;
+pub mod special_tokens;
 pub mod step;
 pub mod tensors;
 

@@ -31,8 +31,7 @@ impl StepBatch {
 /// Makes the shards of a run, unless they are there, and opens them.
 pub fn prepare_data(run: &RunSpec, progress: lingot_data::Progress<'_>) -> Result<Dataset> {
     let folder = data_folder(run);
-    lingot_data::prepare(&run.data, run.model.vocabulary, run.seed, &folder, progress)?;
-    Dataset::open(&run.data, &folder, run.seed)
+    lingot_data::prepare_to_train(&run.data, run.model.vocabulary, run.seed, &folder, progress)
 }
 
 /// The folder of a run's shards and tokenizer.

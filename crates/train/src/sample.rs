@@ -2,7 +2,8 @@
 
 use lingot_model::random::Stream;
 use lingot_model::{Cache, Model};
-use lingot_spec::problem::{Problem, Result};
+use lingot_spec::problem::{Problem, ProblemKind, Result};
+use std::ops::ControlFlow;
 
 /// Sets the stream of sampling apart from others with the same seed.
 const PURPOSE_SAMPLE: u64 = 3;
@@ -20,37 +21,50 @@ pub struct Sampling {
 
 /// What bounds a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    /// The largest number of new tokens.
+pub struct Bounds<'a> {
+    /// The largest number of new tokens. It costs nothing until they are made.
     pub tokens: usize,
     /// Tokens of the tokenizer; the model's vocabulary may have more rows, which mean nothing.
     pub vocabulary: usize,
-    /// Ends the text, and is not part of it.
-    pub end: u32,
+    /// Tokens that end the text, and are not part of it.
+    pub ends: &'a [u32],
 }
 
-/// Continues `prompt`. Every new token is passed to `each` as it comes. Returns all of them.
+/// Tokens that a cache has room for at first; it grows with the text.
+const FIRST_ROOM: usize = 256;
+
+/// Continues `prompt`. Every new token is passed to `each` as it comes, which may end the text. Returns all of
+/// them.
 pub fn sample(
     model: &Model,
     prompt: &[u32],
     sampling: &Sampling,
-    bounds: Bounds,
-    each: &mut dyn FnMut(u32),
+    bounds: Bounds<'_>,
+    each: &mut dyn FnMut(u32) -> ControlFlow<()>,
 ) -> Result<Vec<u32>> {
-    check(model, prompt, sampling, bounds)?;
+    check(model, prompt, sampling)?;
     let mut stream = Stream::new(&[sampling.seed, PURPOSE_SAMPLE]);
-    let mut cache = Cache::new(model, prompt.len() + bounds.tokens)?;
+    let mut cache = Cache::new(model, prompt.len() + bounds.tokens.min(FIRST_ROOM))?;
     let mut read: Vec<i32> = prompt.iter().map(|&token| token as i32).collect();
     let mut all = Vec::new();
     while all.len() < bounds.tokens {
+        let needed = cache.len() + read.len();
+        if needed > cache.capacity() {
+            cache.reserve(model, 2 * needed).map_err(|error| Problem {
+                hint: format!("give a --tokens below {}, or a device with more memory", 2 * all.len()),
+                ..error.into()
+            })?;
+        }
         let logits = model.read(&mut cache, &read)?;
         let known = bounds.vocabulary.min(logits.len());
         let token = next_token(&logits[..known], sampling, &mut stream);
-        if token == bounds.end {
+        if bounds.ends.contains(&token) {
             break;
         }
-        each(token);
         all.push(token);
+        if each(token).is_break() {
+            break;
+        }
         read = vec![token as i32];
     }
     Ok(all)
@@ -94,28 +108,41 @@ fn nucleus(weights: &[f64], top_p: f64) -> usize {
     before.count().max(1)
 }
 
-fn check(model: &Model, prompt: &[u32], sampling: &Sampling, bounds: Bounds) -> Result<()> {
+/// Errors if the model cannot continue the prompt in this way.
+pub fn check(model: &Model, prompt: &[u32], sampling: &Sampling) -> Result<()> {
+    sampling.check()?;
     let rows = model.spec.vocabulary;
     if prompt.is_empty() {
-        return Err(Problem::new("the prompt has no tokens", "give at least one character to continue"));
+        return Err(Problem::new("the prompt has no tokens", "give at least one character to continue")
+            .of(ProblemKind::Input));
     }
-    if let Some(token) = prompt.iter().find(|&&token| token >= rows) {
-        return Err(Problem::new(
-            format!("the prompt has token {token}, the model's vocabulary is {rows}"),
+    match prompt.iter().find(|&&token| token >= rows) {
+        None => Ok(()),
+        Some(token) => Err(Problem::new(
+            format!("the prompt has token {token}, but the model's vocabulary is {rows}"),
             "give the tokenizer that the model was trained with",
-        ));
+        )
+        .of(ProblemKind::Input)),
     }
-    if bounds.vocabulary == 0 || !(sampling.temperature >= 0.0 && sampling.temperature.is_finite()) {
-        return Err(Problem::new(
-            format!("temperature is {}", sampling.temperature),
-            "give 0 for the likeliest token each time, 0.8 for lively text",
-        ));
+}
+
+impl Sampling {
+    /// Errors if a number is out of its range.
+    pub fn check(&self) -> Result<()> {
+        if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
+            return Err(Problem::new(
+                format!("temperature is {}", self.temperature),
+                "give 0 for the likeliest token each time, 0.8 for lively text",
+            )
+            .of(ProblemKind::Input));
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return Err(Problem::new(
+                format!("top-p is {}", self.top_p),
+                "give a share above 0 and at most 1; 1 draws from all tokens",
+            )
+            .of(ProblemKind::Input));
+        }
+        Ok(())
     }
-    if !(sampling.top_p > 0.0 && sampling.top_p <= 1.0) {
-        return Err(Problem::new(
-            format!("top-p is {}", sampling.top_p),
-            "give a share above 0 and at most 1; 1 draws from all tokens",
-        ));
-    }
-    Ok(())
 }

@@ -2,7 +2,7 @@
 //! question.
 
 use lingot_model::{Inputs, Model, Rows};
-use lingot_spec::problem::{Problem, Result};
+use lingot_spec::problem::{Problem, ProblemKind, Result};
 use serde::Deserialize;
 
 /// The log-likelihood of a text, summed over documents.
@@ -12,6 +12,8 @@ pub struct TextScore {
     pub nats: f64,
     /// Tokens that were predicted: all but each document's first.
     pub tokens: u64,
+    /// All tokens of the documents.
+    pub all_tokens: u64,
     /// UTF-8 bytes of the text.
     pub bytes: u64,
     /// Documents that were added.
@@ -29,9 +31,10 @@ impl TextScore {
         self.loss().exp()
     }
 
-    /// Bits needed for a byte of the text.
+    /// The mean loss of a token, in bits, times the tokens per byte of the text. Nothing predicts the first token
+    /// of a document, so it counts with the mean of the others, as it does in training.
     pub fn bits_per_byte(&self) -> f64 {
-        self.nats / std::f64::consts::LN_2 / self.bytes as f64
+        self.loss() / std::f64::consts::LN_2 * self.all_tokens as f64 / self.bytes as f64
     }
 }
 
@@ -72,6 +75,7 @@ impl TextScore {
         check_tokens(model, tokens)?;
         self.documents += 1;
         self.bytes += bytes as u64;
+        self.all_tokens += tokens.len() as u64;
         let mut first = 0;
         while first + 1 < tokens.len() {
             let last = (first + sequence).min(tokens.len() - 1);
@@ -120,7 +124,8 @@ fn score_choices(model: &Model, question: &Question, encode: &dyn Fn(&str) -> Ve
         return Err(Problem::new(
             format!("the question `{context}` or one of its choices is empty"),
             "a question needs text, and each choice text that can be scored after it",
-        ));
+        )
+        .of(ProblemKind::Input));
     }
     let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
     let losses = evaluate(model, &rows)?;
@@ -165,7 +170,8 @@ fn check_tokens(model: &Model, tokens: &[u32]) -> Result<()> {
         Some(token) => Err(Problem::new(
             format!("the text has token {token}, the model's vocabulary is {rows}"),
             "give the tokenizer that the model was trained with",
-        )),
+        )
+        .of(ProblemKind::Input)),
     }
 }
 

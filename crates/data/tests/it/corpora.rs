@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-fn documents(corpus: &CorpusSpec) -> Vec<String> {
+pub(crate) fn documents(corpus: &CorpusSpec) -> Vec<String> {
     let mut documents = vec![String::new()];
     for source in sources(corpus, Path::new("")).unwrap() {
         for piece in pieces(corpus, &source).unwrap() {

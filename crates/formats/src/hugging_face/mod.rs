@@ -1,9 +1,10 @@
-//! Models in the files of Hugging Face, both ways: a folder with `config.json`, safetensors and a tokenizer, which
-//! `transformers` and inference engines open.
+//! Models in the files of Hugging Face, both ways: a folder with `config.json`, safetensors and a tokenizer,
+//! which `transformers` and inference engines open.
 //!
-//! `names` lists the tensors of a format and the pieces of Lingot's tensors that each is made of, `config` does the same
-//! for the shape of the model, `shards` reads and writes safetensors, `tokenizer` copies the tokenizer; `export` and
-//! `import` put them together. What a format cannot express is refused with the reason, never dropped.
+//! `names` lists the tensors of a format and the pieces of Lingot's tensors that each is made of, `config`
+//! does the same for the shape of the model, `shards` reads and writes safetensors, `tokenizer` copies the
+//! tokenizer; `export` and `import` put them together. What a format cannot express is refused with the
+//! reason, never dropped.
 
 mod config;
 mod elements;

@@ -1,8 +1,8 @@
 //! The tensors of a Hugging Face folder, and the pieces of Lingot's tensors that each is made of.
 //!
-//! Every tensor of every format is a sequence of contiguous pieces: a block of rows of a fused `gate_up`, one expert of a
-//! stack, three matrices one after the other, or alternating rows of two matrices. So one list serves both directions:
-//! export reads the pieces, import writes them.
+//! Every tensor of every format is a sequence of contiguous pieces: a block of rows of a fused `gate_up`, one
+//! expert of a stack, three matrices one after the other, or alternating rows of two matrices. So one list
+//! serves both directions: export reads the pieces, import writes them.
 
 use super::elements::ElementType;
 use super::format::Format;
@@ -26,7 +26,8 @@ pub(super) enum Kind {
     Copy,
 }
 
-/// The element type that export chooses. Selection biases stay F32: in BF16 they could not take their small steps.
+/// The element type that export chooses. Selection biases stay F32: in BF16 they could not take their small
+/// steps.
 pub(super) fn usual_element(kind: Kind, element: ElementType) -> ElementType {
     if kind == Kind::SelectionBias { ElementType::F32 } else { element }
 }
@@ -93,7 +94,8 @@ fn dialect(format: Format) -> Dialect {
     }
 }
 
-/// All tensors of the model in a format. Where the format has a selection bias, the model is assumed to have one.
+/// All tensors of the model in a format. Where the format has a selection bias, the model is assumed to have
+/// one.
 pub(super) fn layout(model: &ModelSpec, format: Format, experts: Experts) -> Vec<Entry> {
     let mut builder = Builder { entries: Vec::new(), model, dialect: dialect(format), experts };
     builder.whole(

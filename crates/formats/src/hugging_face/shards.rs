@@ -3,7 +3,7 @@
 use super::elements::ElementType;
 use super::tokenizer::{read_object, write_json};
 use crate::tensor_file::TensorFile;
-use lingot_spec::problem::{Problem, Result};
+use lingot_spec::problem::{Problem, ProblemKind, Result};
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -31,54 +31,59 @@ pub(super) struct Located {
 pub(super) struct Shards {
     files: Vec<(PathBuf, File)>,
     pub(super) tensors: BTreeMap<String, Located>,
+    /// Tensors of element types that are not read.
+    pub(super) others: BTreeMap<String, Dtype>,
 }
 
 impl Shards {
+    /// Opens the files that the index names, or the only file. Where a tensor lies in several files, the
+    /// index decides.
     pub(super) fn open(folder: &Path) -> Result<Shards> {
-        let index = folder.join(INDEX);
-        let weight_map = if index.is_file() { Some(weight_map(&index)?) } else { None };
-        let names = match &weight_map {
-            Some(map) => {
-                let mut names: Vec<&String> = map.values().collect();
-                names.sort();
-                names.dedup();
-                names.into_iter().map(|name| folder.join(name)).collect()
-            }
-            None => vec![folder.join(SINGLE)],
+        let weight_map = indexed(folder)?;
+        let mut names: Vec<&str> = match &weight_map {
+            Some(map) => map.values().map(String::as_str).collect(),
+            None => vec![SINGLE],
         };
-        let mut shards = Shards { files: Vec::new(), tensors: BTreeMap::new() };
-        for path in names {
-            shards.add(path, weight_map.is_some())?;
+        names.sort_unstable();
+        names.dedup();
+        let mut shards = Shards { files: Vec::new(), tensors: BTreeMap::new(), others: BTreeMap::new() };
+        for name in names {
+            let is_wanted = |tensor: &str| {
+                weight_map.as_ref().is_none_or(|map| map.get(tensor).is_some_and(|file| file == name))
+            };
+            shards.add(folder.join(name), weight_map.is_some(), &is_wanted)?;
         }
-        for (tensor, file) in weight_map.into_iter().flatten() {
-            let found =
-                shards.tensors.get(&tensor).is_some_and(|at| shards.files[at.file].0.ends_with(&file));
-            if !found {
+        for (tensor, file) in weight_map.iter().flatten() {
+            if !shards.tensors.contains_key(tensor) && !shards.others.contains_key(tensor) {
                 return Err(Problem::new(
                     format!("{INDEX} places {tensor} in {file}, which does not hold it"),
                     DAMAGED,
-                ));
+                )
+                .of(ProblemKind::Damaged));
             }
         }
         Ok(shards)
     }
 
-    fn add(&mut self, path: PathBuf, indexed: bool) -> Result<()> {
+    fn add(&mut self, path: PathBuf, is_indexed: bool, is_wanted: &dyn Fn(&str) -> bool) -> Result<()> {
         if !path.is_file() {
-            let problem = if indexed {
+            let problem = if is_indexed {
                 format!("{INDEX} names {}, which is absent", path.display())
             } else {
                 format!("neither {} nor {INDEX} is there", path.display())
             };
-            return Err(Problem::new(problem, "fetch all files of the model; only safetensors are read"));
+            return Err(Problem::new(problem, "fetch all files of the model; only safetensors are read")
+                .of(ProblemKind::Input));
         }
-        for (name, located) in read_header(&path, self.files.len())? {
-            if self.tensors.insert(name.clone(), located).is_some() {
-                return Err(Problem::new(
-                    format!("{name} is in two files, one is {}", path.display()),
-                    DAMAGED,
-                ));
-            }
+        let opened = TensorFile::open(&path).map_err(|error| Problem { hint: DAMAGED.into(), ..error })?;
+        for entry in opened.entries.into_iter().filter(|entry| is_wanted(&entry.name)) {
+            let Some(element) = element_of(entry.dtype) else {
+                self.others.insert(entry.name, entry.dtype);
+                continue;
+            };
+            let (file, bytes) = (self.files.len(), (entry.end - entry.begin) as usize);
+            let located = Located { file, element, shape: entry.shape, start: entry.begin, bytes };
+            self.tensors.insert(entry.name, located);
         }
         let file = File::open(&path).map_err(|error| Problem::io("open", &path, &error))?;
         self.files.push((path, file));
@@ -95,10 +100,18 @@ impl Shards {
     }
 }
 
-fn weight_map(path: &Path) -> Result<BTreeMap<String, String>> {
-    let object = read_object(path)?;
-    parse_weight_map(&object)
-        .map_err(|problem| Problem::new(format!("{}: {problem}", path.display()), DAMAGED))
+/// The file of each tensor, where the folder has an index. An index whose files are all absent is passed over
+/// where the weights lie in one file.
+fn indexed(folder: &Path) -> Result<Option<BTreeMap<String, String>>> {
+    let index = folder.join(INDEX);
+    if !index.is_file() {
+        return Ok(None);
+    }
+    let map = parse_weight_map(&read_object(&index)?).map_err(|problem| {
+        Problem::new(format!("{}: {problem}", index.display()), DAMAGED).of(ProblemKind::Damaged)
+    })?;
+    let is_stale = folder.join(SINGLE).is_file() && !map.values().any(|file| folder.join(file).is_file());
+    Ok((!is_stale).then_some(map))
 }
 
 fn parse_weight_map(index: &Map<String, Value>) -> std::result::Result<BTreeMap<String, String>, String> {
@@ -116,22 +129,6 @@ fn parse_weight_map(index: &Map<String, Value>) -> std::result::Result<BTreeMap<
 
 fn is_plain_name(file: &str) -> bool {
     !file.is_empty() && file != "." && file != ".." && !file.contains(['/', '\\', '\0'])
-}
-
-/// The tensors of one file, whose header is checked against its size.
-fn read_header(path: &Path, file: usize) -> Result<Vec<(String, Located)>> {
-    let opened = TensorFile::open(path).map_err(|error| Problem { hint: DAMAGED.into(), ..error })?;
-    let located = opened.entries.into_iter().map(|entry| {
-        let element = element_of(entry.dtype).ok_or_else(|| {
-            Problem::new(
-                format!("{} of {} has element type {:?}", entry.name, path.display(), entry.dtype),
-                "F32, BF16 and F16 are supported; quantised models are not",
-            )
-        })?;
-        let bytes = (entry.end - entry.begin) as usize;
-        Ok((entry.name, Located { file, element, shape: entry.shape, start: entry.begin, bytes }))
-    });
-    located.collect()
 }
 
 fn element_of(dtype: Dtype) -> Option<ElementType> {
@@ -165,8 +162,8 @@ pub(super) struct Written {
     pub(super) bytes: u64,
 }
 
-/// Writes all tensors in files of at most `max_bytes` of numbers each, and the index if there is more than one file. A
-/// larger tensor gets a file of its own.
+/// Writes all tensors in files of at most `max_bytes` of numbers each, and the index if there is more than
+/// one file. A larger tensor gets a file of its own.
 pub(super) fn write(
     folder: &Path,
     planned: Vec<Planned>,
@@ -241,7 +238,11 @@ fn header_text(group: &[Planned]) -> String {
         let end = start + tensor.bytes();
         header.insert(
             tensor.name.clone(),
-            json!({ "dtype": tensor.element.header_name(), "shape": tensor.shape, "data_offsets": [start, end] }),
+            json!({
+                "dtype": tensor.element.header_name(),
+                "shape": tensor.shape,
+                "data_offsets": [start, end],
+            }),
         );
         start = end;
     }

@@ -42,7 +42,7 @@ fn a_damaged_folder_is_refused_with_what_is_wrong() {
     check(&|folder| fs::remove_file(shard(folder, 0)).unwrap(), &["model-00001-of-", "absent"]);
     check(&|folder| fs::remove_file(folder.join("model.safetensors.index.json")).unwrap(), &["neither"]);
     check(&|folder| fs::write(shard(folder, 0), "short").unwrap(), &["5 bytes"]);
-    check(&|folder| assert!(fs::copy(shard(folder, 0), shard(folder, 1)).unwrap() > 0), &["two files"]);
+    check(&|folder| assert!(fs::copy(shard(folder, 0), shard(folder, 1)).unwrap() > 0), &["does not hold"]);
     check(
         &|folder| {
             let bytes = fs::read(shard(folder, 0)).unwrap();

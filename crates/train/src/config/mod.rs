@@ -41,7 +41,17 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<Resolved> {
         )
     })?;
     let file = Some((path.to_owned(), overrides.to_vec()));
-    Ok(Resolved { file, ..parse(&text, path, overrides)? })
+    let resolved = parse(&text, path, overrides)?;
+    // A run in an absolute folder is found from anywhere, and so must its data be.
+    let cache = resolved.run.data.cache.as_ref().map(Path::new).filter(|cache| cache.is_relative());
+    match cache.filter(|_| Path::new(&resolved.run.folder).is_absolute()) {
+        None => Ok(Resolved { file, ..resolved }),
+        Some(cache) => {
+            let cache = std::path::absolute(cache).map_err(|error| Problem::io("locate", cache, &error))?;
+            let cache = format!("data.cache={:?}", cache.to_string_lossy());
+            Ok(Resolved { file, ..parse(&text, path, &[overrides, &[cache]].concat())? })
+        }
+    }
 }
 
 /// Does what `load` does for a text that has been read; `path` names it in errors and gives the run its name.

@@ -9,7 +9,8 @@ use lingot_spec::problem::{Problem, ProblemKind, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// The model of a config.json, and the keys that it does not use. `has_tensor` tells whether the weights have a tensor.
+/// The model of a config.json, and the keys that it does not use. `has_tensor` tells whether the weights have
+/// a tensor.
 pub(crate) fn read(
     format: Format,
     config: &Object,
@@ -28,8 +29,8 @@ pub(crate) fn read(
     Ok((model, keys.unused()))
 }
 
-/// Refuses keys that change what the model computes in ways that Lingot cannot follow. An absent key and null are
-/// accepted. The keys are not marked as used, so that they are given back as they are.
+/// Refuses keys that change what the model computes in ways that Lingot cannot follow. An absent key and null
+/// are accepted. The keys are not marked as used, so that they are given back as they are.
 fn refuse_unknown(format: Format, keys: &Keys) -> Result<()> {
     let score = if format.is_sigmoid() { "sigmoid" } else { "softmax" };
     let accepted = [
@@ -167,8 +168,8 @@ fn dense_layers(format: Format, keys: &Keys, model: &mut ModelSpec) -> Result<()
     Ok(())
 }
 
-/// How many of the first layers are dense: those in `mlp_only_layers`, and those that `decoder_sparse_step` passes
-/// over. Errors if a dense layer comes after a layer of experts.
+/// How many of the first layers are dense: those in `mlp_only_layers`, and those that `decoder_sparse_step`
+/// passes over. Errors if a dense layer comes after a layer of experts.
 fn first_layers(keys: &Keys, layers: u32) -> Result<u32> {
     keys.mark(&["mlp_only_layers", "decoder_sparse_step"]);
     let step = keys.size(&["decoder_sparse_step"], Some(1))?;

@@ -1,8 +1,8 @@
 //! How heads are rotated (RoPE): the spellings that releases of `transformers` have had for it.
 //!
-//! Older files have `rope_theta` and `partial_rotary_factor` beside `rope_scaling`; newer ones have all of it in
-//! `rope_parameters`. `transformers` reads `rope_scaling` in place of `rope_parameters` where both are there, and
-//! what lies inside before what lies beside.
+//! Older files have `rope_theta` and `partial_rotary_factor` beside `rope_scaling`; newer ones have all of it
+//! in `rope_parameters`. `transformers` reads `rope_scaling` in place of `rope_parameters` where both are
+//! there, and what lies inside before what lies beside.
 
 use super::keys::Keys;
 use crate::hugging_face::format::Format;
@@ -81,8 +81,8 @@ pub(super) fn parameters(model: &ModelSpec, format: Format) -> Value {
     parameters
 }
 
-/// The share of a head that is rotated. Readers take the whole part of `head_dim * factor`, so a quotient that falls
-/// short is raised by one rounding.
+/// The share of a head that is rotated. Readers take the whole part of `head_dim * factor`, so a quotient
+/// that falls short is raised by one rounding.
 pub(super) fn rotary_factor(model: &ModelSpec) -> f64 {
     let [rotary, head] = [model.rotary_width, model.head_width].map(f64::from);
     let factor = rotary / head;

@@ -9,8 +9,8 @@ use crate::hugging_face::tokenizer::SpecialIds;
 use lingot_spec::model::ModelSpec;
 use serde_json::{Value, json};
 
-/// The config.json of a model that the format can express and whose NormHead is folded. Keys that Lingot has no word
-/// for come from `kept`, where the model was imported.
+/// The config.json of a model that the format can express and whose NormHead is folded. Keys that Lingot has
+/// no word for come from `kept`, where the model was imported.
 pub(crate) fn write(
     model: &ModelSpec,
     format: Format,
@@ -63,7 +63,7 @@ fn defaults(format: Format, context_tokens: u32) -> Object {
         insert(
             &mut config,
             json!({
-                // `transformers` has no class of its own for these formats and takes the one published with Ling.
+                // `transformers` has no class of its own for these and takes the one published with Ling.
                 "auto_map": {
                     "AutoConfig": format!("{home}--configuration_{stem}.{class}Config"),
                     "AutoModel": format!("{home}--modeling_{stem}.{class}Model"),

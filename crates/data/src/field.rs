@@ -1,0 +1,91 @@
+//! The text under one key of a JSON object; the rest of the object is skipped and never built.
+
+use lingot_spec::python_json::{NotFinite, repair};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use std::fmt;
+
+/// The text of one record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parsed {
+    /// The text; empty where the record is blank, or the text null or NaN.
+    pub text: String,
+    /// Halves of surrogate pairs in the record, which were read as U+FFFD.
+    pub lone_surrogates: u64,
+}
+
+/// Reads the text under `field` of one JSON object. Errors with a clause that follows the number of the line.
+pub fn parse_line(line: &str, field: &str) -> Result<Parsed, String> {
+    if line.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}').is_empty() {
+        return Ok(Parsed::default());
+    }
+    let (found, lone_surrogates) = find(line, field).map_err(|e| format!("is not a JSON object: {e}"))?;
+    match found {
+        Found::Text(text) => Ok(Parsed { text, lone_surrogates }),
+        Found::Else(kind) => Err(format!("has {kind} under `{field}`, not text")),
+        Found::Nothing(keys) if keys.is_empty() => Err(format!("has no `{field}`, and no other keys")),
+        Found::Nothing(keys) => Err(format!("has no `{field}`; its keys are: {}", keys.join(", "))),
+    }
+}
+
+/// What an object has under a key.
+pub(crate) enum Found {
+    Text(String),
+    /// Something other than a text, in words.
+    Else(&'static str),
+    /// No such key; these are the first of those it has.
+    Nothing(Vec<String>),
+}
+
+/// What an object has under `field`, and how many halves of surrogate pairs it has anywhere.
+pub(crate) fn find(object: &str, field: &str) -> Result<(Found, u64), serde_json::Error> {
+    let repaired = repair(object, NotFinite::Null);
+    let mut reader = serde_json::Deserializer::from_str(&repaired.json);
+    let found = FieldOf(field).deserialize(&mut reader)?;
+    reader.end()?;
+    Ok((found, repaired.lone_surrogates))
+}
+
+struct FieldOf<'a>(&'a str);
+
+impl<'de> DeserializeSeed<'de> for FieldOf<'_> {
+    type Value = Found;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Found, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for FieldOf<'_> {
+    type Value = Found;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found, A::Error> {
+        let mut found = None;
+        let mut keys = Vec::new();
+        while let Some(key) = map.next_key::<String>()? {
+            if key == self.0 {
+                found = Some(kind_of(map.next_value::<serde_json::Value>()?));
+            } else {
+                map.next_value::<IgnoredAny>()?;
+                if keys.len() < 20 {
+                    keys.push(key);
+                }
+            }
+        }
+        Ok(found.unwrap_or(Found::Nothing(keys)))
+    }
+}
+
+fn kind_of(value: serde_json::Value) -> Found {
+    use serde_json::Value;
+    match value {
+        Value::String(text) => Found::Text(text),
+        Value::Null => Found::Text(String::new()),
+        Value::Bool(_) => Found::Else("true or false"),
+        Value::Number(_) => Found::Else("a number"),
+        Value::Array(_) => Found::Else("a list"),
+        Value::Object(_) => Found::Else("an object"),
+    }
+}
