@@ -3,9 +3,9 @@
     python scripts/reference/make_config_variants.py           writes tests/golden/hf_config_variants.json
     python scripts/reference/make_config_variants.py --check   errors if it would be written differently
 
-Each variant is a config.json, what the classes of `transformers` make of it (null where they refuse it), and whether
-Lingot may refuse it: because its model computes something else, or because two spellings contradict each other. A test
-of `lingot-formats` holds Lingot's own reading against it.
+Each variant is a config.json, what the classes of `transformers` make of it (null where they refuse it),
+and whether Lingot may refuse it: because its model computes something else, or because two spellings
+contradict each other. A test of `lingot-formats` holds Lingot's own reading against it.
 """
 
 import argparse
@@ -20,14 +20,31 @@ GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "tests/golden/hf_config_v
 COUNT = 200
 
 COMMON = {
-    "vocab_size": 48, "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
-    "head_dim": 8, "intermediate_size": 24, "moe_intermediate_size": 10, "num_experts_per_tok": 2,
-    "rms_norm_eps": 1e-6, "tie_word_embeddings": False, "max_position_embeddings": 64, "hidden_act": "silu",
+    "vocab_size": 48,
+    "hidden_size": 16,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "intermediate_size": 24,
+    "moe_intermediate_size": 10,
+    "num_experts_per_tok": 2,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 64,
+    "hidden_act": "silu",
 }
 QWEN = COMMON | {"model_type": "qwen3_moe", "num_experts": 6, "norm_topk_prob": True}
 GLM = COMMON | {
-    "model_type": "glm4_moe", "n_routed_experts": 6, "n_shared_experts": 1, "first_k_dense_replace": 1,
-    "routed_scaling_factor": 2.5, "n_group": 1, "topk_group": 1, "norm_topk_prob": True, "use_qk_norm": True,
+    "model_type": "glm4_moe",
+    "n_routed_experts": 6,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 1,
+    "routed_scaling_factor": 2.5,
+    "n_group": 1,
+    "topk_group": 1,
+    "norm_topk_prob": True,
+    "use_qk_norm": True,
     "num_nextn_predict_layers": 0,
 }
 
@@ -60,7 +77,9 @@ def variant(draw):
     for key, chance in [("rope_scaling", 0.5), ("rope_parameters", 0.4)]:
         if draw.random() < chance:
             kind = draw.choice(["null", "empty", "object", "object", "object"])
-            config[key], refused = {"null": (None, False), "empty": ({}, False)}.get(kind) or rope_object(draw)
+            config[key], refused = {"null": (None, False), "empty": ({}, False)}.get(kind) or rope_object(
+                draw
+            )
             may_refuse |= refused
     if draw.random() < (0.1 if is_qwen else 0.4):
         config["partial_rotary_factor"] = draw.choice([0.25, 0.5, 1.0])
@@ -88,7 +107,13 @@ def variant(draw):
     else:
         if draw.random() < 0.4:
             config["first_k_dense_replace"] = draw.choice([0, 1, 2, 3])
-        for key in ["n_shared_experts", "first_k_dense_replace", "routed_scaling_factor", "n_group", "use_qk_norm"]:
+        for key in [
+            "n_shared_experts",
+            "first_k_dense_replace",
+            "routed_scaling_factor",
+            "n_group",
+            "use_qk_norm",
+        ]:
             if draw.random() < 0.1:
                 del config[key]
     if draw.random() < 0.1:
@@ -105,7 +130,9 @@ def reading(config):
     """What `transformers` reads, and whether the model is one that Lingot does not have."""
     kind = Qwen3MoeConfig if config["model_type"] == "qwen3_moe" else Glm4MoeConfig
     is_qwen = kind is Qwen3MoeConfig
-    read = kind(**json.loads(json.dumps({key: value for key, value in config.items() if key != "model_type"})))
+    read = kind(
+        **json.loads(json.dumps({key: value for key, value in config.items() if key != "model_type"}))
+    )
     rope = read.rope_parameters
     head_dim = getattr(read, "head_dim", None) or read.hidden_size // read.num_attention_heads
     layers = range(read.num_hidden_layers)
@@ -117,28 +144,45 @@ def reading(config):
         dense = [i for i in layers if i < read.first_k_dense_replace]
         factor = rope["partial_rotary_factor"]
     values = {
-        "vocabulary": read.vocab_size, "width": read.hidden_size, "layers": read.num_hidden_layers,
-        "heads": read.num_attention_heads, "kv_heads": read.num_key_value_heads, "head_width": head_dim,
-        "experts": read.num_experts if is_qwen else read.n_routed_experts, "choices": read.num_experts_per_tok,
-        "expert_width": read.moe_intermediate_size, "shared_experts": 0 if is_qwen else read.n_shared_experts,
-        "dense_layers": len(dense), "dense_width": read.intermediate_size if dense else 0,
-        "rope_theta": float(rope["rope_theta"]), "rotary_width": int(head_dim * factor),
-        "norm_epsilon": read.rms_norm_eps, "tied": read.tie_word_embeddings,
-        "qk_norm": True if is_qwen else read.use_qk_norm, "renormalise": read.norm_topk_prob,
+        "vocabulary": read.vocab_size,
+        "width": read.hidden_size,
+        "layers": read.num_hidden_layers,
+        "heads": read.num_attention_heads,
+        "kv_heads": read.num_key_value_heads,
+        "head_width": head_dim,
+        "experts": read.num_experts if is_qwen else read.n_routed_experts,
+        "choices": read.num_experts_per_tok,
+        "expert_width": read.moe_intermediate_size,
+        "shared_experts": 0 if is_qwen else read.n_shared_experts,
+        "dense_layers": len(dense),
+        "dense_width": read.intermediate_size if dense else 0,
+        "rope_theta": float(rope["rope_theta"]),
+        "rotary_width": int(head_dim * factor),
+        "norm_epsilon": read.rms_norm_eps,
+        "tied": read.tie_word_embeddings,
+        "qk_norm": True if is_qwen else read.use_qk_norm,
+        "renormalise": read.norm_topk_prob,
         "scale": 1.0 if is_qwen else read.routed_scaling_factor,
-        "groups": 1 if is_qwen else read.n_group, "groups_kept": 1 if is_qwen else read.topk_group,
+        "groups": 1 if is_qwen else read.n_group,
+        "groups_kept": 1 if is_qwen else read.topk_group,
     }
     is_other = (
-        rope["rope_type"] != "default" or read.hidden_act not in ("silu", "swish") or read.attention_bias
-        or getattr(read, "sliding_window", None) is not None or dense != list(range(len(dense)))
-        or len(dense) == read.num_hidden_layers or values["rotary_width"] % 2 != 0
+        rope["rope_type"] != "default"
+        or read.hidden_act not in ("silu", "swish")
+        or read.attention_bias
+        or getattr(read, "sliding_window", None) is not None
+        or dense != list(range(len(dense)))
+        or len(dense) == read.num_hidden_layers
+        or values["rotary_width"] % 2 != 0
         or (is_qwen and rope.get("partial_rotary_factor", 1.0) != 1.0)
     )
     return values, is_other
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
     logging.set_verbosity_error()

@@ -74,7 +74,8 @@ fn missing(path: &Path, error: &std::io::Error) -> Problem {
     }
     Problem::new(
         format!("no such file or folder: {}", path.display()),
-        "check `data.corpora`; a corpus is a file of text, JSON records or Parquet, a folder of those, or the \
+        "check `data.corpora`; a corpus is a file of text, JSON records or Parquet, a folder of \
+             those, or the \
          prefix of Megatron shards (PREFIX.bin and PREFIX.idx)",
     )
     .of(ProblemKind::Input)

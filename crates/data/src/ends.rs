@@ -70,10 +70,12 @@ impl Files {
             if !added.is_ok_and(|added| added.map(u64::from) == Some(id)) {
                 return Err(Problem::new(
                     format!(
-                        "the files beside {} give `{content}` the id {id}, which does not follow on its tokens",
+                        "the files beside {} give `{content}` the id {id}, which does not follow \
+                     on its tokens",
                         self.path.display()
                     ),
-                    "save the tokenizer again with `transformers`, whose newer releases complete tokenizer.json",
+                    "save the tokenizer again with `transformers`, whose newer releases complete \
+                     tokenizer.json",
                 )
                 .of(ProblemKind::Input));
             }

@@ -81,7 +81,8 @@ impl Adoption<'_> {
         tokens.map_err(|token| {
             Problem::new(
                 format!(
-                    "document {document} of shards {} holds token {token}, but the tokenizer has tokens 0 to {}",
+                    "document {document} of shards {} holds token {token}, but the tokenizer has \
+                     tokens 0 to {}",
                     self.shards.path().display(),
                     vocabulary - 1
                 ),

@@ -143,7 +143,8 @@ impl Layout {
             let end = i128::from(pointer) + i128::from(length) * self.stored.bytes() as i128;
             if length < 0 || pointer < 0 || end > i128::from(bin_bytes) {
                 return Err(format!(
-                    "puts {length} tokens of sequence {sequence} at byte {pointer} of a .bin of {bin_bytes} bytes"
+                    "puts {length} tokens of sequence {sequence} at byte {pointer} of a .bin of \
+                     {bin_bytes} bytes"
                 ));
             }
             self.tokens += length as u64;

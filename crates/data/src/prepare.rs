@@ -25,8 +25,8 @@ pub fn prepare(
     prepare_checked(spec, vocabulary, seed, folder, progress, &|_| Ok(()))
 }
 
-/// Does what `prepare` does, and opens the shards. Data that cannot be trained or evaluated on is refused before the
-/// folder appears, so that the same command works once there is more text.
+/// Does what `prepare` does, and opens the shards. Data that cannot be trained or evaluated on is refused
+/// before the folder appears, so that the same command works once there is more text.
 pub fn prepare_to_train(
     spec: &DataSpec,
     vocabulary: u32,

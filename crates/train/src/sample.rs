@@ -33,8 +33,8 @@ pub struct Bounds<'a> {
 /// Tokens that a cache has room for at first; it grows with the text.
 const FIRST_ROOM: usize = 256;
 
-/// Continues `prompt`. Every new token is passed to `each` as it comes, which may end the text. Returns all of
-/// them.
+/// Continues `prompt`. Every new token is passed to `each` as it comes, which may end the text. Returns all
+/// of them.
 pub fn sample(
     model: &Model,
     prompt: &[u32],

@@ -31,8 +31,8 @@ impl TextScore {
         self.loss().exp()
     }
 
-    /// The mean loss of a token, in bits, times the tokens per byte of the text. Nothing predicts the first token
-    /// of a document, so it counts with the mean of the others, as it does in training.
+    /// The mean loss of a token, in bits, times the tokens per byte of the text. Nothing predicts the first
+    /// token of a document, so it counts with the mean of the others, as it does in training.
     pub fn bits_per_byte(&self) -> f64 {
         self.loss() / std::f64::consts::LN_2 * self.all_tokens as f64 / self.bytes as f64
     }

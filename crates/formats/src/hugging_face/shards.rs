@@ -281,7 +281,8 @@ mod tests {
     #[test]
     fn mutated_indices_never_panic() {
         for seed in 0..4000 {
-            let index = br#"{"metadata":{"total_size":32},"weight_map":{"a":"m-1.safetensors","b":"m-2.safetensors"}}"#;
+            let index = br#"{"metadata":{"total_size":32},
+            "weight_map":{"a":"m-1.safetensors","b":"m-2.safetensors"}}"#;
             if let Ok(object) = parse_object(&mutate(index, seed)) {
                 for file in parse_weight_map(&object).into_iter().flat_map(BTreeMap::into_values) {
                     assert!(is_plain_name(&file), "{file}");
