@@ -118,9 +118,8 @@ fn search(args: &Args) -> Result<(Answer, Request)> {
                     "add the chip to [[chips]] in the request",
                 )
             })?;
-        let profile = Profile::parse(&read_text(Path::new(path))?).map_err(|problem| {
-            Failure::input(format!("{path}: {problem}"), "`lingot bench ops` writes profiles")
-        })?;
+        let profile = Profile::parse(&read_text(Path::new(path))?)
+            .map_err(|error| Failure::input(format!("{path}: {}", error.problem), error.hint))?;
         profiles.insert(used.name.clone(), profile);
     }
     let answer = lingot_plan::plan(&request, &catalogue, &profiles).map_err(Failure::of_input)?;

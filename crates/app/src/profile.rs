@@ -178,7 +178,8 @@ pub fn read(path: &Path) -> Result<Profile> {
     let hint = "make a profile by `lingot bench ops`";
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::input(format!("cannot read {}: {error}", path.display()), hint))?;
-    Profile::parse(&text).map_err(|error| Failure::input(format!("{}: {error}", path.display()), hint))
+    Profile::parse(&text)
+        .map_err(|error| Failure::input(format!("{}: {}", path.display(), error.problem), error.hint))
 }
 
 fn row(setup: &Setup, profile: &Profile, steps: usize) -> Result<Row> {

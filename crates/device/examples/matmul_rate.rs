@@ -48,7 +48,7 @@ fn report(device: &Device, threads: usize, part: &str) -> Result<()> {
     Ok(())
 }
 
-/// One thing to time: so many FLOPs each time, done so many times in a row.
+/// One thing to time: `flops` floating-point operations, done `times` times in a row.
 struct Work {
     name: String,
     flops: f64,

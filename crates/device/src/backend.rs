@@ -5,7 +5,7 @@
 //! A backend runs kernels on raw memory, so it relies on what it is given:
 //!
 //! * A [`Slot`] comes from the backend that made it: its fields are private, it is neither `Clone` nor
-//!   `Copy`, and `release` consumes it. So nobody frees memory twice or uses it afterwards. Tensors lend
+//!   `Copy`, and `release` consumes it. So memory cannot be freed twice or used afterwards. Tensors lend
 //!   their slot only by reference.
 //! * Each backend has an [`Owner`](crate::Owner) of its own. It checks that a slot is one of its own, and
 //!   that a copy ends within the slot, before it touches memory.

@@ -91,7 +91,10 @@ impl Through<'_> {
     /// If there are no tokens, or if the cache's capacity is too small for them.
     pub fn read(&self, cache: &mut Cache, tokens: &[i32]) -> Result<Vec<f32>> {
         let count = tokens.len();
-        assert!(count > 0 && cache.length + count <= cache.capacity, "the cache has no room");
+        assert!(
+            count > 0 && cache.length + count <= cache.capacity,
+            "too many tokens for the capacity of the cache, or none"
+        );
         let positions: Vec<i32> =
             (cache.length..cache.length + count).map(|position| position as i32).collect();
         let rows = Rows {

@@ -2,8 +2,8 @@
 //! complete.
 //!
 //! The model reads one layer at a time, so a device that cannot hold all layers can hold a few and refill
-//! them. A step's micro-batch passes the layers in this order (V2 with multi-token prediction in brackets; a
-//! tied head is the layer `embedding`):
+//! them. A micro-batch passes the layers in this order (in brackets: with multi-token prediction; a tied head
+//! is the layer `embedding`):
 //!
 //! ```text
 //! forward   embedding, layers.0, ..., final_norm
@@ -43,8 +43,9 @@ pub trait Seam {
     /// then stops.
     fn arrive(&self, layer: &Layer, pass: Pass) -> Result<()>;
 
-    /// Takes the gradient of `layer`, complete for this micro-batch: called once per layer and micro-batch.
-    /// Errors if the gradient cannot be taken; the model then stops.
+    /// Takes the gradient of `layer`, which is complete for this micro-batch: called once per layer and
+    /// micro-batch, at the end of the layer's last span or, for final norm and head, later. Errors if the
+    /// gradient cannot be taken; the model then stops.
     fn leave(&self, layer: &Layer) -> Result<()>;
 }
 

@@ -5,6 +5,7 @@
 //! residuals there, weighted by nearness in the logarithms of the sizes. Far from all measurements the
 //! correction fades and the sum alone answers.
 
+use lingot_spec::problem::{Problem, Result};
 use lingot_spec::step::StepOp;
 use serde::{Deserialize, Serialize};
 
@@ -87,17 +88,20 @@ impl Profile {
     /// Reads `profile.toml`.
     ///
     /// Errors if it is no profile, or if its figures are impossible.
-    pub fn parse(text: &str) -> Result<Profile, String> {
-        let profile: Profile = toml::from_str(text).map_err(|error| error.to_string())?;
+    pub fn parse(text: &str) -> Result<Profile> {
+        let refused = |problem: String| Problem::new(problem, "`lingot bench ops` writes profiles");
+        let profile: Profile = toml::from_str(text).map_err(|error| refused(error.to_string()))?;
         let numbers = profile.family.iter().flat_map(|family| &family.factors).chain(&profile.between_s);
         if let Some(number) = numbers.into_iter().find(|number| !number.is_finite() || **number < 0.0) {
-            return Err(format!("a factor of the profile is {number}; factors are finite and at least 0"));
+            return Err(refused(format!(
+                "a factor of the profile is {number}; factors are finite and at least 0"
+            )));
         }
         if let Some(family) = profile.family.iter().find(|family| !family.is_sound()) {
-            return Err(format!(
+            return Err(refused(format!(
                 "the profile's measurements of `{}` are incomplete or not positive",
                 family.op
-            ));
+            )));
         }
         Ok(profile)
     }

@@ -7,7 +7,6 @@
 #![deny(missing_docs)]
 
 pub mod exchange;
-#[allow(missing_docs)]
 pub mod membership;
 pub mod outer;
 pub mod penalty;

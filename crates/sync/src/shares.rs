@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Capacity {
     /// Micro-batches per second, as measured; 0 for a worker that takes none.
-    pub speed: f64,
+    pub micros_per_s: f64,
     /// The largest number of micro-batches of a step, where memory limits them.
     pub most: Option<u64>,
 }
@@ -37,23 +37,25 @@ pub struct LimitsExceeded {
 /// first, the lower rank among equals; with whole micro-batches of one size this minimises the latest finish.
 /// Errors if the workers' limits leave micro-batches over.
 pub fn split(micros: u64, workers: &[Capacity]) -> Result<Shares, LimitsExceeded> {
-    let takes = |worker: &Capacity| worker.speed > 0.0 && worker.speed.is_finite();
+    let takes = |worker: &Capacity| worker.micros_per_s > 0.0 && worker.micros_per_s.is_finite();
     let limit = |worker: &Capacity| if takes(worker) { worker.most.unwrap_or(micros).min(micros) } else { 0 };
     let whole_limit = workers.iter().map(limit).fold(0_u64, u64::saturating_add);
     if whole_limit < micros {
         return Err(LimitsExceeded { micros, limit: whole_limit });
     }
-    let total_speed: f64 = workers.iter().filter(|worker| takes(worker)).map(|worker| worker.speed).sum();
+    let total_speed: f64 =
+        workers.iter().filter(|worker| takes(worker)).map(|worker| worker.micros_per_s).sum();
     // Most micro-batches are given at once, in proportion to speed and rounded down, which leaves fewer than
     // one per worker.
-    let floor =
-        |worker: &Capacity| ((micros as f64 * worker.speed / total_speed).floor() as u64).min(limit(worker));
+    let floor = |worker: &Capacity| {
+        ((micros as f64 * worker.micros_per_s / total_speed).floor() as u64).min(limit(worker))
+    };
     let mut counts: Vec<u64> =
         workers.iter().map(|worker| if takes(worker) { floor(worker) } else { 0 }).collect();
     trim(&mut counts, micros);
     let mut left = micros - counts.iter().sum::<u64>();
     while left > 0 {
-        let finish = |rank: usize| (counts[rank] + 1) as f64 / workers[rank].speed;
+        let finish = |rank: usize| (counts[rank] + 1) as f64 / workers[rank].micros_per_s;
         let open = (0..workers.len()).filter(|&rank| counts[rank] < limit(&workers[rank]));
         let Some(rank) = open.min_by(|&a, &b| finish(a).total_cmp(&finish(b))) else { break };
         counts[rank] += 1;
@@ -80,7 +82,7 @@ pub fn revise(present: &Shares, workers: &[Capacity], gain: f64) -> Result<Share
     let best = split(micros, workers)?;
     let fits = present.counts.len() == workers.len()
         && present.counts.iter().zip(workers).all(|(&count, worker)| {
-            count == 0 || worker.speed > 0.0 && worker.most.is_none_or(|most| count <= most)
+            count == 0 || worker.micros_per_s > 0.0 && worker.most.is_none_or(|most| count <= most)
         });
     if !fits {
         return Ok(best);
@@ -142,7 +144,7 @@ impl Shares {
     fn of(counts: Vec<u64>, workers: &[Capacity], ideal_s: f64) -> Shares {
         let finish = |rank: usize| match counts[rank] {
             0 => 0.0,
-            count => count as f64 / workers[rank].speed,
+            count => count as f64 / workers[rank].micros_per_s,
         };
         let slowest = (0..counts.len())
             .filter(|&rank| counts[rank] > 0)

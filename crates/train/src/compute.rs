@@ -70,8 +70,9 @@ pub(crate) fn differentiate(
     Ok(model.differentiate(&inputs, micro.totals, warmth, &recompute(run), gradients)?)
 }
 
-/// Takes one step of a model alone, after the warm-up of routing. Its weights may still be on their way through
-/// `seam`. The gradients must be zero before. A step without a finite loss or gradient is not applied.
+/// Takes one step of a model alone, after the warm-up of routing. Its weights may still be on their way
+/// through `seam`. The gradients must be zero before. A step without a finite loss or gradient is not
+/// applied.
 pub(crate) fn step_alone(
     run: &RunSpec,
     at: At,

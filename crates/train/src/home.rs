@@ -3,9 +3,9 @@
 //! A home is on the device itself where one device trains alone, and on the host where several train
 //! together: no device is then needed to go on, and all devices take the same bits. Working copies of the
 //! weights reach the devices through commands (`crew`); today each is whole. There is one kind of home, so it
-//! is a struct and no trait. A home that lives elsewhere, such as in shards on several machines, has to offer
-//! the same four methods: `differentiate` (only where it computes itself), `outcome`, `update`, and access to
-//! its weights and moments for snapshots and working copies.
+//! is a struct and not a trait. A home that lives elsewhere, such as in shards on several machines, has to
+//! offer the same: `differentiate` (only where it computes itself), `outcome`, `update`, and access to its
+//! weights and moments for snapshots and working copies.
 
 use crate::compute::{self, Micro, Outcome};
 use crate::data::StepBatch;

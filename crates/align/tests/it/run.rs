@@ -11,8 +11,8 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 /// Two small layers of the toy model.
-const RUN: &str = "[model]\npreset = \"toy\"\nvocabulary = 300\nlayers = 2\nwidth = 32\nheads = 2\nkv_heads = 1\n\
-    head_width = 16\nrotary_width = 8\nexperts = 4\nexpert_width = 16\ndense_width = 48\n[data]\n";
+const RUN: &str = "[model]\npreset = \"toy\"\nvocabulary = 300\nlayers = 2\nwidth = 32\nheads = 2\n\
+    kv_heads = 1\nhead_width = 16\nrotary_width = 8\nexperts = 4\nexpert_width = 16\ndense_width = 48\n[data]\n";
 
 /// The text of the alignment task in letters: a word of two for each token.
 fn made_up() -> String {

@@ -76,8 +76,8 @@ struct Grid {
 }
 
 impl Grid {
-    /// The grid that so many threads end first, one tile each at a time: a tile costs its area and, to pack A
-    /// and B, its sides.
+    /// The grid that `threads` threads finish first, one tile each at a time: a tile costs its area and, to
+    /// pack A and B, its sides.
     fn new(Sizes { m, n, .. }: Sizes, [tall, wide]: [usize; 2], threads: usize) -> Grid {
         let halves = |most| {
             std::iter::successors(Some(most), |side| Some(side / 2).filter(|&half| half >= SMALL_TILE))
@@ -130,7 +130,7 @@ pub(super) fn small_product(kernel: Kernel, packed: &mut Packed, product: &Produ
 /// As `small_product`, into memory that other threads may write to elsewhere.
 ///
 /// # Safety
-/// Nobody else may touch the product's target.
+/// The product's target is the caller's alone.
 pub(super) unsafe fn block(
     kernel: Kernel,
     packed: &mut Packed,

@@ -41,7 +41,7 @@ pub(super) fn take<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [
 }
 
 /// The most floats a packed block has: `TILE` rows `PITCH` apart, as many columns of depth `DEPTH` in whole
-/// panels, or three bf16 for each of so many values.
+/// panels, or three bf16 for each of as many values.
 pub(super) const PACKED_LEN: usize = TILE * DEPTH * 3 / 2;
 const _: () = assert!(PACKED_LEN >= TILE * PITCH + 64 * DEPTH);
 

@@ -317,7 +317,7 @@ impl<'a> Shares<'a> {
     }
 
     /// # Safety
-    /// While the piece lives, nobody else may touch these elements.
+    /// While the piece is in use, these elements are the caller's alone.
     pub(super) unsafe fn piece(&self, from: usize, len: usize) -> &'a mut [f32] {
         let first = self.window(from, [1, len], len);
         // SAFETY: inside the slice; alone there, as the caller promises.

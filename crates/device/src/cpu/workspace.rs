@@ -29,7 +29,7 @@ impl RopeTable {
         }
     }
 
-    /// The angles of a position: the cosines of all pairs, then their sines. None if the table does not hold it.
+    /// The cosines of all pairs at a position, then their sines. None if the table does not hold it.
     pub(super) fn at(&self, position: i32) -> Option<&[f32]> {
         let from = usize::try_from(position).ok()? * self.width;
         self.values.get(from..from + self.width)

@@ -28,7 +28,7 @@ unsafe impl Sync for Value {}
 impl Drop for Value {
     fn drop(&mut self) {
         LIVE.fetch_sub(1, Ordering::Relaxed);
-        // SAFETY: the handle is ours and nobody uses it after this.
+        // SAFETY: the handle is this value's own, and is not used after this.
         unsafe { (self.torch.delete)(self.handle) };
     }
 }

@@ -37,7 +37,7 @@ fn the_suite_notices_every_op_that_a_device_leaves_out() {
     assert_eq!(ops.len(), Op::NAMES.len(), "the suite runs {ops:?}");
     for forgets in ops {
         let device = Device::new(Forgetful { inner: Reference::new(), forgets, seen: seen.clone() });
-        assert!(conformance::outputs(&device).unwrap() != honest, "nobody misses {forgets}");
+        assert!(conformance::outputs(&device).unwrap() != honest, "the suite does not miss {forgets}");
     }
 }
 
@@ -53,7 +53,7 @@ impl Wrapper for Forgetful {
         &self.inner
     }
 
-    /// Zeros, so that whole numbers that nobody computed are at least valid indices.
+    /// Zeros, so that whole numbers that were not computed are at least valid indices.
     fn allocate(&self, bytes: usize) -> Result<Slot> {
         let slot = self.inner().allocate(bytes)?;
         self.inner().write(&slot, 0, &vec![0; bytes])?;

@@ -54,7 +54,7 @@ fn report(device: String, exchanges: &[Exchange], at: usize, whole: u64) -> Slow
     let workers = after[0].workers.len();
     let micro_s: Vec<f64> = (0..workers).map(micro_s).collect();
     let capacities: Vec<Capacity> =
-        micro_s.iter().map(|micro_s| Capacity { speed: 1.0 / micro_s, most: None }).collect();
+        micro_s.iter().map(|micro_s| Capacity { micros_per_s: 1.0 / micro_s, most: None }).collect();
     let best_s = split(whole, &capacities).map_or(f64::NAN, |shares: Shares| shares.finish_s);
     let over_best = |exchange: &Exchange| {
         let step = std::slice::from_ref(exchange);

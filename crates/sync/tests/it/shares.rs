@@ -4,7 +4,7 @@ use crate::numbers;
 use lingot_sync::shares::{Capacity, LimitsExceeded, Speed, revise, split};
 
 fn of(speeds: &[f64]) -> Vec<Capacity> {
-    speeds.iter().map(|&speed| Capacity { speed, most: None }).collect()
+    speeds.iter().map(|&speed| Capacity { micros_per_s: speed, most: None }).collect()
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn best_finish_s(micros: u64, workers: &[Capacity]) -> f64 {
         return if micros == 0 { 0.0 } else { f64::INFINITY };
     };
     let most = first.most.unwrap_or(micros).min(micros);
-    let finish = |count: u64| (count as f64 / first.speed).max(best_finish_s(micros - count, rest));
+    let finish = |count: u64| (count as f64 / first.micros_per_s).max(best_finish_s(micros - count, rest));
     (0..=most).map(finish).fold(f64::INFINITY, f64::min)
 }
 
@@ -48,7 +48,7 @@ fn no_division_is_through_earlier() {
             .map(|rank| {
                 let bound = draw[5 + rank].abs();
                 let most = (bound < 0.5).then_some((bound * 20.0) as u64);
-                Capacity { speed: f64::from(draw[1 + rank].abs()) + 0.01, most }
+                Capacity { micros_per_s: f64::from(draw[1 + rank].abs()) + 0.01, most }
             })
             .collect();
         let micros = seed % 14;

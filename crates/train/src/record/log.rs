@@ -106,7 +106,8 @@ pub fn history(folder: &Path, has_checkpoint: bool) -> Result<History> {
                 history.events.push(event);
             }
             Err(error) => history.unreadable.push(format!(
-                "set aside line {} of {}, which is not an event: {error}; this run does not know what it says",
+                "set aside line {} of {}, which is not an event: {error}; this run does not know \
+                 what it says",
                 index + 1,
                 path.display()
             )),

@@ -35,7 +35,8 @@ fn the_smallest_run_gets_its_name_from_the_file_and_defaults_for_the_rest() {
 
 #[test]
 fn keys_beside_a_preset_win_over_it_in_the_router_too() {
-    let text = "[model]\npreset = \"toy\"\nlayers = 6\nrouter = { scale = 1 }\n[data]\ncorpora = [{ path = \"a\" }]\n";
+    let text = "[model]\npreset = \"toy\"\nlayers = 6\n\
+        router = { scale = 1 }\n[data]\ncorpora = [{ path = \"a\" }]\n";
     let model = resolve(text).unwrap().run.model;
     let toy = preset("toy").unwrap();
     assert_eq!((model.layers, model.router.scale), (6, 1.0));
@@ -44,7 +45,8 @@ fn keys_beside_a_preset_win_over_it_in_the_router_too() {
 
 #[test]
 fn the_resolved_text_resolves_to_itself() {
-    let extra = "[price]\nper_hour = 1.5\ncurrency = \"EUR\"\n[device]\nrecompute = [\"block\", \"experts\", \"nothing\", \"nothing\"]\n";
+    let extra = "[price]\nper_hour = 1.5\ncurrency = \"EUR\"\n[device]\n\
+        recompute = [\"block\", \"experts\", \"nothing\", \"nothing\"]\n";
     for text in [SMALLEST.to_owned(), format!("{SMALLEST}{extra}")] {
         let first = resolve(&text).unwrap();
         let again = parse(&first.toml, Path::new("elsewhere/other.toml"), &[]).unwrap();
@@ -108,17 +110,20 @@ fn every_misspelling_gets_the_right_guess() {
         ("[model]\npreste = \"toy\"\n[data]\ncorpora = [{ path = \"a\" }]\n", 2, "preset"),
         ("[model]\npreset = \"toy\"\n[data]\ncorpora = [{\n  path = \"a\",\n  wieght = 2 }]\n", 6, "weight"),
         (
-            "[model]\npreset = \"toy\"\n[data]\ncorpora = [{ path = \"a\" }]\n[schedule]\nshape = \"cosin\"\n",
+            "[model]\npreset = \"toy\"\n[data]\ncorpora = [{ path = \"a\" }]\n\
+             [schedule]\nshape = \"cosin\"\n",
             6,
             "cosine",
         ),
         (
-            "[model]\npreset = \"toy\"\n[data]\ncorpora = [{ path = \"a\" }]\n[device]\nrecompute = \"blok\"\n",
+            "[model]\npreset = \"toy\"\n[data]\ncorpora = [{ path = \"a\" }]\n\
+             [device]\nrecompute = \"blok\"\n",
             6,
             "block",
         ),
         (
-            "[model]\npreset = \"toy\"\n[data]\ncorpora = [{ path = \"a\" }]\n[device]\nrecompute = [\"block\",\n\"expert\"]\n",
+            "[model]\npreset = \"toy\"\n[data]\ncorpora = [{ path = \"a\" }]\n\
+             [device]\nrecompute = [\"block\",\n\"expert\"]\n",
             7,
             "experts",
         ),
@@ -159,7 +164,8 @@ fn numbers_that_do_not_fit_together_are_shown_both() {
 
 #[test]
 fn a_balance_loss_needs_micro_batches_of_whole_groups() {
-    let model = "[model]\npreset = \"toy-v1\"\nrouter = { balance_sequences = 3 }\n[data]\ncorpora = [{ path = \"a\" }]\n";
+    let model = "[model]\npreset = \"toy-v1\"\n\
+        router = { balance_sequences = 3 }\n[data]\ncorpora = [{ path = \"a\" }]\n";
     let message = resolve(model).unwrap_err().to_string();
     assert!(
         message.contains("batch.micro (8) is not a multiple of model.router.balance_sequences (3)"),

@@ -20,33 +20,33 @@ const EDIT: [&str; 2] = ["sync.strategy=edit", "sync.warmup_steps=0"];
 
 /// What a device did with its weights, in order.
 #[derive(Clone, Debug, PartialEq)]
-enum Deed {
+enum Action {
     /// A layer's numbers, from this byte on.
     Took(usize, Vec<u8>),
     /// So many ops.
     Computed(usize),
 }
 
-type Diary = Arc<Mutex<Vec<Deed>>>;
+type Actions = Arc<Mutex<Vec<Action>>>;
 
-/// A processor that keeps a diary. It is lost when it is to take its `lost_at`-th layer.
-struct Diarist {
+/// A processor whose actions are noted. It is lost when it is to take its `lost_at`-th layer.
+struct Observed {
     inner: Device,
     /// Of all parameters: what is smaller, or lies within, is a layer. Routers' state and inputs are smaller
     /// than a layer and lie in memory of their own.
     model_bytes: usize,
-    diary: Diary,
+    actions: Actions,
     lost_at: Option<usize>,
     parameters: Mutex<Option<SlotId>>,
 }
 
-impl Diarist {
+impl Observed {
     fn took(&self) -> usize {
-        self.diary.lock().unwrap().iter().filter(|deed| matches!(deed, Deed::Took(..))).count()
+        self.actions.lock().unwrap().iter().filter(|action| matches!(action, Action::Took(..))).count()
     }
 }
 
-impl Wrapper for Diarist {
+impl Wrapper for Observed {
     fn inner(&self) -> &dyn Backend {
         &self.inner
     }
@@ -66,33 +66,37 @@ impl Wrapper for Diarist {
         }
         self.inner().write(slot, offset_bytes, from_host)?;
         if is_layer {
-            self.diary.lock().unwrap().push(Deed::Took(offset_bytes, from_host.to_vec()));
+            self.actions.lock().unwrap().push(Action::Took(offset_bytes, from_host.to_vec()));
         }
         Ok(())
     }
     fn run(&self, op: &Op<'_>) -> Result<()> {
-        let mut diary = self.diary.lock().unwrap();
-        match diary.last_mut() {
-            Some(Deed::Computed(ops)) => *ops += 1,
-            _ => diary.push(Deed::Computed(1)),
+        let mut actions = self.actions.lock().unwrap();
+        match actions.last_mut() {
+            Some(Action::Computed(ops)) => *ops += 1,
+            _ => actions.push(Action::Computed(1)),
         }
-        drop(diary);
+        drop(actions);
         self.inner().run(op)
     }
 }
 
-/// Trains with devices that keep diaries; `b` may be lost on the way.
-fn with_diaries(folder: &Path, more: &[&str], lost_at: Option<usize>) -> (Summary, BTreeMap<String, Diary>) {
+/// Trains with devices whose actions are noted; `b` may be lost on the way.
+fn with_observed(
+    folder: &Path,
+    more: &[&str],
+    lost_at: Option<usize>,
+) -> (Summary, BTreeMap<String, Actions>) {
     let resolved = apart(folder, &[&EDIT, more].concat());
     let model_bytes = 4 * resolved.run.model.parameters() as usize;
-    let all: Arc<Mutex<BTreeMap<String, Diary>>> = Arc::default();
+    let all: Arc<Mutex<BTreeMap<String, Actions>>> = Arc::default();
     let kept = all.clone();
     let open: Opener = Arc::new(move |name| {
-        let diary = Diary::default();
-        kept.lock().unwrap().insert(name.into(), diary.clone());
+        let actions = Actions::default();
+        kept.lock().unwrap().insert(name.into(), actions.clone());
         let lost_at = lost_at.filter(|_| name == "b");
         let inner = Device::new(Cpu::new(1));
-        Ok(Device::new(Diarist { inner, model_bytes, diary, lost_at, parameters: Mutex::default() }))
+        Ok(Device::new(Observed { inner, model_bytes, actions, lost_at, parameters: Mutex::default() }))
     });
     let summary = train(&resolved, open, &mut |_| ()).unwrap();
     let all = all.lock().unwrap().clone();
@@ -102,12 +106,12 @@ fn with_diaries(folder: &Path, more: &[&str], lost_at: Option<usize>) -> (Summar
 #[test]
 fn a_device_computes_with_a_layer_before_it_takes_the_next_and_all_take_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
-    let (_, all) = with_diaries(folder.path(), &[], None);
+    let (_, all) = with_observed(folder.path(), &[], None);
     let [a, b] = ["a", "b"].map(|name| all[name].lock().unwrap().clone());
     let model = &apart(folder.path(), &[]).run.model;
     let layers = layers(model);
-    let took = |diary: &[Deed]| -> Vec<Deed> {
-        diary.iter().filter(|deed| matches!(deed, Deed::Took(..))).cloned().collect()
+    let took = |actions: &[Action]| -> Vec<Action> {
+        actions.iter().filter(|action| matches!(action, Action::Took(..))).cloned().collect()
     };
     // Twelve steps, two from one meeting to the next: six times what was agreed last.
     assert_eq!(took(&a).len(), 6 * layers.len());
@@ -115,12 +119,12 @@ fn a_device_computes_with_a_layer_before_it_takes_the_next_and_all_take_the_same
     let changes = took(&a).windows(layers.len() + 1).filter(|w| w[0] != w[layers.len()]).count();
     assert!(changes > 4 * layers.len(), "they learn");
     let mut index = 0;
-    for (at, deed) in a.iter().enumerate() {
-        let Deed::Took(offset, numbers) = deed else { continue };
+    for (at, action) in a.iter().enumerate() {
+        let Action::Took(offset, numbers) = action else { continue };
         let layer = &layers[index % layers.len()];
         assert_eq!((*offset, numbers.len()), (4 * layer.numbers.start, 4 * layer.numbers.len()));
         // Between the final norm and the head there is nothing to compute.
-        let computes = matches!(a[at + 1], Deed::Computed(ops) if ops > 0);
+        let computes = matches!(a[at + 1], Action::Computed(ops) if ops > 0);
         assert!(computes || layer.name == "final_norm", "nothing was computed with {}", layer.name);
         index += 1;
     }
@@ -148,7 +152,7 @@ fn a_device_that_is_lost_in_the_middle_of_an_exchange_takes_nothing_with_it_that
     // At its third taking, when it has brought what it learnt twice: at its first, second and last layer.
     let ends = [0, 1, layers - 1].map(|layer| {
         let folder = tempfile::tempdir().unwrap();
-        let (summary, _) = with_diaries(folder.path(), &[], Some(2 * layers + layer));
+        let (summary, _) = with_observed(folder.path(), &[], Some(2 * layers + layer));
         assert_eq!((summary.step, summary.tokens), (12, 12 * 8 * 32));
         let lost = anomalies(folder.path(), "device_lost");
         assert!(lost.len() == 1 && lost[0].contains("pulled it out"), "{lost:?}");
@@ -161,5 +165,5 @@ fn a_device_that_is_lost_in_the_middle_of_an_exchange_takes_nothing_with_it_that
     });
     assert!(ends[0] == ends[1] && ends[1] == ends[2], "how much it had taken makes a difference");
     let folder = tempfile::tempdir().unwrap();
-    assert!(contents(&with_diaries(folder.path(), &[], None).0) != ends[0], "it was not lost");
+    assert!(contents(&with_observed(folder.path(), &[], None).0) != ends[0], "it was not lost");
 }

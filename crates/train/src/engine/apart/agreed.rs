@@ -7,7 +7,7 @@ use lingot_spec::run::{PenaltySpec, SyncSpec};
 use lingot_spec::tensors::{Layer, layers};
 use lingot_sync::exchange::Exchange;
 use lingot_sync::penalty::{Detector, Weighing, clip_factor, leave_out, weigh};
-use lingot_sync::{outer, sum};
+use lingot_sync::{outer, sum, traffic};
 
 /// What all workers hold after a meeting, and what the next meeting needs of this one.
 pub(super) struct Agreed {
@@ -54,6 +54,13 @@ pub(super) struct Verdicts {
     pub(super) weights: Vec<f64>,
     /// Changes that do not count.
     pub(super) outliers: Vec<Outlier>,
+}
+
+/// Bytes that a meeting moves.
+pub(super) struct Bytes {
+    pub(super) counted: u64,
+    /// By the cost model.
+    pub(super) predicted: u64,
 }
 
 impl Agreed {
@@ -135,6 +142,23 @@ impl Agreed {
         let mut mean = self.exchange.sum(&parts, &weighing.weights);
         let range = self.groups[index].layer.numbers.clone();
         apply(&mut self.weights[range.clone()], &mut self.velocity[range], &mut mean, spec);
+    }
+
+    /// Bytes of a meeting of workers that hand each other numbers: counted since the last call, once all
+    /// groups are summed, and by the cost model.
+    pub(super) fn take_bytes(&mut self, decided: &Decided) -> Bytes {
+        let applied =
+            self.groups.iter().zip(&decided.weighings).filter(|(_, weighing)| !weighing.all_anomalous);
+        let (mut parameters, mut state) = (0, 0);
+        for (group, _) in applied {
+            parameters += group.layer.numbers.len();
+            state += group.layer.buffers.iter().map(|&buffer| self.state[buffer].len()).sum::<usize>();
+        }
+        let [workers, groups] = [decided.own.len(), self.groups.len()].map(|count| count as u64);
+        Bytes {
+            counted: self.exchange.take_bytes(),
+            predicted: traffic::meeting_bytes(workers, parameters as u64, state as u64, groups),
+        }
     }
 
     /// Weighs the changes of all groups, and notes those that do not count.

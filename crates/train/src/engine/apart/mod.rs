@@ -24,7 +24,7 @@ use crate::guard::finite::nothing_finite;
 use crate::home::Home;
 use crate::schedule;
 use crate::training::Training;
-use agreed::{Agreed, Decided, Own};
+use agreed::{Agreed, Bytes, Decided, Own};
 use lingot_spec::event::{Exchange, WorkerShare};
 use lingot_spec::problem::Result;
 use lingot_spec::run::SyncSpec;
@@ -190,21 +190,37 @@ impl Apart {
         let own: Vec<Own> = places.values_mut().map(|place| std::mem::take(&mut place.own)).collect();
         let (decided, verdicts) = self.agreed.decide(&workers, own, &self.sync.penalty);
         self.decided = Some(decided);
-        let newcomers = places.values().filter(|place| place.is_new).count();
-        let state: usize = self.agreed.state.iter().map(Vec::len).sum();
-        let numbers = [self.agreed.weights.len(), state];
+        let bytes = self.bytes(&round.places);
         let (shares, busy) = self.shares(&round.places, &verdicts.weights);
         let exchange = Exchange {
             step: 0,
             reason: round.reason,
-            bytes: round.places.values().map(|place| place.bytes).sum(),
-            predicted_bytes: traffic::hub_round_bytes([workers.len(), newcomers], numbers),
+            bytes: bytes.counted,
+            predicted_bytes: bytes.predicted,
             workers: shares,
             pieces: Vec::new(),
         };
         let peak_memory_bytes = self.in_step.fleet.peak_memory_bytes();
         let meeting = Meeting { exchange, outliers: verdicts.outliers, busy, peak_memory_bytes };
         Ok(Some(Taken { outcome: sums.outcome(), totals: sums.totals, meeting: Some(meeting) }))
+    }
+
+    /// What a meeting moves. Emulated workers stand for machines that hand each other their numbers; devices
+    /// take and bring them by way of the host.
+    fn bytes(&mut self, places: &BTreeMap<usize, Place>) -> Bytes {
+        if self.in_step.fleet.is_emulated() {
+            self.sum_all();
+            if let Some(decided) = &self.decided {
+                return self.agreed.take_bytes(decided);
+            }
+        }
+        let newcomers = places.values().filter(|place| place.is_new).count();
+        let state: usize = self.agreed.state.iter().map(Vec::len).sum();
+        let numbers = [self.agreed.weights.len(), state];
+        Bytes {
+            counted: places.values().map(|place| place.bytes).sum(),
+            predicted: traffic::hub_round_bytes([places.len(), newcomers], numbers),
+        }
     }
 
     /// What each worker did in a round; those that took no part did nothing.

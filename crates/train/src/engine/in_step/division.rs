@@ -129,7 +129,7 @@ impl Division {
         let known: Vec<f64> = speeds.iter().flatten().copied().collect();
         let mean = if known.is_empty() { 1.0 } else { known.iter().sum::<f64>() / known.len() as f64 };
         let speed = |speed: Option<f64>| if self.is_equal { 1.0 } else { speed.unwrap_or(mean) };
-        speeds.into_iter().map(|known| Capacity { speed: speed(known), most: None }).collect()
+        speeds.into_iter().map(|known| Capacity { micros_per_s: speed(known), most: None }).collect()
     }
 
     /// Whether a worker's speed is not known well enough to leave the worker out.

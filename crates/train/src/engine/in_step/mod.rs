@@ -233,16 +233,21 @@ impl InStep {
         for piece in &pieces {
             busy[piece.worker].tokens += piece.micros as u64 * tokens_per_micro;
         }
-        let exchange = Exchange {
+        let counts = gathered.results.counts().len();
+        let mut exchange = Exchange {
             step: 0,
             reason: self.division.reason(),
             bytes: gathered.results.bytes,
-            predicted_bytes: predicted_bytes(&gathered.weights, &pieces, gathered.results.counts().len()),
+            predicted_bytes: predicted_bytes(&gathered.weights, &pieces, counts),
             workers,
             pieces,
         };
         if self.fleet.is_emulated() {
             busy.clear();
+            // They stand for machines that hand each other their gradients, not by way of a host.
+            let parameters = gathered.weights.parameters.len() as u64;
+            exchange.predicted_bytes = traffic::every_step_bytes(self.fleet.len() as u64, parameters);
+            exchange.bytes = exchange.predicted_bytes;
         }
         let peak_memory_bytes = self.fleet.peak_memory_bytes();
         Meeting { exchange, outliers: Vec::new(), busy, peak_memory_bytes }

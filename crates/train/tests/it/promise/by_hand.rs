@@ -4,7 +4,7 @@ use super::{Case, counted};
 use lingot_spec::run::Recompute;
 use lingot_spec::{ModelSpec, presets};
 
-// The sizes of the models that are counted by hand: all products of two of them differ.
+// The sizes of the models that are counted by hand, chosen so that operands of different meaning differ in size.
 const T: usize = 6;
 const D: usize = 13;
 /// Query heads, and the widths of all query and of all key heads: 4 and 2 heads of 8.
