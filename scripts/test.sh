@@ -96,6 +96,7 @@ reference_checks() {
     part "golden files" $python scripts/reference/make_fixtures.py --check
     part "transformers' own classes" $python scripts/reference/check_transformers.py --check
     part "transformers' reading of configurations" $python scripts/reference/make_config_variants.py --check
+    part "transformers' reading of tokenizers" $python scripts/reference/make_tokenizer_variants.py --check
     part "PyTorch's training loop" $python scripts/reference/check_train.py
     part "Megatron's reader, pyarrow, tokenizers" $python scripts/check_megatron.py $build/examples/prepare
     part "same held-out loss as PyTorch" env LINGOT_BUILD=$build $python scripts/compare_pytorch.py --quick

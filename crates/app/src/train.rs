@@ -209,6 +209,9 @@ fn prepare(run: &RunSpec, terminal: &Terminal) -> Result<Dataset> {
     let existed = folder.exists();
     let made = data::prepare_data(run, &|stage| show_stage(&progress, stage));
     progress.finish();
+    for note in made.iter().flat_map(|dataset| dataset.notes()) {
+        output::notice(&format!("note: {note}"));
+    }
     made.map_err(|error| {
         if !existed {
             // A refused run leaves nothing behind; this removes the folder only if it is empty.

@@ -41,6 +41,7 @@ pub struct Dataset {
     validation: Vec<Shards>,
     validation_bytes: u64,
     validation_windows: u64,
+    notes: Vec<String>,
 }
 
 impl Dataset {
@@ -84,9 +85,15 @@ impl Dataset {
             mixture: Mixture::new(&weights),
             validation_windows: validation.iter().map(|shards| windows(shards, sequence)).sum(),
             validation_bytes: manifest.validation_bytes(),
+            notes: manifest.corpora.iter().flat_map(|corpus| corpus.notes.clone()).collect(),
             training,
             validation,
         })
+    }
+
+    /// What the user should know of the sources of the text, each note a sentence.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Tokens of all training documents.

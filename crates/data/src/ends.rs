@@ -90,11 +90,14 @@ impl Files {
             if inner.token_to_id(end).is_some() {
                 return Ok(end.into());
             }
-            return Err(Problem::new(
-                format!("{file} beside {} names `{end}`, which is no token of it", self.path.display()),
-                format!("name a token that the tokenizer has as `eos_token` in {file}"),
-            )
-            .of(ProblemKind::Input));
+            // The map is not read by `transformers` where the configuration lists the tokens.
+            if !(self.config_lists_tokens() && file == "special_tokens_map.json") {
+                return Err(Problem::new(
+                    format!("{file} beside {} names `{end}`, which is no token of it", self.path.display()),
+                    format!("name a token that the tokenizer has as `eos_token` in {file}"),
+                )
+                .of(ProblemKind::Input));
+            }
         }
         for name in ["generation_config.json", "config.json"] {
             let file = companion(&self.path.with_file_name(name))?;
@@ -111,10 +114,13 @@ impl Files {
     /// The file that names the end of a document, and the token.
     fn named_end(&self) -> Option<(&'static str, &str)> {
         let (config, map) = (self.config.as_ref(), self.map.as_ref());
-        let lists_tokens = config.is_some_and(|config| config.object.contains_key("added_tokens_decoder"));
         let file = |name| if name == "special_tokens_map.json" { map } else { config };
         let named = |name| Some((name, content(file(name)?.object.get("eos_token")?)?));
-        naming_files(lists_tokens).into_iter().find_map(named)
+        naming_files(self.config_lists_tokens()).into_iter().find_map(named)
+    }
+
+    fn config_lists_tokens(&self) -> bool {
+        self.config.as_ref().is_some_and(|config| config.object.contains_key("added_tokens_decoder"))
     }
 
     /// The files for another folder, where they must name the end by themselves.
@@ -127,7 +133,7 @@ impl Files {
         let config = match &self.config {
             None if self.map.is_none() => return [copies, made(end)].concat(),
             None => config(end),
-            Some(config) if self.named_end().is_some() => config.bytes.clone(),
+            Some(config) if self.named_end().is_some_and(|(_, named)| named == end) => config.bytes.clone(),
             Some(config) => {
                 let mut object = config.object.clone();
                 object.insert("eos_token".into(), end.into());

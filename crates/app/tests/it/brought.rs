@@ -212,3 +212,17 @@ fn text_that_was_too_short_may_be_followed_by_more() {
     place.write("text.txt", &super::program::text(300));
     place.succeed(&["train", "run.toml", "--set", "stop.steps=1"]);
 }
+
+#[test]
+fn a_run_says_which_records_it_reads_as_plain_text() {
+    let place = Place::new();
+    let line = |number: u32| format!("{}\n", json!({ "body": format!("the cat sees {number} dogs") }));
+    place.write("text.txt", &(0..300).map(line).collect::<String>());
+    let ended = place.run(&["train", "run.toml", "--set", "stop.steps=1"]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(
+        ended.err.contains("text.txt is read as plain text") && ended.err.contains("body"),
+        "{}",
+        ended.err
+    );
+}

@@ -373,3 +373,27 @@ fn a_vocabulary_far_larger_than_the_text_costs_nothing() {
     let prepared = lingot_data::prepare(&bench.spec, u32::MAX, 1, &bench.shards(), &|_| ()).unwrap();
     assert!(prepared.vocabulary < 2000);
 }
+
+/// The variants and what `transformers` makes of them come from scripts/reference/make_tokenizer_variants.py.
+#[test]
+fn every_folder_of_a_tokenizer_is_read_as_transformers_reads_it_or_refused() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/hf_tokenizer_variants.json");
+    let golden: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let variants = golden["variants"].as_array().unwrap();
+    assert!(variants.len() >= 50);
+    for variant in variants {
+        let bench = Bench::new();
+        let path = bench.write("tokenizer.json", golden["tokenizer"].to_string());
+        for (name, content) in variant["files"].as_object().unwrap() {
+            bench.write(name, content.to_string());
+        }
+        match (variant["end"].as_u64(), Tokenizer::load(&path)) {
+            (Some(end), Ok(loaded)) => assert_eq!(u64::from(loaded.end_of_document()), end, "{variant}"),
+            // `transformers` adds a token that no text contains.
+            (Some(5), Err(error)) => says(&error, &["<none>"]),
+            (Some(_), Err(error)) => panic!("{error}: {variant}"),
+            // Nothing is named, so a token that is known to end texts is taken.
+            (None, loaded) => assert!(loaded.unwrap().end_of_document() < 5, "{variant}"),
+        }
+    }
+}

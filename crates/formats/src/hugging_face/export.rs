@@ -186,7 +186,7 @@ fn write_folder(
     let mut generation = kept.and_then(|kept| kept.generation.clone()).unwrap_or_else(from_config);
     // What config.json says of special tokens may come from an import, and name several ends.
     for key in ID_KEYS {
-        if let Some(id) = config.get(key)
+        if let Some(id) = config.get(key).filter(|id| !id.is_null())
             && generation.get(key).is_none_or(Value::is_null)
         {
             generation.insert(key.into(), id.clone());

@@ -99,7 +99,7 @@ pub(super) fn refuse_larger(folder: &Path, vocabulary: u32) -> Result<()> {
     }
     Err(Problem::new(
         format!(
-            "the tokenizer of {} has {tokens} tokens, but the model's vocabulary is {vocabulary}",
+            "the tokenizer of {} has {tokens} tokens, the model's vocabulary is {vocabulary}",
             folder.display()
         ),
         "give the folder of the tokenizer that the model was trained with",
