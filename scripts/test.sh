@@ -173,6 +173,6 @@ if [ ${#skips[@]} -gt 0 ]; then
     printf '\nskipped parts:\n'
     printf '  %s\n' "${skips[@]}"
 fi
-printf '\n%d parts passed, %d failed, %d skipped; %d checks skipped inside parts; %d s\n' \
-    $passed $failed ${#skips[@]} ${#single[@]} $SECONDS
+printf '\n%d checks were skipped inside parts that ran; %d s in all. Parts:\n' ${#single[@]} $SECONDS
+printf '%d passed, %d failed, %d skipped\n' $passed $failed ${#skips[@]}
 [ $failed = 0 ]
