@@ -8,16 +8,16 @@ use lingot_spec::problem::{Problem, ProblemKind, Result};
 use lingot_spec::run::DataSpec;
 use std::path::Path;
 
-/// Sequences of tokens, with the token that each should predict.
+/// Sequences of tokens, and each token's target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// Rows of the batch.
     pub sequences: usize,
-    /// Tokens of a sequence.
+    /// Tokens per sequence.
     pub sequence: usize,
     /// `sequences * sequence` tokens, row by row.
     pub tokens: Vec<i32>,
-    /// The token after each; -1 where there is nothing to predict: after a document's end, and in padding.
+    /// The token after each; -1 at the last token of a document and in padding.
     pub targets: Vec<i32>,
     /// For each token, the index within the batch of the first token of its document in its row.
     pub starts: Vec<i32>,
@@ -27,7 +27,7 @@ pub struct Batch {
 
 /// The shards of a run, opened.
 ///
-/// For training, the documents of a corpus are joined to a ring. In each epoch the ring is cut into whole
+/// For training, the documents of a corpus are joined into a ring. In each epoch the ring is cut into whole
 /// sequences from an offset that follows from `(seed, corpus, epoch)`, and these are visited in an order that
 /// follows from the same. So a sample costs constant time, nothing repeats inside an epoch, and a resumed run
 /// has no loader state to restore.
@@ -37,7 +37,9 @@ pub struct Dataset {
     vocabulary: u32,
     end_of_document: i64,
     mixture: Mixture,
+    /// By corpus of the mixture: `check_length` refuses a corpus without training text, so none is missing.
     training: Vec<Shards>,
+    /// Of the corpora that hold text out.
     validation: Vec<Shards>,
     validation_bytes: u64,
     validation_windows: u64,
@@ -91,27 +93,27 @@ impl Dataset {
         })
     }
 
-    /// What the user should know of the sources of the text, each note a sentence.
+    /// Notes for the user about the text sources, one sentence each.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// Tokens of all training documents.
+    /// Number of tokens in all training documents.
     pub fn training_tokens(&self) -> u64 {
         self.training.iter().map(Shards::tokens).sum()
     }
 
-    /// Tokens of all held-out documents.
+    /// Number of tokens in all held-out documents.
     pub fn validation_tokens(&self) -> u64 {
         self.validation.iter().map(Shards::tokens).sum()
     }
 
-    /// Sequences that hold all held-out documents; the last of each corpus is padded.
+    /// Number of sequences that hold all held-out documents; the last of each corpus is padded.
     pub fn validation_sequences(&self) -> u64 {
         self.validation_windows
     }
 
-    /// UTF-8 bytes of all held-out documents.
+    /// Number of UTF-8 bytes in all held-out documents.
     pub fn validation_bytes(&self) -> u64 {
         self.validation_bytes
     }
@@ -135,8 +137,9 @@ impl Dataset {
         Ok(batch)
     }
 
-    /// Held-out sequences `first..first + samples`, in a fixed order in which every part is spread over all
-    /// documents. Rows past the last sequence are padding without targets, so that a batch is always full.
+    /// Held-out sequences `first..first + samples`, in a fixed order such that any prefix samples all
+    /// documents evenly. Rows past the last sequence are padding without targets, so that a batch is always
+    /// full.
     pub fn validation(&self, first: u64, samples: u32) -> Result<Batch> {
         let mut batch = Batch::with_capacity(samples as usize, self.sequence);
         let stride = spread(self.validation_windows);
@@ -215,7 +218,7 @@ fn windows(shards: &Shards, sequence: usize) -> u64 {
     (shards.tokens() - 1).div_ceil(sequence as u64).max(1)
 }
 
-/// A stride near the golden section of `count` that visits all of them.
+/// A stride near `count` / phi (the golden ratio) and coprime to `count`, so that it visits every index.
 fn spread(count: u64) -> u64 {
     let golden = (count as f64 * 0.618_033_988_749_895) as u64;
     (golden.max(1)..).find(|&stride| greatest_common_divisor(stride, count) == 1).unwrap_or(1)
@@ -253,7 +256,8 @@ impl Batch {
         }
     }
 
-    /// Adds a row; `after` is the token after its last. A short row is padded with a document of its own.
+    /// Adds a row; `after` is the token after its last. A short row is padded; the padding forms a document
+    /// of its own.
     fn push(&mut self, row: &[Read], after: Option<&Read>, end_of_document: i64) {
         let first = self.tokens.len();
         let mut start = first;

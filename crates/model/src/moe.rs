@@ -2,6 +2,10 @@
 //! visit the shared expert.
 //!
 //! T tokens, D width, E experts, K choices, R = T*K rows sorted by expert, F the experts' inner width.
+//!
+//! A suffix gives a tensor's shape: `h_td` is `[T, D]`. `h` is the normed input, and `d_x` is the gradient
+//! with respect to x. The weights' gradients (`gradients.of(weight)`), and tensors that a function's doc says
+//! it adds to, are passed as `&Tensor` and accumulated into.
 
 use crate::context::Context;
 use crate::gradients::Gradients;
@@ -11,7 +15,7 @@ use crate::weights::MoeWeights;
 use lingot_device::ops::{Routing, Sorted, WeightedSwigluGrad};
 use lingot_device::{Flip, Result, RouteRule, Tensor, ops};
 
-/// Which experts each token visits: always saved, so that a layer computed again cannot decide otherwise.
+/// Which experts each token visits: always saved, so that a recomputed layer cannot route differently.
 #[derive(Clone)]
 pub(crate) struct Decision {
     logits_te: Tensor,
@@ -23,14 +27,14 @@ pub(crate) struct Decision {
 pub(crate) struct MoeSaved<'m> {
     weights: &'m MoeWeights,
     pub(crate) decision: Decision,
-    /// The pre-activations `[R, 2 F]`, unless they are computed again.
+    /// The pre-activations `[R, 2 F]`; `None` if the backward pass recomputes them.
     gate_up_rf: Option<Tensor>,
     /// The shared expert's, where the layer has one.
     shared: Option<DenseSaved<'m>>,
 }
 
-/// Returns the experts' weighted answers, `[T, D]`, and what the backward pass needs. The routing is decided
-/// now unless it is `decided`; the pre-activations are saved if `keeps_pre_activation` says so.
+/// Returns the experts' weighted answers, `[T, D]`, and what the backward pass needs. Uses the routing
+/// `decided` if given, else decides; saves the pre-activations if `keeps_pre_activation` says so.
 pub(crate) fn forward<'m>(
     context: &Context<'_>,
     weights: &'m MoeWeights,
@@ -58,7 +62,7 @@ pub(crate) fn forward<'m>(
     Ok((out_td, MoeSaved { weights, decision, gate_up_rf, shared }))
 }
 
-/// Returns the gradient by `h`, `[T, D]`; adds to those of the weights.
+/// Returns the gradient with respect to `h`, `[T, D]`; adds to those of the weights.
 pub(crate) fn backward(
     context: &Context<'_>,
     saved: MoeSaved<'_>,
@@ -86,7 +90,7 @@ pub(crate) fn backward(
         ops::weighted_swiglu_grad(&d_active_rf, &gate_up_rf, &weights_r)?;
     drop((d_active_rf, gate_up_rf, weights_r));
 
-    // Gate and up projection. Dispatching the rows has combining as its gradient.
+    // Gate and up projections. Dispatching the rows has combining as its gradient.
     let rows_rd = ops::dispatch(h_td, &sorted.order_r, choices)?;
     ops::grouped_matmul_weights(&d_gate_up_rf, &rows_rd, &sorted.ends_e, gradients.of(&weights.gate_up))?;
     drop(rows_rd);
@@ -105,8 +109,8 @@ pub(crate) fn backward(
     Ok(d_h_td)
 }
 
-/// Adds the router's part of the gradient by `h` to `d_h` `[T, D]`, from that by the weights of the sorted
-/// rows, `[R]`; adds to the gradient of the router.
+/// Adds the router's part of the gradient with respect to `h` to `d_h` `[T, D]`, given the gradient with
+/// respect to the weights of the sorted rows, `[R]`; adds to the gradient of the router.
 fn router_backward(
     context: &Context<'_>,
     weights: &MoeWeights,
@@ -120,6 +124,7 @@ fn router_backward(
     let [tokens, choices] = [routing.weights_tk.shape()[0], routing.weights_tk.shape()[1]];
     let d_weights_r1 = d_weights_r.reshape(&[tokens * choices, 1]);
     let places_r = sorted.places_tk.reshape(&[tokens * choices]);
+    // With one choice `dispatch` is a plain gather of rows: here from the sorted order back to the tokens'.
     let d_weights_tk = ops::dispatch(&d_weights_r1, &places_r, 1)?.reshape(&[tokens, choices]);
     let d_logits_te = ops::route_grad(
         &d_weights_tk,
@@ -133,13 +138,15 @@ fn router_backward(
     ops::matmul_onto(d_h_td, &d_logits_te, &weights.router, Flip::NONE)
 }
 
-/// Scores every expert and chooses.
+/// Scores every expert and chooses. Changes the logits in place during the router's warm-up, and updates the
+/// tallies.
 fn decide(context: &Context<'_>, weights: &MoeWeights, h_td: &Tensor) -> Result<Decision> {
     let (number, tally) = (weights.number, &context.tally.routed[weights.number]);
     let logits_te = ops::matmul(h_td, &weights.router, Flip::B)?;
     if context.model.router.warmup_steps > 0 {
         ops::moments(&logits_te, &tally.moments_2)?;
     }
+    // Warm-up: the logits are blended with noise of their running mean and deviation.
     if let Some(warmth) = context.warmth {
         let noise_te = h_td.device().floats(&(warmth.noise)(number), logits_te.shape(), logits_te.kind())?;
         let LogitStatistics { mean, deviation } = context.statistics[number];
@@ -151,7 +158,7 @@ fn decide(context: &Context<'_>, weights: &MoeWeights, h_td: &Tensor) -> Result<
     Ok(Decision { logits_te, routing, sorted })
 }
 
-/// Returns gate and up projection of each sorted row, `[R, 2 F]`.
+/// Returns the gate and up projections of each sorted row, `[R, 2 F]`.
 fn pre_activation(weights: &MoeWeights, h_td: &Tensor, decision: &Decision) -> Result<Tensor> {
     let choices = decision.routing.experts_tk.shape()[1];
     let rows_rd = ops::dispatch(h_td, &decision.sorted.order_r, choices)?;
@@ -162,10 +169,13 @@ fn pre_activation(weights: &MoeWeights, h_td: &Tensor, decision: &Decision) -> R
 fn row_weights(decision: &Decision) -> Result<Tensor> {
     let weights_tk = &decision.routing.weights_tk;
     let rows = weights_tk.len();
+    // A plain gather of one weight per row.
     let weights_r1 = ops::dispatch(&weights_tk.reshape(&[rows, 1]), &decision.sorted.order_r, 1)?;
     Ok(weights_r1.reshape(&[rows]))
 }
 
+/// Returns the routing rule of this batch. A scope is the group of sequences over which the balance loss is
+/// computed.
 fn rule(context: &Context<'_>) -> RouteRule {
     let (model, router) = (context.model, &context.model.router);
     let tokens = context.inputs.tokens_t.len();
@@ -177,7 +187,7 @@ fn rule(context: &Context<'_>) -> RouteRule {
         groups_kept: router.groups_kept as usize,
         renormalise: router.renormalise,
         scale: router.scale,
-        // Evaluation and decoding come in any size; there nothing depends on the scope.
+        // Evaluation and decoding batches need not divide into scopes; they use no balance loss.
         scope_tokens: if tokens.is_multiple_of(scope) { scope } else { tokens },
     }
 }

@@ -1,9 +1,18 @@
 //! The best fleet: branch and bound over boxes of counts and windows of the step's time, best bound first.
 //!
-//! In a window, a fleet's step takes at least the window's start, and what it costs per second is at least
-//! what the cheapest fractional fleet costs that meets the window's end (`cover`). Windows are halved until
-//! they are narrow, then boxes are cut where the fractional fleet is no whole number. Rounding that fleet up
-//! gives the fleets to beat.
+//! Terms, defined in `fleet`:
+//! * question: what to search, that is ways, families and limits;
+//! * way: one layout of a replica on a chip or two;
+//! * family: how replicas agree (a strategy and its steps per exchange);
+//! * cap: a limit on a vendor's share of the fleet's tokens per second;
+//! * card: one accelerator; a chip is a type of accelerator;
+//! * share: a fraction between 0 and 1; a replica's share is its part of a step's batch.
+//!
+//! A box is a range of replica counts by way; a node of the search is a box in a window of time. In a window,
+//! a step takes at least the window's start, and a box costs at least, per second, what the cheapest
+//! fractional fleet able to finish the step by the window's end costs (`cover`). Windows are halved until
+//! they are narrow, then boxes are split at a fractional count of that fleet. Rounding it up gives the
+//! incumbents, the fleets to beat.
 
 use crate::cover::{Bounds, cheapest, cover, steps_between};
 use crate::fleet::{Cap, Fleet, Question, ROUNDING};
@@ -22,7 +31,7 @@ pub enum Least {
 /// The limits of a search.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Effort {
-    /// Boxes examined at most.
+    /// Nodes (a box in a window of time) expanded at most.
     pub boxes: usize,
     /// The search stops at a fleet within this share of the best possible one.
     pub gap: f64,
@@ -35,12 +44,12 @@ pub struct Found {
     pub best: Option<Fleet>,
     /// No fleet is better by more than this share; 0 where the fleet is proven to be the best.
     pub gap: f64,
-    /// Boxes examined.
+    /// Nodes expanded: boxes in a window of time that were divided.
     pub boxes: usize,
 }
 
 impl Effort {
-    /// Searches until the best fleet is proven to be it.
+    /// Searches until the best fleet is proven optimal.
     pub const PROOF: Effort = Effort { boxes: usize::MAX, gap: 0.0 };
 }
 
@@ -151,8 +160,8 @@ impl Search<'_> {
         }
     }
 
-    /// Takes out replicas whose smallest share takes longer than the step; false where the box requires one
-    /// of them.
+    /// Excludes replicas whose smallest share takes longer than the step; false where the box requires one of
+    /// them.
     fn drop_slow(&self, bounds: &mut Bounds, to_s: f64) -> bool {
         for (at, way) in self.question.ways.iter().enumerate() {
             if way.least_s > to_s * (1.0 + ROUNDING) {
@@ -169,6 +178,7 @@ impl Search<'_> {
         question.deadline_s.is_none_or(|deadline_s| seconds <= deadline_s * above)
             && question.budget.is_none_or(|budget| money <= budget * above)
             && question.caps.iter().all(|cap| {
+                // NaN (0 / 0) where no replica of the box has a speed: no share that a cap could refuse.
                 let share = least_share(question, bounds, cap);
                 share.is_nan() || share <= cap.share + 2.0 * ROUNDING
             })
@@ -176,6 +186,7 @@ impl Search<'_> {
 
     /// Offers whole fleets near a fractional one.
     fn round(&mut self, family: usize, bounds: &Bounds, counts: &[f64]) {
+        // A count that rounding errors put a little above a whole number is not rounded up to the next.
         let up: Vec<u32> = counts
             .iter()
             .zip(&bounds.high)
@@ -207,7 +218,7 @@ impl Search<'_> {
         }
     }
 
-    /// Tries one replica more, one fewer, or one for another, for as long as that is better.
+    /// Tries adding, removing or swapping one replica, for as long as that is better.
     fn polish(&mut self) {
         while let Some(best) = self.best.clone() {
             let ways = best.counts.len();
@@ -226,15 +237,18 @@ impl Search<'_> {
         }
     }
 
+    /// Halves the node's window, or splits its box where the window is narrow, and looks at both parts.
     fn divide(&mut self, node: &Node) {
         let replica = NARROW / (1.0 + node.counts.iter().sum::<f64>());
         if node.to_s > node.from_s * (1.0 + replica.max(NARROWEST)) {
+            // The geometric mean; the least start keeps a window that begins at 0 from a middle of 0.
             let middle = (node.from_s.max(node.to_s * 1e-9) * node.to_s).sqrt();
             self.look(node.family, node.bounds.clone(), node.from_s, middle);
             self.look(node.family, node.bounds.clone(), middle, node.to_s);
             return;
         }
         let fraction = |count: f64| (count - count.round()).abs();
+        // A count this near to a whole number is one, but for rounding errors.
         let broken = node.counts.iter().position(|&count| fraction(count) > 1e-6);
         let (at, last) = broken.map_or_else(
             || {

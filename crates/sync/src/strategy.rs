@@ -1,4 +1,9 @@
 //! When workers agree: pure decisions, with the numbers that led to them.
+//!
+//! EDiT (arXiv 2412.07210) is layer-wise local SGD with a pseudo-gradient penalty: workers train alone for a
+//! fixed number of steps, then meet, and the weighted mean of their changes is the gradient of an outer step;
+//! the penalty gives suspicious changes less weight or none. A-EDiT meets by time instead, so that workers of
+//! different speeds take different numbers of steps.
 
 use lingot_spec::run::{Strategy, SyncSpec};
 use std::fmt;
@@ -14,7 +19,7 @@ pub struct Progress {
     pub elapsed_s: f64,
     /// Seconds that its next step will probably take.
     pub next_step_s: f64,
-    /// A-EDiT: times that the period was prolonged because all workers together had taken too few steps.
+    /// A-EDiT: times the period was extended because all workers together had taken too few steps.
     pub prolonged: u64,
 }
 
@@ -57,16 +62,17 @@ pub enum Meet {
         elapsed_s: f64,
         /// Seconds that another step would take.
         next_step_s: f64,
-        /// Seconds of the period, as prolonged.
+        /// Seconds of the period, extensions included.
         period_s: f64,
     },
 }
 
 /// Returns what a worker does next.
 ///
-/// EDiT meets when `(step - warmup) mod every == 0`. A-EDiT's released code meets after the step that crosses
-/// the period; here a worker does not begin a step whose middle lies beyond it, so that the others wait for
-/// half a step of the slowest at most, not for a whole one.
+/// EDiT meets when a worker has taken `every` steps of its own. A-EDiT's released code meets after the step
+/// that crosses the period; here a worker does not begin a step whose middle lies beyond the period, so that,
+/// as predicted, no worker ends more than half a step of its own from the end of the period. Its first step
+/// is the exception: it is always taken.
 pub fn next(spec: &SyncSpec, at: &Progress) -> Decision {
     match spec.strategy {
         Strategy::EveryStep => Decision::InStep(InStep::EveryStep),
@@ -87,8 +93,8 @@ pub fn next(spec: &SyncSpec, at: &Progress) -> Decision {
     }
 }
 
-/// Checks that the workers, whose own steps are given, may meet. Errors with the steps that all took together
-/// if these are fewer than A-EDiT's `least_steps`: another period follows.
+/// Checks that the workers may meet. Errors with the steps that all took together if these are fewer than
+/// A-EDiT's `least_steps`: the period is then extended by another.
 pub fn enough_steps(spec: &SyncSpec, own_steps: &[u64]) -> Result<(), u64> {
     let total = own_steps.iter().sum();
     if spec.strategy == Strategy::AEdit && total < spec.least_steps { Err(total) } else { Ok(()) }

@@ -33,11 +33,11 @@ pub struct Summary {
     pub step: u64,
     /// The last held-out loss, in nats per token.
     pub held_out_loss: Option<f64>,
-    /// The first held-out loss since this process began.
+    /// The held-out loss that this process started from.
     pub first_held_out_loss: Option<f64>,
     /// Tokens trained on.
     pub tokens: u64,
-    /// Time spent, all processes together.
+    /// Seconds spent, summed over all processes of the run.
     pub seconds: f64,
     /// Money spent, where the run has a price.
     pub money: Option<f64>,
@@ -48,8 +48,8 @@ pub struct Summary {
 }
 
 /// Trains on one device until a limit is met, from the newest checkpoint if there is one. A run with
-/// `sync.virtual_speeds` is trained by emulated workers on it. Every event is written to `run.jsonl` and then
-/// shown to `listen`. When `interrupted` becomes true, the step is finished and saved.
+/// `sync.virtual_speeds` is trained by emulated workers on that device. Every event is written to `run.jsonl`
+/// and then shown to `listen`. When `interrupted` becomes true, the step is finished and saved.
 pub fn train(
     resolved: &Resolved,
     dataset: &Dataset,
@@ -64,8 +64,8 @@ pub fn train(
     start.train(Alone, listen)
 }
 
-/// Trains as `train` does, by the emulated workers of `sync.virtual_speeds` on one device. `tamper` changes
-/// what they read in steps of their own.
+/// Trains as `train` does, by the emulated workers of `sync.virtual_speeds` on one device. `tamper` lets a
+/// test or an experiment alter the batches that a worker reads in its own steps.
 pub fn train_emulated(
     resolved: &Resolved,
     dataset: &Dataset,
@@ -80,8 +80,8 @@ pub fn train_emulated(
     start.train_fleet(fleet, listen)
 }
 
-/// Trains as `train` does, by the devices that the run's `devices` name, each opened by `open`. The host,
-/// which has the weights and the optimizer, is the processor.
+/// Trains as `train` does, on the devices listed in the run's `devices`, each opened by `open`. The CPU is
+/// the host: it holds the master weights and their optimizer state.
 pub fn train_fleet(
     resolved: &Resolved,
     dataset: &Dataset,
@@ -190,7 +190,8 @@ impl<E: Engine> Run<'_, E> {
         })
     }
 
-    /// Takes step after step until a limit is met, or until interrupted: then there is no reason.
+    /// Takes step after step until a limit is met or the run is interrupted. Returns why it stopped, or
+    /// `None` if interrupted.
     fn go(&mut self) -> Result<Option<StopReason>> {
         loop {
             let stop = why_stop(&self.training.run.stop, &self.training.progress());
@@ -221,18 +222,18 @@ impl<E: Engine> Run<'_, E> {
         taken
     }
 
-    /// The four verbs before *record*. None where no worker took a step, because the run is to stop.
+    /// The four verbs before *record*. Returns `None` if no worker took a step, because the run is to stop.
     fn take(&mut self) -> Result<Option<Taken>> {
         let Run { engine, training, record, .. } = self;
-        let batch = engine.fetch(training)?;
-        record.lap(Part::Idle);
-        let changes = engine.differentiate(training, batch)?;
-        let Some(taken) = engine.agree(training, changes)? else { return Ok(None) };
-        engine.update(training, &taken)?;
+        let batch = engine.fetch(training)?; // fetch
+        record.lap(Part::Idle); // The time since the last lap was spent fetching: the devices were idle.
+        let changes = engine.differentiate(training, batch)?; // differentiate
+        let Some(taken) = engine.agree(training, changes)? else { return Ok(None) }; // agree
+        engine.update(training, &taken)?; // update
         Ok(Some(taken))
     }
 
-    /// Scores and saves the last step, unless that was done.
+    /// Saves the last step, after scoring it if `scores`, skipping what is done already.
     fn close(&mut self, scores: bool) -> Result<()> {
         let step = Some(self.training.position.step);
         if scores && self.training.position.evaluated_step != step {
@@ -249,6 +250,8 @@ impl<E: Engine> Run<'_, E> {
         self.record.evaluation(&mut self.training)
     }
 
+    /// Collects what only the workers hold, and saves. A snapshot is possible even if collecting failed, so
+    /// it is taken before that error is returned.
     fn save(&mut self) -> Result<()> {
         let collected = self.engine.collect(&mut self.training);
         self.record_devices()?;
@@ -256,13 +259,13 @@ impl<E: Engine> Run<'_, E> {
         collected
     }
 
-    /// Saves what was agreed on last, asking no worker.
+    /// Saves what was agreed on last, without contacting any worker.
     fn snapshot(&mut self) -> Result<()> {
         let Run { engine, training, record, .. } = self;
         record.checkpoint(training, |training| engine.snapshot(training))
     }
 
-    /// Lets the fleet follow the list of devices in the run's file.
+    /// Adds and drops devices to match the list in the run's file.
     fn follow_roster(&mut self) -> Result<()> {
         let names_devices = !self.training.run.devices.is_empty();
         match self.engine.fleet().filter(|_| names_devices) {
@@ -277,7 +280,7 @@ impl<E: Engine> Run<'_, E> {
         self.record.devices(&mut self.training, changes, &devices)
     }
 
-    /// Does something, and applies the failure policy (see `engine`) if it fails.
+    /// Runs `work`, and applies the failure policy (see `engine`) if it fails.
     fn attempt<T>(&mut self, doing: Doing, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         work(self).map_err(|error| self.give_up(error, doing))
     }

@@ -1,4 +1,4 @@
-//! Bring each token's answers home and add them up. Backward partner: `dispatch`.
+//! Sums each token's expert outputs. Its gradient is `dispatch`; see `describe::op!` for the grammar.
 
 use super::describe::{moved, op};
 use super::door::Door;
@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::tensor::Tensor;
 
 op! {
-    /// `out[t] = sum over k of x[places[t,k]]`, in order of k; `add` accumulates. Backward partner:
+    /// `out[t] = sum over k of x[places[t,k]]`, in order of k; `add` accumulates. Its gradient is
     /// [`Dispatch`](crate::op::Dispatch).
     Combine = "combine" { read x_rd, read places_tk, update_if(add) out_td }
     {

@@ -1,4 +1,4 @@
-//! How an op describes itself: its operands, how it uses each of them, and its numbers.
+//! How an op describes itself: its operands, how it uses each of them, its scalar parameters and its cost.
 
 use crate::tensor::Tensor;
 use lingot_spec::cost::{Cost, moves};
@@ -44,7 +44,8 @@ pub(super) fn operands<'a, const N: usize>(declared: [Option<Operand<'a>>; N]) -
     all.into_iter().flatten()
 }
 
-/// The cost of an op that computes little: `elements` f32 are read or written once.
+/// The cost of an op that computes little: `elements` f32 are read or written once. Tensors of indices are
+/// small and are not counted.
 pub(super) fn moved(elements: usize) -> Cost {
     moves(elements, 4)
 }
@@ -67,13 +68,12 @@ pub(super) const fn label(field: &'static str) -> &'static str {
     if end < 2 { field } else { field.split_at(end - 1).0 }
 }
 
-/// Defines the struct of an op, and from it all that follows: its name, its operands, its numbers as text and
-/// its cost.
+/// Defines the struct of an op, and from it all that follows: its name, operands, scalar parameters and cost.
 ///
-/// Each operand is a field with an access before it: `read`, `write`, `update`; `update_if(NUMBER)` accumulates
-/// if that number is true and overwrites otherwise; `read_if_given` and `write_if_given` are of optional
-/// tensors. The numbers may follow in a second block, then the cost. The struct cannot be built outside this
-/// crate.
+/// Each operand is a field with an access before it: `read`, `write`, `update`; `update_if(FLAG)` accumulates
+/// if that parameter is true and overwrites otherwise; `read_if_given` and `write_if_given` are of optional
+/// tensors. The scalar parameters may follow in a second block, then the cost. The struct cannot be built
+/// outside this crate.
 macro_rules! op {
     (
         $(#[$meta:meta])*
@@ -102,13 +102,13 @@ macro_rules! op {
                 ])
             }
 
-            /// The op's numbers, as in traces.
+            /// The op's scalar parameters as text, as in traces.
             pub fn numbers(&self) -> String {
                 let numbers: &[String] = &[$($(format!("{} {:?}", stringify!($number), self.$number),)*)?];
                 numbers.join(", ")
             }
 
-            /// The op's floating-point operations, and the bytes that it reads and writes at least.
+            /// The op's floating-point operations, and the fewest bytes that it must read and write.
             pub fn cost(&self) -> lingot_spec::Cost {
                 let $op = self;
                 $cost

@@ -1,4 +1,4 @@
-//! Send each token's row to the experts it visits. Backward partner: `combine`.
+//! Copies each token's row to the experts that it visits. Its gradient is `combine`.
 
 use super::describe::{moved, op};
 use super::door::Door;
@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::tensor::Tensor;
 
 op! {
-    /// `out[r] = x[order[r] / choices]`. Backward partner: [`Combine`](crate::op::Combine).
+    /// `out[r] = x[order[r] / choices]`. Its gradient is [`Combine`](crate::op::Combine).
     Dispatch = "dispatch" { read x_td, read order_r, write out_rd }
     {
         /// Experts per token.

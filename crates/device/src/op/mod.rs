@@ -1,25 +1,31 @@
 //! The alphabet: all that a chip is ever asked to do.
 //!
-//! One file per op or pair of ops. It holds the op's struct, which describes itself (name, operands, access,
-//! cost), and its front door: the function that checks shapes and kinds, makes room for the results and
-//! enqueues the op. Ops cannot be built in any other way. Gradients are ops of their own.
+//! One file per op or family of ops. The families are an op with its gradient (`attention`, `cross_entropy`,
+//! `embedding`, `rms_norm`, `swiglu`, and `grouped_matmul` with that of its weights), `route` with its
+//! gradient and its warm-up, `elementwise` (add, copy, fill), `norm_head` (column_scales, scale_columns) and
+//! `sums` (sum_of_squares, moments). A file holds an op's struct, which describes itself (name, operands,
+//! access, cost), and its *front door*: the checked function that builds and enqueues the op. It checks
+//! shapes and kinds (a tensor's *kind* is its element type) and allocates the results that it returns. Ops
+//! cannot be built in any other way. Callers import the module of all front doors, [`doors`], as
+//! `lingot_device::ops`.
 //!
-//! To add an op, write `op/NAME.rs`, `reference/NAME.rs`, `cpu/NAME.rs` and `torch/NAME.rs`, and name them in
-//! five existing files:
+//! To add an op, write `op/NAME.rs`, `reference/NAME.rs`, `cpu/NAME.rs` and `torch/NAME.rs`. A test of the
+//! project's layout asks for the four. Then extend these files:
 //!
-//! 1. this one: the module, the front door, and the op in the list of the alphabet;
+//! 1. `op/mod.rs` (this one): the module, the struct, the front door, and the op in the list of the alphabet;
 //! 2. `reference/mod.rs`, `cpu/mod.rs` and `torch/mod.rs`: the module, and an arm of the match, which the
 //!    compiler asks for;
-//! 3. a file of `conformance/`: the op's cases, which a test asks for.
+//! 3. a file of `conformance/`: the op's cases, which a test asks for;
+//! 4. `tests/it/gradients/mod.rs`: the op's gradient check or the reason why it needs none, which a test asks
+//!    for;
+//! 5. `spec::cost`, if no formula there fits the op.
 //!
-//! Besides, `tests/it/gradients/mod.rs` asks for the op's gradient check or the reason why it needs none, and
-//! the test of the house for a file of the op's name on each floor. An op with a cost of its own kind adds it
-//! to `spec::cost`.
+//! Letters of the shapes: T tokens, S keys, D width, H heads, G kv heads (in `counts_ge`: scopes of the
+//! balance loss), C head width, V vocabulary, E experts, K choices per token, R = T*K routed rows, F inner
+//! width. In matrix products M, N and K are any sizes, and so K is not the choices there. A digit is a size.
 //!
-//! Letters of the shapes: T tokens, S keys, D width, H heads, G kv heads, C head width, V vocabulary, E
-//! experts, K choices, R = T*K routed rows, F inner width, N and M and K any. Ids and counts are i32, the
-//! rest floats of one kind. "Adds" means that the output is accumulated into. Every op is deterministic: its
-//! result does not depend on the number of threads.
+//! Ids and counts are i32, the rest are floats of one kind. "Adds" means that the output is accumulated into.
+//! Every op is deterministic: equal inputs give equal bits, whatever the number of threads.
 
 mod describe;
 mod door;
@@ -61,8 +67,7 @@ pub use sort_by_expert::SortByExpert;
 pub use sums::{Moments, SumOfSquares};
 pub use swiglu::{Swiglu, SwigluGrad};
 
-/// The front doors: one function per op, which checks every shape and kind, makes room for the result and
-/// runs the op.
+/// The front doors of all ops, which callers import as `lingot_device::ops`.
 pub mod doors {
     pub use super::adamw::adamw;
     pub use super::attention::{Attended, attention, attention_grad};
@@ -131,12 +136,12 @@ macro_rules! alphabet {
                 match self { $(Op::$Op(op) => op.operands(),)* }
             }
 
-            /// The op's numbers that are not in tensors, as text.
+            /// The op's scalar parameters, as text.
             pub fn numbers(&self) -> String {
                 match self { $(Op::$Op(op) => op.numbers(),)* }
             }
 
-            /// The op's floating-point operations, and the bytes that it reads and writes at least.
+            /// The op's floating-point operations, and the fewest bytes that it must read and write.
             pub fn cost(&self) -> Cost {
                 match self { $(Op::$Op(op) => op.cost(),)* }
             }

@@ -1,4 +1,4 @@
-//! The answers of each token's experts, added up.
+//! The outputs of each token's experts, added up.
 
 use super::operands::{floats, integers, store_or_add, width};
 use crate::op::Combine;
@@ -8,8 +8,8 @@ pub(super) fn combine(op: &Combine<'_>) {
     store_or_add(op.out_td, &sums(&x, &places, width(op.places_tk), width(op.x_rd)), op.add);
 }
 
-/// `out[t] = sum over k of x[places[t,k]]`, rows of width d. The gradient by x is `dispatch` of the gradient
-/// by out.
+/// `out[t] = sum over k of x[places[t,k]]`, rows of width d. The gradient with respect to x is `dispatch` of
+/// that with respect to out.
 fn sums(x: &[f64], places: &[i32], choices: usize, d: usize) -> Vec<f64> {
     let mut out = vec![0.0; places.len() / choices * d];
     for (choice, &row) in places.iter().enumerate() {

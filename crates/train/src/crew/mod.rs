@@ -1,5 +1,5 @@
-//! Who the workers are. An engine commands them and listens to their reports; it does not know what carries
-//! them.
+//! Who the workers are. An engine commands them and listens to their reports; it does not know where they
+//! run.
 //!
 //! A worker holds a working copy of the model on its device, and executes commands in their order (`member`).
 //! In `threads` every worker has a device and a thread of its own, and the clock is the real one. In
@@ -30,15 +30,15 @@ use std::time::Duration;
 /// Workers that execute commands and report.
 pub(crate) trait Crew {
     /// Opens a worker's device as a new incarnation of the worker, and returns the incarnation's number. Its
-    /// first report is `Ready`, or says why it cannot work. Earlier incarnations are no longer heard as this
-    /// worker.
+    /// first report is `Ready`, or says why it cannot work. Reports of earlier incarnations are ignored from
+    /// then on.
     fn open(&mut self, worker: usize, entry: &str) -> u64;
 
     /// Gives a worker a command. Commands of one worker are executed in their order. A command to a worker
     /// that has failed is dropped: its failure is among the reports.
     fn command(&mut self, worker: usize, command: Command);
 
-    /// Returns the next report; none where there is none within `patience`.
+    /// Returns the next report, or `None` if none arrives within `patience`.
     fn report(&mut self, patience: Duration) -> Option<Report>;
 
     /// Sets every worker's clock to zero: a step or a round begins.
@@ -50,14 +50,14 @@ pub(crate) trait Crew {
     /// How long a worker that owes a report has been silent; zero where it owes none.
     fn silent_s(&self, worker: usize) -> f64;
 
-    /// Counts silence from now on: the host kept the workers waiting.
+    /// Resets the measurement of silence, after the host kept the workers waiting.
     fn restart_silence(&mut self);
 
-    /// What a worker's next step of its own will probably take; zero where that is unknown.
+    /// Seconds that a worker's next step of its own will probably take; zero where that is unknown.
     fn next_step_s(&self, worker: usize) -> f64;
 
-    /// Whether reports come in the same order in every run, so that nothing has to be fixed in advance for
-    /// equal bits.
+    /// Whether reports come in the same order in every run. If not, the engine must fix in advance who reads
+    /// what, for equal bits.
     fn is_reproducible(&self) -> bool;
 }
 
@@ -69,9 +69,11 @@ pub(crate) enum Command {
     Adopt(Adoption),
     /// Take a step of its own.
     Step { at: At, batch: StepBatch },
-    /// Report at once, in the order of the clocks.
+    /// Do nothing but report `Waited`, when the period of A-EDiT is extended: at that report the engine
+    /// decides what the worker does next. In `threads` the reports come at once, in `emulated` in the order
+    /// of the virtual clocks, which do not advance.
     Wait,
-    /// Bring its weights to a meeting, each layer in memory that an earlier meeting has left.
+    /// Bring its weights to a meeting, each layer in a buffer reused from an earlier meeting.
     BringWeights(Vec<Vec<f32>>),
     /// Bring its moments for a checkpoint.
     BringMoments,
@@ -79,7 +81,7 @@ pub(crate) enum Command {
 
 /// The numbers that devices compute with in step, on the host.
 pub(crate) struct Weights {
-    /// Tells one set of numbers from the next.
+    /// Version of the weights.
     pub(crate) number: u64,
     pub(crate) parameters: Vec<f32>,
     /// The routers' state, by buffer.
@@ -87,7 +89,7 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    /// What a device takes.
+    /// Bytes that a device takes.
     pub(crate) fn bytes(&self) -> u64 {
         bytes_of(std::iter::once(&self.parameters).chain(&self.state))
     }
@@ -104,7 +106,7 @@ pub(crate) struct Part {
     pub(crate) batch: Arc<StepBatch>,
     /// Which of its micro-batches.
     pub(crate) range: Range<usize>,
-    /// Where the gradients may be put: memory that an earlier report has left.
+    /// Where the gradients may be put: a buffer reused from an earlier report.
     pub(crate) memory: Vec<f32>,
 }
 
@@ -136,13 +138,13 @@ pub(crate) enum Content {
     Failed(Problem),
     /// A micro-batch is done; it took this long to compute.
     Micro(Duration),
-    /// The gradients of a range of micro-batches are there.
+    /// The gradients of a range of micro-batches are ready.
     Piece(Computed),
     /// A step of its own is taken.
     Stepped(Stepped),
-    /// It waited as it was told to.
+    /// It did nothing, as `Wait` asks.
     Waited,
-    /// Its weights of the next layer, copied while the host looks at those of the layer before.
+    /// Its weights of the next layer, copied while the host processes those of the layer before.
     Layer(Vec<f32>),
     /// All layers were brought; with its routers' state.
     Brought { state: Vec<Vec<f32>>, moved: Moved },
@@ -159,7 +161,7 @@ impl Content {
 
 /// Gradients of some micro-batches.
 pub(crate) struct Computed {
-    /// The number of the weights that they were computed with.
+    /// The version of the weights that they were computed with.
     pub(crate) weights: u64,
     pub(crate) range: Range<usize>,
     pub(crate) gradients: Vec<f32>,
@@ -176,13 +178,13 @@ pub(crate) struct Computed {
 pub(crate) struct Stepped {
     pub(crate) outcome: Outcome,
     pub(crate) totals: Totals,
-    /// Without taking weights and waiting for them.
+    /// Excludes receiving and waiting for weights.
     pub(crate) compute: Duration,
     pub(crate) moved: Moved,
     pub(crate) peak_memory_bytes: u64,
 }
 
-/// Numbers that a worker took and brought.
+/// Traffic between host and device.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Moved {
     pub(crate) bytes: u64,
@@ -201,7 +203,7 @@ pub(crate) fn bytes_of<'a>(lists: impl IntoIterator<Item = &'a Vec<f32>>) -> u64
     4 * lists.into_iter().map(Vec::len).sum::<usize>() as u64
 }
 
-/// Reads a model's weights of a layer, into memory that is there already.
+/// Reads a model's weights of a layer into `memory`, a buffer reused from an earlier meeting or empty.
 pub(crate) fn read_layer(model: &Model, layer: &Layer, mut memory: Vec<f32>) -> Result<Vec<f32>> {
     model.parameters.flat.rows(layer.numbers.start, layer.numbers.len()).read_floats(&mut memory)?;
     Ok(memory)

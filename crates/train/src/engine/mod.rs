@@ -9,12 +9,27 @@
 //! | agree | nothing to agree on | gradients are summed in the order of the batch | changes are weighed |
 //! | update | AdamW at home | AdamW at home | the outer step |
 //!
+//! EDiT and A-EDiT: arXiv 2412.07210. Terms:
+//! * *device*: what computes, the CPU or one accelerator; the *host* is the CPU that runs this program.
+//! * *home*: where the master weights and AdamW's moments live (`home.rs`).
+//! * *worker*: one model on one device that takes part in the run, known by its number. When its device is
+//!   opened again, that is a new incarnation of the same worker.
+//! * *member*: what executes a worker's commands on its device (`crew/member.rs`).
+//! * *crew*: what the workers are and where they run: threads with a device each, or emulated (`crew`).
+//! * *fleet*: the workers of one run, which of them take part, and their names and prices (`fleet`).
+//! * *roster*: the list of devices in the run's file, as it is now (`config/roster.rs`).
+//! * *meeting*: the moment when workers apart agree on weights. (The struct `Meeting` says what several
+//!   workers did in a step, be they apart or in step.)
+//! * *round*: the workers' own steps from one meeting to the next; one step of the loop.
+//! * *outer step*: the update of the agreed weights by the weighted mean of the workers' changes.
+//!
 //! To add one, implement `Engine` and choose it in `step.rs`. What it needs of its workers, it asks of a
 //! `Fleet`.
 //!
 //! **One failure policy** holds for all engines, in `step.rs`:
-//! * A worker whose device fails, hangs or computes nonsense leaves. The others do its work, nothing is lost
-//!   that was agreed on, and it is tried again later. The engine sees to that.
+//! * A worker is dropped if its device fails or hangs, returns gradients that are not finite where another
+//!   device's are, or brings weights that are not finite. The others do its work, nothing is lost that was
+//!   agreed on, and it is retried later. The engine sees to that.
 //! * When devices stop the whole run (the only one fails or is full, or all workers are lost), it ends in an
 //!   error. First what is sound is saved: the engine's `snapshot` of the last step that was agreed on. The
 //!   error says what was not done, what is saved, and what to change.
@@ -41,7 +56,7 @@ use std::time::Duration;
 
 /// What takes the steps of a run.
 pub(crate) trait Engine {
-    /// What a step reads, or from where.
+    /// The data of a step, or where it comes from.
     type Batch;
     /// What its workers bring.
     type Changes;
@@ -52,13 +67,13 @@ pub(crate) trait Engine {
     /// Computes what the batch changes: gradients, or weights.
     fn differentiate(&mut self, training: &mut Training<'_>, batch: Self::Batch) -> Result<Self::Changes>;
 
-    /// Brings the changes together. None where no worker took a step, because the run is to stop.
+    /// Brings the changes together. Returns `None` if no worker took a step, because the run is to stop.
     fn agree(&mut self, training: &mut Training<'_>, changes: Self::Changes) -> Result<Option<Taken>>;
 
     /// Applies what was agreed, and advances the run's position.
     fn update(&mut self, training: &mut Training<'_>, taken: &Taken) -> Result<()>;
 
-    /// Brings into the home what was agreed, where that was put off: the home is to be scored.
+    /// Applies to the home what was agreed and put off, before an evaluation.
     fn settle(&mut self, _training: &mut Training<'_>) -> Result<()> {
         Ok(())
     }
@@ -69,8 +84,8 @@ pub(crate) trait Engine {
         Ok(())
     }
 
-    /// Copies the last step that was agreed on, for a checkpoint. Asks no worker, so it works when all are
-    /// lost.
+    /// Copies the last step that was agreed on, for a checkpoint. Contacts no worker, so it works when all
+    /// are lost.
     fn snapshot(&mut self, training: &Training<'_>) -> Result<Snapshot>;
 
     /// The devices that are paid for, now or earlier in this process.
@@ -91,17 +106,17 @@ pub(crate) struct Taken {
 
 /// What the workers of a step did.
 pub(crate) struct Meeting {
-    /// The event for the log, but for the step.
+    /// The event for the log, without its step number.
     pub(crate) exchange: Exchange,
-    /// Changes that do not count.
+    /// Changes that are rejected.
     pub(crate) outliers: Vec<Outlier>,
     /// By worker; empty where emulated workers share one device.
     pub(crate) busy: Vec<Busy>,
-    /// By worker, the largest sum of tensors so far.
+    /// By worker, the most bytes held by tensors so far.
     pub(crate) peak_memory_bytes: Vec<u64>,
 }
 
-/// A worker's change of a layer that does not count, and why.
+/// A worker's change of a layer that is rejected, and why.
 pub(crate) struct Outlier {
     pub(crate) layer: String,
     pub(crate) worker: usize,
