@@ -115,6 +115,7 @@ fn write(imported: Imported, folder: &Path) -> Result<()> {
         lingot: env!("CARGO_PKG_VERSION").into(),
         step: 0,
         tokens: 0,
+        samples: None,
         seconds: 0.0,
         money: None,
         seed: 0,

@@ -31,6 +31,10 @@ pub struct ManifestHead {
     pub step: u64,
     /// Tokens trained on.
     pub tokens: u64,
+    /// Samples of the training text that were taken: where the next one lies. Checkpoints of older versions
+    /// lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<u64>,
     /// Seconds of training, all resumptions together.
     pub seconds: f64,
     /// Money spent, in the currency of the run's price.

@@ -9,6 +9,7 @@ use crate::guard::stop::Progress;
 use crate::home::Home;
 use crate::meter::Meter;
 use crate::optimizer::At;
+use crate::resume;
 use crate::schedule;
 use lingot_data::Dataset;
 use lingot_device::Device;
@@ -38,6 +39,8 @@ pub(crate) struct Position {
     pub(crate) step: u64,
     /// Tokens trained on.
     pub(crate) tokens: u64,
+    /// Samples of the training text that were taken: the next step's first.
+    pub(crate) samples: u64,
     /// The last held-out loss.
     pub(crate) held_out: Option<f64>,
     /// The step of the last held-out loss.
@@ -103,22 +106,27 @@ impl<'a> Training<'a> {
                 "restore the seed, or give the run another folder",
             ));
         }
+        let samples = resume::samples(head, self.run)?;
         checkpoint::restore(&mut self.home, path, &loaded)?;
         self.meter.before_s = head.seconds;
         self.position = Position {
             step: head.step,
             tokens: head.tokens,
+            samples,
             saved_step: Some(head.step),
             ..Position::default()
         };
         Ok(loaded.moments.into_iter().filter(|(name, _, _)| name.starts_with("sync/")).collect())
     }
 
-    /// Reads the next step's micro-batches: a function of the seed and the step alone.
+    /// Reads the next step's micro-batches: a function of the seed and the position alone.
     pub(crate) fn fetch(&self) -> Result<StepBatch> {
-        let sequences = schedule::sequences_at(&self.run.batch, self.position.step);
-        let first = schedule::first_sample(&self.run.batch, self.position.step);
-        StepBatch::read(self.run, self.dataset, first, sequences)
+        StepBatch::read(self.run, self.dataset, self.position.samples, self.sequences())
+    }
+
+    /// Sequences of the next step.
+    fn sequences(&self) -> u32 {
+        schedule::sequences_at(&self.run.batch, self.position.step)
     }
 
     /// Applies the gradients in the home as the next step, or skips it when its loss or gradient is not
@@ -135,6 +143,7 @@ impl<'a> Training<'a> {
             self.position.skipped += 1;
             finite::check_skipped(self.position.skipped, step, run.optimizer.rate)?;
         }
+        self.position.samples += u64::from(self.sequences());
         self.position.step += 1;
         self.position.tokens += totals.tokens;
         Ok(())
@@ -152,6 +161,7 @@ impl<'a> Training<'a> {
             lingot: env!("CARGO_PKG_VERSION").into(),
             step: self.position.step,
             tokens: self.position.tokens,
+            samples: Some(self.position.samples),
             seconds: spent.seconds,
             money: spent.money,
             seed: self.run.seed,
@@ -178,7 +188,7 @@ impl<'a> Training<'a> {
 
     /// Passes over the training text so far.
     pub(crate) fn epoch(&self) -> f64 {
-        self.dataset.epoch(schedule::first_sample(&self.run.batch, self.position.step))
+        self.dataset.epoch(self.position.samples)
     }
 
     /// Whether the user has asked the run to stop.

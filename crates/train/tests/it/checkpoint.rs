@@ -23,6 +23,7 @@ fn head(step: u64) -> ManifestHead {
         lingot: "0.1.0".into(),
         step,
         tokens: step * 4096,
+        samples: Some(8 * step),
         seconds: 0.1 + step as f64 / 3.0,
         money: Some(0.1 * step as f64),
         seed: 7,

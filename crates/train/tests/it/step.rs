@@ -196,3 +196,25 @@ fn an_interrupted_run_saves_and_goes_on() {
     assert_eq!((summary.step, summary.interrupted), (3, true));
     assert_eq!(run(&resolved, 1).step, 12);
 }
+
+#[test]
+fn a_run_that_resumes_with_another_batch_neither_repeats_nor_skips_text() {
+    let folder = tempfile::tempdir().unwrap();
+    run(&tiny(folder.path(), &["stop.steps=4"]), 1);
+    run(&tiny(folder.path(), &["stop.steps=8", "batch.sequences=4"]), 1);
+    let set = ["stop.steps=12", "batch.sequences=16", "batch.from=8", "batch.ramp_steps=12"];
+    let summary = run(&tiny(folder.path(), &set), 1);
+    let Loaded { manifest, .. } = checkpoint::load(&summary.checkpoint).unwrap();
+    // The ramp moves in micro-batches of 4: steps 8 to 11 take 12 sequences each.
+    assert_eq!(manifest.head.samples, Some(4 * 8 + 4 * 4 + 4 * 12));
+    let events = log::read(folder.path()).unwrap();
+    let epochs = events.iter().filter_map(|event| match event {
+        Event::Step(step) => Some(step.epoch),
+        _ => None,
+    });
+    let epochs: Vec<f64> = epochs.collect();
+    let per_sample = epochs[0] / 8.0;
+    let taken = epochs.windows(2).map(|pair| ((pair[1] - pair[0]) / per_sample).round() as u64);
+    let expected: Vec<u64> = [vec![8; 3], vec![4; 4], vec![12; 4]].concat();
+    assert_eq!(taken.collect::<Vec<u64>>(), expected);
+}

@@ -22,7 +22,6 @@ use crate::crew::{Command, Content, Moments};
 use crate::data::StepBatch;
 use crate::guard::finite::nothing_finite;
 use crate::home::Home;
-use crate::schedule;
 use crate::training::Training;
 use agreed::{Agreed, Bytes, Decided, Own};
 use lingot_spec::event::{Exchange, WorkerShare};
@@ -92,7 +91,7 @@ impl Apart {
             moments: BTreeMap::new(),
             memory: Vec::new(),
         };
-        apart.restore(home, schedule::first_sample(&run.batch, position.step), sync)?;
+        apart.restore(home, position.samples, sync)?;
         Ok(apart)
     }
 
@@ -258,7 +257,7 @@ impl Engine for Apart {
         }
         self.in_step.fleet.boundary(step)?;
         if !self.is_begun {
-            self.begin(&training.home, schedule::first_sample(&training.run.batch, step))?;
+            self.begin(&training.home, training.position.samples)?;
         }
         let newcomers = self.newcomers();
         if !newcomers.is_empty() && newcomers.len() < self.in_step.fleet.active().len() {
@@ -296,7 +295,8 @@ impl Engine for Apart {
         if !self.is_begun {
             return self.in_step.update(training, taken);
         }
-        training.position.step = self.samples.trained() / u64::from(training.run.batch.sequences);
+        training.position.samples = self.samples.trained();
+        training.position.step = training.position.samples / u64::from(training.run.batch.sequences);
         training.position.tokens += taken.totals.tokens;
         Ok(())
     }
