@@ -46,7 +46,7 @@ pub struct Args {
     /// Begin a new document at each line of plain text that matches this regular expression
     #[arg(long, value_name = "REGEX")]
     split: Option<String>,
-    /// Read special tokens that texts spell, such as </s>, as these tokens and not as text
+    /// Read special tokens that texts spell, such as `</s>`, as these tokens and not as text
     #[arg(long)]
     special_tokens: bool,
     /// Hold out this share of the documents, from 0 to below 1

@@ -51,7 +51,7 @@ pub struct Args {
     /// Use this tokenizer.json instead of the one found with the model
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
-    /// Read special tokens that texts spell, such as </s>, as these tokens and not as text
+    /// Read special tokens that texts spell, such as `</s>`, as these tokens and not as text
     #[arg(long)]
     special_tokens: bool,
     #[command(flatten)]

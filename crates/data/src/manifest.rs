@@ -219,7 +219,8 @@ impl Manifest {
         if let Some(difference) = self.settings.difference(now) {
             return Err(Problem::new(
                 format!("the shards in {} were made with {difference}", folder.display()),
-                "restore the setting, delete the folder to prepare it again, or choose another with `data.cache`",
+                "restore the setting, delete the folder to prepare it again, or choose another with \
+                 `data.cache`",
             )
             .of(ProblemKind::Input));
         }

@@ -1,8 +1,8 @@
 //! Where a resumed run is in its data: the position is saved, never recomputed from settings that may have
 //! changed.
 //!
-//! Samples are numbered in the order of the mixture, each `data.sequence` tokens long. So a run may go on with
-//! another batch, and neither repeats nor skips text. Another order or length of the samples is refused.
+//! Samples are numbered in the order of the mixture, each `data.sequence` tokens long. So a run may go on
+//! with another batch, and neither repeats nor skips text. Another order or length of the samples is refused.
 
 use crate::schedule;
 use lingot_spec::RunSpec;
