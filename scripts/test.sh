@@ -42,9 +42,14 @@ skip() {
     printf '\n== %s: skipped: %s\n' "$1" "${2#skipped: }"
 }
 
-# Runs tests. Their own output is shown where they fail; a test that prints "skipped: REASON" is listed.
+# tests CARGO-ARGUMENTS... [-- NAMES...] runs tests. Their own output is shown where they fail; a test that
+# prints "skipped: REASON" is listed.
 tests() {
-    cargo test --no-fail-fast "$@" -- --show-output 2>&1 | awk '
+    case " $* " in
+    *" -- "*) set -- "$@" --show-output ;;
+    *) set -- "$@" -- --show-output ;;
+    esac
+    cargo test --no-fail-fast "$@" 2>&1 | awk '
         /^successes:$/ { quiet = 1 }
         /^failures:$/ || /^test result:/ { quiet = 0 }
         quiet && /^---- .* stdout ----$/ { name = $2 }
@@ -150,7 +155,7 @@ fi
 if [ $has_python = yes ]; then
     if [ -e target/torch-2.10/torch/lib/libtorch_cpu.so ]; then
         LINGOT_TORCH=$PWD/target/torch-2.10/torch \
-            part "torch 2.10 as a device" tests --package lingot-device --package lingot-train torch chip
+            part "torch 2.10 as a device" tests --package lingot-device --package lingot-train -- torch chip
     else
         skip "torch 2.10 as a device" "it could not be installed"
     fi
