@@ -39,7 +39,7 @@ pub struct Dataset {
     mixture: Mixture,
     /// By corpus of the mixture: `check_length` refuses a corpus without training text, so none is missing.
     training: Vec<Shards>,
-    /// Of the corpora that hold text out.
+    /// One for each corpus that has held-out text.
     validation: Vec<Shards>,
     validation_bytes: u64,
     validation_windows: u64,

@@ -123,7 +123,7 @@ fn lifted(planner: &Planner<'_>, set: &[Limit<'_>]) -> Question {
 fn need(planner: &Planner<'_>, limit: Limit<'_>, fleet: &Fleet, set: &[Limit<'_>]) -> Binding {
     let asked = &planner.question;
     let currency = &planner.request.currency;
-    // Alone, a deadline or a budget is held against the fastest or the cheapest fleet there is.
+    // Alone, a deadline or a budget is compared with that of the fastest or the cheapest fleet.
     let which = |extreme: &'static str| if set.len() == 1 { extreme } else { "best" };
     match limit {
         Limit::Deadline => {

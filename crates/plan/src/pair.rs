@@ -71,7 +71,7 @@ pub(crate) struct Pair<'a> {
     pub variants: [&'a [Variant]; 2],
 }
 
-/// A chip's pieces for one way to recompute, with stages of so many cards.
+/// A chip's pieces for one way to recompute, with stages of a given number of cards.
 pub(crate) struct Variant {
     expert_cards: u32,
     recompute: Recompute,

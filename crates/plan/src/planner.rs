@@ -249,7 +249,7 @@ impl<'a> Planner<'a> {
         f64::from(cards) * self.request.assume.failures_per_device_hour / 3600.0
     }
 
-    /// The price of so many cards of a chip, in the request's currency.
+    /// The price of a number of cards of a chip, in the request's currency.
     fn price_per_s(&self, at: usize, cards: u32) -> Result<f64> {
         let chip = self.chips[at];
         let Some(price) = &chip.price else {

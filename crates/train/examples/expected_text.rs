@@ -1,4 +1,4 @@
-//! Writes what a checkpoint computes for a fixed prompt, for others to be held against: tokens, logits,
+//! Writes what a checkpoint computes for a fixed prompt, for others to compare with: tokens, logits,
 //! greedy text.
 //!
 //! `cargo run --release -p lingot-train --example expected_text -- RUN OUT.json`

@@ -8,30 +8,55 @@ use crate::schedule;
 use lingot_spec::RunSpec;
 use lingot_spec::manifest::ManifestHead;
 use lingot_spec::problem::{Problem, ProblemKind, Result};
-use lingot_spec::run::Strategy;
+use lingot_spec::run::{BatchSpec, Strategy};
+use serde::Deserialize;
+
+/// The settings of a run that number its samples. Other keys of its text, of whatever version, do not matter.
+#[derive(Debug, Deserialize)]
+struct Numbering {
+    batch: BatchSpec,
+    data: Data,
+}
+
+#[derive(Debug, Deserialize)]
+struct Data {
+    sequence: u32,
+    corpora: Vec<Corpus>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Corpus {
+    weight: f64,
+}
 
 /// Returns how many samples the run of a checkpoint has taken. Errors if `run` would number them otherwise.
 pub(crate) fn samples(head: &ManifestHead, run: &RunSpec) -> Result<u64> {
-    // A checkpoint that was imported or merged has no run, and begins the text anew.
-    let Ok(before) = toml::from_str::<RunSpec>(&head.run) else { return Ok(head.samples.unwrap_or(0)) };
-    let taken = head.samples.unwrap_or_else(|| schedule::first_sample(&before.batch, head.step));
     if head.step == 0 {
-        return Ok(taken);
+        return Ok(0);
     }
+    let before: Numbering = toml::from_str(&head.run).map_err(|error| {
+        Problem::damaged(format!(
+            "the checkpoint of step {} does not say how its text was numbered: {}",
+            head.step,
+            error.message()
+        ))
+    })?;
     refuse("data.sequence", &before.data.sequence, &run.data.sequence)?;
-    refuse("the shares of data.corpora", &shares(&before), &shares(run))?;
+    let now = run.data.corpora.iter().map(|corpus| corpus.weight).collect();
+    let then = before.data.corpora.iter().map(|corpus| corpus.weight).collect();
+    refuse("the shares of data.corpora", &shares(then), &shares(now))?;
     // Apart, steps are counted in samples.
     if run.sync.strategy != Strategy::EveryStep {
-        let batch = |run: &RunSpec| (run.batch.sequences, run.batch.from, run.batch.ramp_steps);
-        refuse("batch.sequences, batch.from, batch.ramp_steps", &batch(&before), &batch(run))?;
+        let batch = |batch: &BatchSpec| (batch.sequences, batch.from, batch.ramp_steps);
+        refuse("batch.sequences, batch.from, batch.ramp_steps", &batch(&before.batch), &batch(&run.batch))?;
     }
-    Ok(taken)
+    Ok(head.samples.unwrap_or_else(|| schedule::first_sample(&before.batch, head.step)))
 }
 
-/// Returns each corpus's share of the samples.
-fn shares(run: &RunSpec) -> Vec<f64> {
-    let sum: f64 = run.data.corpora.iter().map(|corpus| corpus.weight).sum();
-    run.data.corpora.iter().map(|corpus| corpus.weight / sum).collect()
+/// Returns each corpus's share of the samples, from the corpora's weights.
+fn shares(weights: Vec<f64>) -> Vec<f64> {
+    let sum: f64 = weights.iter().sum();
+    weights.into_iter().map(|weight| weight / sum).collect()
 }
 
 /// Errors if a setting that the order of the samples depends on has changed.
@@ -80,6 +105,19 @@ mod tests {
         let now = resolved(&["batch.sequences=16"]).run;
         assert_eq!(samples(&head(&before, None), &now).unwrap(), 4 * 4 + 6 * 8);
         assert_eq!(samples(&head(&before, Some(77)), &now).unwrap(), 77);
+        // A key that this version does not know is no reason to count anew.
+        let mut of_another_version = head(&before, None);
+        of_another_version.run += "\n[later]\nkey = 1\n";
+        assert_eq!(samples(&of_another_version, &now).unwrap(), 4 * 4 + 6 * 8);
+    }
+
+    #[test]
+    fn a_checkpoint_that_does_not_say_how_its_text_was_numbered_is_refused() {
+        let run = resolved(&[]);
+        let silent = ManifestHead { run: String::new(), ..head(&run, None) };
+        let problem = samples(&silent, &run.run).unwrap_err();
+        assert!(problem.problem.contains("the checkpoint of step 10 does not say"), "{problem}");
+        assert_eq!(samples(&ManifestHead { step: 0, ..silent }, &run.run).unwrap(), 0);
     }
 
     #[test]

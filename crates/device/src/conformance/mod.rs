@@ -14,10 +14,10 @@
 //! large numbers, where an error of one unit in x is one of |x| units in exp(x). No bound was fitted to a
 //! backend; a failure is a bug or a new op.
 //!
-//! A device whose products take bf16 is held against the same f64: errors of ops with products inside are
-//! counted in units of bf16 then, those of all other ops in units of f32 as ever. Operands' roundings are
-//! independent of each other, so a product's error does not grow against its size with the length of the sum:
-//! the bound is 4 + condition.
+//! A device whose products take bf16 is compared with the same f64 definition: errors of ops with products
+//! inside are counted in units of bf16 then, those of all other ops in units of f32 as ever. Operands'
+//! roundings are independent of each other, so a product's error does not grow against its size with the
+//! length of the sum: the bound is 4 + condition.
 
 mod attention;
 mod bench;

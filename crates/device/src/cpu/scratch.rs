@@ -9,7 +9,7 @@ use std::cell::RefCell;
 #[derive(Default)]
 pub(super) struct Scratch {
     pub(super) packed: Packed,
-    /// Tiles of attention: queries, gradients, scores and the like.
+    /// Tiles of attention, such as queries, scores and gradients.
     pub(super) tiles: [Vec<f32>; 8],
     /// Selection scores of experts and groups.
     pub(super) doubles: [Vec<f64>; 2],

@@ -1,7 +1,7 @@
 //! The definitions: what every op means, in plain f64 loops on host memory.
 //!
-//! Backends are held against these definitions by [`crate::conformance`], and the gradients written here are
-//! held against finite differences. A definition takes slices and returns new values; the function with the
+//! [`crate::conformance`] compares backends with these definitions; tests compare the gradients written here
+//! with finite differences. A definition takes slices and returns new values; the function with the
 //! op's name reads each operand into f64 and rounds each result to the kind of the tensor that takes it.
 //! Nothing here is fast.
 

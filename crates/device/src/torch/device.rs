@@ -65,8 +65,7 @@ impl Torch {
     pub fn open(name: &str, options: Options) -> Result<Torch> {
         let known = name.strip_prefix("torch:").unwrap_or_default();
         if known.is_empty() {
-            let hint =
-                "a device of torch's is called `torch:cpu`, `torch:cuda:0`, `torch:npu:0` and the like";
+            let hint = "name a torch device such as `torch:cpu`, `torch:cuda:0` or `torch:npu:0`";
             return Err(unsupported(name, "the name does not say which device of torch's".into(), hint));
         }
         let torch = Symbols::open(name)?;

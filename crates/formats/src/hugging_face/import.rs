@@ -147,7 +147,7 @@ fn compare(entries: &[Entry], shards: &Shards) -> Result<()> {
         return Err(Problem::new(format!("missing {}", listed(&missing)), hint).of(ProblemKind::Input));
     }
     let known: HashMap<&str, &Entry> = entries.iter().map(|entry| (entry.name.as_str(), entry)).collect();
-    // Whole numbers beside the weights are positions and the like; other types may well be weights.
+    // Whole numbers beside the weights are positions, for example; other types may well be weights.
     let others = shards.others.iter().filter(|(_, dtype)| !is_whole(**dtype)).map(|(name, _)| name);
     let unexpected: Vec<&str> = shards
         .tensors

@@ -27,7 +27,8 @@ struct Stage {
 }
 
 impl Pair<'_> {
-    /// A pipeline of so many stages of each type; none where the model is too small or the memory too little.
+    /// A pipeline with the given number of stages of each type; none where the model is too small or the
+    /// memory too little.
     pub(super) fn pipeline(&self, stages: [u32; 2], sides: &Sides<'_>) -> Option<Layout> {
         let model = self.placers[0].model;
         let count = stages[0] + stages[1];

@@ -17,8 +17,8 @@ struct Card {
 }
 
 impl Pair<'_> {
-    /// `stages` stages of so many cards of each type; none where the types would cut the layers differently,
-    /// the model is too small or the memory too little.
+    /// `stages` stages with the given number of cards of each type; none where the types would cut the
+    /// layers differently, the model is too small or the memory too little.
     pub(super) fn shared(&self, stages: u32, cards: [u32; 2], sides: &Sides<'_>) -> Option<Layout> {
         let model = self.placers[0].model;
         let lanes = cards[0] + cards[1];

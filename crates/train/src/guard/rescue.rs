@@ -66,8 +66,7 @@ fn smaller(run: &RunSpec) -> Option<String> {
     };
     let then = compute::memory(&changed).peak_bytes;
     Some(format!(
-        "run the same command with --set {change}: a step then takes {then} bytes of \
-             tensors instead of {now}, \
-         and computes the same"
+        "run the same command with --set {change}: a step then takes {then} bytes of tensors instead of \
+         {now}, and computes the same"
     ))
 }
