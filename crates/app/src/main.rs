@@ -25,6 +25,7 @@ mod output;
 mod plan;
 mod plot;
 mod prediction;
+mod probe;
 mod profile;
 mod report;
 mod table;

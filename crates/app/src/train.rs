@@ -1,6 +1,7 @@
 //! `lingot train`: a RUN.toml in, a trained model out.
 
 use crate::failure::{Code, Failure, Result};
+use crate::probe;
 use crate::report::{Report, Sample, State, program};
 use crate::terminal::{Progress, Terminal, bytes, count, show_stage};
 use crate::watch::Watch;
@@ -111,7 +112,7 @@ impl Args {
         if resolved.run.devices != ["all"] {
             return Ok(resolved);
         }
-        overrides.push(format!("devices={:?}", lingot_device::open::all()));
+        overrides.push(format!("devices={:?}", probe::all()?));
         load(&overrides)
     }
 
