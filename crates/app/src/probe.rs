@@ -1,8 +1,8 @@
 //! Looks for devices, each of torch's in a process of its own.
 //!
-//! Opening one runs a maker's code in its library's initialisers. That may crash, throw what Rust cannot catch,
-//! or wait for a driver for ever; and two makers' libraries in one process can do each of these though either
-//! alone does not.
+//! Opening one runs a maker's code in its library's initialisers. That may crash, throw what Rust cannot
+//! catch, or wait for a driver for ever; and two makers' libraries in one process can do each of these though
+//! either alone does not.
 
 use crate::devices::Device;
 use crate::failure::{Failure, Result};
@@ -130,7 +130,7 @@ fn died(status: ExitStatus, words: &str) -> String {
         return "its library threw a C++ exception while it was opened".into();
     }
     let lines = || words.lines().map(str::trim).filter(|line| !line.is_empty());
-    let telling = lines().find_map(|line| line.strip_prefix("what():")).or_else(|| lines().last());
+    let telling = lines().find_map(|line| line.strip_prefix("what():")).or_else(|| lines().next_back());
     let said = telling.map_or(String::new(), |line| format!("; it said: {}", line.trim()));
     format!("its library ended the process ({status}){said}")
 }

@@ -67,8 +67,8 @@ pub struct Found {
 
 /// Opens a device as `lingot devices` does, in this process.
 ///
-/// A maker's library may crash, throw or hang while it is opened, and takes the process with it. So devices of
-/// torch's are looked for one by one, each in a process that can be spared.
+/// A maker's library may crash, throw or hang while it is opened, and takes the process with it. So devices
+/// of torch's are looked for one by one, each in a process that can be spared.
 ///
 /// # Errors
 /// What the device lacks.

@@ -1,9 +1,9 @@
 //! The libraries of chips' makers: one maker's in a process.
 //!
-//! Those of chips that torch itself knows lie beside torch's own, where torch was built for them; all others are
-//! named in `LINGOT_TORCH_EXTENSION`. Each registers itself with torch when it is opened. Two makers that do so
-//! in one process throw from their initialisers (seen with torch's CUDA build and torch_npu 2.10: "Duplicated
-//! key"), which ends the process, so the second one is refused.
+//! Those of chips that torch itself knows lie beside torch's own, where torch was built for them; all others
+//! are named in `LINGOT_TORCH_EXTENSION`. Each registers itself with torch when it is opened. Two makers that
+//! do so in one process throw from their initialisers (seen with torch's CUDA build and torch_npu 2.10:
+//! "Duplicated key"), which ends the process, so the second one is refused.
 
 use super::library::{self, Symbols, unsupported};
 use crate::error::Result;
@@ -72,8 +72,8 @@ fn open_extensions(name: &str, opened: &mut Opened) -> Result<()> {
     Ok(())
 }
 
-/// Two libraries of the list that both link torch and lie in different folders. What does not link torch is one
-/// that the maker's own needs.
+/// Two libraries of the list that both link torch and lie in different folders. What does not link torch is
+/// one that the maker's own needs.
 fn of_two_makers(paths: &[PathBuf]) -> Option<(&Path, &Path)> {
     if paths.len() < 2 {
         return None;

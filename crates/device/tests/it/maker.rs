@@ -246,8 +246,8 @@ fn plain_type(argument: &str) -> String {
 
 #[test]
 fn schemas_are_read_as_torch_writes_them() {
-    let line = "aten::sum.IntList_out\tcomposed\taten::sum.IntList_out(Tensor self, int[1]? dim, bool keepdim=False, *, \
-                ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)";
+    let line = "aten::sum.IntList_out\tcomposed\taten::sum.IntList_out(Tensor self, int[1]? dim, \
+                bool keepdim=False, *, ScalarType? dtype=None, Tensor(a!) out) -> Tensor(a!)";
     let (name, found) = registered(line).unwrap();
     assert_eq!(name, "aten::sum.IntList_out");
     assert_eq!(found.arguments, ["Tensor", "int[]?", "bool", "ScalarType?", "Tensor"]);

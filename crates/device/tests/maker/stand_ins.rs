@@ -1,5 +1,5 @@
-//! Empty stand-ins for the libraries that a maker's torch library links and this machine lacks: its driver, its
-//! compiler, Python. With them the library can be opened and asked for its operators; nothing computes.
+//! Empty stand-ins for the libraries that a maker's torch library links and this machine lacks: its driver,
+//! its compiler, Python. With them the library can be opened and asked for its operators; nothing computes.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
