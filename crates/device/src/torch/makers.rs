@@ -118,7 +118,7 @@ mod tests {
         let beside = file("one/libone_profiler.so", "libtorch_cpu.so");
         let driver = file("driver/libdriver.so", "libc.so.6");
         let other = file("other/libtorch_other.so", "libtorch_cpu.so");
-        assert_eq!(of_two_makers(&[one.clone()]), None);
+        assert_eq!(of_two_makers(std::slice::from_ref(&one)), None);
         assert_eq!(of_two_makers(&[driver.clone(), beside.clone(), one.clone()]), None);
         let listed = [driver, one.clone(), beside, other.clone()];
         assert_eq!(of_two_makers(&listed), Some((other.as_path(), one.as_path())));

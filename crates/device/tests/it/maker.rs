@@ -9,6 +9,7 @@
 //! while every op ran on it composed. An operator that torch composes of others needs those others' kernels,
 //! unless the maker has one for the whole.
 
+use crate::chip::apart;
 use lingot_device::torch::{Call, Options, Torch, calls};
 use lingot_device::{Device, Precision, conformance};
 use std::collections::BTreeMap;
@@ -16,8 +17,6 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-#[path = "../chip/apart.rs"]
-mod apart;
 #[path = "../maker/stand_ins.rs"]
 mod stand_ins;
 
@@ -69,8 +68,8 @@ fn every_call_is_one_that_the_makers_library_answers() {
     assert!(faults.is_empty(), "{faults:#?}");
     let lacks = calls.iter().filter(|call| library[&call.operator].source == "none");
     let lacks: Vec<&str> = lacks.map(|call| call.operator.as_str()).collect();
-    println!("{} calls, and {} ways by which they reach a chip, are answered", calls.len(), reached.len());
-    println!("composed there, for want of {}", lacks.join(", "));
+    eprintln!("{} calls, and {} ways by which they reach a chip, are answered", calls.len(), reached.len());
+    eprintln!("composed there, for want of {}", lacks.join(", "));
     planted(&calls, &reached, &library);
 }
 
@@ -140,7 +139,7 @@ fn ask<'a>(maker: &Path, names: impl Iterator<Item = &'a str>) -> Library {
     let torch = torch.parent().unwrap().parent().unwrap();
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("maker");
     let symbols = stand_ins::make(maker, torch, &folder);
-    println!("{symbols} symbols of the maker's driver are stood in for");
+    eprintln!("{symbols} symbols of the maker's driver are stood in for");
     let program = folder.join("operators");
     build(torch, &program);
     let places = [folder.as_path(), maker.parent().unwrap(), &torch.join("lib")];
