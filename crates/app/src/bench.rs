@@ -51,8 +51,8 @@ struct TrainArgs {
     #[arg(long, default_value = "cpu")]
     device: String,
     /// Use N threads of the processor; 0 for all of them
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    threads: usize,
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = crate::threads())]
+    threads: u32,
     /// Time N steps of each routing
     #[arg(long, value_name = "N", default_value = "5", value_parser = crate::counts())]
     steps: u64,
@@ -79,8 +79,8 @@ struct FleetArgs {
     #[arg(long, default_value = "cpu@0.4,cpu@0.2,cpu@0.1", value_name = "DEVICE,...")]
     device: String,
     /// Divide N threads of the processor among the devices; 0 for all of them
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    threads: usize,
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = crate::threads())]
+    threads: u32,
     /// Measure each device and the fleet N times
     #[arg(long, value_name = "N", default_value = "3", value_parser = crate::counts())]
     rounds: u64,
@@ -105,7 +105,7 @@ fn fleet(args: &FleetArgs) -> Result<()> {
         devices,
         rounds: args.rounds as usize,
         steps: args.steps,
-        threads: args.threads,
+        threads: args.threads as usize,
         micros: args.micros,
         slows: args.slows,
     };
@@ -212,7 +212,7 @@ pub fn run(args: &Args, start: Instant) -> Result<()> {
     })?;
     let request = Request {
         device: args.device.clone(),
-        threads: args.threads,
+        threads: args.threads as usize,
         steps: args.steps as usize,
         profile: args.profile,
         skewed: args.skewed,

@@ -209,6 +209,11 @@ pub struct DeviceSpec {
     pub recompute: RecomputeSpec,
 }
 
+impl DeviceSpec {
+    /// The most threads of the processor that are started.
+    pub const MOST_THREADS: u32 = 1024;
+}
+
 /// The type that the operands of matrix products are rounded to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -23,7 +23,7 @@ mod lock;
 mod meter;
 pub mod optimizer;
 pub mod record;
-mod resume;
+pub mod resume;
 pub mod sample;
 pub mod schedule;
 pub mod score;

@@ -8,6 +8,7 @@ mod aten;
 mod device;
 mod known;
 mod library;
+mod makers;
 mod operands;
 mod probe;
 mod refusal;
@@ -36,6 +37,7 @@ mod sort_by_expert;
 mod sums;
 mod swiglu;
 
+pub use aten::{Call, calls};
 pub use device::{Options, Torch};
 pub(crate) use library::apparent;
 

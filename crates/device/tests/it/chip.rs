@@ -10,7 +10,7 @@ use lingot_device::{Device, Error, Precision, conformance};
 use std::os::unix::process::ExitStatusExt;
 
 #[path = "../chip/apart.rs"]
-mod apart;
+pub(crate) mod apart;
 use apart::EXTENSION;
 
 const NAME: &str = "torch:testchip:1";

@@ -3,13 +3,17 @@
 use super::source::Source;
 use lingot_device::entry;
 use lingot_spec::Result;
-use lingot_spec::run::{RecomputeSpec, RunSpec, Shape, Strategy};
+use lingot_spec::run::{DeviceSpec, RecomputeSpec, RunSpec, Shape, Strategy};
 
 pub(super) fn check(source: &Source, run: &RunSpec) -> Result<()> {
     for (key, text) in [("name", &run.name), ("folder", &run.folder)] {
         if text.is_empty() {
             return Err(source.error(key, format!("{key} is empty"), "leave it out for the default"));
         }
+    }
+    if run.name.contains(['/', '\\']) || run.name == "." || run.name == ".." {
+        let problem = format!("name ({}) is not a file name", run.name);
+        return Err(source.error("name", problem, "leave out `/`; `folder` says where the run's files lie"));
     }
     check_model(source, run)?;
     check_data(source, run)?;
@@ -232,6 +236,14 @@ fn check_workers(source: &Source, run: &RunSpec) -> Result<()> {
 
 fn check_device(source: &Source, run: &RunSpec) -> Result<()> {
     check_devices(source, run)?;
+    if run.device.threads > DeviceSpec::MOST_THREADS {
+        let problem = format!(
+            "device.threads ({}) is more than the {} that are started at most",
+            run.device.threads,
+            DeviceSpec::MOST_THREADS
+        );
+        return Err(source.error("device.threads", problem, "0 takes all that this machine has"));
+    }
     if run.evaluation.sequences == 0 {
         let hint = "the held-out loss needs at least one sequence";
         return Err(source.error("evaluation.sequences", "evaluation.sequences is 0", hint));
