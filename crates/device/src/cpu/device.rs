@@ -40,7 +40,7 @@ impl Cpu {
         };
         let precision = match kernel.1 {
             Precision::F32 => "",
-            Precision::Bf16 if kernel.has_matrix_unit() => ", bf16",
+            Precision::Bf16 if kernel.has_matrix_unit() || kernel.has_bf16_pairs() => ", bf16",
             Precision::Bf16 => ", bf16 emulated",
         };
         let info = DeviceInfo {

@@ -219,7 +219,8 @@ impl Backend for Torch {
     fn run(&self, op: &Op<'_>) -> Result<()> {
         self.owner.check(op)?;
         self.prepare_thread();
-        super::run(self, op).map_err(|refusal| self.failed(&format!("`{}`", op.name()), &refusal))
+        let twins = self.with_twins(op, || super::run(self, op));
+        twins.map_err(|refusal| self.failed(&format!("`{}`", op.name()), &refusal))
     }
 
     /// A copy of one element to the host waits for all that came before it; torch's C functions have no other
