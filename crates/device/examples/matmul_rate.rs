@@ -2,8 +2,8 @@
 //! all.
 //!
 //! `cargo run --release -p lingot-device --example matmul_rate [-- THREADS [KERNEL [NAME [bf16]]]]` prints
-//! the median of several rounds, with `bf16` on bf16 tensors; the shapes take turns within a round, so that a slow moment of a shared
-//! machine hits all alike.
+//! the median of several rounds, with `bf16` on bf16 tensors; the shapes take turns within a round, so that a
+//! slow moment of a shared machine hits all alike.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use lingot_device::cpu::{Cpu, Kernel};

@@ -22,8 +22,8 @@ pub struct Model {
     pub spec: ModelSpec,
     /// Where the parameters are and the ops run.
     pub device: Device,
-    /// All parameters, in the order of `spec::tensors::tensors`: the master weights, in the kind of sums. After
-    /// they are overwritten, [`Model::renew`] makes the working copy follow.
+    /// All parameters, in the order of `spec::tensors::tensors`: the master weights, in the kind of sums.
+    /// After they are overwritten, [`Model::renew`] makes the working copy follow.
     pub parameters: Bundle,
     /// The copy of the parameters that a bf16 model computes with; others compute with the parameters.
     pub working: Option<Bundle>,
@@ -44,8 +44,8 @@ pub struct Through<'a> {
 }
 
 impl Model {
-    /// A model with initial parameters that follow from `seed`. It computes in `kind`: f32 or bf16 to train, f64
-    /// to check gradients.
+    /// A model with initial parameters that follow from `seed`. It computes in `kind`: f32 or bf16 to train,
+    /// f64 to check gradients.
     pub fn new(spec: &ModelSpec, device: &Device, kind: Kind, seed: u64) -> Result<Model> {
         Model::with(spec, device, Bundle::initial(spec, device, kind.sums(), seed)?, kind)
     }

@@ -202,8 +202,8 @@ pub struct DeviceSpec {
     pub name: String,
     /// CPU threads; 0 uses all cores. The result does not depend on it.
     pub threads: u32,
-    /// Type that activations and working weights are held in. Master weights, sums and the optimizer's state are
-    /// f32.
+    /// Type that activations and working weights are held in. Master weights, sums and the optimizer's state
+    /// are f32.
     pub precision: Precision,
     /// What layers compute again in the backward pass to save memory: one policy for all layers, or a list
     /// with one per layer.

@@ -39,8 +39,8 @@ impl Case {
     }
 }
 
-/// What operands are drawn as, and held in. All are rounded to f32 first, and values to bf16 where a bf16 device
-/// is compared, so that both sides get the same numbers.
+/// What operands are drawn as, and held in. All are rounded to f32 first, and values to bf16 where a bf16
+/// device is compared, so that both sides get the same numbers.
 #[derive(Clone, Copy)]
 pub(super) struct Drawn {
     /// The kind of values; that of sums follows.

@@ -1,10 +1,10 @@
 //! The one suite that every backend passes: each op, forward and backward, in f32 and in bf16, against its
 //! definition in f64.
 //!
-//! Both get the same numbers: random ones, rounded to f32 first, and to bf16 where an operand holds bf16. Whole numbers must come out equal. Of
-//! floats, the error is counted in units of `f32::EPSILON` times the output's size: its largest element, or
-//! the size that its elements would have if nothing cancelled, whichever is larger. The bound in those units
-//! is
+//! Both get the same numbers: random ones, rounded to f32 first, and to bf16 where an operand holds bf16.
+//! Whole numbers must come out equal. Of floats, the error is counted in units of `f32::EPSILON` times the
+//! output's size: its largest element, or the size that its elements would have if nothing cancelled,
+//! whichever is larger. The bound in those units is
 //!
 //! > 4 + sqrt(terms) + condition
 //!
@@ -14,14 +14,14 @@
 //! large numbers, where an error of one unit in x is one of |x| units in exp(x). No bound was fitted to a
 //! backend; a failure is a bug or a new op.
 //!
-//! What an op writes as bf16 is counted in units of bf16, and so is what an op with products inside writes: it
-//! may round what lies between its products. All other results of bf16 operands (sums, statistics, gradients
-//! by weights) are f32, and are counted as such.
+//! What an op writes as bf16 is counted in units of bf16, and so is what an op with products inside writes:
+//! it may round what lies between its products. All other results of bf16 operands (sums, statistics,
+//! gradients by weights) are f32, and are counted as such.
 //!
-//! A device of f32 whose products take bf16 is compared with the same f64 definition: errors of ops with products
-//! inside are counted in units of bf16 then, those of all other ops in units of f32 as ever. Operands'
-//! roundings are independent of each other, so a product's error does not grow against its size with the
-//! length of the sum: the bound is 4 + condition.
+//! A device of f32 whose products take bf16 is compared with the same f64 definition: errors of ops with
+//! products inside are counted in units of bf16 then, those of all other ops in units of f32 as ever.
+//! Operands' roundings are independent of each other, so a product's error does not grow against its size
+//! with the length of the sum: the bound is 4 + condition.
 
 mod attention;
 mod bench;

@@ -71,8 +71,8 @@ impl<'a, E: Number> Attention<'a, E> {
         self.k_sgc.len().checked_div(self.kv_heads * self.width).unwrap_or(0)
     }
 
-    /// What stacked queries and scores are multiplied by, which together is the scale. A query that was scaled
-    /// would be no bf16 any more.
+    /// What stacked queries and scores are multiplied by, which together is the scale. A query that was
+    /// scaled would be no bf16 any more.
     pub(super) fn scales(&self) -> [f32; 2] {
         if E::KIND == f32::KIND { [self.scale, 1.0] } else { [1.0, self.scale] }
     }

@@ -215,7 +215,8 @@ pub(super) unsafe fn block(
     }
     #[cfg(target_arch = "x86_64")]
     if kernel.has_bf16_pairs() && (a.is_bf16() || b.is_bf16()) {
-        // SAFETY: a `Kernel` of this set exists only where the processor has it; the window was checked above.
+        // SAFETY: a `Kernel` of this set exists only where the processor has it; the window was checked
+        // above.
         return unsafe { super::pairs::block(kernel, packed, product, to, next) };
     }
     let micros = Micros::of(kernel);
@@ -313,8 +314,8 @@ pub(super) unsafe fn sweep(
     }
 }
 
-/// A product of few rows as dot products, where both factors are of one kind and their values of k lie one after
-/// the other. Returns whether that is so.
+/// A product of few rows as dot products, where both factors are of one kind and their values of k lie one
+/// after the other. Returns whether that is so.
 ///
 /// # Safety
 /// `to` is the corner of the product's window, which is the caller's alone.

@@ -55,8 +55,8 @@ impl Micros {
         }
     }
 
-    /// The micro-kernels that take each packed f32 as the bits of a pair of bf16. Only where the processor has
-    /// them: see `Kernel::has_bf16_pairs`.
+    /// The micro-kernels that take each packed f32 as the bits of a pair of bf16. Only where the processor
+    /// has them: see `Kernel::has_bf16_pairs`.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn of_pairs() -> &'static Micros {
         &PAIRS
@@ -172,7 +172,7 @@ static AVX512: Micros =
 #[inline]
 fn add_pairs(x: __m512, line: __m512, sum: __m512) -> __m512 {
     // SAFETY: both are 512 bits, of which any are numbers.
-    let [x, line]: [__m512bh; 2] = unsafe { [std::mem::transmute(x), std::mem::transmute(line)] };
+    let [x, line] = [x, line].map(|pairs| unsafe { std::mem::transmute::<__m512, __m512bh>(pairs) });
     _mm512_dpbf16_ps(sum, x, line)
 }
 #[cfg(target_arch = "x86_64")]

@@ -55,8 +55,8 @@ pub(super) unsafe fn block(
     }
 }
 
-/// Packs m x `values` of A as rows of pairs, `PITCH` apart, or as columns of each row tile; returns whether as
-/// rows.
+/// Packs m x `values` of A as rows of pairs, `PITCH` apart, or as columns of each row tile; returns whether
+/// as rows.
 fn pack_a<E: Number>(
     kernel: Kernel,
     a: Matrix<'_, E>,
@@ -87,8 +87,8 @@ wide! {
 }
 
 wide! {
-    /// Pairs two columns of A at a time and copies a piece to each row tile. Copies of a fixed width are fast,
-    /// so each copies a whole line; the surplus is overwritten by the next column.
+    /// Pairs two columns of A at a time and copies a piece to each row tile. Copies of a fixed width are
+    /// fast, so each copies a whole line; the surplus is overwritten by the next column.
     fn spread<E: Number>(a: Matrix<'_, E>, layout: Layout, values: usize, to: &mut [f32]) {
         let (m, depth) = (layout.m, layout.depth);
         let tiles = layout.row_tiles();

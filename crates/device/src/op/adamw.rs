@@ -43,7 +43,8 @@ pub struct AdamRule {
 }
 
 /// Takes one AdamW step in place, and writes the new parameter to the working copy `working` as well, rounded
-/// to its kind. `squares` holds the sum of squares of all gradients, so that the norm never leaves the device.
+/// to its kind. `squares` holds the sum of squares of all gradients, so that the norm never leaves the
+/// device.
 ///
 /// ```
 /// # use lingot_device::{Device, Kind, cpu::Cpu, op::AdamRule, ops};

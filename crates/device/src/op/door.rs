@@ -1,6 +1,7 @@
 //! What all front doors check: shapes, and that all tensors are of one device.
 //!
-//! That operands are of the kinds that the op declares, and that no output overlaps another operand is checked for all ops in one place, when an op is enqueued.
+//! That operands are of the kinds that the op declares, and that no output overlaps another operand is
+//! checked for all ops in one place, when an op is enqueued.
 
 use crate::device::Device;
 use crate::error::{Error, Result};

@@ -28,8 +28,8 @@ impl Torch {
         self.strided(tensor, sizes, &row_major(sizes), 0)
     }
 
-    /// Other sizes and strides over a float tensor, from its element `first` on; of a bf16 tensor over its f32
-    /// twin, which `with_twins` made.
+    /// Other sizes and strides over a float tensor, from its element `first` on; of a bf16 tensor over its
+    /// f32 twin, where `with_twins` has made one.
     pub(super) fn strided(
         &self,
         tensor: &Tensor,
@@ -42,11 +42,12 @@ impl Torch {
                 let before = tensor.place().offset_bytes / 4;
                 self.with_slot(tensor.slot(), |slot| slot.strided(sizes, strides, before + first))
             }
-            Kind::Bf16 => TWINS.with_borrow(|twins| {
-                let twin = twins.iter().find(|twin| twin.place == tensor.place());
-                let twin = twin.ok_or_else(|| format!("{tensor:?} was given no twin"))?;
-                twin.value.strided(sizes, strides, first)
-            }),
+            Kind::Bf16 => {
+                TWINS.with_borrow(|twins| match twins.iter().find(|twin| twin.place == tensor.place()) {
+                    Some(twin) => twin.value.strided(sizes, strides, first),
+                    None => self.flat(tensor)?.strided(sizes, strides, first),
+                })
+            }
             Kind::F64 | Kind::I32 => {
                 Err(format!("{} tensors are not computed with; use f32", tensor.kind().name()).into())
             }
@@ -54,16 +55,20 @@ impl Torch {
     }
 
     /// Runs an op on f32 twins of its bf16 tensors: made of them before it, and rounded to them afterwards
-    /// where it writes to them. So composed ops round what they give once. Ops that only move numbers need none.
+    /// where it writes to them. So composed ops round what they give once. Ops that only move numbers need
+    /// none, nor do products on a chip that multiplies bf16.
     pub(super) fn with_twins(
         &self,
         op: &Op<'_>,
         run: impl FnOnce() -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
         let is_bf16 = |operand: &Operand<'_>| operand.tensor.kind() == Kind::Bf16;
-        let only_moves =
-            matches!(op, Op::Copy(_) | Op::Fill(_) | Op::AdamW(_) | Op::Embedding(_) | Op::Dispatch(_));
-        if only_moves || !op.operands().any(|operand| is_bf16(&operand)) {
+        let takes_bf16 = match op {
+            Op::Copy(_) | Op::Fill(_) | Op::AdamW(_) | Op::Embedding(_) | Op::Dispatch(_) => true,
+            Op::MatMul(_) | Op::GroupedMatMul(_) | Op::GroupedMatMulWeights(_) => self.multiplies_bf16(),
+            _ => false,
+        };
+        if takes_bf16 || !op.operands().any(|operand| is_bf16(&operand)) {
             return run();
         }
         let f32 = self.torch.dtypes.f32;
