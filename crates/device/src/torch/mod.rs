@@ -1,8 +1,9 @@
 //! Any chip that has a PyTorch: the user's own libtorch, opened at run time through its stable C functions.
 //!
 //! No Python, no C++ and nothing of torch's at build time. A slot is a flat tensor of f32 on the device;
-//! operands are views of it. Ops are compositions of torch's operators, with a fused one where the device has
-//! it. Reading order: `library`, `value`, `aten`, `operands`, then any op.
+//! operands are views of it; bf16 ones are views in bf16, or f32 twins (`Torch::with_twins`). Ops are
+//! compositions of torch's operators, with a fused one where the device has it. Reading order: `library`,
+//! `value`, `aten`, `operands`, then any op.
 
 mod aten;
 mod device;
