@@ -51,6 +51,26 @@ pub struct ManifestHead {
     pub merged: Vec<MergeSource>,
 }
 
+/// What a run was trained on, by the hashes of its prepared files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataHashes {
+    /// BLAKE3 of `tokenizer.json`, in hexadecimal.
+    pub tokenizer: String,
+    /// The corpora, in the order of the run.
+    pub corpora: Vec<CorpusHashes>,
+}
+
+/// One prepared corpus.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CorpusHashes {
+    /// Its path when it was prepared.
+    pub path: String,
+    /// BLAKE3 of the `.idx` and the `.bin` of its training text; none where it has none.
+    pub training: Option<[String; 2]>,
+    /// The same of its held-out text.
+    pub validation: Option<[String; 2]>,
+}
+
 /// One checkpoint that went into a merged one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MergeSource {
