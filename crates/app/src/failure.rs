@@ -58,9 +58,10 @@ impl Failure {
 
     /// Prints the error and its hint on standard error.
     pub fn print(&self, terminal: &Terminal) {
-        output::notice(&format!("{} {}", terminal.red("error:"), self.problem));
+        output::labelled(&terminal.red("error:"), &self.problem);
         if !self.hint.is_empty() {
-            output::notice(&format!("\n{} {}", terminal.bold("hint:"), self.hint));
+            output::notice("");
+            output::labelled(&terminal.bold("hint:"), &self.hint);
         }
     }
 }
@@ -68,7 +69,7 @@ impl Failure {
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Failure {
         let code = match problem.kind {
-            ProblemKind::Input => Code::Input,
+            ProblemKind::Input | ProblemKind::Changed => Code::Input,
             kind if kind.is_device() => Code::Device,
             _ => Code::Failed,
         };

@@ -173,13 +173,13 @@ fn announce(resolved: &Resolved, device: &Device, is_verbose: bool, terminal: &T
         },
     ];
     for (name, value) in lines {
-        output::notice(&format!("{} {value}", terminal.bold(&format!("{name:<9}"))));
+        output::labelled(&terminal.bold(&format!("{name:<9}")), &value);
     }
     for note in &run.notes {
-        output::notice(&format!("{} {note}", terminal.bold(&format!("{:<9}", "note"))));
+        output::labelled(&terminal.bold(&format!("{:<9}", "note")), note);
     }
     if is_verbose {
-        output::notice(&format!("\n{}", terminal.dim(resolved.toml.trim_end())));
+        output::draw(&format!("\n{}\n", terminal.dim(resolved.toml.trim_end())));
     }
     output::notice("");
 }
