@@ -66,6 +66,15 @@ impl Failure {
     }
 }
 
+/// Ends the program where not even its reserve of memory suffices. Allocates nothing.
+pub fn out_of_memory() {
+    output::draw(
+        "error: memory is exhausted; what was saved before is as it was\n\n\
+         hint: use a smaller batch.micro or a smaller model, and run the same command again\n",
+    );
+    std::process::exit(Code::Device as i32);
+}
+
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Failure {
         let code = match problem.kind {

@@ -34,9 +34,14 @@ mod watch;
 
 use clap::{Parser, Subcommand};
 use failure::{Code, Result};
+use lingot_device::reserve::{self, Reserve};
 use std::process::ExitCode;
 use std::time::Instant;
 use terminal::Terminal;
+
+/// Where memory runs out, the program saves what it has instead of being ended.
+#[global_allocator]
+static ALLOCATOR: Reserve = Reserve;
 
 /// Train Mixture-of-Experts language models on whatever mix of accelerators is at hand
 #[derive(Parser)]
@@ -79,6 +84,7 @@ fn counts() -> clap::builder::RangedU64ValueParser<u64> {
 
 fn main() -> ExitCode {
     let start = Instant::now();
+    reserve::set_aside(failure::out_of_memory);
     let terminal = Terminal::detect();
     let done = match Line::try_parse() {
         Ok(line) => run(line.command, &terminal, start),

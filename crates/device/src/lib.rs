@@ -21,6 +21,7 @@ pub mod op;
 pub mod open;
 pub mod precision;
 pub mod reference;
+pub mod reserve;
 mod slot;
 pub mod tensor;
 #[cfg(unix)]
