@@ -15,6 +15,8 @@ mod it {
     mod interrupt;
     mod kill;
     mod mistakes;
+    #[cfg(unix)]
+    mod night;
     mod plan;
     mod program;
     #[cfg(target_os = "linux")]
