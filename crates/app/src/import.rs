@@ -121,6 +121,8 @@ fn write(imported: Imported, folder: &Path) -> Result<()> {
         seed: 0,
         model: imported.model,
         run: String::new(),
+        data: None,
+        guard: None,
         merged: Vec::new(),
     };
     save_as(folder, head, &named(&imported.tensors), &[], &named(&imported.buffers))?;

@@ -37,10 +37,15 @@ mod watch;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use failure::{Code, Result};
+use lingot_device::reserve::{self, Reserve};
 use lingot_spec::run::DeviceSpec;
 use std::process::ExitCode;
 use std::time::Instant;
 use terminal::Terminal;
+
+/// Where memory runs out, the program saves what it has instead of being ended.
+#[global_allocator]
+static ALLOCATOR: Reserve = Reserve;
 
 /// Train Mixture-of-Experts language models on whatever mix of accelerators is at hand
 #[derive(Parser)]
@@ -96,6 +101,7 @@ fn negatives(command: clap::Command) -> clap::Command {
 
 fn main() -> ExitCode {
     let start = Instant::now();
+    reserve::set_aside(failure::out_of_memory);
     let terminal = Terminal::detect();
     let line = negatives(Line::command()).try_get_matches().and_then(|said| Line::from_arg_matches(&said));
     let done = match line {

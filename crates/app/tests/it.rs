@@ -16,6 +16,8 @@ mod it {
     mod kill;
     mod mistakes;
     #[cfg(unix)]
+    mod night;
+    #[cfg(unix)]
     mod pasted;
     mod plan;
     mod program;

@@ -1,6 +1,7 @@
 //! Text to tokens and back: a byte-level BPE trained here, or any `tokenizer.json`.
 
 use crate::ends::{self, Files};
+use crate::growth;
 use crate::progress::{Progress, Stage};
 use lingot_spec::problem::{Problem, ProblemKind, Result};
 use std::collections::BTreeMap;
@@ -237,12 +238,6 @@ impl Tokenizer {
 
 fn parse_inner(bytes: &[u8], path: &Path) -> Result<tokenizers::Tokenizer> {
     let bytes = ends::spare_special_words(bytes);
-    // The library trusts its files in a few places; a bad file must be an error, not a panic.
-    let parsed = std::panic::catch_unwind(|| {
-        let inner = tokenizers::Tokenizer::from_bytes(&bytes)?;
-        inner.encode_fast("a b\n\u{0}\u{2603}\u{10ffff} 1", false)?;
-        Ok::<_, tokenizers::Error>(inner)
-    });
     let broken = |why: String| {
         Problem::new(
             format!("{} is not a tokenizer that can be used: {why}", path.display()),
@@ -250,6 +245,13 @@ fn parse_inner(bytes: &[u8], path: &Path) -> Result<tokenizers::Tokenizer> {
         )
         .of(ProblemKind::Input)
     };
+    growth::check(&bytes).map_err(broken)?;
+    // The library trusts its files in a few places; a bad file must be an error, not a panic.
+    let parsed = std::panic::catch_unwind(|| {
+        let inner = tokenizers::Tokenizer::from_bytes(&bytes)?;
+        inner.encode_fast("a b\n\u{0}\u{2603}\u{10ffff} 1", false)?;
+        Ok::<_, tokenizers::Error>(inner)
+    });
     let inner = parsed.map_err(|_| broken("its parts contradict each other".into()))?;
     inner.map_err(|e| broken(e.to_string()))
 }

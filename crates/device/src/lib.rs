@@ -22,6 +22,7 @@ pub mod op;
 pub mod open;
 pub mod precision;
 pub mod reference;
+pub mod reserve;
 mod slot;
 pub mod tensor;
 #[cfg(unix)]

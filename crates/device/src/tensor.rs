@@ -4,7 +4,7 @@
 use crate::backend::Backend;
 use crate::bf16::Bf16;
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::slot::{Slot, SlotId};
 use lingot_spec::run::Precision;
 use std::fmt;
@@ -270,7 +270,7 @@ impl Tensor {
             *floats = self.to_floats()?;
             return Ok(());
         }
-        floats.resize(self.len(), 0.0);
+        self.resize(floats)?;
         self.read_into(bytemuck::cast_slice_mut(floats))
     }
 
@@ -295,9 +295,22 @@ impl Tensor {
 
     /// Reads all elements in one copy: gradients and weights travel this way in every step of a fleet.
     fn read_all<T: bytemuck::Pod>(&self) -> Result<Vec<T>> {
-        let mut numbers = vec![T::zeroed(); self.len()];
+        let mut numbers = Vec::new();
+        self.resize(&mut numbers)?;
         self.read_into(bytemuck::cast_slice_mut(&mut numbers))?;
         Ok(numbers)
+    }
+
+    /// Makes a vector as long as the tensor. Errors if the host has no room for it.
+    fn resize<T: bytemuck::Pod>(&self, numbers: &mut Vec<T>) -> Result<()> {
+        let more = self.len().saturating_sub(numbers.len());
+        numbers.try_reserve_exact(more).map_err(|_| Error::OutOfMemory {
+            device: "the host".into(),
+            needs_bytes: (self.len() * size_of::<T>()) as u64,
+            has_bytes: 0,
+        })?;
+        numbers.resize(self.len(), T::zeroed());
+        Ok(())
     }
 
     fn read_into(&self, bytes: &mut [u8]) -> Result<()> {

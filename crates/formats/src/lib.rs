@@ -5,6 +5,7 @@
 
 #![deny(missing_docs)]
 
+pub mod disk;
 pub mod hugging_face;
 pub mod new_folder;
 pub mod tensor_file;

@@ -13,10 +13,12 @@ mod it {
     mod failure;
     mod fleet;
     mod golden;
+    mod guard;
     mod hugging_face;
     mod ledger;
     mod log;
     mod merge;
+    mod night;
     mod overlap;
     mod promise;
     mod random;
