@@ -1,7 +1,9 @@
 //! `lingot train`: a RUN.toml in, a trained model out.
 
 use crate::failure::{Code, Failure, Result};
-use crate::report::{Report, Sample, State, program};
+use crate::probe;
+use crate::report::{Report, Sample, State};
+use crate::shell::{self, program};
 use crate::terminal::{Progress, Terminal, bytes, count, show_stage};
 use crate::watch::Watch;
 use crate::{checkpoint, interrupt, output, prediction};
@@ -15,6 +17,7 @@ use lingot_train::checkpoint::{manifest, newest, verify};
 use lingot_train::config::{self, Resolved};
 use lingot_train::guard::stop;
 use lingot_train::record::log::{self, History};
+use lingot_train::resume;
 use lingot_train::sample::{Bounds, Sampling, sample};
 use lingot_train::step::{self, Summary};
 use lingot_train::{data, evaluate};
@@ -74,6 +77,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<bool> {
     let mut resolved = args.resolve()?;
     let run = resolved.run.clone();
     let run = &run;
+    resume::check_folder(Path::new(&run.folder)).map_err(Failure::of_input)?;
     if let Some(report) = finished(run)? {
         report_done(args, run, &report)?;
         return Ok(false);
@@ -111,7 +115,7 @@ impl Args {
         if resolved.run.devices != ["all"] {
             return Ok(resolved);
         }
-        overrides.push(format!("devices={:?}", lingot_device::open::all()));
+        overrides.push(format!("devices={:?}", probe::all()?));
         load(&overrides)
     }
 
@@ -307,14 +311,15 @@ fn conclude(args: &Args, run: &RunSpec, dataset: &Dataset, device: &Device, summ
     });
     let report = Report::new(run, state, &events, sample);
     if summary.interrupted {
-        let set: String = args.overrides()?.iter().map(|set| format!(" --set '{set}'")).collect();
+        let set: String =
+            args.overrides()?.iter().map(|set| format!(" --set {}", shell::word(set))).collect();
         output::notice(&format!(
             "stopped after step {} of {}, saved in {}\nto resume: {} train {}{set}",
             summary.step,
             run.stop.steps,
             summary.checkpoint.display(),
             program(),
-            args.run.display()
+            shell::word(&args.run.display().to_string())
         ));
     }
     let written = match args.json {

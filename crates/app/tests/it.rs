@@ -17,6 +17,8 @@ mod it {
     mod mistakes;
     #[cfg(unix)]
     mod night;
+    #[cfg(unix)]
+    mod pasted;
     mod plan;
     mod program;
     #[cfg(target_os = "linux")]

@@ -210,21 +210,27 @@ pub struct DeviceSpec {
     pub name: String,
     /// CPU threads; 0 uses all cores. The result does not depend on it.
     pub threads: u32,
-    /// Type that the operands of matrix products are rounded to. Sums, weights and the optimizer stay f32.
+    /// Type that activations and working weights are held in. Master weights, sums and the optimizer's state
+    /// are f32.
     pub precision: Precision,
     /// What layers compute again in the backward pass to save memory: one policy for all layers, or a list
     /// with one per layer.
     pub recompute: RecomputeSpec,
 }
 
-/// The type that the operands of matrix products are rounded to.
+impl DeviceSpec {
+    /// The most threads of the processor that are started.
+    pub const MOST_THREADS: u32 = 1024;
+}
+
+/// The type that activations and working weights are held in, and that matrix products take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// No rounding.
+    /// f32 throughout.
     #[default]
     F32,
-    /// The nearest bf16 number, ties to even; products are summed in f32.
+    /// bf16, rounded to the nearest, ties to even; products are summed in f32.
     Bf16,
 }
 

@@ -26,7 +26,7 @@ mod meter;
 pub mod optimizer;
 mod patience;
 pub mod record;
-mod resume;
+pub mod resume;
 mod rollbacks;
 pub mod sample;
 pub mod schedule;

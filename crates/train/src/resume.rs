@@ -31,6 +31,21 @@ struct Corpus {
     weight: f64,
 }
 
+/// Errors if a folder holds a model that is not a run's: one that was imported, merged or exported there. A
+/// run would begin anew beside it, and whoever names the folder later would get the other.
+pub fn check_folder(folder: &Path) -> Result<()> {
+    let kind = match folder {
+        _ if folder.join("manifest.json").exists() => "a checkpoint",
+        _ if folder.join("config.json").exists() => "a Hugging Face model",
+        _ => return Ok(()),
+    };
+    Err(Problem::new(
+        format!("{} is {kind}, not the folder of a run", folder.display()),
+        "choose a new `folder` for the run",
+    )
+    .of(ProblemKind::Input))
+}
+
 /// Returns how many samples the run of a checkpoint has taken. Errors if `run` would number them otherwise.
 pub(crate) fn samples(head: &ManifestHead, run: &RunSpec) -> Result<u64> {
     if head.step == 0 {

@@ -19,7 +19,7 @@ use lingot_device::Device;
 use lingot_model::Totals;
 use lingot_spec::RunSpec;
 use lingot_spec::manifest::ManifestHead;
-use lingot_spec::problem::{Problem, Result};
+use lingot_spec::problem::{Problem, ProblemKind, Result};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -133,7 +133,8 @@ impl<'a> Training<'a> {
                     self.run.seed
                 ),
                 "restore the seed, or give the run another folder",
-            ));
+            )
+            .of(ProblemKind::Input));
         }
         let samples = resume::samples(head, self.run)?;
         resume::check_data(path, head, self.dataset.hashes(), self.run)?;

@@ -5,6 +5,7 @@
 
 mod it {
     mod apart;
+    mod bf16;
     mod checkpoint;
     mod config;
     mod drills;

@@ -4,7 +4,7 @@ use super::places::is_there;
 use lingot_formats::disk::{self, Call};
 use lingot_spec::manifest::{FORMAT, Manifest};
 use lingot_spec::model::ModelSpec;
-use lingot_spec::problem::{Problem, Result};
+use lingot_spec::problem::{Problem, ProblemKind, Result};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -71,7 +71,8 @@ pub fn check_model(checkpoint: &Path, found: &ModelSpec, wanted: &ModelSpec) -> 
                 checkpoint.display()
             ),
             "give the run the checkpoint's model, or another `folder` to start anew",
-        )),
+        )
+        .of(ProblemKind::Input)),
     }
 }
 

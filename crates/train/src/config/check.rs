@@ -3,7 +3,7 @@
 use super::source::Source;
 use lingot_device::entry;
 use lingot_spec::Result;
-use lingot_spec::run::{RecomputeSpec, RunSpec, Shape, Strategy};
+use lingot_spec::run::{DeviceSpec, RecomputeSpec, RunSpec, Shape, Strategy};
 
 /// The most workers of one run. Each has a thread and a copy of the model, and the host answers them one by
 /// one.
@@ -17,6 +17,10 @@ pub(super) fn check(source: &Source, run: &RunSpec) -> Result<()> {
         if text.is_empty() {
             return Err(source.error(key, format!("{key} is empty"), "leave it out for the default"));
         }
+    }
+    if run.name.contains(['/', '\\']) || run.name == "." || run.name == ".." {
+        let problem = format!("name ({}) is not a file name", run.name);
+        return Err(source.error("name", problem, "leave out `/`; `folder` says where the run's files lie"));
     }
     check_devices(source, run)?;
     check_model(source, run)?;
@@ -258,6 +262,14 @@ fn check_guard(source: &Source, run: &RunSpec) -> Result<()> {
 }
 
 fn check_device(source: &Source, run: &RunSpec) -> Result<()> {
+    if run.device.threads > DeviceSpec::MOST_THREADS {
+        let problem = format!(
+            "device.threads ({}) is more than the {} that are started at most",
+            run.device.threads,
+            DeviceSpec::MOST_THREADS
+        );
+        return Err(source.error("device.threads", problem, "0 takes all that this machine has"));
+    }
     if run.evaluation.sequences == 0 {
         let hint = "the held-out loss needs at least one sequence";
         return Err(source.error("evaluation.sequences", "evaluation.sequences is 0", hint));

@@ -197,7 +197,7 @@ fn a_disk_that_fails_while_a_run_resumes_is_an_error_and_no_fall_back() {
 }
 
 /// Something that happens to a file.
-type Damage = dyn Fn(&mut Vec<u8>);
+type Damage<'a> = dyn Fn(&mut Vec<u8>) + 'a;
 
 #[test]
 fn any_damage_to_a_log_costs_the_lines_it_hits() {
@@ -208,7 +208,7 @@ fn any_damage_to_a_log_costs_the_lines_it_hits() {
     let all = log::read(&path).unwrap().len();
     let resolved = tiny(folder.path(), &["stop.steps=8", "evaluation.every=2"]);
     let middle = whole.len() / 2;
-    let damages: [&Damage; 6] = [
+    let damages: [&Damage<'_>; 6] = [
         &|bytes| bytes[middle] ^= 0x80,
         &|bytes| bytes[middle] = b'\n',
         &|bytes| bytes[middle..middle + 700].fill(0),

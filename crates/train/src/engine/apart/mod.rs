@@ -166,7 +166,7 @@ impl Apart {
         self.sum_all();
         if let Some(decided) = self.decided.take() {
             self.memory = decided.into_memory();
-            training.home.model.parameters.flat.write_floats(&self.agreed.weights)?;
+            training.home.model.overwrite(0, &self.agreed.weights)?;
             training.home.model.set_buffers(&self.agreed.state)?;
         }
         Ok(())
