@@ -51,7 +51,7 @@ struct TrainArgs {
     #[arg(long, default_value = "cpu")]
     device: String,
     /// Use N threads of the processor; 0 for all of them
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = crate::threads::<usize>())]
     threads: usize,
     /// Time N steps of each routing
     #[arg(long, value_name = "N", default_value = "5", value_parser = crate::counts())]
@@ -79,7 +79,7 @@ struct FleetArgs {
     #[arg(long, default_value = "cpu@0.4,cpu@0.2,cpu@0.1", value_name = "DEVICE,...")]
     device: String,
     /// Divide N threads of the processor among the devices; 0 for all of them
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = crate::threads::<usize>())]
     threads: usize,
     /// Measure each device and the fleet N times
     #[arg(long, value_name = "N", default_value = "3", value_parser = crate::counts())]

@@ -18,7 +18,7 @@ pub struct DeviceArgs {
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// Use N threads of the processor; 0 for all of them
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = crate::threads::<u32>())]
     pub threads: u32,
 }
 

@@ -26,6 +26,7 @@ mod plan;
 mod plot;
 mod prediction;
 mod profile;
+mod prompts;
 mod report;
 mod table;
 mod terminal;
@@ -75,6 +76,14 @@ enum Command {
 /// Parses a count of at least one.
 fn counts() -> clap::builder::RangedU64ValueParser<u64> {
     clap::value_parser!(u64).range(1..)
+}
+
+/// More threads than any processor runs at once.
+const MOST_THREADS: u64 = 4096;
+
+/// Parses a number of threads, 0 for all cores.
+fn threads<T: TryFrom<u64>>() -> clap::builder::RangedU64ValueParser<T> {
+    clap::builder::RangedU64ValueParser::new().range(0..=MOST_THREADS)
 }
 
 fn main() -> ExitCode {

@@ -32,7 +32,7 @@ pub struct OpsArgs {
     #[arg(long, default_value = "cpu")]
     device: String,
     /// Use N threads of the processor; 0 for all of them
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = crate::threads::<usize>())]
     threads: usize,
     /// Time N steps of each setup
     #[arg(long, value_name = "N", default_value = "7", value_parser = crate::counts())]

@@ -14,6 +14,8 @@ mod it {
     #[cfg(unix)]
     mod interrupt;
     mod kill;
+    #[cfg(target_os = "linux")]
+    mod large;
     mod mistakes;
     mod plan;
     mod program;

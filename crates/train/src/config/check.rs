@@ -5,6 +5,11 @@ use lingot_device::entry;
 use lingot_spec::Result;
 use lingot_spec::run::{RecomputeSpec, RunSpec, Shape, Strategy};
 
+/// Speeds of emulated workers whose virtual clocks can be counted, in sequences a second.
+const VIRTUAL_SPEEDS: std::ops::RangeInclusive<f64> = 1e-6..=1e9;
+/// More threads than any processor runs at once.
+const MOST_THREADS: u32 = 4096;
+
 pub(super) fn check(source: &Source, run: &RunSpec) -> Result<()> {
     for (key, text) in [("name", &run.name), ("folder", &run.folder)] {
         if text.is_empty() {
@@ -166,7 +171,13 @@ fn check_sync(source: &Source, run: &RunSpec) -> Result<()> {
         positive(source, key, value)?;
     }
     for (index, &speed) in sync.virtual_speeds.iter().enumerate() {
-        positive(source, &format!("sync.virtual_speeds.{index}"), speed)?;
+        let key = format!("sync.virtual_speeds.{index}");
+        positive(source, &key, speed)?;
+        if !VIRTUAL_SPEEDS.contains(&speed) {
+            let [least, most] = [VIRTUAL_SPEEDS.start(), VIRTUAL_SPEEDS.end()];
+            let problem = format!("{key} is {speed}, not from {least:e} to {most:e} sequences a second");
+            return Err(source.error(&key, problem, "the ratios of the speeds matter; 1 suits the fastest"));
+        }
     }
     if sync.every == 0 {
         return Err(source.error(
@@ -231,6 +242,11 @@ fn check_workers(source: &Source, run: &RunSpec) -> Result<()> {
 }
 
 fn check_device(source: &Source, run: &RunSpec) -> Result<()> {
+    let threads = run.device.threads;
+    if threads > MOST_THREADS {
+        let problem = format!("device.threads is {threads}, at most {MOST_THREADS} are supported");
+        return Err(source.error("device.threads", problem, "0 uses all cores of this machine"));
+    }
     check_devices(source, run)?;
     if run.evaluation.sequences == 0 {
         let hint = "the held-out loss needs at least one sequence";
