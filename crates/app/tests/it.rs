@@ -19,6 +19,7 @@ mod it {
     mod mistakes;
     mod plan;
     mod program;
+    mod proposals;
     #[cfg(target_os = "linux")]
     mod streams;
     #[cfg(unix)]
