@@ -116,8 +116,9 @@ pub fn history(folder: &Path, has_checkpoint: bool) -> Result<History> {
     Ok(history)
 }
 
-/// Cuts a log back to a step. Works on raw JSON, so that an event this program does not know stays as it is.
-fn cut(path: &Path, resume_step: u64) -> Result<()> {
+/// Cuts a file of JSON Lines back to a step. Works on raw JSON, so that an event this program does not know
+/// stays as it is.
+pub(super) fn cut(path: &Path, resume_step: u64) -> Result<()> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

@@ -1,8 +1,9 @@
-//! What a run leaves behind as it goes: `run.jsonl`, TensorBoard files, the ledger, and what a listener sees.
-//! It only writes; nothing that trains reads it.
+//! What a run leaves behind as it goes: `run.jsonl`, TensorBoard files, `metrics.jsonl`, the ledger, and what
+//! a listener sees. It only writes; nothing that trains reads it.
 
 pub mod ledger;
 pub mod log;
+pub mod metrics;
 pub mod tfevents;
 
 use crate::checkpoint::Snapshot;
@@ -17,6 +18,7 @@ use lingot_spec::event::{
     Anomaly, Checkpoint, End, Evaluation, Event, ExpertLoad, Experts, Prediction, Resume, SCHEMA, Start, Step,
 };
 use log::Log;
+use metrics::MetricsFile;
 use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tfevents::EventFile;
@@ -31,6 +33,8 @@ pub(crate) struct Record<'a> {
     resolved: &'a Resolved,
     log: Log,
     board: EventFile,
+    /// The same scalars as JSON Lines, where the run asks for them.
+    metrics: Option<MetricsFile>,
     listen: &'a mut dyn FnMut(&Event),
     /// When the step under way began.
     step_began: Instant,
@@ -52,7 +56,8 @@ impl<'a> Record<'a> {
         let step = training.position.step;
         let log = Log::open(folder, step)?;
         let board = EventFile::create(&folder.join("tensorboard"), now_s(), step)?;
-        let mut record = Record { resolved, log, board, listen, step_began: Instant::now(), ledger };
+        let metrics = resolved.run.metrics.then(|| MetricsFile::open(folder, step)).transpose()?;
+        let mut record = Record { resolved, log, board, metrics, listen, step_began: Instant::now(), ledger };
         for reason in &found.damaged {
             record.anomaly(step, "damaged_checkpoint", reason.clone())?;
         }
@@ -108,7 +113,7 @@ impl<'a> Record<'a> {
             money: spent.money,
             epoch: training.epoch(),
         };
-        self.board.scalars(now_s(), position.step, &scalars(&step))?;
+        self.scalars(position.step, &scalars(&step))?;
         self.write(Event::Step(step))?;
         if position.step.is_multiple_of(EXPERTS_EVERY) {
             self.experts(training, outcome)?;
@@ -174,7 +179,7 @@ impl<'a> Record<'a> {
             .map(|load| (format!("experts/max_over_mean/layer_{}", load.layer), load.max_over_mean))
             .collect();
         let tags: Vec<(&str, f64)> = tags.iter().map(|(tag, value)| (tag.as_str(), *value)).collect();
-        self.board.scalars(now_s(), training.position.step, &tags)?;
+        self.scalars(training.position.step, &tags)?;
         self.write(Event::Experts(Experts { step: training.position.step, layers }))
     }
 
@@ -187,7 +192,7 @@ impl<'a> Record<'a> {
         self.ledger.mark(scored.loss, training.position.tokens);
         training.position.held_out = Some(scored.loss);
         training.position.evaluated_step = Some(step);
-        self.board.scalars(now_s(), step, &[("held_out/loss", scored.loss)])?;
+        self.scalars(step, &[("held_out/loss", scored.loss)])?;
         self.write(Event::Evaluation(Evaluation {
             step,
             loss: scored.loss,
@@ -244,6 +249,15 @@ impl<'a> Record<'a> {
         let Training { run, position, .. } = training;
         let line = self.ledger.line(position.step, position.tokens, run.stop.loss);
         self.write(Event::Ledger(line))
+    }
+
+    /// Writes scalars of a step for trackers.
+    fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<()> {
+        let now_s = now_s();
+        if let Some(metrics) = &mut self.metrics {
+            metrics.scalars(now_s, step, values)?;
+        }
+        self.board.scalars(now_s, step, values)
     }
 
     fn anomaly(&mut self, step: u64, kind: &str, reason: String) -> Result<()> {
