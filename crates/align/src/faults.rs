@@ -234,7 +234,8 @@ impl Faulty {
             counts_ge: self.on(op.counts_ge),
         };
         let scales = [op.balance_scale, op.z_scale];
-        let d_logits = ops::route_grad(&scaled, &self.on(op.logits_te), &routing, rule, scales, op.keep)?;
+        let (logits, kind) = (self.on(op.logits_te), op.d_logits_te.kind());
+        let d_logits = ops::route_grad(&scaled, &logits, &routing, rule, scales, op.keep, kind)?;
         ops::copy(&self.on(op.d_logits_te), &d_logits)
     }
 

@@ -89,7 +89,7 @@ impl Trainer {
 
     /// Copies another trainer's weights, moments, router state and place in the data.
     pub fn take_over(&mut self, other: &Trainer) -> Result<()> {
-        self.model.parameters.flat.write_floats(&other.model.parameters.flat.to_floats()?)?;
+        self.model.overwrite(0, &other.model.parameters.flat.to_floats()?)?;
         for (to, from) in self.optimizer.flats().iter().zip(other.optimizer.flats()) {
             to.write_floats(&from.to_floats()?)?;
         }

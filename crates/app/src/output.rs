@@ -2,15 +2,25 @@
 //!
 //! A result that cannot be written is a failure. A notice that cannot be written is dropped: a run has to
 //! survive the reader of its messages. `print!` and `eprint!` would panic when that reader is gone.
+//!
+//! Text may come from corpora, models, names and keys of files that somebody else wrote. So what could
+//! command a terminal is escaped here, in every line; only a label that the program painted is written as it
+//! is. `--json` and files keep the text itself.
 
 use crate::failure::{Code, Failure, Result};
+use crate::terminal::Painted;
 use lingot_spec::Problem;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 /// Writes text that was asked for. Errors if standard output does not take all of it.
 pub fn result(text: &str) -> Result<()> {
+    write(&escaped(text))
+}
+
+fn write(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(lost)
 }
@@ -33,12 +43,12 @@ fn lost(error: std::io::Error) -> Failure {
 pub fn has_reader() -> bool {
     #[cfg(unix)]
     {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        use std::os::fd::AsFd;
         let out = std::io::stdout();
-        let mut asked = [PollFd::new(&out, PollFlags::empty())];
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let told = poll(&mut asked, Some(&at_once)).is_ok();
-        !(told && asked[0].revents().intersects(PollFlags::ERR))
+        let mut asked = [PollFd::new(out.as_fd(), PollFlags::empty())];
+        let told = poll(&mut asked, PollTimeout::ZERO).is_ok();
+        !(told && asked[0].revents().is_some_and(|told| told.intersects(PollFlags::POLLERR)))
     }
     #[cfg(not(unix))]
     true
@@ -47,7 +57,7 @@ pub fn has_reader() -> bool {
 /// Errors if the reader of standard output is gone, so that what was made is lost.
 pub fn refuse_lost_reader() -> Result<()> {
     #[cfg(unix)]
-    let gone = std::io::Error::from(rustix::io::Errno::PIPE);
+    let gone = std::io::Error::from(nix::errno::Errno::EPIPE);
     #[cfg(not(unix))]
     let gone = std::io::Error::from(ErrorKind::BrokenPipe);
     if has_reader() { Ok(()) } else { Err(lost(gone)) }
@@ -55,7 +65,7 @@ pub fn refuse_lost_reader() -> Result<()> {
 
 /// Writes the one object of `--json`; `docs/json.md` lists the keys.
 pub fn json(value: &impl Serialize) -> Result<()> {
-    result(&format!("{}\n", to_json(value)?))
+    write(&format!("{}\n", to_json(value)?))
 }
 
 /// Writes one object of several as a line of its own.
@@ -73,12 +83,41 @@ pub fn to_json(value: &impl Serialize) -> Result<String> {
 
 /// Writes a line for people to standard error, or drops it where nothing takes it.
 pub fn notice(text: &str) {
-    draw(&format!("{text}\n"));
+    draw(&format!("{}\n", escaped(text)));
 }
 
-/// Writes text as it is to standard error, in one call, so that the lines of several threads do not mix.
+/// Writes a line for people that begins with a label.
+pub fn labelled(label: &Painted, text: &str) {
+    draw(&format!("{label} {}\n", escaped(text)));
+}
+
+/// Writes what was escaped and painted already to standard error, in one call, so that the lines of several
+/// threads do not mix.
 pub fn draw(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Replaces every character that could command a terminal by its number, as in `\u{1b}`: control characters
+/// except for line ends and tabs, and those that reorder the text around them (Unicode TR 36, 2.10).
+pub fn escaped(text: &str) -> Cow<'_, str> {
+    let commands = |letter: char| {
+        (letter.is_control() && letter != '\n' && letter != '\t')
+            || matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(commands) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\r' if letters.peek() == Some(&'\n') => shown.push(letter),
+            '\r' => shown.push_str("\\r"),
+            _ if commands(letter) => shown.extend(letter.escape_unicode()),
+            _ => shown.push(letter),
+        }
+    }
+    shown.into()
 }
 
 /// Ends the program where the command line was a question (`--help`, `--version`) or is wrong.
@@ -90,4 +129,24 @@ pub fn usage(answer: &clap::Error) -> Result<ExitCode> {
     }
     result(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_commands_a_terminal_is_escaped_and_other_text_is_not() {
+        for (text, shown) in [
+            ("plain \u{e9}\u{2603} text\twith\r\nlines\n", "plain \u{e9}\u{2603} text\twith\r\nlines\n"),
+            ("\u{1b}[31mred\u{1b}[0m", "\\u{1b}[31mred\\u{1b}[0m"),
+            ("\u{1b}]0;title\u{7}", "\\u{1b}]0;title\\u{7}"),
+            ("\u{9b}2J", "\\u{9b}2J"),
+            ("a\u{8}\u{7f}\u{0}", "a\\u{8}\\u{7f}\\u{0}"),
+            ("over\rwritten\r", "over\\rwritten\\r"),
+            ("a\u{202e}b\u{2066}c", "a\\u{202e}b\\u{2066}c"),
+        ] {
+            assert_eq!(escaped(text), shown);
+        }
+    }
 }

@@ -17,6 +17,10 @@ mod it {
     #[cfg(target_os = "linux")]
     mod large;
     mod mistakes;
+    #[cfg(unix)]
+    mod night;
+    #[cfg(unix)]
+    mod pasted;
     mod plan;
     mod program;
     mod proposals;

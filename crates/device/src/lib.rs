@@ -10,6 +10,7 @@
 #![deny(missing_docs)]
 
 pub mod backend;
+mod bf16;
 pub mod conformance;
 pub mod cpu;
 mod device;
@@ -21,6 +22,7 @@ pub mod op;
 pub mod open;
 pub mod precision;
 pub mod reference;
+pub mod reserve;
 mod slot;
 pub mod tensor;
 #[cfg(unix)]
@@ -28,6 +30,7 @@ pub mod torch;
 pub mod wrappers;
 
 pub use backend::{Backend, DeviceInfo, MemoryUse, Wrapper};
+pub use bf16::Bf16;
 pub use device::Device;
 pub use error::{Error, Result};
 pub use op::doors as ops;

@@ -7,6 +7,7 @@
 #![deny(missing_docs)]
 
 pub mod abilities;
+pub mod disk;
 pub mod gguf;
 pub mod hugging_face;
 pub mod new_folder;

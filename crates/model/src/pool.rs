@@ -13,7 +13,7 @@ use crate::seam::Resident;
 use crate::tally::Tally;
 use crate::transformer::{Model, Through};
 use crate::weights::{BlockWeights, MlpWeights};
-use lingot_device::{Kind, Result, Tensor, ops};
+use lingot_device::{Result, Tensor, ops};
 use std::ops::Range;
 
 /// The smallest segment in tokens, and the step in which segments grow at least.
@@ -48,9 +48,8 @@ pub struct SequenceId(u64);
 impl Pool {
     /// An empty pool.
     pub fn new(model: &Model) -> Result<Pool> {
-        let kind = model.parameters.flat.kind();
-        let tally = Tally::new(&model.spec, &model.device, kind)?;
-        Ok(Pool { layers: empty(model, kind, 0)?, capacity: 0, segments: Vec::new(), tally, next: 0 })
+        let tally = Tally::new(&model.spec, &model.device, model.kind().sums())?;
+        Ok(Pool { layers: empty(model, 0)?, capacity: 0, segments: Vec::new(), tally, next: 0 })
     }
 
     /// Begins a sequence of which nothing was read yet.
@@ -129,8 +128,7 @@ impl Pool {
 
     /// Makes the pool larger; everything stays where it is.
     fn grow(&mut self, model: &Model, capacity: usize) -> Result<()> {
-        let kind = self.tally.main_2.kind();
-        let mut larger = empty(model, kind, capacity)?;
+        let mut larger = empty(model, capacity)?;
         for (larger, old) in larger.iter_mut().flatten().zip(self.layers.iter().flatten()) {
             if self.capacity > 0 {
                 ops::copy(&larger.rows(0, self.capacity), old)?;
@@ -141,7 +139,8 @@ impl Pool {
     }
 }
 
-fn empty(model: &Model, kind: Kind, capacity: usize) -> Result<Vec<[Tensor; 2]>> {
+fn empty(model: &Model, capacity: usize) -> Result<Vec<[Tensor; 2]>> {
+    let kind = model.kind();
     let shape = [capacity, model.spec.kv_heads as usize, model.spec.head_width as usize];
     let one = || Ok([model.device.empty(&shape, kind)?, model.device.empty(&shape, kind)?]);
     (0..model.spec.layers).map(|_| one()).collect()

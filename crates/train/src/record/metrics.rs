@@ -3,6 +3,7 @@
 //! trackio (`step`, `timestamp`).
 
 use super::log::cut;
+use lingot_spec::event::Step;
 use lingot_spec::problem::{Problem, Result};
 use serde_json::{Map, Value, json};
 use std::fs::{File, OpenOptions};
@@ -39,6 +40,22 @@ impl MetricsFile {
         let line = format!("{}\n", Value::Object(row));
         self.file.write_all(line.as_bytes()).map_err(|error| Problem::io("write", &self.path, &error))
     }
+}
+
+/// The scalars of a step, by the names that trackers show.
+pub(super) fn of_step(step: &Step) -> Vec<(&'static str, f64)> {
+    let mut values = vec![
+        ("train/loss", step.loss),
+        ("train/main_loss", step.main_loss),
+        ("train/balance_loss", step.balance_loss),
+        ("train/z_loss", step.z_loss),
+        ("train/rate", step.rate),
+        ("train/gradient_norm", step.gradient_norm),
+        ("speed/tokens_per_s", step.tokens_per_s),
+    ];
+    values.extend(step.mtp_loss.map(|loss| ("train/mtp_loss", loss)));
+    values.extend(step.money.map(|money| ("money/spent", money)));
+    values
 }
 
 /// The moment in UTC, to the millisecond: `2026-11-26T20:15:00.250Z`.
