@@ -71,7 +71,7 @@ install_python() {
     # Reads our shards with Megatron's own reader, and is optional.
     $pip --no-deps megatron-core==0.16.1 || true
     # Read GGUF files, run them, and take metrics; optional too.
-    $pip --no-deps gguf==0.19.0 llama-cpp-py-sync==0.11739 cffi pycparser pyyaml tqdm || true
+    $pip --no-deps gguf==0.19.0 xllamacpp==2026.10.11549 pyyaml tqdm || true
     $pip wandb==0.31.0 trackio==0.43.0 || true
     cat scripts/requirements.txt scripts/requirements-no-deps.txt >"$stamp"
 }
