@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # A model trained here, exported as GGUF, must give the same logits, greedy text and tokens in llama.cpp.
-# Ends with 77 where the Python packages `gguf` and `llama-cpp-py-sync` are not installed.
+# Ends with 77 where the Python packages `gguf` and `xllamacpp` are not installed.
 set -eu
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 bin=${LINGOT_BUILD:-target/release}
 python=${LINGOT_PYTHON:-target/venv/bin/python}
-"$python" -c "import gguf, llama_cpp_py_sync" 2>"$work/import" ||
+"$python" -c "import gguf, xllamacpp" 2>"$work/import" ||
     { echo "skipped: $(tail -n 1 "$work/import")" && exit 77; }
 lingot() { "$bin/lingot" "$@"; }
 
@@ -26,7 +26,6 @@ while read -r architecture preset more; do
     echo "$preset as $architecture: same tokens, logits and greedy text"
 done <<'END'
 bailingmoe2 toy
-dots1 toy --set model.head_width=48 --set model.rotary_width=48
 glm4moe toy --set model.head_width=48 --set model.mtp_layers=1
 bailingmoe toy-v1
 qwen3moe toy-v1 --set model.shared_experts=0 --set model.qk_norm=true

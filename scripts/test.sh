@@ -70,6 +70,9 @@ install_python() {
         $pip --no-deps -r scripts/requirements-no-deps.txt || return 1
     # Reads our shards with Megatron's own reader, and is optional.
     $pip --no-deps megatron-core==0.16.1 || true
+    # Read GGUF files, run them, and take metrics; optional too.
+    $pip --no-deps gguf==0.19.0 xllamacpp==2026.10.11549 pyyaml tqdm || true
+    $pip wandb==0.31.0 trackio==0.43.0 || true
     cat scripts/requirements.txt scripts/requirements-no-deps.txt >"$stamp"
 }
 
@@ -108,12 +111,15 @@ reference_checks() {
     local build=target/debug python=target/venv/bin/python
     part "golden files" $python scripts/reference/make_fixtures.py --check
     part "transformers' own classes" $python scripts/reference/check_transformers.py --check
+    part "models as transformers saves them" $python scripts/reference/make_saved_models.py --check
     part "transformers' reading of configurations" $python scripts/reference/make_config_variants.py --check
     part "transformers' reading of tokenizers" $python scripts/reference/make_tokenizer_variants.py --check
     part "PyTorch's training loop" $python scripts/reference/check_train.py
     part "Megatron's reader, pyarrow, tokenizers" $python scripts/check_megatron.py $build/examples/prepare
     part "same held-out loss as PyTorch" env LINGOT_BUILD=$build $python scripts/compare_pytorch.py --quick
     part "a trained model in transformers" env LINGOT_BUILD=$build bash scripts/check_trained_export.sh
+    part "a trained model in llama.cpp" env LINGOT_BUILD=$build bash scripts/check_trained_gguf.sh
+    part "metrics in trackio and Weights & Biases" env LINGOT_BUILD=$build bash scripts/check_metrics.sh
 }
 
 # The planner's report of an example, in a browser. Python's own library is enough.

@@ -9,7 +9,8 @@ use lingot_data::{Dataset, Tokenizer};
 use lingot_model::Model;
 use lingot_spec::python_json::{NotFinite, repair};
 use lingot_spec::run::{CorpusSpec, EvaluationSpec};
-use lingot_train::score::{ChoiceScore, Question, TextScore, share};
+use lingot_train::questions::question;
+use lingot_train::score::{ChoiceScorer, Question, TextScorer, share};
 use lingot_train::{data, evaluate};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,9 @@ Examples:
   lingot eval out/quickstart --data README.md --json
   lingot eval out/quickstart --choices questions.jsonl
 
-A line of --choices: {\"question\": \"Two and two are\", \"choices\": [\"four\", \"five\"], \"answer\": 0}"
+A line of --choices: {\"question\": \"Two and two are\", \"choices\": [\"four\", \"five\"], \"answer\": 0}
+The records of ARC, BoolQ, COPA, HellaSwag, MMLU, OpenBookQA, PIQA and SciQ are
+read too, and asked as lm-evaluation-harness asks them."
 )]
 pub struct Args {
     /// A run's folder, a checkpoint in it, or an imported model
@@ -203,7 +206,7 @@ fn score_text(
     tokenizer: &Tokenizer,
     progress: &Progress,
 ) -> Result<TextScores> {
-    let mut score = TextScore::default();
+    let mut scorer = TextScorer::new(model, texts.sequence);
     for (done, source) in texts.sources.iter().enumerate() {
         let mut document = String::new();
         let mut pieces = lingot_data::pieces(texts.corpus, source).map_err(wrong_input)?;
@@ -213,7 +216,7 @@ fn score_text(
             if piece.ends {
                 let mut tokens = tokenizer.encode(&document);
                 tokens.push(tokenizer.end_of_document());
-                score.add(model, &tokens, document.len(), texts.sequence)?;
+                scorer.add(&tokens, document.len())?;
                 document.clear();
             }
         }
@@ -221,6 +224,7 @@ fn score_text(
         let count = texts.sources.len() as u64;
         progress.update("scoring", done as u64 + 1, count, || source.display().to_string());
     }
+    let score = scorer.finish()?;
     if score.tokens == 0 {
         return Err(Failure::input(
             format!("{} has no text to score", texts.corpus.path),
@@ -256,29 +260,15 @@ fn read_questions(path: &Path) -> Result<Vec<Question>> {
             let count = repaired.lone_surrogates;
             output::notice(&format!("note: {place}: {count} halves of surrogate pairs are read as U+FFFD"));
         }
-        let question: Question = serde_json::from_str(&repaired.json)
-            .map_err(|error| Failure::input(format!("{place} is not a question: {error}"), hint))?;
-        check_question(&question).map_err(|problem| Failure::input(format!("{place}: {problem}"), hint))?;
+        let wrong = |why: String| Failure::input(format!("{place} is not a question: {why}"), hint);
+        let record = serde_json::from_str(&repaired.json).map_err(|error| wrong(error.to_string()))?;
+        let question = question(&record).map_err(wrong)?;
         questions.push(question);
     }
     if questions.is_empty() {
         return Err(Failure::input(format!("{} holds no questions", path.display()), hint));
     }
     Ok(questions)
-}
-
-fn check_question(question: &Question) -> std::result::Result<(), String> {
-    let count = question.choices.len();
-    if question.answer >= count {
-        return Err(format!("answer is {}, there are {count} choices, counted from 0", question.answer));
-    }
-    if question.question.trim().is_empty() {
-        return Err("the question is empty".into());
-    }
-    match question.choices.iter().position(|choice| choice.trim().is_empty()) {
-        None => Ok(()),
-        Some(index) => Err(format!("choice {index} is empty")),
-    }
 }
 
 fn score_choices(
@@ -288,11 +278,13 @@ fn score_choices(
     questions: &[Question],
     progress: &Progress,
 ) -> Result<ChoiceScores> {
-    let mut score = ChoiceScore::default();
+    let encode = |text: &str| tokenizer.encode(text);
+    let mut scorer = ChoiceScorer::new(model, &encode);
     for (done, question) in questions.iter().enumerate() {
-        score.add(model, question, &|text| tokenizer.encode(text))?;
+        scorer.add(question)?;
         progress.update("questions", done as u64 + 1, questions.len() as u64, String::new);
     }
+    let score = scorer.finish()?;
     let (accuracy, accuracy_error) = share(score.right, score.questions);
     let (accuracy_normalised, accuracy_normalised_error) = share(score.right_normalised, score.questions);
     Ok(ChoiceScores {

@@ -27,6 +27,7 @@ mod plot;
 mod prediction;
 mod probe;
 mod profile;
+mod prompts;
 mod report;
 mod shell;
 mod table;

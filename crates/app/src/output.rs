@@ -22,24 +22,57 @@ pub fn result(text: &str) -> Result<()> {
 
 fn write(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| {
-        let hint = match error.kind() {
-            ErrorKind::BrokenPipe => {
-                "let the reader of the pipe take all of the output, or write it to a file"
-            }
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-                "free some disk space, or write the output to another place"
-            }
-            _ => "write the output to another place, such as `> result.txt`",
-        };
-        let problem = format!("cannot write the result to standard output: {error}");
-        Failure { code: Code::Failed, problem, hint: hint.into() }
-    })
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(lost)
+}
+
+/// The failure to write a result.
+fn lost(error: std::io::Error) -> Failure {
+    let hint = match error.kind() {
+        ErrorKind::BrokenPipe => "let the reader of the pipe take all of the output, or write it to a file",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "free some disk space, or write the output to another place"
+        }
+        _ => "write the output to another place, such as `> result.txt`",
+    };
+    let problem = format!("cannot write the result to standard output: {error}");
+    Failure { code: Code::Failed, problem, hint: hint.into() }
+}
+
+/// Whether standard output still has a reader. True where the system does not tell: then the next write
+/// shows it. For work that may go on for long without writing.
+pub fn has_reader() -> bool {
+    #[cfg(unix)]
+    {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        use std::os::fd::AsFd;
+        let out = std::io::stdout();
+        let mut asked = [PollFd::new(out.as_fd(), PollFlags::empty())];
+        let told = poll(&mut asked, PollTimeout::ZERO).is_ok();
+        !(told && asked[0].revents().is_some_and(|told| told.intersects(PollFlags::POLLERR)))
+    }
+    #[cfg(not(unix))]
+    true
+}
+
+/// Errors if the reader of standard output is gone, so that what was made is lost.
+pub fn refuse_lost_reader() -> Result<()> {
+    #[cfg(unix)]
+    let gone = std::io::Error::from(nix::errno::Errno::EPIPE);
+    #[cfg(not(unix))]
+    let gone = std::io::Error::from(ErrorKind::BrokenPipe);
+    if has_reader() { Ok(()) } else { Err(lost(gone)) }
 }
 
 /// Writes the one object of `--json`; `docs/json.md` lists the keys.
 pub fn json(value: &impl Serialize) -> Result<()> {
     write(&format!("{}\n", to_json(value)?))
+}
+
+/// Writes one object of several as a line of its own.
+pub fn json_line(value: &impl Serialize) -> Result<()> {
+    let text =
+        serde_json::to_string(value).map_err(|error| Problem::bug(format!("cannot write JSON: {error}")))?;
+    result(&format!("{text}\n"))
 }
 
 /// A value as indented JSON.

@@ -14,6 +14,8 @@ mod it {
     #[cfg(unix)]
     mod interrupt;
     mod kill;
+    #[cfg(target_os = "linux")]
+    mod large;
     mod mistakes;
     #[cfg(unix)]
     mod night;
@@ -21,6 +23,7 @@ mod it {
     mod pasted;
     mod plan;
     mod program;
+    mod proposals;
     #[cfg(target_os = "linux")]
     mod streams;
     #[cfg(unix)]

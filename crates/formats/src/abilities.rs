@@ -107,8 +107,9 @@ pub(crate) const OLMOE: Abilities =
     Abilities { name: "olmoe", qk_norm: QkNorm::OverAllHeads, is_square: true, ..SOFTMAX };
 pub(crate) const DOTS1: Abilities = Abilities { name: "dots1", ..SIGMOID };
 
-/// The architectures of GGUF files, in the order in which they are tried.
-pub(crate) static GGUF: [Abilities; 7] = [
+/// The architectures of GGUF files, in the order in which they are tried. llama.cpp's dots1 is left out: it
+/// has as many key and value heads as query heads, and glm4moe computes all that it does.
+pub(crate) static GGUF: [Abilities; 6] = [
     Abilities { name: "qwen3moe", renormalise: Renormalise::Always, has_dense: false, ..QWEN3_MOE },
     Abilities {
         name: "bailingmoe",
@@ -118,7 +119,6 @@ pub(crate) static GGUF: [Abilities; 7] = [
         ..SOFTMAX
     },
     Abilities { name: "bailingmoe2", rotates_part: true, has_mtp: true, is_square: true, ..SIGMOID },
-    Abilities { name: "dots1", ..SIGMOID },
     Abilities { name: "glm4moe", ..GLM4_MOE },
     Abilities { name: "llama", renormalise: Renormalise::Always, ..SOFTMAX },
     Abilities { name: "olmoe", renormalise: Renormalise::Never, ..OLMOE },

@@ -2,7 +2,7 @@
 //!
 //! It stands on `spec` and `device`, and mentions neither a vendor nor a peer nor a file. Reading order:
 //! `transformer`, `seam`, `block`, `attention`, `moe`, `head`, `mtp`; then `bundle`, `weights`, `gradients`,
-//! `routers`, `decode`.
+//! `routers`, `decode`, `pool`.
 //!
 //! Letters of the shapes: T tokens, D width, H heads, G key and value heads, C head width, V vocabulary, E
 //! experts, K choices, R = T K rows sorted by expert, F inner width.
@@ -20,6 +20,7 @@ mod inputs;
 mod mlp;
 mod moe;
 mod mtp;
+mod pool;
 pub mod random;
 mod routers;
 mod seam;
@@ -31,6 +32,7 @@ pub use bundle::Bundle;
 pub use decode::Cache;
 pub use gradients::Gradients;
 pub use inputs::{Inputs, Rows, Totals, Warmth};
+pub use pool::{Next, Pool, SequenceId};
 pub use routers::LogitStatistics;
 pub use seam::{Pass, Resident, Seam};
 pub use tally::{Counts, Losses, Tally};

@@ -14,6 +14,7 @@ pub mod presets;
 pub mod problem;
 pub mod python_json;
 pub mod run;
+pub mod scaling;
 pub mod special_tokens;
 pub mod step;
 pub mod tensors;

@@ -26,6 +26,9 @@ pub struct RunSpec {
     /// Notes printed when the run starts, such as what the run leaves out of the plan it was made from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// Whether the scalars of TensorBoard are also written as JSON Lines, into `metrics.jsonl`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub metrics: bool,
     /// Architecture of the model.
     pub model: ModelSpec,
     /// Text to train on.

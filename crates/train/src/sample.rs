@@ -6,7 +6,7 @@ use lingot_spec::problem::{Problem, ProblemKind, Result};
 use std::ops::ControlFlow;
 
 /// Sets the stream of sampling apart from others with the same seed.
-const PURPOSE_SAMPLE: u64 = 3;
+pub(crate) const PURPOSE_SAMPLE: u64 = 3;
 
 /// How the next token is drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -74,16 +74,28 @@ pub fn sample(
 pub fn next_token(logits: &[f32], sampling: &Sampling, stream: &mut Stream) -> u32 {
     let likelier = |&a: &u32, &b: &u32| logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b));
     let mut tokens: Vec<u32> = (0..logits.len() as u32).collect();
+    let Some(&likeliest) = tokens.iter().min_by(|a, b| likelier(a, b)) else { return 0 };
     if sampling.temperature == 0.0 {
-        return tokens.into_iter().min_by(likelier).unwrap_or(0);
+        return likeliest;
     }
-    tokens.sort_by(likelier);
-    let largest = f64::from(logits[tokens[0] as usize]);
-    let mut weights: Vec<f64> = tokens
-        .iter()
-        .map(|&token| ((f64::from(logits[token as usize]) - largest) / sampling.temperature).exp())
-        .collect();
-    weights.truncate(nucleus(&weights, sampling.top_p));
+    let largest = f64::from(logits[likeliest as usize]);
+    let weigh = |token: u32| ((f64::from(logits[token as usize]) - largest) / sampling.temperature).exp();
+    let wanted = sampling.top_p * tokens.iter().map(|&token| weigh(token)).sum::<f64>();
+    // Few tokens are likely: only these are put in order.
+    let mut count = FEW_TOKENS.min(tokens.len());
+    let weights = loop {
+        if count < tokens.len() {
+            tokens.select_nth_unstable_by(count - 1, likelier);
+        }
+        tokens[..count].sort_by(likelier);
+        let mut weights: Vec<f64> = tokens[..count].iter().map(|&token| weigh(token)).collect();
+        let needed = nucleus(&weights, wanted);
+        if needed < count || count == tokens.len() {
+            weights.truncate(needed);
+            break weights;
+        }
+        count = (4 * count).min(tokens.len());
+    };
     let mut left = stream.uniform() * weights.iter().sum::<f64>();
     for (&token, weight) in tokens.iter().zip(&weights) {
         left -= weight;
@@ -95,10 +107,11 @@ pub fn next_token(logits: &[f32], sampling: &Sampling, stream: &mut Stream) -> u
     tokens[weights.len() - 1]
 }
 
-/// Returns how many of the weights, largest first, are needed for the share `top_p` of their sum; at least
-/// one.
-fn nucleus(weights: &[f64], top_p: f64) -> usize {
-    let wanted = top_p * weights.iter().sum::<f64>();
+/// Tokens that are put in order at first.
+const FEW_TOKENS: usize = 64;
+
+/// Returns how many of the weights, largest first, are needed for a sum of `wanted`; at least one.
+fn nucleus(weights: &[f64], wanted: f64) -> usize {
     let mut sum = 0.0;
     let before = weights.iter().take_while(|&&weight| {
         let is_needed = sum < wanted;
@@ -144,5 +157,42 @@ impl Sampling {
             .of(ProblemKind::Input));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the draw is defined: all tokens in order.
+    fn by_definition(logits: &[f32], sampling: &Sampling, stream: &mut Stream) -> u32 {
+        let mut tokens: Vec<usize> = (0..logits.len()).collect();
+        tokens.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+        let largest = f64::from(logits[tokens[0]]);
+        let weigh = |&token: &usize| ((f64::from(logits[token]) - largest) / sampling.temperature).exp();
+        let weights: Vec<f64> = tokens.iter().map(weigh).collect();
+        let needed = nucleus(&weights, sampling.top_p * weights.iter().sum::<f64>());
+        let mut left = stream.uniform() * weights[..needed].iter().sum::<f64>();
+        let mut drawn = weights[..needed].iter().position(|weight| {
+            left -= weight;
+            left <= 0.0
+        });
+        tokens[drawn.get_or_insert(needed - 1).to_owned()] as u32
+    }
+
+    #[test]
+    fn only_the_likely_tokens_are_put_in_order_and_the_draw_is_the_same() {
+        for count in [1, 5, 63, 64, 65, 300, 3000] {
+            for (temperature, top_p) in [(0.3, 0.9), (0.8, 0.95), (3.0, 0.99), (1.0, 1.0)] {
+                let logit = |n: usize| ((n * 7919) % 1013) as f32 / 100.0;
+                let logits: Vec<f32> = (0..count).map(logit).collect();
+                for seed in 0..30 {
+                    let sampling = Sampling { temperature, top_p, seed };
+                    let [mut one, mut other] = [Stream::new(&[seed]), Stream::new(&[seed])];
+                    let found = next_token(&logits, &sampling, &mut one);
+                    assert_eq!(found, by_definition(&logits, &sampling, &mut other), "{count} {sampling:?}");
+                }
+            }
+        }
     }
 }

@@ -175,7 +175,7 @@ fn models() -> Vec<(&'static str, ModelSpec)> {
         ("bailingmoe", v1()),
         ("bailingmoe", ModelSpec { tied: true, ..unnormed(v1()) }),
         ("bailingmoe2", ModelSpec { head_width: 4, rotary_width: 4, ..v2() }),
-        ("dots1", dots1()),
+        ("glm4moe", dots1()),
         ("glm4moe", v2()),
         ("glm4moe", ModelSpec { qk_norm: false, tied: true, ..unnormed(v2()) }),
         ("llama", mixtral()),

@@ -12,6 +12,8 @@ const MOST_WORKERS: usize = 256;
 /// The most corpora of one run: samples are dealt in blocks of the square of their number.
 const MOST_CORPORA: usize = 1000;
 
+/// Speeds of emulated workers whose virtual clocks can be counted, in sequences a second.
+const VIRTUAL_SPEEDS: std::ops::RangeInclusive<f64> = 1e-6..=1e9;
 pub(super) fn check(source: &Source, run: &RunSpec) -> Result<()> {
     for (key, text) in [("name", &run.name), ("folder", &run.folder)] {
         if text.is_empty() {
@@ -184,7 +186,13 @@ fn check_sync(source: &Source, run: &RunSpec) -> Result<()> {
         positive(source, key, value)?;
     }
     for (index, &speed) in sync.virtual_speeds.iter().enumerate() {
-        positive(source, &format!("sync.virtual_speeds.{index}"), speed)?;
+        let key = format!("sync.virtual_speeds.{index}");
+        positive(source, &key, speed)?;
+        if !VIRTUAL_SPEEDS.contains(&speed) {
+            let [least, most] = [VIRTUAL_SPEEDS.start(), VIRTUAL_SPEEDS.end()];
+            let problem = format!("{key} is {speed}, not from {least:e} to {most:e} sequences a second");
+            return Err(source.error(&key, problem, "the ratios of the speeds matter; 1 suits the fastest"));
+        }
     }
     if sync.every == 0 {
         return Err(source.error(

@@ -1,11 +1,13 @@
 //! RUN.toml and `--set` become one `RunSpec`: read, overridden, completed, checked, and written out again.
 
 mod check;
+mod propose;
 mod roster;
 mod source;
 
 pub(crate) use roster::Roster;
 
+use crate::checkpoint::{manifest, newest};
 use lingot_spec::event::Prediction;
 use lingot_spec::presets;
 use lingot_spec::problem::{Problem, Result};
@@ -31,6 +33,8 @@ pub struct Resolved {
 }
 
 /// Reads a RUN.toml; `overrides` are `key.path=value`, applied in their order before anything is resolved.
+/// What both leave out of learning rate, batch and length is taken from the run's newest checkpoint, or else
+/// proposed.
 pub fn load(path: &Path, overrides: &[String]) -> Result<Resolved> {
     let bytes = std::fs::read(path).map_err(|error| Problem::io("read", path, &error))?;
     let text = String::from_utf8(bytes).map_err(|error| {
@@ -41,7 +45,8 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<Resolved> {
         )
     })?;
     let file = Some((path.to_owned(), overrides.to_vec()));
-    let resolved = parse(&text, path, overrides)?;
+    let parse = |overrides: &[String]| resolve(&text, path, overrides, true);
+    let resolved = parse(overrides)?;
     // A run in an absolute folder is found from anywhere, and so must its data be.
     let cache = resolved.run.data.cache.as_ref().map(Path::new).filter(|cache| cache.is_relative());
     match cache.filter(|_| Path::new(&resolved.run.folder).is_absolute()) {
@@ -49,18 +54,37 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<Resolved> {
         Some(cache) => {
             let cache = std::path::absolute(cache).map_err(|error| Problem::io("locate", cache, &error))?;
             let cache = format!("data.cache={:?}", cache.to_string_lossy());
-            Ok(Resolved { file, ..parse(&text, path, &[overrides, &[cache]].concat())? })
+            Ok(Resolved { file, ..parse(&[overrides, &[cache]].concat())? })
         }
     }
 }
 
-/// Does what `load` does for a text that has been read; `path` names it in errors and gives the run its name.
+/// The resolved text of the newest checkpoint in `folder`, if there is one.
+fn stored(folder: &Path) -> Option<Table> {
+    let (_, newest) = newest::list(folder).ok()?.pop()?;
+    manifest::read(&newest).ok()?.head.run.parse().ok()
+}
+
+/// Does what `load` does for a text that has been read, and proposes nothing; `path` names it in errors and
+/// gives the run its name.
 pub fn parse(text: &str, path: &Path, overrides: &[String]) -> Result<Resolved> {
+    resolve(text, path, overrides, false)
+}
+
+/// Resolves a text. What it leaves out may be proposed; a run that goes on keeps what it was proposed.
+fn resolve(text: &str, path: &Path, overrides: &[String], proposes: bool) -> Result<Resolved> {
     let (mut source, mut table) = Source::parse(text, path)?;
     for text in overrides {
         source.apply(&mut table, text)?;
     }
     complete(&source, &mut table, path)?;
+    if proposes && propose::is_incomplete(&table) {
+        let folder = table.get("folder").and_then(Value::as_str).unwrap_or_default();
+        if let Some(before) = stored(&Path::new(folder).join("checkpoints")) {
+            propose::keep(&mut table, &before);
+        }
+        propose::propose(&mut table);
+    }
     let run = source.deserialize(table)?;
     check::check(&source, &run)?;
     let toml = toml::to_string_pretty(&run).map_err(|error| {

@@ -155,8 +155,9 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(History, Option<String>)> {
     Ok((history, first))
 }
 
-/// Cuts a log back to a step. Works on raw JSON, so that an event this program does not know stays as it is.
-fn cut(path: &Path, resume_step: u64) -> Result<()> {
+/// Cuts a file of JSON Lines back to a step. Works on raw JSON, so that an event this program does not know
+/// stays as it is.
+pub(super) fn cut(path: &Path, resume_step: u64) -> Result<()> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

@@ -1,8 +1,9 @@
-//! What a run leaves behind as it goes: `run.jsonl`, TensorBoard files, the ledger, and what a listener sees.
-//! It only writes; nothing that trains reads it.
+//! What a run leaves behind as it goes: `run.jsonl`, TensorBoard files, `metrics.jsonl`, the ledger, and what
+//! a listener sees. It only writes; nothing that trains reads it.
 
 pub mod ledger;
 pub mod log;
+pub mod metrics;
 pub mod tfevents;
 
 use crate::checkpoint::{Saved, Snapshot};
@@ -20,6 +21,7 @@ use lingot_spec::event::{
 };
 use lingot_spec::problem::{Problem, Result};
 use log::Log;
+use metrics::MetricsFile;
 use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +41,8 @@ pub(crate) struct Record<'a> {
     log: Log,
     /// None while it cannot be written: a run does without.
     board: Option<EventFile>,
+    /// The same scalars as JSON Lines, where the run asks for them and they can be written.
+    metrics: Option<MetricsFile>,
     /// How long a disk is waited for.
     wait: Duration,
     interrupted: &'a AtomicBool,
@@ -63,9 +67,11 @@ impl<'a> Record<'a> {
         let step = training.position.step;
         let log = Log::open(folder, step)?;
         let board = None;
+        let metrics = resolved.run.metrics.then(|| MetricsFile::open(folder, step)).transpose()?;
         let wait = Duration::try_from_secs_f64(resolved.run.checkpoint.wait_s).unwrap_or(Duration::MAX);
         let (interrupted, step_began) = (training.interrupted, Instant::now());
-        let mut record = Record { resolved, log, board, wait, interrupted, listen, step_began, ledger };
+        let mut record =
+            Record { resolved, log, board, metrics, wait, interrupted, listen, step_began, ledger };
         for reason in &found.damaged {
             record.anomaly(step, "damaged_checkpoint", reason.clone())?;
         }
@@ -133,7 +139,7 @@ impl<'a> Record<'a> {
             money: spent.money,
             epoch: training.epoch(),
         };
-        self.scalars(position.step, &scalars(&step))?;
+        self.scalars(position.step, &metrics::of_step(&step))?;
         self.write(Event::Step(step))?;
         if position.step.is_multiple_of(EXPERTS_EVERY) {
             self.experts(training, outcome)?;
@@ -322,6 +328,12 @@ impl<'a> Record<'a> {
 
     /// Adds scalars to the TensorBoard file. A run does without where that fails, and tries a new file later.
     fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<()> {
+        let written = self.metrics.as_mut().map(|metrics| metrics.scalars(now_s(), step, values));
+        if let Some(Err(problem)) = written {
+            self.metrics = None;
+            let reason = format!("metrics.jsonl ends here: {}", problem.problem);
+            self.anomaly(step, "disk", reason)?;
+        }
         if self.board.is_none() && step.is_multiple_of(BOARD_EVERY) {
             self.open_board(step)?;
         }
@@ -370,21 +382,6 @@ fn start(resolved: &Resolved, training: &Training<'_>) -> Start {
         unix_time_s: now_s(),
         currency: run.price.as_ref().map(|price| price.currency.clone()),
     }
-}
-
-fn scalars(step: &Step) -> Vec<(&'static str, f64)> {
-    let mut values = vec![
-        ("train/loss", step.loss),
-        ("train/main_loss", step.main_loss),
-        ("train/balance_loss", step.balance_loss),
-        ("train/z_loss", step.z_loss),
-        ("train/rate", step.rate),
-        ("train/gradient_norm", step.gradient_norm),
-        ("speed/tokens_per_s", step.tokens_per_s),
-    ];
-    values.extend(step.mtp_loss.map(|loss| ("train/mtp_loss", loss)));
-    values.extend(step.money.map(|money| ("money/spent", money)));
-    values
 }
 
 fn relative(path: &Path, folder: &Path) -> String {

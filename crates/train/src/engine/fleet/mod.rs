@@ -247,7 +247,8 @@ impl Fleet {
     /// The next report while devices are being opened since `begin`; none once that takes too long.
     fn next_while_opening(&mut self, begin: Instant) -> Option<Report> {
         let left_s = listen::PATIENCE * self.least_s - begin.elapsed().as_secs_f64();
-        self.crew.report(Duration::from_secs_f64(left_s.max(0.0)))
+        // A deadline beyond what a clock can count is none.
+        self.crew.report(Duration::try_from_secs_f64(left_s.max(0.0)).unwrap_or(Duration::MAX))
     }
 
     /// Waits for a worker that is on the way, where no worker takes part.
