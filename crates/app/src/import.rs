@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 /// Read a Hugging Face folder into a checkpoint
 ///
-/// Formats: qwen3_moe, glm4_moe, bailing_moe, bailing_moe_v2.
+/// Its model_type may be any format that `lingot export --help` lists, GGUF aside.
 /// `generate`, `eval` and `export` take the new folder.
 #[derive(clap::Args)]
 #[command(

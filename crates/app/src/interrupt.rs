@@ -60,7 +60,7 @@ fn is_hangup_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask >> (nix::sys::signal::Signal::SIGHUP as u64 - 1) & 1 == 1)
+    mask.is_some_and(|mask| (mask >> (nix::sys::signal::Signal::SIGHUP as u64 - 1)) & 1 == 1)
 }
 
 /// Listens for Ctrl-C from now on.

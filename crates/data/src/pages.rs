@@ -8,7 +8,7 @@ use flate2::read::MultiGzDecoder;
 use parquet::basic::Compression;
 use parquet::file::metadata::ColumnChunkMetaData;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
 /// The largest page that is unpacked, in bytes; writers aim at one megabyte.
 pub(crate) const LARGEST_PAGE_BYTES: u64 = 256 << 20;
@@ -22,14 +22,14 @@ struct Header {
     packed_bytes: i64,
 }
 
-/// Checks all pages of a column chunk. Errors with a clause that follows the name of the file.
+/// Checks all pages of a column chunk; of most, only the header is read. Errors with a clause that follows
+/// the name of the file.
 pub(crate) fn check(file: &File, column: &ColumnChunkMetaData) -> io::Result<Result<(), String>> {
     let (start, bytes) = column.byte_range();
-    let mut file = file;
-    file.seek(SeekFrom::Start(start))?;
-    let mut reader = BufReader::new(file.take(bytes));
+    let mut reader = Counted { inner: BufReader::new(file), bytes: 0 };
+    reader.inner.seek(SeekFrom::Start(start))?;
     let is_gzip = matches!(column.compression(), Compression::GZIP(_));
-    while !reader.fill_buf()?.is_empty() {
+    while reader.bytes < bytes {
         let header = header(&mut reader)?;
         let sizes = (u64::try_from(header.packed_bytes), u64::try_from(header.unpacked_bytes));
         let (Ok(packed), Ok(unpacked)) = sizes else {
@@ -40,16 +40,33 @@ pub(crate) fn check(file: &File, column: &ColumnChunkMetaData) -> io::Result<Res
                 "has a page of {unpacked} bytes, packed in {packed}; pages have at most {LARGEST_PAGE_BYTES}"
             )));
         }
+        if !is_gzip {
+            reader.inner.seek_relative(header.packed_bytes)?;
+            reader.bytes += packed;
+            continue;
+        }
         let mut page = reader.by_ref().take(packed);
-        if is_gzip {
-            let found = io::copy(&mut MultiGzDecoder::new(&mut page).take(unpacked + 1), &mut io::sink());
-            if found.is_ok_and(|found| found > unpacked) {
-                return Ok(Err(format!("has a page that claims {unpacked} bytes and unpacks to more")));
-            }
+        let found = io::copy(&mut MultiGzDecoder::new(&mut page).take(unpacked + 1), &mut io::sink());
+        if found.is_ok_and(|found| found > unpacked) {
+            return Ok(Err(format!("has a page that claims {unpacked} bytes and unpacks to more")));
         }
         io::copy(&mut page, &mut io::sink())?;
     }
     Ok(Ok(()))
+}
+
+/// A file, and how much of it was read.
+struct Counted<'a> {
+    inner: BufReader<&'a File>,
+    bytes: u64,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(to)?;
+        self.bytes += read as u64;
+        Ok(read)
+    }
 }
 
 /// Reads a page's header, and leaves the reader at the first byte of the page.

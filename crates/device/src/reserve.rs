@@ -49,14 +49,15 @@ fn release(reserve: *mut u8) {
     }
 }
 
-/// Tries a small allocation again that has failed, once the reserve is free.
-fn rescue(bytes: usize, again: impl Fn() -> *mut u8) -> *mut u8 {
-    if bytes > SMALL_BYTES {
-        return null_mut();
+/// Allocates, and if that fails for a small allocation, again once the reserve is free.
+fn allocate(bytes: usize, ask: impl Fn() -> *mut u8) -> *mut u8 {
+    let found = ask();
+    if !found.is_null() || bytes > SMALL_BYTES {
+        return found;
     }
     IS_LOW.store(true, Ordering::Relaxed);
     release(RESERVED.swap(null_mut(), Ordering::AcqRel));
-    let found = again();
+    let found = ask();
     if found.is_null()
         && let Some(on_exhausted) = ON_EXHAUSTED.get()
     {
@@ -71,26 +72,21 @@ fn rescue(bytes: usize, again: impl Fn() -> *mut u8) -> *mut u8 {
 unsafe impl GlobalAlloc for Reserve {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise about the layout is the one that is asked for.
-        let found = unsafe { System.alloc(layout) };
-        // SAFETY: as above.
-        if found.is_null() { rescue(layout.size(), || unsafe { System.alloc(layout) }) } else { found }
+        let ask = || unsafe { System.alloc(layout) };
+        allocate(layout.size(), ask)
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise about the layout is the one that is asked for.
-        let found = unsafe { System.alloc_zeroed(layout) };
-        // SAFETY: as above.
-        if found.is_null() { rescue(layout.size(), || unsafe { System.alloc_zeroed(layout) }) } else { found }
+        let ask = || unsafe { System.alloc_zeroed(layout) };
+        allocate(layout.size(), ask)
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
-        // SAFETY: the caller's promise about block, layout and size is the one that is asked for.
-        let found = unsafe { System.realloc(block, layout, bytes) };
-        if !found.is_null() {
-            return found;
-        }
-        // SAFETY: as above; a reallocation that fails leaves the block as it was.
-        rescue(bytes, || unsafe { System.realloc(block, layout, bytes) })
+        // SAFETY: the caller's promise about block, layout and size is the one that is asked for. A
+        // reallocation that fails leaves the block as it was, so it may be tried again.
+        let ask = || unsafe { System.realloc(block, layout, bytes) };
+        allocate(bytes, ask)
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {

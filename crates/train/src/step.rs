@@ -19,7 +19,7 @@ use lingot_device::reserve;
 use lingot_spec::event::Event;
 use lingot_spec::problem::{Problem, ProblemKind, Result};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 
 /// How a run ended.
@@ -78,7 +78,7 @@ pub fn train_emulated(
     listen: &mut dyn FnMut(&Event),
     interrupted: &AtomicBool,
 ) -> Result<Summary> {
-    let tamper = Arc::new(tamper);
+    let tamper = Rc::new(tamper);
     again(|back| {
         let start = Start::open(resolved, dataset, device, interrupted, back)?;
         let tamper = tamper.clone();
@@ -132,13 +132,13 @@ pub(crate) struct Run<'a, E: Engine> {
 
 impl<E: Engine> Run<'_, E> {
     pub(crate) fn train(mut self) -> Result<Ended> {
-        match self.to_the_end() {
+        match self.complete() {
             Err(error) if error.kind == ProblemKind::Diverged => self.roll_back(error),
             done => done.map(Ended::Done),
         }
     }
 
-    fn to_the_end(&mut self) -> Result<Summary> {
+    fn complete(&mut self) -> Result<Summary> {
         if self.training.position.held_out.is_none() {
             self.attempt(Doing::Evaluation, Self::evaluate)?;
         }

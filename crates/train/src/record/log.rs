@@ -140,9 +140,11 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(History, Option<String>)> {
                 history.events.push(event);
             }
             Err(error) if history.unreadable.len() < MOST_NAMED => {
-                let what = format!("line {} of {} is not an event: {error}", index + 1, path.display());
-                history.unreadable.push(format!("{what}; it is set aside, and what it said is not known"));
-                first.get_or_insert(what);
+                let line = format!("line {} of {}", index + 1, path.display());
+                history.unreadable.push(format!(
+                    "set aside {line}, which is not an event: {error}; what it said is not known"
+                ));
+                first.get_or_insert(format!("{line} is not an event: {error}"));
             }
             Err(_) => more += 1,
         }

@@ -116,7 +116,8 @@ fn a_disk_that_stays_full_ends_the_run_with_the_truth_about_what_is_saved() {
 #[test]
 fn a_log_that_cannot_be_written_saves_the_step_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
-    let resolved = tiny(folder.path(), &["checkpoint.wait_s=0.2", "checkpoint.every=0"]);
+    let resolved =
+        tiny(folder.path(), &["checkpoint.wait_s=0.2", "checkpoint.every=0", "evaluation.every=0"]);
     let fails = Fault { after: 10, ..fault(Call::Write, "run.jsonl", ENOSPC, EVER) };
     let planned = disk::plan(folder.path(), [fails]);
     let error = train(&resolved).unwrap_err();
@@ -195,6 +196,9 @@ fn a_disk_that_fails_while_a_run_resumes_is_an_error_and_no_fall_back() {
     assert_eq!(names(&folder.path().join("checkpoints")), ["step-00000005", "step-00000006"]);
 }
 
+/// Something that happens to a file.
+type Damage<'a> = dyn Fn(&mut Vec<u8>) + 'a;
+
 #[test]
 fn any_damage_to_a_log_costs_the_lines_it_hits() {
     let folder = tempfile::tempdir().unwrap();
@@ -204,7 +208,7 @@ fn any_damage_to_a_log_costs_the_lines_it_hits() {
     let all = log::read(&path).unwrap().len();
     let resolved = tiny(folder.path(), &["stop.steps=8", "evaluation.every=2"]);
     let middle = whole.len() / 2;
-    let damages: [&dyn Fn(&mut Vec<u8>); 6] = [
+    let damages: [&Damage<'_>; 6] = [
         &|bytes| bytes[middle] ^= 0x80,
         &|bytes| bytes[middle] = b'\n',
         &|bytes| bytes[middle..middle + 700].fill(0),
