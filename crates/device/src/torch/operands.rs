@@ -62,6 +62,8 @@ impl Torch {
         op: &Op<'_>,
         run: impl FnOnce() -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
+        // Those of an op that failed half-way must not be taken for this one's.
+        TWINS.take();
         let is_bf16 = |operand: &Operand<'_>| operand.tensor.kind() == Kind::Bf16;
         let takes_bf16 = match op {
             Op::Copy(_) | Op::Fill(_) | Op::AdamW(_) | Op::Embedding(_) | Op::Dispatch(_) => true,
@@ -72,7 +74,6 @@ impl Torch {
             return run();
         }
         let f32 = self.torch.dtypes.f32;
-        TWINS.take();
         for operand in op.operands().filter(is_bf16) {
             let count = [operand.tensor.len() as i64];
             let value = self.empty(&count, f32)?;
