@@ -10,6 +10,7 @@
 #![deny(missing_docs)]
 
 pub mod backend;
+mod boundary;
 pub mod conformance;
 pub mod cpu;
 mod device;
@@ -28,6 +29,7 @@ pub mod torch;
 pub mod wrappers;
 
 pub use backend::{Backend, DeviceInfo, MemoryUse, Wrapper};
+pub use boundary::{Boundary, Size};
 pub use device::Device;
 pub use error::{Error, Result};
 pub use op::doors as ops;

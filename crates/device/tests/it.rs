@@ -16,3 +16,6 @@ mod gradients;
 #[cfg(unix)]
 #[path = "it/torch.rs"]
 mod torch;
+#[cfg(unix)]
+#[path = "it/wide.rs"]
+mod wide;

@@ -26,6 +26,7 @@ mod products;
 mod random;
 mod routing;
 mod rows;
+pub mod wide;
 
 pub use random::Random;
 
@@ -53,6 +54,12 @@ pub struct Verdict {
     pub inputs_hash: u64,
     /// The device's and the definition's value where the error is largest.
     pub values: [f64; 2],
+    /// Elements of the output.
+    pub elements: usize,
+    /// Elements that were compared.
+    pub checked: usize,
+    /// Rows and columns of the cells of which one element each was compared.
+    pub cell: [usize; 2],
 }
 
 /// Holds every op of `device`, which computes in f32, against its definition.
@@ -67,29 +74,39 @@ pub fn check_in(
     precision: Precision,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Vec<Verdict>> {
-    let reference = Device::new(Reference::new());
     let mut verdicts = vec![];
     let cases = cases();
     for (done, case) in cases.iter().enumerate() {
         progress(done, cases.len());
-        let (found, _) = case.run(device, Kind::F32)?;
-        let (wanted, inputs_hash) = case.run(&reference, Kind::F64)?;
-        let precision = if is_of_products(case.op) { precision } else { Precision::F32 };
-        for (found, wanted) in found.iter().zip(&wanted) {
-            let unit = epsilon(precision);
-            let worst = worst(&found.numbers()?, &wanted.numbers()?, wanted.size, unit);
-            let bound_units = wanted.bound_units(precision);
-            verdicts.push(Verdict {
-                op: case.op,
-                case: format!("{} {}", case.label, wanted.name),
-                error_units: worst.units,
-                bound_units,
-                // Not `<=` negated: an error that is not a number does not pass.
-                passed: worst.units <= bound_units,
-                inputs_hash,
-                values: worst.values,
-            });
-        }
+        verdicts.extend(whole(case, device, precision)?);
+    }
+    Ok(verdicts)
+}
+
+/// Compares every element of a case's outputs with the definition.
+fn whole(case: &Case, device: &Device, precision: Precision) -> Result<Vec<Verdict>> {
+    let (found, _) = case.run(device, Kind::F32)?;
+    let (wanted, inputs_hash) = case.run(&Device::new(Reference::new()), Kind::F64)?;
+    let precision = if is_of_products(case.op) { precision } else { Precision::F32 };
+    let unit = epsilon(precision);
+    let mut verdicts = vec![];
+    for (found, wanted) in found.iter().zip(&wanted) {
+        let (found, numbers) = (found.numbers()?, wanted.numbers()?);
+        let worst = worst(&found, &numbers, wanted.size, unit);
+        let bound_units = wanted.bound_units(precision);
+        verdicts.push(Verdict {
+            op: case.op,
+            case: format!("{} {}", case.label, wanted.name),
+            error_units: worst.units,
+            bound_units,
+            // Not `<=` negated: an error that is not a number does not pass.
+            passed: worst.units <= bound_units,
+            inputs_hash,
+            values: worst.values,
+            elements: numbers.len(),
+            checked: numbers.len(),
+            cell: [1, 1],
+        });
     }
     Ok(verdicts)
 }
