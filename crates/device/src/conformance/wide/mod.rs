@@ -105,6 +105,24 @@ impl Wide {
         }
         Ok(verdicts)
     }
+
+    /// Returns the first verdict that is a failure, and goes no further.
+    pub fn first_failure(&self, device: &Device, precision: Precision) -> Result<Option<Verdict>> {
+        for case in &self.sampled {
+            let mut verdicts = vec![];
+            case.check(device, precision, &mut verdicts)?;
+            if let Some(failure) = verdicts.into_iter().find(|verdict| !verdict.passed) {
+                return Ok(Some(failure));
+            }
+        }
+        for case in &self.whole {
+            if let Some(failure) = whole(case, device, precision)?.into_iter().find(|verdict| !verdict.passed)
+            {
+                return Ok(Some(failure));
+            }
+        }
+        Ok(None)
+    }
 }
 
 impl SampledCase {
