@@ -61,7 +61,7 @@ impl Logged {
         {
             for (step, difference) in differences(ours, theirs).into_iter().take(steps).enumerate() {
                 // NaN is the furthest of all.
-                if !(difference.abs() <= furthest.difference) {
+                if difference.abs() > furthest.difference || difference.is_nan() {
                     let difference = difference.abs();
                     furthest = Furthest { difference, step: step as u64 + 1, quantity };
                 }

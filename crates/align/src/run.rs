@@ -60,7 +60,7 @@ pub type Opener<'a> = &'a dyn Fn(&DeviceSpec) -> Result<Device>;
 ///
 /// Errors if the run was not trained to its end, or cannot be trained again.
 pub fn check(plan: &RunPlan, progress: Progress<'_>) -> Result<RunReport> {
-    check_on(plan, &|spec| Ok(open::open(spec)?), progress)
+    check_on(plan, &|spec| open::open(spec), progress)
 }
 
 /// As `check`, with the candidate opened by `open`: a test puts a faulty device there.
@@ -195,7 +195,7 @@ impl Again<'_> {
         let folder = self.plan.out.join(format!("seed-{seed}"));
         let overrides =
             [format!("folder={}", folder.display()), format!("seed={seed}"), format!("device.name={name}")];
-        self.train(&overrides, &format!("seed {seed}"), &|spec| Ok(open::open(spec)?), progress)
+        self.train(&overrides, &format!("seed {seed}"), &|spec| open::open(spec), progress)
     }
 
     /// The first steps by the definitions, where these can take them in reasonable time.
@@ -218,7 +218,7 @@ impl Again<'_> {
             "evaluation.every=0".into(),
             "checkpoint.every=0".into(),
         ];
-        let opened: Opener<'_> = &|spec| Ok(open::open(spec)?);
+        let opened: Opener<'_> = &|spec| open::open(spec);
         self.train(&overrides, "first steps by definition", opened, progress).map(Some)
     }
 

@@ -195,13 +195,13 @@ fn rests_on(planner: &Planner<'_>) -> String {
     match (assume.compute_efficiency, assume.bandwidth_efficiency) {
         (Some(compute), Some(bandwidth)) => format!(
             "Where no profile is given, products reach {:.0} % of the peak, memory and links {:.0} % of \
-             their bandwidth (as given).",
+             their bandwidth (as given)",
             compute * 100.0,
             bandwidth * 100.0
         ),
         _ => format!(
             "Where no profile is given, each kind of op is as far from its floor as on {MEASURED}, and links \
-             reach 70 % of their bandwidth, 50 to 90 %: no chip's links were measured."
+             reach 70 % of their bandwidth, 50 to 90 %: no chip's links were measured"
         ),
     }
 }
@@ -229,8 +229,11 @@ fn assumptions(planner: &Planner<'_>, gap: f64, boxes: usize) -> Vec<String> {
         }
     }
     if request.chips.iter().any(|used| used.utilisation.is_none()) {
-        all.push(rests_on(planner));
-        all.push(format!("The busiest expert has {:.3} times the mean load.", assume.skew));
+        all.push(format!(
+            "{}; the busiest expert has {:.3} times the mean load.",
+            rests_on(planner),
+            assume.skew
+        ));
         all.push(format!(
             "A card fails {:e} times per hour; a checkpoint takes {} s, a restart {} s.",
             assume.failures_per_device_hour, assume.checkpoint_s, assume.restart_s

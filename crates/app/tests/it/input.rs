@@ -29,7 +29,6 @@ fn numbers_out_of_range_are_refused_by_every_command() {
         &["bench", "plan", "--rounds", "0"],
         &["align", "--steps", "1"],
         &["align", "--seeds", "0"],
-        &["align", "--self-test", "--steps", "0"],
         &["ledger", "run.toml", "--loss", "0"],
         &["ledger", "run.toml", "--loss", "-1"],
         &["ledger", "run.toml", "--loss", "inf"],

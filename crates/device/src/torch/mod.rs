@@ -45,8 +45,8 @@ use crate::precision::Precision;
 use operands::sizes;
 use refusal::Refusal;
 
-/// The sizes at which ops change how they are computed: pieces, and how operands have to lie for operators that
-/// compute an op as one.
+/// The sizes at which ops change how they are computed: pieces, and how operands have to lie for operators
+/// that compute an op as one.
 fn boundaries(precision: Precision) -> Vec<Boundary> {
     let aligned = if precision == Precision::F32 { 4 } else { 8 };
     vec![

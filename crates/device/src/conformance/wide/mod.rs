@@ -40,15 +40,18 @@ pub struct Wide {
     whole: Vec<Case>,
 }
 
+type Run = Box<dyn Fn(&Device) -> Result<Vec<Tensor>>>;
+type Define = Box<dyn Fn() -> Vec<Vec<f64>>>;
+
 /// One op at one size, checked at some elements of each output.
 struct SampledCase {
     op: &'static str,
     label: String,
     outputs: Vec<SampledOutput>,
     /// Runs the op and returns its outputs.
-    run: Box<dyn Fn(&Device) -> Result<Vec<Tensor>>>,
+    run: Run,
     /// Returns the checked elements of each output by the definition.
-    define: Box<dyn Fn() -> Vec<Vec<f64>>>,
+    define: Define,
     wanted: OnceLock<Vec<Vec<f64>>>,
     inputs_hash: u64,
 }
