@@ -14,13 +14,20 @@ if [ -z "$bin" ]; then
 fi
 lingot() { "$bin/lingot" "$@"; }
 
-for case in "toy glm4_moe" "toy-v1 qwen3_moe"; do
+for case in "toy glm4_moe" "toy-v1 qwen3_moe" "toy-v1 mixtral" "toy dots1" "toy-v1 olmoe"; do
     read -r preset format <<<"$case"
-    more=()
-    if [ "$format" = qwen3_moe ]; then
-        more=(--set model.shared_experts=0 --set model.qk_norm=true)
-    fi
-    run=$work/$preset
+    case $format in
+    qwen3_moe) more=(--set model.shared_experts=0 --set model.qk_norm=true) ;;
+    mixtral) more=(--set model.shared_experts=0 --set model.dense_layers=0) ;;
+    dots1) more=(--set model.rotary_width=32 --set model.qk_norm=true --set model.mtp_layers=0) ;;
+    olmoe)
+        more=(--set model.shared_experts=0 --set model.dense_layers=0 --set model.qk_norm=true)
+        more+=(--set model.heads=1 --set model.kv_heads=1 --set model.head_width=128)
+        more+=(--set model.rotary_width=128)
+        ;;
+    *) more=() ;;
+    esac
+    run=$work/$format
     lingot train runs/quickstart.toml --set "folder=$run" --set "model.preset=$preset" \
         --set stop.steps=30 --set evaluation.every=0 --set checkpoint.every=0 "${more[@]}" --json \
         >"$work/train.json" 2>/dev/null

@@ -81,6 +81,13 @@ install_oldest_torch() {
             nvidia-cuda-cupti-cu12==12.8.90
 }
 
+# Huawei's library for Ascend, for the operators that it registers. Any Python's build of it will do.
+install_torch_npu() {
+    [ -e target/torch-npu/torch_npu/lib/libtorch_npu.so ] ||
+        target/venv/bin/pip install --quiet --disable-pip-version-check --no-compile --no-deps \
+            --python-version 3.11 --only-binary :all: --target target/torch-npu torch_npu==2.10.0.post7
+}
+
 # Debian's Chromium, where nothing like it is there and apt may install it.
 install_browser() {
     command -v chromium || command -v chromium-browser || command -v google-chrome && return 0
@@ -94,6 +101,7 @@ install_all() {
     install_browser >"$logs/install-browser.log" 2>&1
     install_python || return 1
     install_oldest_torch || true
+    install_torch_npu || true
 }
 
 reference_checks() {
@@ -159,9 +167,17 @@ if [ $has_python = yes ]; then
     else
         skip "torch 2.10 as a device" "it could not be installed"
     fi
+    if [ -e target/torch-npu/torch_npu/lib/libtorch_npu.so ]; then
+        LINGOT_TORCH=$PWD/target/torch-2.10/torch \
+            LINGOT_MAKER=$PWD/target/torch-npu/torch_npu/lib/libtorch_npu.so \
+            part "calls against Huawei's library" tests --package lingot-device -- maker::
+    else
+        skip "calls against Huawei's library" "torch_npu could not be installed"
+    fi
     reference_checks
 else
     skip "torch 2.10 as a device" "$reason"
+    skip "calls against Huawei's library" "$reason"
     skip "reference checks" "$reason"
 fi
 if [ "${1:-}" = "--rust" ] || ! command -v python3 >/dev/null; then

@@ -14,10 +14,19 @@ import pathlib
 import random
 import sys
 
-from transformers import Glm4MoeConfig, Qwen3MoeConfig, logging
+from transformers import (
+    Dots1Config,
+    Glm4MoeConfig,
+    MixtralConfig,
+    OlmoeConfig,
+    Qwen3MoeConfig,
+    logging,
+)
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "tests/golden/hf_config_variants.json"
 COUNT = 200
+# Of each further format.
+MORE = 80
 
 COMMON = {
     "vocab_size": 48,
@@ -47,6 +56,25 @@ GLM = COMMON | {
     "use_qk_norm": True,
     "num_nextn_predict_layers": 0,
 }
+
+
+MIXTRAL = COMMON | {"model_type": "mixtral", "num_local_experts": 6}
+OLMOE = COMMON | {"model_type": "olmoe", "num_experts": 6, "norm_topk_prob": True}
+DOTS1 = GLM | {"model_type": "dots1"}
+for config, unused in [
+    (MIXTRAL, "moe_intermediate_size"),
+    (OLMOE, "moe_intermediate_size"),
+    (DOTS1, "use_qk_norm"),
+    (DOTS1, "num_nextn_predict_layers"),
+]:
+    del config[unused]
+# Format -> a whole config.json, and the keys that may be absent.
+FURTHER = {
+    "mixtral": (MIXTRAL, ["num_local_experts", "num_experts_per_tok", "num_key_value_heads"]),
+    "olmoe": (OLMOE, ["num_experts", "num_experts_per_tok", "norm_topk_prob", "intermediate_size"]),
+    "dots1": (DOTS1, ["norm_topk_prob", "n_group", "topk_group", "first_k_dense_replace"]),
+}
+ABSENT = ["head_dim", "tie_word_embeddings", "rms_norm_eps", "hidden_act"]
 
 
 def rope_object(draw):
@@ -126,8 +154,94 @@ def variant(draw):
     return config, may_refuse
 
 
+def further_variant(draw, format):
+    """A config.json of a further format, and whether Lingot may refuse it."""
+    whole, own = FURTHER[format]
+    config, may_refuse = dict(whole), False
+    if draw.random() < 0.5:
+        config["rope_theta"] = draw.choice([1e4, 2e5, 1000000])
+    for key, chance in [("rope_scaling", 0.4), ("rope_parameters", 0.4)]:
+        if draw.random() < chance:
+            drawn = [(None, False), ({}, False), rope_object(draw), rope_object(draw)]
+            config[key], refused = draw.choice(drawn)
+            may_refuse |= refused
+    for key in own + ABSENT:
+        if draw.random() < 0.12:
+            config.pop(key, None)
+    if "num_key_value_heads" not in config:
+        config |= {"num_attention_heads": 8}
+    experts = {"mixtral": "num_experts", "olmoe": "num_local_experts", "dots1": "num_local_experts"}[format]
+    if draw.random() < 0.3:
+        config[experts] = draw.choice([6, 6, 8])
+        may_refuse |= config[experts] != whole.get("num_local_experts", whole.get("num_experts", 6))
+    if draw.random() < 0.3:
+        config["sliding_window"] = draw.choice([None, None, 16])
+        if format == "dots1":
+            config["max_window_layers"] = draw.choice([0, 2, 4, 9])
+    if draw.random() < 0.1:
+        config["layer_types"] = draw.choice([["full_attention"] * 4, ["sliding_attention"] * 4])
+        may_refuse |= config["layer_types"][0] != "full_attention"
+    if draw.random() < 0.2:
+        config |= draw.choice([{"clip_qkv": 8.0}, {"clip_qkv": None}, {"attention_bias": True}])
+        # Other classes than OLMoE's do not look at it.
+        may_refuse |= config.get("clip_qkv") is not None or config.get("attention_bias", False)
+    if draw.random() < 0.1:
+        config["hidden_act"] = draw.choice(["gelu", "swish"])
+    if format == "olmoe" and draw.random() < 0.5:
+        config |= {"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 16}
+    return config, may_refuse
+
+
+def further_reading(config):
+    """What `transformers` reads of a further format, and whether Lingot does not have the model."""
+    format = config["model_type"]
+    kind = {"mixtral": MixtralConfig, "olmoe": OlmoeConfig, "dots1": Dots1Config}[format]
+    read = kind(**json.loads(json.dumps({key: v for key, v in config.items() if key != "model_type"})))
+    rope, is_dots1 = read.rope_parameters, format == "dots1"
+    head_dim = getattr(read, "head_dim", None) or read.hidden_size // read.num_attention_heads
+    dense = min(read.first_k_dense_replace, read.num_hidden_layers) if is_dots1 else 0
+    values = {
+        "vocabulary": read.vocab_size,
+        "width": read.hidden_size,
+        "layers": read.num_hidden_layers,
+        "heads": read.num_attention_heads,
+        "kv_heads": read.num_key_value_heads,
+        "head_width": head_dim,
+        "experts": read.num_local_experts,
+        "choices": read.num_experts_per_tok,
+        "expert_width": read.moe_intermediate_size if is_dots1 else read.intermediate_size,
+        "shared_experts": read.n_shared_experts if is_dots1 else 0,
+        "dense_layers": dense,
+        "dense_width": read.intermediate_size if dense else 0,
+        "rope_theta": float(rope["rope_theta"]),
+        "rotary_width": head_dim,
+        "norm_epsilon": read.rms_norm_eps,
+        "tied": read.tie_word_embeddings,
+        "qk_norm": format != "mixtral",
+        "renormalise": True if format == "mixtral" else read.norm_topk_prob,
+        "scale": read.routed_scaling_factor if is_dots1 else 1.0,
+        "groups": read.n_group if is_dots1 else 1,
+        "groups_kept": read.topk_group if is_dots1 else 1,
+    }
+    slides = getattr(read, "sliding_window", None) is not None
+    if is_dots1:
+        slides = "sliding_attention" in read.layer_types
+    is_other = (
+        rope["rope_type"] != "default"
+        or rope.get("partial_rotary_factor", 1.0) != 1.0
+        or read.hidden_act not in ("silu", "swish")
+        or getattr(read, "clip_qkv", None) is not None
+        or (getattr(read, "attention_bias", False) and format != "mixtral")
+        or (slides and format != "olmoe")
+        or read.num_experts_per_tok > read.num_local_experts
+    )
+    return values, is_other
+
+
 def reading(config):
     """What `transformers` reads, and whether the model is one that Lingot does not have."""
+    if config["model_type"] in FURTHER:
+        return further_reading(config)
     kind = Qwen3MoeConfig if config["model_type"] == "qwen3_moe" else Glm4MoeConfig
     is_qwen = kind is Qwen3MoeConfig
     read = kind(
@@ -186,9 +300,13 @@ def main():
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
     logging.set_verbosity_error()
-    draw, variants = random.Random(21), []
-    while len(variants) < COUNT:
-        config, may_refuse = variant(draw)
+    draw, more, variants = random.Random(21), random.Random(22), []
+    further = [format for format in FURTHER for _ in range(MORE)]
+    while len(variants) < COUNT + len(further):
+        if len(variants) < COUNT:
+            config, may_refuse = variant(draw)
+        else:
+            config, may_refuse = further_variant(more, further[len(variants) - COUNT])
         try:
             values, is_other = reading(config)
         except Exception:

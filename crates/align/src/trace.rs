@@ -207,7 +207,7 @@ impl Watched {
         }
         Backend::run(&self.inner, op)?;
         let bound = bound(name, precision);
-        for (&Operand { name: what, tensor, access }, wanted) in operands.iter().zip(&entry.after) {
+        for (&Operand { name: what, tensor, access, .. }, wanted) in operands.iter().zip(&entry.after) {
             if access != Access::Read {
                 let worst = worst(tensor.kind(), &self.bytes(tensor)?, wanted);
                 found.note(worst.error / bound);

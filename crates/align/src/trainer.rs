@@ -154,7 +154,11 @@ impl<'a> Trainer<'a> {
         for (index, (to, from)) in std::iter::once(weights).chain(moments).enumerate() {
             let mut values = from.to_floats()?;
             self.wiring.saved(&self.model.parameters, index, &mut values);
-            to.write_floats(&values)?;
+            if index == 0 {
+                self.model.overwrite(0, &values)?;
+            } else {
+                to.write_floats(&values)?;
+            }
         }
         self.model.set_buffers(&other.model.buffer_values()?)?;
         self.step = other.step;

@@ -69,7 +69,7 @@ pub struct Args {
     )]
     like: Option<String>,
     /// Use N threads of the processor; 0 for all of them
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = crate::threads())]
     threads: u32,
     /// Plant faults in the device, one at a time, and check that each is caught and located
     #[arg(

@@ -9,6 +9,7 @@ use crate::terminal::{bytes, count};
 use lingot_device::entry;
 use lingot_measure::{Case, Report, Request, RoutingReport, Spread, fleet, steps};
 use lingot_plan::together;
+use lingot_spec::run::Precision;
 use std::time::Instant;
 
 /// Measure the devices of this machine
@@ -17,6 +18,7 @@ use std::time::Instant;
 Examples:
   lingot bench train --model S
   lingot bench train --model M --profile
+  lingot bench train --model M --precision bf16
   lingot bench train --device torch:cpu
   lingot bench fleet --device cpu@0.4,cpu@0.2,cpu@0.1
   lingot bench ops
@@ -50,9 +52,12 @@ struct TrainArgs {
     /// Measure this device; `lingot devices` lists those of this machine
     #[arg(long, default_value = "cpu")]
     device: String,
+    /// Hold activations and working weights in f32 or bf16
+    #[arg(long, value_name = "KIND", default_value = "f32", value_parser = ["f32", "bf16"])]
+    precision: String,
     /// Use N threads of the processor; 0 for all of them
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    threads: usize,
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = crate::threads())]
+    threads: u32,
     /// Time N steps of each routing
     #[arg(long, value_name = "N", default_value = "5", value_parser = crate::counts())]
     steps: u64,
@@ -79,8 +84,8 @@ struct FleetArgs {
     #[arg(long, default_value = "cpu@0.4,cpu@0.2,cpu@0.1", value_name = "DEVICE,...")]
     device: String,
     /// Divide N threads of the processor among the devices; 0 for all of them
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    threads: usize,
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = crate::threads())]
+    threads: u32,
     /// Measure each device and the fleet N times
     #[arg(long, value_name = "N", default_value = "3", value_parser = crate::counts())]
     rounds: u64,
@@ -105,7 +110,7 @@ fn fleet(args: &FleetArgs) -> Result<()> {
         devices,
         rounds: args.rounds as usize,
         steps: args.steps,
-        threads: args.threads,
+        threads: args.threads as usize,
         micros: args.micros,
         slows: args.slows,
     };
@@ -212,7 +217,8 @@ pub fn run(args: &Args, start: Instant) -> Result<()> {
     })?;
     let request = Request {
         device: args.device.clone(),
-        threads: args.threads,
+        precision: if args.precision == "bf16" { Precision::Bf16 } else { Precision::F32 },
+        threads: args.threads as usize,
         steps: args.steps as usize,
         profile: args.profile,
         skewed: args.skewed,
@@ -226,8 +232,9 @@ pub fn run(args: &Args, start: Instant) -> Result<()> {
 
 fn text(report: &Report) -> String {
     let mut text = format!(
-        "{}: {} parameters, {} tokens a step, {:.1} MFLOP a token; {}\n\n",
+        "{} in {}: {} parameters, {} tokens a step, {:.1} MFLOP a token; {}\n\n",
         report.model,
+        report.precision.name(),
         count(report.parameters as f64),
         report.tokens_per_step,
         report.flops_per_token / 1e6,

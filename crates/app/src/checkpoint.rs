@@ -1,6 +1,7 @@
 //! Finds what a path on the command line means: a checkpoint, its run, and its tokenizer.
 
 use crate::failure::{Failure, Result};
+use crate::output;
 use clap::Args;
 use lingot_data::Tokenizer;
 use lingot_device::Device;
@@ -18,7 +19,7 @@ pub struct DeviceArgs {
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// Use N threads of the processor; 0 for all of them
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = crate::threads())]
     pub threads: u32,
 }
 
@@ -92,7 +93,34 @@ impl Found {
                 "give it with --tokenizer; it is looked for in the checkpoint and in its run's data folder",
             )
         })?;
-        Ok(Tokenizer::load(&path)?)
+        let tokenizer = Tokenizer::load(&path)?;
+        self.check_tokenizer(&path, given.is_some())?;
+        Ok(tokenizer)
+    }
+
+    /// Errors if the tokenizer that was found is not the one that the checkpoint was trained with: its
+    /// numbers would mean other words. One that the user gives is used, and a note says so.
+    fn check_tokenizer(&self, path: &Path, is_given: bool) -> Result<()> {
+        let Some(trained) = self.manifest.head.data.as_ref().map(|data| &data.tokenizer) else {
+            return Ok(());
+        };
+        let found = lingot_data::hash_of(path)?;
+        if found == *trained {
+            return Ok(());
+        }
+        let short = |hash: &str| hash.get(..16).unwrap_or(hash).to_owned();
+        let problem = format!(
+            "{} is not the tokenizer that {} was trained with: its BLAKE3 is {}, that one's was {}",
+            path.display(),
+            self.path.display(),
+            short(&found),
+            short(trained)
+        );
+        if is_given {
+            output::notice(&format!("note: {problem}"));
+            return Ok(());
+        }
+        Err(Failure::input(problem, "put back the tokenizer, or give one with --tokenizer"))
     }
 }
 

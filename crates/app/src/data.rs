@@ -34,27 +34,28 @@ pub struct Args {
     /// The new folder, when texts are named; it may exist if it is empty
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Train a tokenizer of this many tokens; with --tokenizer, refuse one that has more
-    #[arg(long, value_name = "TOKENS", default_value_t = 4096)]
-    vocabulary: u32,
+    /// Train a tokenizer of this many tokens, 4096 unless given; with --tokenizer, refuse one that has
+    /// more
+    #[arg(long, value_name = "TOKENS")]
+    vocabulary: Option<u32>,
     /// Use this tokenizer.json in place of training one
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<String>,
-    /// The key or column that holds the text, in JSON records and Parquet
-    #[arg(long, default_value = "text")]
-    field: String,
+    /// The key or column that holds the text, in JSON records and Parquet; `text` unless given
+    #[arg(long)]
+    field: Option<String>,
     /// Begin a new document at each line of plain text that matches this regular expression
     #[arg(long, value_name = "REGEX")]
     split: Option<String>,
     /// Read special tokens that texts spell, such as `</s>`, as these tokens and not as text
     #[arg(long)]
     special_tokens: bool,
-    /// Hold out this share of the documents, from 0 to below 1
-    #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
-    validation: f64,
-    /// Choose the documents that are held out by this seed
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// Hold out this share of the documents, from 0 to below 1; 0.05 unless given
+    #[arg(long, value_name = "SHARE")]
+    validation: Option<f64>,
+    /// Choose the documents that are held out by this seed; 0 unless given
+    #[arg(long)]
+    seed: Option<u64>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -102,6 +103,7 @@ fn wanted(args: &Args) -> Result<(DataSpec, u32, u64, PathBuf)> {
         && is_run(path)
         && args.out.is_none()
     {
+        args.refuse_options_of_texts()?;
         let run = config::load(path, &args.set).map_err(|error| Failure::from(error).with(Code::Input))?.run;
         let folder = data::data_folder(&run);
         return Ok((run.data, run.model.vocabulary, run.seed, folder));
@@ -112,21 +114,49 @@ fn wanted(args: &Args) -> Result<(DataSpec, u32, u64, PathBuf)> {
             "name a new folder: --out shards; or name one RUN.toml",
         ));
     };
+    if let Some(set) = args.set.first() {
+        return Err(Failure::input(
+            format!("--set {set} overrides a key of a RUN.toml, but texts are named"),
+            "leave it out; --vocabulary, --field, --split, --validation and --seed are the settings of texts",
+        ));
+    }
     let corpus = |path: &PathBuf| CorpusSpec {
         path: path.display().to_string(),
         weight: 1.0,
-        field: args.field.clone(),
+        field: args.field.clone().unwrap_or_else(|| "text".into()),
         split: args.split.clone(),
         special_tokens: args.special_tokens,
     };
     let spec = DataSpec {
         corpora: args.paths.iter().map(corpus).collect(),
         tokenizer: args.tokenizer.clone(),
-        validation: args.validation,
+        validation: args.validation.unwrap_or(0.05),
         sequence: 256,
         cache: None,
     };
-    Ok((spec, args.vocabulary, args.seed, folder))
+    Ok((spec, args.vocabulary.unwrap_or(4096), args.seed.unwrap_or(0), folder))
+}
+
+impl Args {
+    /// Errors if an option is given that a RUN.toml has a key for.
+    fn refuse_options_of_texts(&self) -> Result<()> {
+        let given = [
+            ("--vocabulary", "model.vocabulary", self.vocabulary.is_some()),
+            ("--tokenizer", "data.tokenizer", self.tokenizer.is_some()),
+            ("--field", "data.corpora.0.field", self.field.is_some()),
+            ("--split", "data.corpora.0.split", self.split.is_some()),
+            ("--special-tokens", "data.corpora.0.special_tokens", self.special_tokens),
+            ("--validation", "data.validation", self.validation.is_some()),
+            ("--seed", "seed", self.seed.is_some()),
+        ];
+        let Some((option, key, _)) = given.into_iter().find(|(_, _, is_given)| *is_given) else {
+            return Ok(());
+        };
+        Err(Failure::input(
+            format!("{option} is a setting of texts, but a RUN.toml is named"),
+            format!("override the key of RUN.toml: --set {key}=..."),
+        ))
+    }
 }
 
 impl Report {

@@ -2,15 +2,18 @@
 
 use crate::failure::Result;
 use crate::output;
+use crate::probe;
 use crate::terminal::bytes;
-use lingot_device::open;
-use serde::Serialize;
+use lingot_device::{DeviceInfo, open};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// List the devices of this machine
 ///
 /// `device.name` in RUN.toml and `--device` take these names. Devices whose name begins with
 /// `torch:` are found through the PyTorch that LINGOT_TORCH or the active Python environment
-/// names; vendor libraries listed in LINGOT_TORCH_EXTENSION are opened first.
+/// names; vendor libraries listed in LINGOT_TORCH_EXTENSION are opened first. Each is looked for
+/// in a process of its own, so that a library that crashes or hangs is told and harms no other.
 #[derive(clap::Args)]
 #[command(
     verbatim_doc_comment,
@@ -24,18 +27,25 @@ pub struct Args {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    /// Give each device N seconds to open
+    #[arg(long, value_name = "N", default_value_t = probe::LIMIT_S)]
+    timeout_s: u32,
+    /// Open this device alone, in this process
+    #[arg(long, value_name = "NAME", hide = true)]
+    probe: Option<String>,
 }
 
 /// The object of `--json`.
 #[derive(Serialize)]
 struct Report {
-    devices: Vec<Found>,
+    devices: Vec<Device>,
     missing: Vec<Missing>,
 }
 
-#[derive(Serialize)]
-struct Found {
-    name: String,
+/// A device that could be opened.
+#[derive(Serialize, Deserialize)]
+pub struct Device {
+    pub name: String,
     description: String,
     threads: usize,
     /// 0 where it is unknown.
@@ -49,18 +59,22 @@ struct Missing {
     reason: String,
 }
 
+impl From<open::Found> for Device {
+    fn from(open::Found { info, routes }: open::Found) -> Device {
+        let DeviceInfo { name, description, memory_bytes, threads } = info;
+        Device { name, description, threads, memory_bytes, routes }
+    }
+}
+
 pub fn run(args: &Args) -> Result<()> {
+    if let Some(name) = &args.probe {
+        return output::json(&probe::answer(name));
+    }
     let mut report = Report { devices: vec![], missing: vec![] };
-    for (name, found) in open::survey() {
+    for (name, found) in probe::survey(Duration::from_secs(args.timeout_s.into()))? {
         match found {
-            Ok(open::Found { info, routes }) => report.devices.push(Found {
-                name,
-                description: info.description,
-                threads: info.threads,
-                memory_bytes: info.memory_bytes,
-                routes,
-            }),
-            Err(error) => report.missing.push(Missing { name, reason: error.problem }),
+            Ok(device) => report.devices.push(device),
+            Err(reason) => report.missing.push(Missing { name, reason }),
         }
     }
     if args.json {
@@ -71,7 +85,7 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn text(report: &Report, is_verbose: bool) -> String {
     let mut text = String::new();
-    for Found { name, description, memory_bytes, routes, .. } in &report.devices {
+    for Device { name, description, memory_bytes, routes, .. } in &report.devices {
         let memory = if *memory_bytes == 0 { String::new() } else { format!(", {}", bytes(*memory_bytes)) };
         text += &format!("{name:<14} {description}{memory}\n");
         if is_verbose {

@@ -58,17 +58,27 @@ impl Failure {
 
     /// Prints the error and its hint on standard error.
     pub fn print(&self, terminal: &Terminal) {
-        output::notice(&format!("{} {}", terminal.red("error:"), self.problem));
+        output::labelled(&terminal.red("error:"), &self.problem);
         if !self.hint.is_empty() {
-            output::notice(&format!("\n{} {}", terminal.bold("hint:"), self.hint));
+            output::notice("");
+            output::labelled(&terminal.bold("hint:"), &self.hint);
         }
     }
+}
+
+/// Ends the program where not even its reserve of memory suffices. Allocates nothing.
+pub fn out_of_memory() {
+    output::draw(
+        "error: memory is exhausted; what was saved before is as it was\n\n\
+         hint: use a smaller batch.micro or a smaller model, and run the same command again\n",
+    );
+    std::process::exit(Code::Device as i32);
 }
 
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Failure {
         let code = match problem.kind {
-            ProblemKind::Input => Code::Input,
+            ProblemKind::Input | ProblemKind::Changed => Code::Input,
             kind if kind.is_device() => Code::Device,
             _ => Code::Failed,
         };

@@ -3,7 +3,7 @@
 
 use crate::failure::{Code, Failure, Result};
 use crate::output;
-use crate::report::program;
+use crate::shell::{self, program};
 use crate::terminal::count;
 use lingot_formats::hugging_face::{ElementType, Imported, Kept, copy_tokenizer, import};
 use lingot_formats::new_folder::NewFolder;
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 /// Read a Hugging Face folder into a checkpoint
 ///
-/// Formats: qwen3_moe, glm4_moe, bailing_moe, bailing_moe_v2.
+/// Its model_type may be any format that `lingot export --help` lists, GGUF aside.
 /// `generate`, `eval` and `export` take the new folder.
 #[derive(clap::Args)]
 #[command(
@@ -105,7 +105,7 @@ impl Report {
             text += "it has no tokenizer.json; give one to `generate` and `eval` with --tokenizer\n";
         }
         text.extend(self.notes.iter().map(|note| format!("note: {note}\n")));
-        text += &format!("\nnext: {} generate {} --prompt \"Once\"\n", program(), self.folder);
+        text += &format!("\nnext: {} generate {} --prompt \"Once\"\n", program(), shell::word(&self.folder));
         output::result(&text)
     }
 }
@@ -121,6 +121,8 @@ fn write(imported: Imported, folder: &Path) -> Result<()> {
         seed: 0,
         model: imported.model,
         run: String::new(),
+        data: None,
+        guard: None,
         merged: Vec::new(),
     };
     save_as(folder, head, &named(&imported.tensors), &[], &named(&imported.buffers))?;

@@ -1,5 +1,5 @@
-//! Ctrl-C and SIGTERM: while a run trains, the first asks it to save and stop; otherwise, and the second
-//! time, they end the program.
+//! Signals that end a program: while a run trains, the first asks it to save and stop; otherwise they end
+//! the program, and so does the second Ctrl-C.
 
 use crate::failure::{Code, Result};
 use crate::output;
@@ -11,14 +11,63 @@ pub static REQUESTED: AtomicBool = AtomicBool::new(false);
 
 static IS_TRAINING: AtomicBool = AtomicBool::new(false);
 
-/// Installs the handler of both signals.
+/// Acts on a signal. `is_repeated`: the same one was sent before, by somebody who does not want to wait.
+fn act(name: &str, is_repeated: bool) {
+    if !IS_TRAINING.load(Ordering::Relaxed) || is_repeated {
+        std::process::exit(Code::Interrupted as i32);
+    }
+    if !REQUESTED.swap(true, Ordering::Relaxed) {
+        output::notice(&format!(
+            "\n{name}: finishing this step and saving; press Ctrl-C again to stop at once"
+        ));
+    }
+}
+
+/// Listens for signals from now on. Called before any other thread begins, since a signal goes to whichever
+/// thread does not block it.
+#[cfg(unix)]
 pub fn listen() -> Result<()> {
-    let handle = || {
-        if !IS_TRAINING.load(Ordering::Relaxed) || REQUESTED.swap(true, Ordering::Relaxed) {
-            std::process::exit(Code::Interrupted as i32);
+    use nix::sys::signal::{SigSet, Signal};
+
+    // The system sends SIGXCPU every second, and a session that ends sends SIGTERM and SIGHUP together: only
+    // those that people send to end a program count twice.
+    const ASKING: [Signal; 6] =
+        [Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGXCPU];
+    const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT];
+
+    let mut signals: SigSet = ASKING.into_iter().collect();
+    if is_hangup_ignored() {
+        signals.remove(Signal::SIGHUP);
+    }
+    let failed = |error: nix::Error| Problem::bug(format!("cannot listen for signals: {error}"));
+    signals.thread_block().map_err(failed)?;
+    let wait = move || {
+        let mut seen = SigSet::empty();
+        while let Ok(signal) = signals.wait() {
+            act(signal.as_str(), seen.contains(signal) && ENDING.contains(&signal));
+            seen.add(signal);
         }
-        output::notice("\nfinishing this step and saving; press Ctrl-C again to stop at once");
     };
+    let thread = std::thread::Builder::new().name("signals".into()).spawn(wait);
+    thread.map_err(|error| Problem::bug(format!("cannot begin a thread: {error}")))?;
+    Ok(())
+}
+
+/// Whether the program was started by `nohup`, so that it outlives its terminal. Where the system does not
+/// tell, a run saves and stops.
+#[cfg(unix)]
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| (mask >> (nix::sys::signal::Signal::SIGHUP as u64 - 1)) & 1 == 1)
+}
+
+/// Listens for Ctrl-C from now on.
+#[cfg(not(unix))]
+pub fn listen() -> Result<()> {
+    let seen = AtomicBool::new(false);
+    let handle = move || act("Ctrl-C", seen.swap(true, Ordering::Relaxed));
     Ok(ctrlc::set_handler(handle)
         .map_err(|error| Problem::bug(format!("cannot listen for Ctrl-C: {error}")))?)
 }

@@ -5,7 +5,7 @@ use crate::contribution::{self, Contribution, contributions};
 use crate::failure::{Failure, Result};
 use crate::output;
 use crate::table::table;
-use crate::terminal::{amount, count, duration};
+use crate::terminal::{Terminal, amount, count, duration};
 use lingot_spec::event::{Event, Ledger, Target};
 use lingot_train::record::ledger::{Mark, marks};
 use lingot_train::record::log;
@@ -88,7 +88,11 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let mut logs = Vec::new();
     for path in &args.runs {
-        logs.push(log::read(path).map_err(Failure::of_input)?);
+        let history = log::read_all(path).map_err(Failure::of_input)?;
+        for line in &history.unreadable {
+            output::labelled(&Terminal::detect().yellow("warning:"), line);
+        }
+        logs.push(history.events);
     }
     let reached: Vec<Vec<Mark>> = logs.iter().map(|events| marks(events, u64::MAX)).collect();
     let common_loss = args.loss.or_else(|| common_loss(&reached));

@@ -25,18 +25,27 @@ mod output;
 mod plan;
 mod plot;
 mod prediction;
+mod probe;
 mod profile;
 mod report;
+mod shell;
 mod table;
+mod target;
 mod terminal;
 mod train;
 mod watch;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use failure::{Code, Result};
+use lingot_device::reserve::{self, Reserve};
+use lingot_spec::run::DeviceSpec;
 use std::process::ExitCode;
 use std::time::Instant;
 use terminal::Terminal;
+
+/// Where memory runs out, the program saves what it has instead of being ended.
+#[global_allocator]
+static ALLOCATOR: Reserve = Reserve;
 
 /// Train Mixture-of-Experts language models on whatever mix of accelerators is at hand
 #[derive(Parser)]
@@ -77,10 +86,25 @@ fn counts() -> clap::builder::RangedU64ValueParser<u64> {
     clap::value_parser!(u64).range(1..)
 }
 
+/// Parses a number of threads; 0 is for all.
+fn threads() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(0..=i64::from(DeviceSpec::MOST_THREADS))
+}
+
+/// Lets every option take a negative number, so that what is wrong with it is told by its own check.
+fn negatives(command: clap::Command) -> clap::Command {
+    let takes_values = |option: &clap::Arg| option.get_action().takes_values() && !option.is_positional();
+    command
+        .mut_args(|option| if takes_values(&option) { option.allow_negative_numbers(true) } else { option })
+        .mut_subcommands(negatives)
+}
+
 fn main() -> ExitCode {
     let start = Instant::now();
+    reserve::set_aside(failure::out_of_memory);
     let terminal = Terminal::detect();
-    let done = match Line::try_parse() {
+    let line = negatives(Line::command()).try_get_matches().and_then(|said| Line::from_arg_matches(&said));
+    let done = match line {
         Ok(line) => run(line.command, &terminal, start),
         Err(answer) => output::usage(&answer),
     };

@@ -50,6 +50,7 @@ pub fn prediction(run: &RunSpec, dataset: &Dataset, measured: Option<&Measured>)
         sequence: run.data.sequence as usize,
         recompute: &policies,
         warming: false,
+        widths: run.device.precision.into(),
     };
     let micros = run.batch.sequences.div_ceil(run.batch.micro.max(1));
     // Routing warmup needs the most memory.

@@ -3,6 +3,7 @@
 
 use crate::failure::{Failure, Result};
 use crate::output;
+use crate::target;
 use crate::terminal::{Progress, Terminal};
 use lingot_measure::Spread;
 use lingot_measure::grid::{self, Setup};
@@ -32,8 +33,8 @@ pub struct OpsArgs {
     #[arg(long, default_value = "cpu")]
     device: String,
     /// Use N threads of the processor; 0 for all of them
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    threads: usize,
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = crate::threads())]
+    threads: u32,
     /// Time N steps of each setup
     #[arg(long, value_name = "N", default_value = "7", value_parser = crate::counts())]
     steps: u64,
@@ -94,10 +95,11 @@ pub fn measure(args: &OpsArgs) -> Result<()> {
             "measure the processor: --device cpu",
         ));
     }
+    target::check_file(&args.out)?;
     let (setups, steps) = (grid::grid(), args.steps as usize);
     let progress = Progress::new(&Terminal::detect());
     let start = Instant::now();
-    let first = ops::measure_step(&setups[0], args.threads, 3)?;
+    let first = ops::measure_step(&setups[0], args.threads as usize, 3)?;
     let base_bytes = ops::base_bytes(&first, &setups[0]);
     let (mut measured, mut between, mut device) = (vec![], vec![], (String::new(), 0));
     for (done, setup) in setups.iter().enumerate() {
@@ -105,7 +107,7 @@ pub fn measure(args: &OpsArgs) -> Result<()> {
             let left_s = start.elapsed().as_secs_f64() / (done.max(1) as f64) * (setups.len() - done) as f64;
             format!("{}, {left_s:.0} s left", setup.name)
         });
-        let sample = ops::measure_ops(setup, args.threads, steps)?;
+        let sample = ops::measure_ops(setup, args.threads as usize, steps)?;
         between.push(Between { ops: sample.op_count as f64, bytes: sample.bytes, seconds: sample.between_s });
         measured.extend(points(&sample));
         device = (format!("{}, {}", args.device, sample.device), sample.threads);

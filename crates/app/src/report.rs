@@ -3,7 +3,7 @@
 use crate::comparison::{comparison, newest_ledger};
 use crate::failure::Result;
 use crate::terminal::{amount, count, duration};
-use crate::{output, plot};
+use crate::{output, plot, shell};
 use lingot_formats::hugging_face;
 use lingot_spec::RunSpec;
 use lingot_spec::event::{Evaluation, Event};
@@ -151,20 +151,19 @@ impl Report {
     }
 
     fn next(&self, run: &RunSpec) -> Vec<String> {
-        let (program, folder) = (program(), &self.folder);
+        let (program, folder) = (shell::program(), shell::word(&self.folder));
+        let of_folder = |name: &str| shell::word(&format!("{}/{name}", self.folder));
         let mut commands =
             vec![format!("{program} generate {folder} --prompt \"The\""), format!("{program} eval {folder}")];
         if let Some(format) = hugging_face::fitting(&run.model).first() {
-            commands.push(format!("{program} export {folder} --format {format} --out {folder}/{format}"));
+            commands.push(format!(
+                "{program} export {folder} --format {format} --out {}",
+                of_folder(&format.to_string())
+            ));
         }
-        commands.push(format!("tensorboard --logdir {folder}/tensorboard"));
+        commands.push(format!("tensorboard --logdir {}", of_folder("tensorboard")));
         commands
     }
-}
-
-/// How this program was called, so that printed commands can be typed.
-pub fn program() -> String {
-    std::env::args().next().unwrap_or_else(|| "lingot".into())
 }
 
 fn evaluations(events: &[Event]) -> impl Iterator<Item = &Evaluation> {

@@ -1,8 +1,12 @@
 //! Columns of text side by side.
 
+use crate::output::escaped;
+
 /// Columns as wide as their widest cell, two spaces apart; the first is flush left, the others are flush
 /// right.
 pub fn table(columns: &[Vec<String>]) -> String {
+    let shown = |column: &Vec<String>| column.iter().map(|cell| escaped(cell).into_owned()).collect();
+    let columns: Vec<Vec<String>> = columns.iter().map(shown).collect();
     let width = |column: &Vec<String>| column.iter().map(|cell| cell.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = columns.iter().map(width).collect();
     let rows = columns.first().map_or(0, Vec::len);

@@ -3,6 +3,7 @@
 
 use crate::output;
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -31,24 +32,34 @@ impl Terminal {
         Terminal { is_terminal: is_terminal && !is_dumb, has_colour: is_terminal && !refused && !is_dumb }
     }
 
-    pub fn red(&self, text: &str) -> String {
+    pub fn red(&self, text: &str) -> Painted {
         self.paint("31;1", text)
     }
 
-    pub fn yellow(&self, text: &str) -> String {
+    pub fn yellow(&self, text: &str) -> Painted {
         self.paint("33;1", text)
     }
 
-    pub fn bold(&self, text: &str) -> String {
+    pub fn bold(&self, text: &str) -> Painted {
         self.paint("1", text)
     }
 
-    pub fn dim(&self, text: &str) -> String {
+    pub fn dim(&self, text: &str) -> Painted {
         self.paint("2", text)
     }
 
-    fn paint(&self, code: &str, text: &str) -> String {
-        if self.has_colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    fn paint(&self, code: &str, text: &str) -> Painted {
+        let text = output::escaped(text);
+        Painted(if self.has_colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.into_owned() })
+    }
+}
+
+/// Text in a colour, where the terminal has colours; nothing else in it commands the terminal.
+pub struct Painted(String);
+
+impl fmt::Display for Painted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -77,12 +88,21 @@ impl Progress {
         if !self.is_bar {
             return output::notice(&format!("{label} {done}/{total} {}", message()));
         }
-        *self.bar.borrow_mut() = format!("{label} [{}] {}", bar(done, total), message());
+        *self.bar.borrow_mut() = format!("{label} [{}] {}", bar(done, total), output::escaped(&message()));
         output::draw(&self.drawn());
     }
 
     /// Prints a line that stays, above the bar.
     pub fn line(&self, text: &str) {
+        self.draw_line(&output::escaped(text));
+    }
+
+    /// Prints a line that stays and begins with a label.
+    pub fn labelled(&self, label: &Painted, text: &str) {
+        self.draw_line(&format!("{label} {}", output::escaped(text)));
+    }
+
+    fn draw_line(&self, text: &str) {
         output::draw(&format!("{}{text}\n{}", if self.is_bar { ERASE } else { "" }, self.drawn()));
     }
 

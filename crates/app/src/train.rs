@@ -1,7 +1,9 @@
 //! `lingot train`: a RUN.toml in, a trained model out.
 
 use crate::failure::{Code, Failure, Result};
-use crate::report::{Report, Sample, State, program};
+use crate::probe;
+use crate::report::{Report, Sample, State};
+use crate::shell::{self, program};
 use crate::terminal::{Progress, Terminal, bytes, count, show_stage};
 use crate::watch::Watch;
 use crate::{checkpoint, interrupt, output, prediction};
@@ -14,7 +16,8 @@ use lingot_spec::run::DeviceSpec;
 use lingot_train::checkpoint::{manifest, newest, verify};
 use lingot_train::config::{self, Resolved};
 use lingot_train::guard::stop;
-use lingot_train::record::log;
+use lingot_train::record::log::{self, History};
+use lingot_train::resume;
 use lingot_train::sample::{Bounds, Sampling, sample};
 use lingot_train::step::{self, Summary};
 use lingot_train::{data, evaluate};
@@ -74,6 +77,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<bool> {
     let mut resolved = args.resolve()?;
     let run = resolved.run.clone();
     let run = &run;
+    resume::check_folder(Path::new(&run.folder)).map_err(Failure::of_input)?;
     if let Some(report) = finished(run)? {
         report_done(args, run, &report)?;
         return Ok(false);
@@ -111,7 +115,7 @@ impl Args {
         if resolved.run.devices != ["all"] {
             return Ok(resolved);
         }
-        overrides.push(format!("devices={:?}", lingot_device::open::all()));
+        overrides.push(format!("devices={:?}", probe::all()?));
         load(&overrides)
     }
 
@@ -173,13 +177,13 @@ fn announce(resolved: &Resolved, device: &Device, is_verbose: bool, terminal: &T
         },
     ];
     for (name, value) in lines {
-        output::notice(&format!("{} {value}", terminal.bold(&format!("{name:<9}"))));
+        output::labelled(&terminal.bold(&format!("{name:<9}")), &value);
     }
     for note in &run.notes {
-        output::notice(&format!("{} {note}", terminal.bold(&format!("{:<9}", "note"))));
+        output::labelled(&terminal.bold(&format!("{:<9}", "note")), note);
     }
     if is_verbose {
-        output::notice(&format!("\n{}", terminal.dim(resolved.toml.trim_end())));
+        output::draw(&format!("\n{}\n", terminal.dim(resolved.toml.trim_end())));
     }
     output::notice("");
 }
@@ -234,7 +238,7 @@ fn finished(run: &RunSpec) -> Result<Option<Report>> {
     if manifest::check_model(&path, &head.model, &run.model).is_err() || head.seed != run.seed {
         return Ok(None);
     }
-    let events = log::read(folder).unwrap_or_default();
+    let History { events, unreadable } = log::read_all(folder).unwrap_or_default();
     let loss = log::last_held_out(&events, head.step).map(|(loss, _)| loss);
     let ended = matches!(events.last(), Some(Event::End(end)) if end.step == head.step);
     let at = stop::Progress {
@@ -249,6 +253,7 @@ fn finished(run: &RunSpec) -> Result<Option<Report>> {
     let is_sound = |_: &stop::StopReason| ended && verify(&path).is_ok();
     let reason = stop::why_stop(&run.stop, &at).filter(is_sound);
     Ok(reason.map(|reason| {
+        unreadable.iter().for_each(|line| warn(line));
         let state = State {
             reason: reason.to_string(),
             interrupted: false,
@@ -280,7 +285,16 @@ fn report_done(args: &Args, run: &RunSpec, report: &Report) -> Result<()> {
 }
 
 fn conclude(args: &Args, run: &RunSpec, dataset: &Dataset, device: &Device, summary: &Summary) -> Result<()> {
-    let text = if summary.interrupted { None } else { Some(closing_sample(run, dataset, device, summary)?) };
+    for warning in &summary.warnings {
+        warn(warning);
+    }
+    // The run is done and saved: what is only shown of it may fail.
+    let sample = if summary.interrupted {
+        None
+    } else {
+        let made = closing_sample(run, dataset, device, summary);
+        made.map_err(|failure| warn(&format!("there is no closing sample: {}", failure.problem))).ok()
+    };
     let state = State {
         reason: summary.reason.clone(),
         interrupted: summary.interrupted,
@@ -291,17 +305,21 @@ fn conclude(args: &Args, run: &RunSpec, dataset: &Dataset, device: &Device, summ
         seconds: summary.seconds,
         money: summary.money,
     };
-    let events = log::read(Path::new(&run.folder))?;
-    let report = Report::new(run, state, &events, text);
+    let events = log::read(Path::new(&run.folder)).unwrap_or_else(|error| {
+        warn(&format!("the report lacks what the log says: {}", error.problem));
+        Vec::new()
+    });
+    let report = Report::new(run, state, &events, sample);
     if summary.interrupted {
-        let set: String = args.overrides()?.iter().map(|set| format!(" --set '{set}'")).collect();
+        let set: String =
+            args.overrides()?.iter().map(|set| format!(" --set {}", shell::word(set))).collect();
         output::notice(&format!(
             "stopped after step {} of {}, saved in {}\nto resume: {} train {}{set}",
             summary.step,
             run.stop.steps,
             summary.checkpoint.display(),
             program(),
-            args.run.display()
+            shell::word(&args.run.display().to_string())
         ));
     }
     let written = match args.json {
@@ -315,6 +333,10 @@ fn conclude(args: &Args, run: &RunSpec, dataset: &Dataset, device: &Device, summ
         return Ok(());
     }
     written
+}
+
+fn warn(text: &str) {
+    output::labelled(&Terminal::detect().yellow("warning:"), text);
 }
 
 /// Lets the model continue the beginning of a held-out document.

@@ -50,8 +50,8 @@ impl<'a> Watch<'a> {
                 self.progress.line(&format!("resuming at step {} from {}", resume.step, resume.from));
             }
             Event::Anomaly(anomaly) => {
-                let warning = self.terminal.yellow("warning:");
-                self.progress.line(&format!("{warning} step {}: {}", anomaly.step, anomaly.reason));
+                let text = format!("step {}: {}", anomaly.step, anomaly.reason);
+                self.progress.labelled(&self.terminal.yellow("warning:"), &text);
             }
             Event::Ledger(ledger) => self.ledger = Some(ledger.clone()),
             Event::Start(_)

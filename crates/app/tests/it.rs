@@ -15,6 +15,10 @@ mod it {
     mod interrupt;
     mod kill;
     mod mistakes;
+    #[cfg(unix)]
+    mod night;
+    #[cfg(unix)]
+    mod pasted;
     mod plan;
     mod program;
     #[cfg(target_os = "linux")]

@@ -2,10 +2,13 @@
 
 use crate::manifest::Manifest;
 use crate::order::{Mixture, hash, shuffled};
+use crate::origin::{DataFiles, Origin};
 use crate::record::ShardRecord;
 use crate::shards::{Read, Shards};
+use lingot_spec::manifest::DataHashes;
 use lingot_spec::problem::{Problem, ProblemKind, Result};
 use lingot_spec::run::DataSpec;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Sequences of tokens, and each token's target.
@@ -44,6 +47,9 @@ pub struct Dataset {
     validation_bytes: u64,
     validation_windows: u64,
     notes: Vec<String>,
+    hashes: DataHashes,
+    files: DataFiles,
+    places: Vec<Origin>,
 }
 
 impl Dataset {
@@ -67,9 +73,10 @@ impl Dataset {
                 ),
                 "delete the folder to prepare it again",
             )
-            .of(ProblemKind::Input));
+            .of(ProblemKind::Changed));
         }
         check_weights(spec)?;
+        manifest.check_tokenizer(folder)?;
         let sequence = spec.sequence as usize;
         let (mut training, mut validation) = (Vec::new(), Vec::new());
         for corpus in &manifest.corpora {
@@ -88,6 +95,9 @@ impl Dataset {
             validation_windows: validation.iter().map(|shards| windows(shards, sequence)).sum(),
             validation_bytes: manifest.validation_bytes(),
             notes: manifest.corpora.iter().flat_map(|corpus| corpus.notes.clone()).collect(),
+            hashes: manifest.hashes(),
+            files: DataFiles::of(&manifest, folder),
+            places: Origin::all(&manifest),
             training,
             validation,
         })
@@ -96,6 +106,29 @@ impl Dataset {
     /// Notes for the user about the text sources, one sentence each.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// The hashes of what the samples are made of.
+    pub fn hashes(&self) -> &DataHashes {
+        &self.hashes
+    }
+
+    /// The prepared files, to be compared with their hashes.
+    pub fn files(&self) -> DataFiles {
+        self.files.clone()
+    }
+
+    /// The documents that training sequences `first_sample..first_sample + samples` are cut from, each once
+    /// and in words, such as `document 7 of text.jsonl`; documents count from 1, blank ones left out.
+    pub fn documents_of(&self, first_sample: u64, samples: u32) -> Result<Vec<String>> {
+        let mut found = BTreeSet::new();
+        for (corpus, index) in self.mixture.deal(first_sample, samples) {
+            let shards = &self.training[corpus];
+            let at = self.place(corpus as u64, index, shards.tokens());
+            let documents = shards.documents_at(at, self.sequence as u64)?;
+            found.extend(documents.into_iter().map(|document| (corpus, document)));
+        }
+        Ok(found.into_iter().map(|(corpus, document)| self.places[corpus].name(document as u64)).collect())
     }
 
     /// Number of tokens in all training documents.
@@ -130,7 +163,7 @@ impl Dataset {
         for (corpus, index) in self.mixture.deal(first_sample, samples) {
             let shards = &self.training[corpus];
             let at = self.place(corpus as u64, index, shards.tokens());
-            let read = shards.read(at, self.sequence + 1);
+            let read = shards.read(at, self.sequence + 1)?;
             self.check(shards, &read)?;
             batch.push(&read[..self.sequence], read.last(), self.end_of_document);
         }
@@ -151,7 +184,7 @@ impl Dataset {
             let index = (u128::from(index) * u128::from(stride)) % u128::from(self.validation_windows);
             let (shards, at) = self.window(index as u64);
             let count = (shards.tokens() - at).min(self.sequence as u64 + 1) as usize;
-            let read = shards.read(at, count);
+            let read = shards.read(at, count)?;
             self.check(shards, &read)?;
             let after = read.get(self.sequence);
             batch.push(&read[..count.min(self.sequence)], after, self.end_of_document);

@@ -1,14 +1,18 @@
 //! Parquet files as documents: one column of text, read without the others.
 
 use crate::document::{Notes, Piece, Pieces, cut};
+use crate::packing::{Limit, too_much};
+use crate::pages;
 use lingot_spec::problem::{Problem, ProblemKind, Result};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// Rows that are decoded at once.
 const ROWS: usize = 256;
@@ -16,14 +20,25 @@ const ROWS: usize = 256;
 /// Each row of column `field` is a document; null and blank rows give none. `path` is the name the user knows
 /// `file` by.
 pub(crate) fn pieces(file: &Path, path: &Path, field: &str) -> Result<Pieces> {
-    let file = File::open(file).map_err(|e| Problem::io("open", path, &e))?;
+    let open = || File::open(file).map_err(|e| Problem::io("open", path, &e));
+    let (file, pages) = (open()?, open()?);
+    let bytes = file.metadata().map_err(|e| Problem::io("read", path, &e))?.len();
     let (reader, column) = guarded(path, || {
         let reader = SerializedFileReader::new(file).map_err(|e| corrupt(path, &e))?;
         let column = column_of(&reader, path, field)?;
         Ok((reader, column))
     })?;
-    let mut rows =
-        Rows { reader, path: path.into(), column, group: 0, current: None, ready: VecDeque::new() };
+    let mut rows = Rows {
+        reader,
+        pages,
+        path: path.into(),
+        column,
+        group: 0,
+        current: None,
+        rows: VecDeque::new(),
+        ready: VecDeque::new(),
+        limit: Limit::new(path, Rc::new(Cell::new(bytes))),
+    };
     let (mut failed, path) = (false, path.to_owned());
     let next = move || {
         if failed {
@@ -67,12 +82,18 @@ fn column_of(reader: &SerializedFileReader<File>, path: &Path, field: &str) -> R
 /// The rows of one column, group by group.
 struct Rows {
     reader: SerializedFileReader<File>,
+    /// The same file, for sizing up pages.
+    pages: File,
     path: PathBuf,
     column: usize,
     /// The next row group.
     group: usize,
     current: Option<ColumnReaderImpl<ByteArrayType>>,
+    /// Decoded rows, which share the memory of their pages.
+    rows: VecDeque<ByteArray>,
+    /// The pieces of the last row.
     ready: VecDeque<Piece>,
+    limit: Limit,
 }
 
 impl Rows {
@@ -80,6 +101,12 @@ impl Rows {
         loop {
             if let Some(piece) = self.ready.pop_front() {
                 return Ok(Some(piece));
+            }
+            if let Some(row) = self.rows.pop_front() {
+                let text = row.as_utf8().map_err(|e| corrupt(&self.path, &e))?;
+                self.count(text.len())?;
+                self.ready.extend(cut(text.to_owned()));
+                continue;
             }
             if self.current.is_none() && !self.open_group()? {
                 return Ok(None);
@@ -93,6 +120,9 @@ impl Rows {
             return Ok(false);
         }
         let group = self.reader.get_row_group(self.group).map_err(|e| corrupt(&self.path, &e))?;
+        let checked = pages::check(&self.pages, group.metadata().column(self.column));
+        let checked = checked.map_err(|e| corrupt(&self.path, &ParquetError::from(e)))?;
+        checked.map_err(|clause| too_much(&self.path, &clause))?;
         self.group += 1;
         if let ColumnReader::ByteArrayColumnReader(column) =
             group.get_column_reader(self.column).map_err(|e| corrupt(&self.path, &e))?
@@ -111,11 +141,14 @@ impl Rows {
         if rows == 0 {
             self.current = None;
         }
-        for value in values {
-            let text = value.as_utf8().map_err(|e| corrupt(&self.path, &e))?;
-            self.ready.extend(cut(text.to_owned()));
-        }
+        // A row without text takes no bytes, but time.
+        self.count(rows)?;
+        self.rows.extend(values);
         Ok(())
+    }
+
+    fn count(&mut self, bytes: usize) -> Result<()> {
+        self.limit.count(bytes).map_err(|clause| too_much(&self.path, &clause))
     }
 }
 

@@ -3,16 +3,18 @@
 use crate::corpus;
 use crate::document::Piece;
 use crate::foreign::Adoption;
+use crate::patience::{Exhausted, Patience};
 use crate::progress::{Progress, Stage};
 use crate::record::{CorpusRecord, ShardRecord};
 use crate::shards::{self, ShardWriter, Shards};
 use crate::split::Split;
 use crate::survey::Survey;
 use crate::tokenizer::Tokenizer;
-use lingot_spec::problem::{Problem, Result};
+use lingot_spec::problem::{Problem, ProblemKind, Result};
 use lingot_spec::run::{CorpusSpec, DataSpec};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Text that is encoded at once.
 const BATCH_BYTES: usize = 8 << 20;
@@ -27,13 +29,13 @@ pub(crate) fn encode(
     progress: Progress,
 ) -> Result<Vec<CorpusRecord>> {
     let total = surveys.iter().map(|survey| survey.bytes).sum();
-    let text = tokenizer.reading_special_tokens(false);
-    let special = tokenizer.reading_special_tokens(true);
+    let text = Arc::new(tokenizer.reading_special_tokens(false));
+    let special = Arc::new(tokenizer.reading_special_tokens(true));
     let mut records = Vec::new();
     let mut done = 0;
     for (index, (corpus, survey)) in spec.corpora.iter().zip(surveys).enumerate() {
         let tokenizer = if corpus.special_tokens { &special } else { &text };
-        let mut encoding = Encoding { tokenizer, folder, progress, done, total };
+        let mut encoding = Encoding { tokenizer, folder, progress, done, total, patience: Patience::new() };
         records.push(encoding.corpus(corpus, survey, index, seed, spec.validation)?);
         done = encoding.done;
     }
@@ -42,12 +44,13 @@ pub(crate) fn encode(
 
 /// The second pass over one corpus.
 struct Encoding<'a> {
-    tokenizer: &'a Tokenizer,
+    tokenizer: &'a Arc<Tokenizer>,
     folder: &'a Path,
     progress: Progress<'a>,
     /// Bytes of text encoded so far, those of earlier corpora included.
     done: u64,
     total: u64,
+    patience: Patience,
 }
 
 impl Encoding<'_> {
@@ -115,18 +118,26 @@ impl Encoding<'_> {
                 }
             }
             if waiting_bytes >= BATCH_BYTES && (ends || !whole_documents) {
-                self.flush(&mut waiting, sides)?;
+                self.flush(&mut waiting, source, sides)?;
                 waiting_bytes = 0;
             }
         }
-        self.flush(&mut waiting, sides)
+        self.flush(&mut waiting, source, sides)
     }
 
     /// Encodes what is waiting, on all threads, and writes it in order.
-    fn flush(&mut self, waiting: &mut Vec<Part>, sides: &mut Sides) -> Result<()> {
-        let encoded: Vec<Vec<u32>> =
-            waiting.par_iter().map(|part| self.tokenizer.encode(&part.piece.text)).collect();
-        for (part, tokens) in waiting.drain(..).zip(encoded) {
+    fn flush(&mut self, waiting: &mut Vec<Part>, source: &Path, sides: &mut Sides) -> Result<()> {
+        let parts = std::mem::take(waiting);
+        let bytes = parts.iter().map(|part| part.piece.text.len()).sum();
+        let tokenizer = self.tokenizer.clone();
+        let encode = move || {
+            let encode = |part: &Part| tokenizer.encode(&part.piece.text);
+            let encoded: Vec<Vec<u32>> = parts.par_iter().map(encode).collect();
+            (parts, encoded)
+        };
+        let done = self.patience.run(bytes, encode);
+        let (parts, encoded) = done.map_err(|exhausted| not_encoded(source, exhausted))?;
+        for (part, tokens) in parts.into_iter().zip(encoded) {
             let side = if part.held_out { &mut sides.held_out } else { &mut sides.training };
             side.push(&tokens, part.piece.text.len())?;
             if part.piece.ends {
@@ -136,6 +147,25 @@ impl Encoding<'_> {
         }
         (self.progress)(Stage { name: "encoding", done: self.done, total: self.total });
         Ok(())
+    }
+}
+
+/// The problem of text that was not encoded.
+fn not_encoded(source: &Path, exhausted: Exhausted) -> Problem {
+    match exhausted {
+        Exhausted::TooSlow { taken_s, bytes } => Problem::new(
+            format!(
+                "the tokenizer has not split {bytes:.0} bytes of {} in {taken_s:.0} s: a regular expression \
+                 of its pre_tokenizer or normalizer explodes",
+                source.display()
+            ),
+            "give another tokenizer with `data.tokenizer` or `--tokenizer`; without one, it is trained",
+        )
+        .of(ProblemKind::Input),
+        Exhausted::NoThread => Problem::new(
+            format!("there is no thread to encode {} with", source.display()),
+            "raise the limits on processes and memory (`ulimit -u`, `ulimit -v`)",
+        ),
     }
 }
 

@@ -1,7 +1,8 @@
 //! The text under one key of a JSON object; the rest of the object is skipped and never built.
 
 use lingot_spec::python_json::{NotFinite, repair};
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 
 /// The text of one record.
@@ -66,7 +67,7 @@ impl<'de> Visitor<'de> for FieldOf<'_> {
         let mut keys = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
             if key == self.0 {
-                found = Some(kind_of(map.next_value::<serde_json::Value>()?));
+                found = Some(map.next_value::<Found>()?);
             } else {
                 map.next_value::<IgnoredAny>()?;
                 if keys.len() < 20 {
@@ -78,14 +79,57 @@ impl<'de> Visitor<'de> for FieldOf<'_> {
     }
 }
 
-fn kind_of(value: serde_json::Value) -> Found {
-    use serde_json::Value;
-    match value {
-        Value::String(text) => Found::Text(text),
-        Value::Null => Found::Text(String::new()),
-        Value::Bool(_) => Found::Else("true or false"),
-        Value::Number(_) => Found::Else("a number"),
-        Value::Array(_) => Found::Else("a list"),
-        Value::Object(_) => Found::Else("an object"),
+/// A text, or the kind of what is there instead, of which nothing is built.
+impl<'de> Deserialize<'de> for Found {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Found, D::Error> {
+        deserializer.deserialize_any(Any)
+    }
+}
+
+struct Any;
+
+impl<'de> Visitor<'de> for Any {
+    type Value = Found;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Found, E> {
+        Ok(Found::Text(text.to_owned()))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Found, E> {
+        Ok(Found::Text(text))
+    }
+
+    fn visit_unit<E>(self) -> Result<Found, E> {
+        Ok(Found::Text(String::new()))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Found, E> {
+        Ok(Found::Else("true or false"))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Found, E> {
+        Ok(Found::Else("a number"))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Found, E> {
+        Ok(Found::Else("a number"))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Found, E> {
+        Ok(Found::Else("a number"))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Found, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Found::Else("a list"))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Found::Else("an object"))
     }
 }

@@ -27,10 +27,26 @@ impl FileRecord {
         let (bytes, modified_ns) = read_through(path, &mut |part| {
             hasher.update(part);
             report(part.len() as u64);
-            Ok(())
+            Ok(true)
         })?;
         let hash = hasher.finalize().to_hex().to_string();
         Ok(FileRecord { path: path.to_string_lossy().into(), bytes, hash, modified_ns })
+    }
+
+    /// Reads a file to its end, unless `is_abandoned` meanwhile.
+    pub(crate) fn unless(path: &Path, is_abandoned: &dyn Fn() -> bool) -> Result<Option<FileRecord>> {
+        let mut hasher = blake3::Hasher::new();
+        let mut is_whole = true;
+        let (bytes, modified_ns) = read_through(path, &mut |part| {
+            is_whole &= !is_abandoned();
+            if is_whole {
+                hasher.update(part);
+            }
+            Ok(is_whole)
+        })?;
+        let hash = hasher.finalize().to_hex().to_string();
+        let path = path.to_string_lossy().into();
+        Ok(is_whole.then_some(FileRecord { path, bytes, hash, modified_ns }))
     }
 
     /// Reads a file that can be read only once, and writes a copy of it.
@@ -38,14 +54,20 @@ impl FileRecord {
         let mut written = HashedFile::create(copy)?;
         read_through(path, &mut |part| {
             report(part.len() as u64);
-            written.write(part)
+            written.write(part).map(|()| true)
         })?;
         Ok(FileRecord { path: path.to_string_lossy().into(), ..written.finish()? })
     }
 }
 
-/// Reads a file part by part; returns its bytes and the time of its last change.
-fn read_through(path: &Path, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<(u64, u64)> {
+/// The BLAKE3 of a file, in hexadecimal, as checkpoints and data.json have it.
+pub fn hash_of(path: &Path) -> Result<String> {
+    Ok(FileRecord::of(path, &mut |_| ())?.hash)
+}
+
+/// Reads a file part by part, while `each` asks for more; returns the bytes read and the time of the file's
+/// last change.
+fn read_through(path: &Path, each: &mut dyn FnMut(&[u8]) -> Result<bool>) -> Result<(u64, u64)> {
     let failed = |e| Problem::io("read", path, &e);
     let mut file = File::open(path).map_err(failed)?;
     let modified_ns = modified_ns(&file.metadata().map_err(failed)?);
@@ -56,8 +78,10 @@ fn read_through(path: &Path, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Resul
         if read == 0 {
             return Ok((bytes, modified_ns));
         }
-        each(&buffer[..read])?;
         bytes += read as u64;
+        if !each(&buffer[..read])? {
+            return Ok((bytes, modified_ns));
+        }
     }
 }
 

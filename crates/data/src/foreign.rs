@@ -2,7 +2,7 @@
 //! of the held-out documents are written; both point into the existing `.bin`.
 
 use crate::files::FileRecord;
-use crate::index::write_index;
+use crate::index::{Row, write_index};
 use crate::record::{CorpusRecord, ShardRecord};
 use crate::shards::Shards;
 use crate::split::Split;
@@ -52,10 +52,10 @@ impl Adoption<'_> {
             };
             let (before, after) = tokens.split_at(cut as usize);
             if !before.is_empty() {
-                self.point(&mut training, document, 0, before.len());
+                self.point(&mut training, document, 0, before.len())?;
             }
             if !after.is_empty() {
-                self.point(&mut held_out, document, before.len(), after.len());
+                self.point(&mut held_out, document, before.len(), after.len())?;
                 held_out.text_bytes += self.tokenizer.decode(after).len() as u64;
             }
         }
@@ -77,7 +77,7 @@ impl Adoption<'_> {
         let vocabulary = self.tokenizer.vocabulary();
         let known = |token: i64| u32::try_from(token).ok().filter(|&token| token < vocabulary).ok_or(token);
         let tokens: std::result::Result<Vec<u32>, i64> =
-            self.shards.document(document).into_iter().map(known).collect();
+            self.shards.document(document)?.into_iter().map(known).collect();
         tokens.map_err(|token| {
             Problem::new(
                 format!(
@@ -93,16 +93,15 @@ impl Adoption<'_> {
     }
 
     /// Adds `count` tokens of a document of the shards, from its token `from` on, as a document of the index.
-    fn point(&self, rows: &mut Rows, document: usize, from: usize, count: usize) {
+    fn point(&self, rows: &mut Rows, document: usize, from: usize, count: usize) -> Result<()> {
         let (mut skip, mut left) = (from as i64, count as i64);
         let width = self.shards.stored().bytes() as i64;
         if rows.documents.is_empty() {
             rows.documents.push(0);
         }
-        for sequence in self.shards.sequences_of(document) {
-            let (length, pointer) = self.shards.row(sequence);
-            let skipped = skip.min(i64::from(length));
-            let taken = left.min(i64::from(length) - skipped);
+        for Row { tokens, pointer } in self.shards.rows_of(document)? {
+            let skipped = skip.min(i64::from(tokens));
+            let taken = left.min(i64::from(tokens) - skipped);
             if taken > 0 {
                 rows.lengths.push(taken as i32);
                 rows.pointers.push(pointer + skipped * width);
@@ -111,6 +110,7 @@ impl Adoption<'_> {
         }
         rows.documents.push(rows.lengths.len() as i64);
         rows.tokens += count as u64;
+        Ok(())
     }
 
     /// The record of the `.bin`, with a path that works from any folder.

@@ -139,6 +139,9 @@ pub(crate) fn is_utf16(head: &[u8]) -> bool {
 
 /// The error for a file that cannot be read or unpacked.
 pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
+    if let Some(problem) = error.get_ref().and_then(|inner| inner.downcast_ref::<Problem>()) {
+        return problem.clone();
+    }
     // Faults of the system have numbers, those of the decoders have none.
     if error.raw_os_error().is_some() {
         return Problem::io("read", path, error);

@@ -222,7 +222,7 @@ impl Manifest {
                 "restore the setting, delete the folder to prepare it again, or choose another with \
                  `data.cache`",
             )
-            .of(ProblemKind::Input));
+            .of(ProblemKind::Changed));
         }
         if let Some(given) = &spec.tokenizer
             && Path::new(given).exists()
@@ -333,5 +333,5 @@ fn changed(folder: &Path, what: String) -> Problem {
         format!("the corpus changed since the shards in {} were made: {what}", folder.display()),
         "delete the folder to prepare it again, or restore the file",
     )
-    .of(ProblemKind::Input)
+    .of(ProblemKind::Changed)
 }

@@ -1,15 +1,21 @@
 //! Files as they are packed: recognised by their first bytes, or by their name where those tell nothing.
 
 use crate::lines::unreadable;
-use lingot_spec::problem::{Problem, Result};
+use lingot_spec::problem::{Problem, ProblemKind, Result};
+use std::cell::Cell;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// The beginning of a file that is looked at.
 const HEAD_BYTES: usize = 64 << 10;
 /// The head grows to this size while a record in it has no end.
 pub(crate) const LONGEST_HEAD_BYTES: usize = 16 << 20;
+/// Every packed file may unpack to this many bytes.
+const FREE_BYTES: u64 = 64 << 20;
+/// Beyond that, to this many times its own bytes. Text that anybody wrote takes 3 to 20 times.
+const LARGEST_RATIO: u64 = 200;
 
 /// A file that was opened, and whatever its first bytes say of it.
 pub(crate) enum Opened {
@@ -37,14 +43,98 @@ pub(crate) fn open(file: &Path, path: &Path) -> Result<Opened> {
         return Ok(Opened::Parquet);
     }
     let reader: Box<dyn BufRead> = if magic.starts_with(&[0x1f, 0x8b]) || name.ends_with(".gz") {
-        Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(file)))
+        let packed = Packed { file, bytes: Rc::default() };
+        let limit = Limit::new(path, packed.bytes.clone());
+        bounded(flate2::bufread::MultiGzDecoder::new(packed), limit)
     } else if magic == [0x28, 0xb5, 0x2f, 0xfd] || name.ends_with(".zst") {
-        let decoder = zstd::stream::read::Decoder::with_buffer(file);
-        Box::new(BufReader::new(decoder.map_err(|e| Problem::io("unpack", path, &e))?))
+        let packed = Packed { file, bytes: Rc::default() };
+        let limit = Limit::new(path, packed.bytes.clone());
+        let decoder = zstd::stream::read::Decoder::with_buffer(packed);
+        bounded(decoder.map_err(|e| Problem::io("unpack", path, &e))?, limit)
     } else {
         Box::new(file)
     };
     Ok(Opened::Stream(Stream { head: Vec::new(), is_whole: false, reader }))
+}
+
+/// How much a packed file may unpack to, so that a few bytes cannot fill memory, disk and hours.
+pub(crate) struct Limit {
+    path: PathBuf,
+    packed_bytes: Rc<Cell<u64>>,
+    unpacked_bytes: u64,
+}
+
+impl Limit {
+    /// For a file of which `packed_bytes` were read.
+    pub(crate) fn new(path: &Path, packed_bytes: Rc<Cell<u64>>) -> Limit {
+        Limit { path: path.into(), packed_bytes, unpacked_bytes: 0 }
+    }
+
+    /// Counts bytes that were unpacked. Errors with a clause that follows the name of the file.
+    pub(crate) fn count(&mut self, bytes: usize) -> std::result::Result<(), String> {
+        self.unpacked_bytes = self.unpacked_bytes.saturating_add(bytes as u64);
+        let packed = self.packed_bytes.get();
+        if self.unpacked_bytes <= FREE_BYTES.max(LARGEST_RATIO.saturating_mul(packed)) {
+            return Ok(());
+        }
+        Err(format!(
+            "unpacks to more than {} bytes from {packed}: no text repeats itself {LARGEST_RATIO} times",
+            self.unpacked_bytes - bytes as u64
+        ))
+    }
+}
+
+/// The problem of a file that unpacks to too much; `clause` is that of its limit.
+pub(crate) fn too_much(path: &Path, clause: &str) -> Problem {
+    Problem::new(
+        format!("{} {clause}", path.display()),
+        "leave the file out of the corpus, or unpack it yourself and name the unpacked file",
+    )
+    .of(ProblemKind::Input)
+}
+
+/// A packed file, whose bytes are counted as they are used.
+struct Packed {
+    file: BufReader<File>,
+    bytes: Rc<Cell<u64>>,
+}
+
+impl Read for Packed {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(to)?;
+        self.bytes.set(self.bytes.get() + read as u64);
+        Ok(read)
+    }
+}
+
+impl BufRead for Packed {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.file.fill_buf()
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.bytes.set(self.bytes.get() + bytes as u64);
+        self.file.consume(bytes);
+    }
+}
+
+/// The bytes of an unpacker, as many as the limit lets through.
+struct Unpacked<R> {
+    unpacker: R,
+    limit: Limit,
+}
+
+impl<R: Read> Read for Unpacked<R> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let read = self.unpacker.read(to)?;
+        let within = self.limit.count(read);
+        within.map_err(|clause| io::Error::other(too_much(&self.limit.path, &clause)))?;
+        Ok(read)
+    }
+}
+
+fn bounded(unpacker: impl Read + 'static, limit: Limit) -> Box<dyn BufRead> {
+    Box::new(BufReader::new(Unpacked { unpacker, limit }))
 }
 
 /// The lower-case name of a file without what says how it is packed.

@@ -12,6 +12,7 @@ use crate::tokenizer::Tokenizer;
 use lingot_spec::problem::{Problem, ProblemKind, Result};
 use lingot_spec::run::DataSpec;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// Makes tokenizer and shards in `folder`, or checks that those in it were made of the same corpora and
 /// settings. The folder appears complete or not at all.
@@ -51,6 +52,7 @@ fn prepare_checked(
     check: &dyn Fn(&Manifest) -> Result<()>,
 ) -> Result<Prepared> {
     check_spec(spec)?;
+    check_threads()?;
     let settings = Settings::of(spec, vocabulary, seed);
     if let Some(manifest) = Manifest::read(folder)? {
         manifest.check(spec, &settings, folder, progress)?;
@@ -94,6 +96,19 @@ fn check_spec(spec: &DataSpec) -> Result<()> {
         .of(ProblemKind::Input));
     }
     Ok(())
+}
+
+/// Errors if the system gives no threads to encode with. Left to itself, their pool would panic.
+fn check_threads() -> Result<()> {
+    static BEGUN: OnceLock<std::result::Result<(), String>> = OnceLock::new();
+    let begin = || rayon::ThreadPoolBuilder::new().build_global().map_err(|error| error.to_string());
+    match BEGUN.get_or_init(begin) {
+        Err(error) if !error.contains("already") => Err(Problem::new(
+            format!("there are no threads to encode text with: {error}"),
+            "raise the limits on processes and memory (`ulimit -u`, `ulimit -v`)",
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn check_vocabulary(tokenizer: u32, model: u32) -> Result<()> {

@@ -8,6 +8,9 @@ use std::collections::VecDeque;
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
+/// The longest record that is read, in bytes. It is in memory several times while it is parsed.
+const LONGEST_BYTES: usize = 128 << 20;
+
 /// How the objects of a file lie in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Layout {
@@ -26,8 +29,8 @@ pub(crate) fn record_pieces(
     notes: Notes,
 ) -> Pieces {
     // Spread objects may all lie on one line, which then comes in parts.
-    let limit = (layout == Layout::Spread).then_some(LIMIT_BYTES);
-    let lines = Lines::new(reader, path, limit);
+    let limit = if layout == Layout::Spread { LIMIT_BYTES } else { LONGEST_BYTES };
+    let lines = Lines::new(reader, path, Some(limit));
     let mut records = Records {
         lines,
         layout,
@@ -85,7 +88,7 @@ impl Records {
     fn record(&mut self) -> Result<Option<(u64, String)>> {
         if self.layout == Layout::Lines {
             let line = self.lines.next()?;
-            return Ok(line.map(|line| (self.lines.number, line)));
+            return line.map(|line| self.checked(self.lines.number, line)).transpose();
         }
         if !self.skip_between()? {
             return Ok(None);
@@ -97,11 +100,25 @@ impl Records {
             let end = scan.end_of_object(rest.as_bytes());
             record.push_str(&rest[..end.unwrap_or(rest.len())]);
             self.at += end.unwrap_or(rest.len());
+            (_, record) = self.checked(number, record)?;
             // What begins with no brace is no object either; its parser says what is wrong with it.
             if end.is_some() || !record.starts_with('{') || !self.next_line()? {
                 return Ok(Some((number, record)));
             }
         }
+    }
+
+    /// Errors if a record is too long to be parsed.
+    fn checked(&self, number: u64, record: String) -> Result<(u64, String)> {
+        // A part of a line is a little shorter than the limit where a character would be cut.
+        if record.len() + 4 <= LONGEST_BYTES {
+            return Ok((number, record));
+        }
+        Err(Problem::new(
+            format!("{}, line {number} is longer than {LONGEST_BYTES} bytes", self.path.display()),
+            "divide the record, or give its text as a file of plain text, whose lines may be of any length",
+        )
+        .of(ProblemKind::Input))
     }
 
     /// Passes over what lies between objects; false at the end of the file.

@@ -1,10 +1,11 @@
-//! Megatron's indexed dataset: tokens in a `.bin`, their sequences and documents in an `.idx`. Both files are
-//! mapped into memory and never read whole.
+//! Megatron's indexed dataset: tokens in a `.bin`, their sequences and documents in an `.idx`. What is wanted
+//! of both files is read when it is wanted; neither is ever in memory as a whole.
 
 use crate::files::{FileRecord, HashedFile};
-use crate::index::{Layout, STRIDE, Stored, write_index};
-use filebuffer::FileBuffer;
+use crate::index::{Layout, Row, STRIDE, Stored, Unusable, write_index};
+use crate::place::Place;
 use lingot_spec::problem::{Problem, ProblemKind, Result};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// Writes shards document by document.
@@ -111,8 +112,9 @@ pub(crate) fn files_of(prefix: &Path) -> [PathBuf; 2] {
 /// Shards opened for reading.
 pub struct Shards {
     path: PathBuf,
-    index: FileBuffer,
-    bin: FileBuffer,
+    bin_path: PathBuf,
+    index: File,
+    bin: File,
     layout: Layout,
 }
 
@@ -129,23 +131,27 @@ impl Shards {
         Shards::open_files(&with_end(prefix, "idx"), &with_end(prefix, "bin"))
     }
 
-    pub(crate) fn open_files(index: &Path, bin: &Path) -> Result<Shards> {
-        let path = index.to_path_buf();
-        let map = |path: &Path| FileBuffer::open(path).map_err(|e| Problem::io("open", path, &e));
-        let (index, bin_path, bin) = (map(index)?, bin, map(bin)?);
-        let layout = Layout::read(&index, bin.len() as u64).map_err(|problem| {
-            Problem::new(
+    pub(crate) fn open_files(path: &Path, bin_path: &Path) -> Result<Shards> {
+        let open = |path: &Path| File::open(path).map_err(|e| Problem::io("open", path, &e));
+        let (index, bin) = (open(path)?, open(bin_path)?);
+        let bin_bytes = bin.metadata().map_err(|e| Problem::io("read", bin_path, &e))?.len();
+        let layout = Layout::read(&Place::File(&index), bin_bytes).map_err(|problem| match problem {
+            Unusable::Unread(error) => Problem::io("read", path, &error),
+            Unusable::Wrong(problem) => Problem::new(
                 format!("{} (with {}) {problem}", path.display(), bin_path.display()),
                 "one of the two is truncated, corrupt or of another data set; make or fetch them again",
             )
-            .of(ProblemKind::Damaged)
+            .of(ProblemKind::Damaged),
         })?;
-        Ok(Shards { path, index, bin, layout })
+        Ok(Shards { path: path.into(), bin_path: bin_path.into(), index, bin, layout })
     }
 
     /// Checks an `.idx` against a `.bin` of `bin_bytes`; errors with what is wrong with it.
     pub fn check_index(index: &[u8], bin_bytes: u64) -> std::result::Result<(), String> {
-        Layout::read(index, bin_bytes).map(|_| ())
+        Layout::read(&Place::Memory(index), bin_bytes).map(|_| ()).map_err(|problem| match problem {
+            Unusable::Unread(error) => error.to_string(),
+            Unusable::Wrong(problem) => problem,
+        })
     }
 
     /// Tokens of all documents.
@@ -158,13 +164,13 @@ impl Shards {
         self.layout.documents
     }
 
-    /// The tokens of a document.
-    pub fn document(&self, document: usize) -> Vec<i64> {
-        let sequences = self.sequences_of(document);
-        let stored = self.layout.stored;
-        sequences
-            .flat_map(|sequence| self.bytes_of(sequence).chunks_exact(stored.bytes()).map(|b| stored.read(b)))
-            .collect()
+    /// The tokens of a document. Errors if the files cannot be read any more.
+    pub fn document(&self, document: usize) -> Result<Vec<i64>> {
+        let mut tokens = Vec::new();
+        for row in self.rows_of(document)? {
+            self.push_tokens(row, 0, row.tokens.max(0) as usize, |token| tokens.push(token))?;
+        }
+        Ok(tokens)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -175,63 +181,118 @@ impl Shards {
         self.layout.stored
     }
 
-    pub(crate) fn sequences_of(&self, document: usize) -> std::ops::Range<usize> {
-        let layout = &self.layout;
-        layout.document(&self.index, document)..layout.document(&self.index, document + 1)
-    }
-
-    /// A sequence's token count and where it begins in the `.bin`, in bytes.
-    pub(crate) fn row(&self, sequence: usize) -> (i32, i64) {
-        (self.layout.length(&self.index, sequence), self.layout.pointer(&self.index, sequence))
+    /// The sequences of a document.
+    pub(crate) fn rows_of(&self, document: usize) -> Result<Vec<Row>> {
+        let bounds = self.layout.bounds(&self.index(), document, 2).map_err(|e| self.lost(&self.path, &e))?;
+        self.rows(bounds[0], bounds[1] - bounds[0])
     }
 
     /// `count` tokens of all documents joined, from token `at` on. After the last comes the first.
-    pub(crate) fn read(&self, at: u64, count: usize) -> Vec<Read> {
+    pub(crate) fn read(&self, at: u64, count: usize) -> Result<Vec<Read>> {
         let mut read = Vec::with_capacity(count);
-        let (mut sequence, mut skip) = self.locate(at);
-        let stored = self.layout.stored;
-        let mut begins = false;
+        let (mut first, mut skip) = self.locate(at)?;
+        let (mut begins, mut passed) = (false, 0);
         while read.len() < count {
-            begins |= skip == 0 && self.begins_document(sequence);
-            let bytes = self.bytes_of(sequence)[skip * stored.bytes()..].chunks_exact(stored.bytes());
-            for bytes in bytes.take(count - read.len()) {
-                read.push(Read { token: stored.read(bytes), begins: std::mem::take(&mut begins) });
+            let rows = self.rows(first, STRIDE)?;
+            // Each round through all sequences brings a token, unless the file has changed.
+            passed += rows.len();
+            if passed / self.layout.sequences > read.len() + 1 {
+                return Err(self.changed(&self.path));
             }
-            (sequence, skip) = ((sequence + 1) % self.layout.sequences, 0);
+            let beginnings = self.beginnings(first, rows.len())?;
+            for (row, begins_here) in rows.iter().zip(beginnings) {
+                begins |= skip == 0 && begins_here;
+                let tokens = row.tokens.max(0) as usize;
+                let wanted = tokens.saturating_sub(skip).min(count - read.len());
+                self.push_tokens(*row, skip, wanted, |token| {
+                    read.push(Read { token, begins: std::mem::take(&mut begins) });
+                })?;
+                skip = 0;
+            }
+            first = (first + rows.len()) % self.layout.sequences;
         }
-        read
+        Ok(read)
+    }
+
+    /// The documents that hold `count` tokens from token `at` on, each once.
+    pub(crate) fn documents_at(&self, at: u64, count: u64) -> Result<Vec<usize>> {
+        let failed = |e| self.lost(&self.path, &e);
+        let document_of = |token: u64| {
+            let (sequence, _) = self.locate(token % self.tokens())?;
+            // The first that begins after the sequence comes after the one that holds it.
+            Ok(self.layout.document_from(&self.index(), sequence + 1).map_err(failed)?.saturating_sub(1))
+        };
+        let (first, last) = (document_of(at)?, document_of(at + count.max(1) - 1)?);
+        if first <= last {
+            return Ok((first..=last).collect());
+        }
+        Ok((first..self.documents()).chain(0..=last).collect())
+    }
+
+    fn index(&self) -> Place<'_> {
+        Place::File(&self.index)
+    }
+
+    fn rows(&self, first: usize, count: usize) -> Result<Vec<Row>> {
+        self.layout.rows(&self.index(), first, count).map_err(|e| self.lost(&self.path, &e))
     }
 
     /// The sequence that holds token `at` of all, and how many of its tokens come before.
-    fn locate(&self, at: u64) -> (usize, usize) {
+    fn locate(&self, at: u64) -> Result<(usize, usize)> {
         let group = self.layout.before.partition_point(|&before| before <= at) - 1;
         let mut left = at - self.layout.before[group];
-        let mut sequence = group * STRIDE;
-        loop {
-            let length = self.layout.length(&self.index, sequence) as u64;
-            if left < length {
-                return (sequence, left as usize);
+        for (sequence, row) in (group * STRIDE..).zip(self.rows(group * STRIDE, STRIDE)?) {
+            if left < row.tokens as u64 {
+                return Ok((sequence, left as usize));
             }
-            left -= length;
-            sequence += 1;
+            left = left.saturating_sub(row.tokens as u64);
+        }
+        Err(self.changed(&self.path))
+    }
+
+    /// Whether a document begins with each of `count` sequences from `first` on.
+    fn beginnings(&self, first: usize, count: usize) -> Result<Vec<bool>> {
+        let failed = |e| self.lost(&self.path, &e);
+        let mut begins = vec![false; count];
+        let mut document = self.layout.document_from(&self.index(), first).map_err(failed)?;
+        while document < self.layout.documents {
+            let bounds = self.layout.bounds(&self.index(), document, STRIDE).map_err(failed)?;
+            for bound in &bounds {
+                match bound.checked_sub(first).and_then(|place| begins.get_mut(place)) {
+                    Some(begins_here) => *begins_here = true,
+                    None => return Ok(begins),
+                }
+            }
+            document += bounds.len();
+        }
+        Ok(begins)
+    }
+
+    /// Passes on `count` tokens of a sequence, after its first `skip`.
+    fn push_tokens(&self, row: Row, skip: usize, count: usize, push: impl FnMut(i64)) -> Result<()> {
+        let stored = self.layout.stored;
+        let at = row.pointer as u64 + (skip * stored.bytes()) as u64;
+        let mut bytes = vec![0; count * stored.bytes()];
+        let read = Place::File(&self.bin).read(at, &mut bytes);
+        read.map_err(|e| self.lost(&self.bin_path, &e))?;
+        bytes.chunks_exact(stored.bytes()).map(|bytes| stored.read(bytes)).for_each(push);
+        Ok(())
+    }
+
+    /// The error for a file that was whole when it was opened.
+    fn lost(&self, path: &Path, error: &std::io::Error) -> Problem {
+        match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => self.changed(path),
+            _ => Problem::io("read", path, error),
         }
     }
 
-    fn begins_document(&self, sequence: usize) -> bool {
-        let (mut low, mut high) = (0, self.layout.documents);
-        while low < high {
-            let middle = low.midpoint(high);
-            match self.layout.document(&self.index, middle).cmp(&sequence) {
-                std::cmp::Ordering::Equal => return true,
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Greater => high = middle,
-            }
-        }
-        false
-    }
-
-    fn bytes_of(&self, sequence: usize) -> &[u8] {
-        let (length, pointer) = self.row(sequence);
-        &self.bin[pointer as usize..][..length as usize * self.layout.stored.bytes()]
+    fn changed(&self, path: &Path) -> Problem {
+        let bytes = std::fs::metadata(path).map_or(0, |about| about.len());
+        Problem::new(
+            format!("{} was changed while it was read: now it has {bytes} bytes", path.display()),
+            "put back the file as it was when the data was prepared, then run the same command again",
+        )
+        .of(ProblemKind::Damaged)
     }
 }

@@ -1,6 +1,7 @@
 //! Text to tokens and back: a byte-level BPE trained here, or any `tokenizer.json`.
 
 use crate::ends::{self, Files};
+use crate::growth;
 use crate::progress::{Progress, Stage};
 use lingot_spec::problem::{Problem, ProblemKind, Result};
 use std::collections::BTreeMap;
@@ -54,7 +55,7 @@ impl Tokenizer {
     pub fn train<I, S>(documents: I, vocabulary: u32, progress: Progress) -> Result<Tokenizer>
     where
         I: Iterator<Item = S>,
-        S: AsRef<str> + Send,
+        S: AsRef<str> + Send + Sync,
     {
         if vocabulary < FEWEST {
             return Err(Problem::new(
@@ -78,7 +79,8 @@ impl Tokenizer {
             .special_tokens(vec![AddedToken::from(END_OF_DOCUMENT, true)])
             .build()
             .into();
-        inner.train(&mut trainer, documents.into_iter()).map_err(|e| {
+        let pieces = documents.iter().flat_map(|text| pieces(text.as_ref()));
+        inner.train(&mut trainer, pieces).map_err(|e| {
             Problem::new(format!("the tokenizer cannot be trained: {e}"), "give one with `data.tokenizer`")
         })?;
         progress(Stage { name: "tokenizer", done: total, total });
@@ -237,12 +239,6 @@ impl Tokenizer {
 
 fn parse_inner(bytes: &[u8], path: &Path) -> Result<tokenizers::Tokenizer> {
     let bytes = ends::spare_special_words(bytes);
-    // The library trusts its files in a few places; a bad file must be an error, not a panic.
-    let parsed = std::panic::catch_unwind(|| {
-        let inner = tokenizers::Tokenizer::from_bytes(&bytes)?;
-        inner.encode_fast("a b\n\u{0}\u{2603}\u{10ffff} 1", false)?;
-        Ok::<_, tokenizers::Error>(inner)
-    });
     let broken = |why: String| {
         Problem::new(
             format!("{} is not a tokenizer that can be used: {why}", path.display()),
@@ -250,6 +246,13 @@ fn parse_inner(bytes: &[u8], path: &Path) -> Result<tokenizers::Tokenizer> {
         )
         .of(ProblemKind::Input)
     };
+    growth::check(&bytes).map_err(broken)?;
+    // The library trusts its files in a few places; a bad file must be an error, not a panic.
+    let parsed = std::panic::catch_unwind(|| {
+        let inner = tokenizers::Tokenizer::from_bytes(&bytes)?;
+        inner.encode_fast("a b\n\u{0}\u{2603}\u{10ffff} 1", false)?;
+        Ok::<_, tokenizers::Error>(inner)
+    });
     let inner = parsed.map_err(|_| broken("its parts contradict each other".into()))?;
     inner.map_err(|e| broken(e.to_string()))
 }
@@ -261,6 +264,29 @@ fn byte_tokens(inner: &tokenizers::Tokenizer) -> BTreeMap<u32, u8> {
         return BTreeMap::new();
     }
     (0..=u8::MAX).filter_map(|byte| Some((id(byte)?, byte))).collect()
+}
+
+/// The longest run of letters, or of other characters of one class, that a tokenizer is trained on, in
+/// characters. Counting the pairs of a word takes time that grows with its square.
+const LONGEST_RUN: usize = 256;
+
+/// Cuts a text where a run of characters of one class grows too long, as in DNA or in Chinese without
+/// punctuation. Texts of usual words stay whole.
+fn pieces(text: &str) -> impl Iterator<Item = &str> {
+    let class = |letter: char| (letter.is_whitespace(), letter.is_alphabetic(), letter.is_numeric());
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let mut run = (0, None);
+        let mut letters = rest.char_indices();
+        let end = letters.find(|&(_, letter)| {
+            let now = Some(class(letter));
+            run = if now == run.1 { (run.0 + 1, now) } else { (1, now) };
+            run.0 > LONGEST_RUN
+        });
+        let (piece, left) = rest.split_at(end.map_or(rest.len(), |(at, _)| at));
+        rest = left;
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 fn untrained() -> Result<tokenizers::Tokenizer> {
@@ -275,4 +301,40 @@ fn untrained() -> Result<tokenizers::Tokenizer> {
         ])))
         .with_decoder(Some(ByteLevel::default()));
     Ok(inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_runs_that_are_too_long_are_cut_and_nothing_is_lost() {
+        let usual = "A line of words, 12345 and ---- signs.\n".repeat(50);
+        assert_eq!(pieces(&usual).collect::<Vec<_>>(), [usual.as_str()]);
+        assert_eq!(pieces("").count(), 0);
+        for unit in ["x", "\u{6c49}", " ", "-", "\u{1f600}"] {
+            for length in [LONGEST_RUN, LONGEST_RUN + 1, 3 * LONGEST_RUN + 7] {
+                let text = format!("a. {}", unit.repeat(length));
+                let cut: Vec<&str> = pieces(&text).collect();
+                assert_eq!(cut.concat(), text);
+                let longest = cut.iter().map(|piece| piece.matches(unit).count()).max();
+                assert!(longest <= Some(LONGEST_RUN + 1), "{unit}: {longest:?}");
+            }
+        }
+    }
+
+    /// Would take hours if time grew with the square of a word's length.
+    #[test]
+    fn a_text_that_is_one_word_trains_a_tokenizer_and_is_read_back() {
+        let mut state = 1_u32;
+        let letters = (0..1 << 20).map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            ['A', 'C', 'G', 'T'][(state >> 30) as usize]
+        });
+        let text: String = letters.collect();
+        let tokenizer = Tokenizer::train(std::iter::once(&text), 300, &|_| ()).unwrap();
+        let tokens = tokenizer.encode(&text);
+        assert!(tokens.len() < text.len() / 2, "{} tokens", tokens.len());
+        assert_eq!(tokenizer.decode(&tokens), text);
+    }
 }

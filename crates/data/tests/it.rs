@@ -5,6 +5,8 @@
 
 #[path = "it/batches.rs"]
 mod batches;
+#[path = "it/bombs.rs"]
+mod bombs;
 #[path = "it/contents.rs"]
 mod contents;
 #[path = "it/corpora.rs"]

@@ -2,12 +2,12 @@
 //! all.
 //!
 //! `cargo run --release -p lingot-device --example matmul_rate [-- THREADS [KERNEL [NAME [bf16]]]]` prints
-//! the median of several rounds; the shapes take turns within a round, so that a slow moment of a shared
-//! machine hits all alike.
+//! the median of several rounds, with `bf16` on bf16 tensors; the shapes take turns within a round, so that a
+//! slow moment of a shared machine hits all alike.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use lingot_device::cpu::{Cpu, Kernel};
-use lingot_device::{Device, Flip, Kind, Precision, Result, Tensor, ops};
+use lingot_device::{Device, Flip, Kind, Result, Tensor, ops};
 use std::time::Instant;
 
 const ROUNDS: usize = 15;
@@ -20,17 +20,18 @@ fn main() -> Result<()> {
         Kernel::all().into_iter().find(|kernel| name.as_deref().is_none_or(|name| kernel.name() == name));
     let kernel = kernel.unwrap();
     let part = arguments.next().unwrap_or_default();
-    let in_bf16 = arguments.next().is_some_and(|precision| precision == "bf16");
-    let kernel = if in_bf16 { kernel.in_precision(Precision::Bf16) } else { kernel };
+    let in_bf16 = arguments.next().is_some_and(|kind| kind == "bf16");
+    let kind = if in_bf16 { Kind::Bf16 } else { Kind::F32 };
     for threads in threads.map_or(vec![1, 2], |threads| vec![threads]) {
-        report(&Device::new(Cpu::with_kernel(threads, kernel)), threads, &part)?;
+        let numbers = Numbers { device: Device::new(Cpu::with_kernel(threads, kernel)), kind };
+        report(&numbers, threads, &part)?;
     }
     Ok(())
 }
 
 /// Times those whose names have `part`.
-fn report(device: &Device, threads: usize, part: &str) -> Result<()> {
-    let mut works = works(device)?;
+fn report(numbers: &Numbers, threads: usize, part: &str) -> Result<()> {
+    let mut works = works(numbers)?;
     works.retain(|work| work.name.contains(part));
     works.insert(0, registers(threads));
     let mut rates = vec![vec![]; works.len()];
@@ -39,7 +40,8 @@ fn report(device: &Device, threads: usize, part: &str) -> Result<()> {
             rates.push(work.flops * work.times as f64 / time_s(work, threads)? / 1e9);
         }
     }
-    println!("{}: GFLOP/s, median and best of {ROUNDS} rounds", device.info().description);
+    let (device, kind) = (&numbers.device.info().description, numbers.kind.name());
+    println!("{device}, {kind}: GFLOP/s, median and best of {ROUNDS} rounds");
     let [peak, _] = median_and_best(&mut rates[0]);
     for (work, rates) in works.iter().zip(&mut rates) {
         let [median, best] = median_and_best(rates);
@@ -102,26 +104,26 @@ fn registers(threads: usize) -> Work {
     }
 }
 
-fn works(device: &Device) -> Result<Vec<Work>> {
+fn works(numbers: &Numbers) -> Result<Vec<Work>> {
     let mut works = vec![];
     for (m, k, n) in
         [(256, 512, 256), (256, 256, 512), (256, 512, 512), (1024, 1024, 1024), (2048, 256, 8192)]
     {
         for (flip, name) in [(Flip::B, "x W^T"), (Flip::NONE, "dy W"), (Flip::A, "dy^T x")] {
-            works.push(product(device, [m, n, k], flip, name)?);
+            works.push(product(numbers, [m, n, k], flip, name)?);
         }
     }
     for flip in [false, true] {
-        works.push(grouped(device, flip)?);
+        works.push(grouped(numbers, flip)?);
     }
-    works.push(grouped_weights(device)?);
-    works.push(head(device)?);
+    works.push(grouped_weights(numbers)?);
+    works.push(head(numbers)?);
     Ok(works)
 }
 
-fn product(device: &Device, [m, n, k]: [usize; 3], flip: Flip, name: &str) -> Result<Work> {
-    let a = numbers(device, &if flip.a { [k, m] } else { [m, k] })?;
-    let b = numbers(device, &if flip.b { [n, k] } else { [k, n] })?;
+fn product(numbers: &Numbers, [m, n, k]: [usize; 3], flip: Flip, name: &str) -> Result<Work> {
+    let a = numbers.values(&if flip.a { [k, m] } else { [m, k] })?;
+    let b = numbers.values(&if flip.b { [n, k] } else { [k, n] })?;
     let flops = 2.0 * (m * n * k) as f64;
     Ok(Work {
         name: format!("{m} x {k} x {n}, {name}"),
@@ -135,11 +137,11 @@ const EXPERTS: usize = 16;
 const ROWS: usize = 4096;
 const WIDTHS: [usize; 2] = [512, 256];
 
-fn grouped(device: &Device, flip: bool) -> Result<Work> {
+fn grouped(numbers: &Numbers, flip: bool) -> Result<Work> {
     let [n, k] = WIDTHS;
-    let x = numbers(device, &[ROWS, if flip { n } else { k }])?;
-    let w = numbers(device, &[EXPERTS, n, k])?;
-    let ends = ends(device)?;
+    let x = numbers.values(&[ROWS, if flip { n } else { k }])?;
+    let w = numbers.values(&[EXPERTS, n, k])?;
+    let ends = ends(&numbers.device)?;
     let flops = 2.0 * (ROWS * n * k) as f64;
     Ok(Work {
         name: format!("{EXPERTS} experts, {ROWS} rows, {n} x {k}, {}", if flip { "dy W" } else { "x W^T" }),
@@ -149,11 +151,11 @@ fn grouped(device: &Device, flip: bool) -> Result<Work> {
     })
 }
 
-fn grouped_weights(device: &Device) -> Result<Work> {
+fn grouped_weights(numbers: &Numbers) -> Result<Work> {
     let [n, k] = WIDTHS;
-    let (dy, x) = (numbers(device, &[ROWS, n])?, numbers(device, &[ROWS, k])?);
-    let dw = numbers(device, &[EXPERTS, n, k])?;
-    let ends = ends(device)?;
+    let (dy, x) = (numbers.values(&[ROWS, n])?, numbers.values(&[ROWS, k])?);
+    let dw = numbers.sums(&[EXPERTS, n, k])?;
+    let ends = ends(&numbers.device)?;
     let flops = 2.0 * (ROWS * n * k) as f64;
     Ok(Work {
         name: format!("{EXPERTS} experts, {ROWS} rows, {n} x {k}, dy^T x"),
@@ -175,10 +177,10 @@ fn ends(device: &Device) -> Result<Tensor> {
     device.integers(&ends, &[EXPERTS])
 }
 
-fn head(device: &Device) -> Result<Work> {
+fn head(numbers: &Numbers) -> Result<Work> {
     let (t, d, v) = (2048, 256, 8192);
-    let (x, w, d_w) = (numbers(device, &[t, d])?, numbers(device, &[v, d])?, numbers(device, &[v, d])?);
-    let targets = device.integers(&vec![7; t], &[t])?;
+    let (x, w, d_w) = (numbers.values(&[t, d])?, numbers.values(&[v, d])?, numbers.sums(&[v, d])?);
+    let targets = numbers.device.integers(&vec![7; t], &[t])?;
     let flops = 6.0 * (t * d * v) as f64;
     Ok(Work {
         name: format!("head and cross-entropy with gradients, {t} x {d} x {v}"),
@@ -188,10 +190,26 @@ fn head(device: &Device) -> Result<Work> {
     })
 }
 
-fn numbers(device: &Device, shape: &[usize]) -> Result<Tensor> {
-    let values: Vec<f32> =
-        (0..shape.iter().product()).map(|i: usize| (i * 7919 % 1013) as f32 / 1013.0 - 0.5).collect();
-    device.floats(&values, shape, Kind::F32)
+/// Where operands lie, and the kind of their values.
+struct Numbers {
+    device: Device,
+    kind: Kind,
+}
+
+impl Numbers {
+    fn values(&self, shape: &[usize]) -> Result<Tensor> {
+        self.of(shape, self.kind)
+    }
+
+    fn sums(&self, shape: &[usize]) -> Result<Tensor> {
+        self.of(shape, self.kind.sums())
+    }
+
+    fn of(&self, shape: &[usize], kind: Kind) -> Result<Tensor> {
+        let values: Vec<f32> =
+            (0..shape.iter().product()).map(|i: usize| (i * 7919 % 1013) as f32 / 1013.0 - 0.5).collect();
+        self.device.floats(&values, shape, kind)
+    }
 }
 
 /// Some milliseconds' worth.

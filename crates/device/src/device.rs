@@ -75,7 +75,7 @@ impl Device {
         Ok(tensor)
     }
 
-    /// A tensor of `kind` (f32 or f64) with the given values, rounded to f32 if need be.
+    /// A tensor of a kind of floats with the given values, rounded to it.
     ///
     /// ```
     /// # use lingot_device::{cpu::Cpu, Device, Kind};
@@ -97,10 +97,11 @@ impl Device {
         Ok(tensor)
     }
 
-    /// Enqueues an op whose shapes and kinds a front door has checked. Errors if an output overlaps another
-    /// operand.
+    /// Enqueues an op whose shapes a front door has checked. Errors if an operand is of another kind than the
+    /// op declares, or if an output overlaps another operand.
     pub(crate) fn enqueue<'a>(&self, op: impl Into<Op<'a>>) -> Result<()> {
         let op = op.into();
+        op.check_kinds()?;
         op.check_overlaps()?;
         self.0.run(&op)
     }

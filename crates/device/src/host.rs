@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use crate::backend::MemoryUse;
+use crate::bf16::Bf16;
 use crate::error::{Error, Result};
 use crate::op::Op;
 use crate::slot::{Owner, Slot};
@@ -164,6 +165,9 @@ impl Element for f64 {
 }
 impl Element for f32 {
     const KIND: Kind = Kind::F32;
+}
+impl Element for Bf16 {
+    const KIND: Kind = Kind::Bf16;
 }
 impl Element for i32 {
     const KIND: Kind = Kind::I32;

@@ -10,6 +10,7 @@
 #![deny(missing_docs)]
 
 pub mod backend;
+mod bf16;
 mod boundary;
 pub mod conformance;
 pub mod cpu;
@@ -22,6 +23,7 @@ pub mod op;
 pub mod open;
 pub mod precision;
 pub mod reference;
+pub mod reserve;
 mod slot;
 pub mod tensor;
 #[cfg(unix)]
@@ -29,6 +31,7 @@ pub mod torch;
 pub mod wrappers;
 
 pub use backend::{Backend, DeviceInfo, MemoryUse, Wrapper};
+pub use bf16::Bf16;
 pub use boundary::{Boundary, Size};
 pub use device::Device;
 pub use error::{Error, Result};

@@ -65,32 +65,30 @@ pub struct Found {
     pub routes: Vec<String>,
 }
 
-/// Tries to open every device that Lingot knows by name. Returns each name with what was found, or why
-/// nothing was.
-pub fn survey() -> Vec<(String, Result<Found>)> {
-    let built_in = ["cpu", "reference"].map(|name| {
-        let opened = open(&DeviceSpec { name: name.into(), ..DeviceSpec::default() });
-        (name.into(), opened.map(|device| Found { info: device.info().clone(), routes: vec![] }))
-    });
-    built_in.into_iter().chain(survey_torch()).collect()
+/// Opens a device as `lingot devices` does, in this process.
+///
+/// A maker's library may crash, throw or hang while it is opened, and takes the process with it. So devices
+/// of torch's are looked for one by one, each in a process that can be spared.
+///
+/// # Errors
+/// What the device lacks.
+pub fn look_for(name: &str) -> Result<Found> {
+    #[cfg(unix)]
+    if name.starts_with("torch:") {
+        let torch = Torch::open(name, Options::default())?;
+        return Ok(Found { info: torch.info().clone(), routes: torch.routes() });
+    }
+    let device = open(&DeviceSpec { name: name.into(), ..DeviceSpec::default() })?;
+    Ok(Found { info: device.info().clone(), routes: vec![] })
 }
 
-/// The names of the devices that can be opened and that add computing power: neither the slow definition, nor
-/// torch's view of the processor, which is `cpu` already.
-pub fn all() -> Vec<String> {
-    let is_own = |(name, found): &(String, Result<Found>)| {
-        found.is_ok() && !["reference", "torch:cpu"].contains(&name.as_str())
-    };
-    survey().into_iter().filter(is_own).map(|(name, _)| name).collect()
-}
+/// Devices that every machine has.
+pub const BUILT_IN: [&str; 2] = ["cpu", "reference"];
 
-/// torch's own name for the one chip that its maker adds; it answers to the maker's name too.
-#[cfg(unix)]
-const ADDED: &str = "torch:privateuseone:0";
-
-#[cfg(unix)]
-fn survey_torch() -> Vec<(String, Result<Found>)> {
-    let names = [
+/// The devices of torch's that are looked for. The last is torch's own name for the one chip that its maker
+/// adds; it answers to the maker's name too.
+pub const OF_TORCH: &[&str] = if cfg!(unix) {
+    &[
         "torch:cpu",
         "torch:cuda:0",
         "torch:xpu:0",
@@ -98,18 +96,11 @@ fn survey_torch() -> Vec<(String, Result<Found>)> {
         "torch:npu:0",
         "torch:musa:0",
         "torch:mlu:0",
-    ];
-    let found = |name: &str| {
-        let torch = Torch::open(name, Options::default())?;
-        Ok(Found { info: torch.info().clone(), routes: torch.routes() })
-    };
-    names.into_iter().chain([ADDED]).map(|name| (name.into(), found(name))).collect()
-}
-
-#[cfg(not(unix))]
-fn survey_torch() -> Vec<(String, Result<Found>)> {
-    vec![]
-}
+        "torch:privateuseone:0",
+    ]
+} else {
+    &[]
+};
 
 #[cfg(test)]
 mod tests {

@@ -2,9 +2,11 @@
 //! view of it.
 
 use crate::backend::Backend;
+use crate::bf16::Bf16;
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::slot::{Slot, SlotId};
+use lingot_spec::run::Precision;
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,6 +17,8 @@ pub enum Kind {
     F64,
     /// 32-bit floats.
     F32,
+    /// 16-bit floats of f32's range: activations and working weights of a bf16 run.
+    Bf16,
     /// 32-bit whole numbers: tokens, indices, counts.
     I32,
 }
@@ -25,6 +29,7 @@ impl Kind {
         match self {
             Kind::F64 => 8,
             Kind::F32 | Kind::I32 => 4,
+            Kind::Bf16 => 2,
         }
     }
 
@@ -33,7 +38,23 @@ impl Kind {
         match self {
             Kind::F64 => "f64",
             Kind::F32 => "f32",
+            Kind::Bf16 => "bf16",
             Kind::I32 => "i32",
+        }
+    }
+
+    /// The kind of sums, statistics and losses beside values of this kind: f32 beside bf16, else the same.
+    pub fn sums(self) -> Kind {
+        if self == Kind::Bf16 { Kind::F32 } else { self }
+    }
+}
+
+/// The kind that a run of this precision computes in.
+impl From<Precision> for Kind {
+    fn from(precision: Precision) -> Kind {
+        match precision {
+            Precision::F32 => Kind::F32,
+            Precision::Bf16 => Kind::Bf16,
         }
     }
 }
@@ -199,21 +220,29 @@ impl Tensor {
         Tensor { memory: Arc::new(memory), ..*self }
     }
 
-    /// Overwrites a float tensor.
+    /// Overwrites a float tensor, each value rounded to its kind.
     pub fn write_floats(&self, values: &[f32]) -> Result<()> {
         assert_eq!(values.len(), self.len(), "values for {:?}", self.shape());
         match self.kind {
             Kind::F64 => self.write_doubles(&values.iter().map(|&value| value.into()).collect::<Vec<f64>>()),
             Kind::F32 => self.write_bytes(bytemuck::cast_slice(values)),
+            Kind::Bf16 => {
+                let rounded: Vec<Bf16> = values.iter().map(|&value| Bf16::of(value)).collect();
+                self.write_bytes(bytemuck::cast_slice(&rounded))
+            }
             Kind::I32 => panic!("floats written to a tensor of whole numbers"),
         }
     }
 
-    /// Overwrites a float tensor without rounding where it holds f64.
+    /// Overwrites a float tensor, each value rounded once; not at all where it holds f64.
     pub fn write_doubles(&self, values: &[f64]) -> Result<()> {
         assert_eq!(values.len(), self.len(), "values for {:?}", self.shape());
         match self.kind {
             Kind::F64 => self.write_bytes(bytemuck::cast_slice(values)),
+            Kind::Bf16 => {
+                let rounded: Vec<Bf16> = values.iter().map(|&value| Bf16::of_f64(value)).collect();
+                self.write_bytes(bytemuck::cast_slice(&rounded))
+            }
             _ => self.write_floats(&values.iter().map(|&value| value as f32).collect::<Vec<f32>>()),
         }
     }
@@ -227,11 +256,12 @@ impl Tensor {
 
     /// Waits for the device and reads a float tensor.
     pub fn to_floats(&self) -> Result<Vec<f32>> {
-        if self.kind == Kind::F64 {
-            return Ok(self.to_doubles()?.into_iter().map(|value| value as f32).collect());
+        match self.kind {
+            Kind::F64 => Ok(self.to_doubles()?.into_iter().map(|value| value as f32).collect()),
+            Kind::F32 => self.read_all(),
+            Kind::Bf16 => Ok(self.read_all::<Bf16>()?.into_iter().map(Bf16::wide).collect()),
+            Kind::I32 => panic!("floats read from whole numbers"),
         }
-        assert_eq!(self.kind, Kind::F32, "floats read from whole numbers");
-        self.read_all()
     }
 
     /// As `to_floats`, into a vector that is used again: a large one is expensive to allocate.
@@ -240,13 +270,13 @@ impl Tensor {
             *floats = self.to_floats()?;
             return Ok(());
         }
-        floats.resize(self.len(), 0.0);
+        self.resize(floats)?;
         self.read_into(bytemuck::cast_slice_mut(floats))
     }
 
     /// Waits for the device and reads a float tensor as f64.
     pub fn to_doubles(&self) -> Result<Vec<f64>> {
-        if self.kind == Kind::F32 {
+        if matches!(self.kind, Kind::F32 | Kind::Bf16) {
             return Ok(self.to_floats()?.into_iter().map(f64::from).collect());
         }
         assert_eq!(self.kind, Kind::F64, "floats read from whole numbers");
@@ -265,9 +295,22 @@ impl Tensor {
 
     /// Reads all elements in one copy: gradients and weights travel this way in every step of a fleet.
     fn read_all<T: bytemuck::Pod>(&self) -> Result<Vec<T>> {
-        let mut numbers = vec![T::zeroed(); self.len()];
+        let mut numbers = Vec::new();
+        self.resize(&mut numbers)?;
         self.read_into(bytemuck::cast_slice_mut(&mut numbers))?;
         Ok(numbers)
+    }
+
+    /// Makes a vector as long as the tensor. Errors if the host has no room for it.
+    fn resize<T: bytemuck::Pod>(&self, numbers: &mut Vec<T>) -> Result<()> {
+        let more = self.len().saturating_sub(numbers.len());
+        numbers.try_reserve_exact(more).map_err(|_| Error::OutOfMemory {
+            device: "the host".into(),
+            needs_bytes: (self.len() * size_of::<T>()) as u64,
+            has_bytes: 0,
+        })?;
+        numbers.resize(self.len(), T::zeroed());
+        Ok(())
     }
 
     fn read_into(&self, bytes: &mut [u8]) -> Result<()> {

@@ -1,6 +1,7 @@
 //! One safetensors file, written and read tensor by tensor. Each tensor is hashed on the way, and nothing is
 //! copied twice.
 
+use crate::disk::{self, Call};
 use lingot_spec::problem::{Problem, ProblemKind, Result};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::collections::HashSet;
@@ -50,18 +51,18 @@ pub struct Entry {
 pub fn write(path: &Path, tensors: &[Named<'_>]) -> Result<(u64, Vec<String>)> {
     let header = header_bytes(path, tensors)?;
     let failed = |error: std::io::Error| Problem::io("write", path, &error);
-    let mut file = File::create(path).map_err(failed)?;
+    let mut file = disk::call(Call::Create, path, || File::create(path)).map_err(failed)?;
     file.write_all(&(header.len() as u64).to_le_bytes()).map_err(failed)?;
     file.write_all(&header).map_err(failed)?;
     let mut bytes = 8 + header.len() as u64;
     let mut hashes = Vec::with_capacity(tensors.len());
     for tensor in tensors {
         let data: &[u8] = bytemuck::cast_slice(tensor.values);
-        file.write_all(data).map_err(failed)?;
+        disk::call(Call::Write, path, || file.write_all(data)).map_err(failed)?;
         bytes += data.len() as u64;
         hashes.push(blake3::hash(data).to_hex().to_string());
     }
-    file.sync_all().map_err(failed)?;
+    disk::call(Call::Sync, path, || file.sync_all()).map_err(failed)?;
     Ok((bytes, hashes))
 }
 
@@ -80,7 +81,7 @@ impl TensorFile {
     /// Reads and checks the header of a file.
     pub fn open(path: &Path) -> Result<TensorFile> {
         let failed = |error: std::io::Error| Problem::io("read", path, &error);
-        let mut file = File::open(path).map_err(failed)?;
+        let mut file = disk::call(Call::Open, path, || File::open(path)).map_err(failed)?;
         let bytes = file.metadata().map_err(failed)?.len();
         let mut start = Vec::new();
         Read::by_ref(&mut file).take(8).read_to_end(&mut start).map_err(failed)?;
@@ -98,7 +99,7 @@ impl TensorFile {
         let data: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
         let failed = |error: std::io::Error| Problem::io("read", &self.path, &error);
         self.file.seek(SeekFrom::Start(entry.begin)).map_err(failed)?;
-        self.file.read_exact(data).map_err(failed)?;
+        disk::call(Call::Read, &self.path, || self.file.read_exact(data)).map_err(failed)?;
         let hash = blake3::hash(data).to_hex().to_string();
         Ok((values, hash))
     }
@@ -112,7 +113,7 @@ impl TensorFile {
         let mut buffer = vec![0; CHUNK_BYTES.min(left as usize)];
         while left > 0 {
             let part = &mut buffer[..CHUNK_BYTES.min(left as usize)];
-            self.file.read_exact(part).map_err(failed)?;
+            disk::call(Call::Read, &self.path, || self.file.read_exact(part)).map_err(failed)?;
             hasher.update(part);
             left -= part.len() as u64;
         }

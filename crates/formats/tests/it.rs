@@ -5,6 +5,7 @@
 
 mod it {
     mod damage;
+    mod gguf;
     mod imports;
     mod made;
     mod refusals;

@@ -30,6 +30,7 @@ impl Setup {
             sequence: self.sequence,
             recompute: std::slice::from_ref(&self.recompute),
             warming: false,
+            widths: lingot_spec::cost::Widths::F32,
         }
     }
 }

@@ -7,11 +7,11 @@ use crate::grid::Setup;
 use crate::memory;
 use crate::spread::Spread;
 use crate::training::Training;
-use lingot_device::Device;
 use lingot_device::backend::Backend;
 use lingot_device::cpu::Cpu;
 use lingot_device::intercepted::Intercepted;
 use lingot_device::op::Op;
+use lingot_device::{Device, Kind};
 use lingot_spec::problem::{Problem, Result};
 use lingot_spec::step::{self, StepOp};
 use serde::Serialize;
@@ -151,7 +151,7 @@ struct Trainer<'a> {
 
 impl Trainer<'_> {
     fn new<'a>(setup: &'a Setup, device: &Device) -> Result<Trainer<'a>> {
-        Ok(Trainer { setup, training: Training::new(&setup.model, device)? })
+        Ok(Trainer { setup, training: Training::new(&setup.model, device, Kind::F32)? })
     }
 
     /// Takes the next step and returns its seconds.

@@ -8,11 +8,11 @@ use crate::memory;
 use crate::rate::{self, Rates};
 use crate::spread::Spread;
 use crate::training::Training;
-use lingot_device::Device;
 use lingot_device::timed::{Timed, Times};
+use lingot_device::{Device, Kind};
 use lingot_model::Warmth;
 use lingot_spec::Result;
-use lingot_spec::run::{DeviceSpec, Recompute};
+use lingot_spec::run::{DeviceSpec, Precision, Recompute};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -21,6 +21,8 @@ use std::time::Instant;
 pub struct Request {
     /// The device, as in `device.name` of a run.
     pub device: String,
+    /// What activations and working weights are held in.
+    pub precision: Precision,
     /// CPU threads; 0 for all.
     pub threads: usize,
     /// Timed steps of each routing.
@@ -36,6 +38,8 @@ pub struct Request {
 pub struct Report {
     /// The benchmark model: `S`, `M` or `L`.
     pub model: String,
+    /// `f32` or `bf16`: what activations and working weights were held in.
+    pub precision: Precision,
     /// The device's own description.
     pub device: String,
     /// CPU threads that it used.
@@ -101,7 +105,7 @@ pub struct Entry {
 /// Times the case's steps; `start` is when the program began.
 pub fn train(case: &Case, request: &Request, start: Instant) -> Result<Report> {
     let Opened { device, times } = open(request)?;
-    let mut bench = Bench::new(case, &device)?;
+    let mut bench = Bench::new(case, &device, request.precision.into())?;
     memory::restart_peak();
     let first_s = bench.step(Routing::Real)?;
     let start_to_first_step_s = start.elapsed().as_secs_f64();
@@ -125,6 +129,7 @@ pub fn train(case: &Case, request: &Request, start: Instant) -> Result<Report> {
     let rate = matmul.gflops_per_s.median;
     Ok(Report {
         model: case.name.to_owned(),
+        precision: request.precision,
         device: device.info().description.clone(),
         threads: device.info().threads,
         parameters: case.model.parameters(),
@@ -166,8 +171,8 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn new<'a>(case: &'a Case, device: &Device) -> Result<Bench<'a>> {
-        let training = Training::new(&case.model, device)?;
+    fn new<'a>(case: &'a Case, device: &Device, kind: Kind) -> Result<Bench<'a>> {
+        let training = Training::new(&case.model, device, kind)?;
         Ok(Bench { case, training, losses: vec![], imbalance: 0.0 })
     }
 

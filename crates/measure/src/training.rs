@@ -33,8 +33,8 @@ pub(crate) struct Taken {
 }
 
 impl Training {
-    pub(crate) fn new(spec: &ModelSpec, device: &Device) -> Result<Training> {
-        let model = Model::new(spec, device, Kind::F32, SEED)?;
+    pub(crate) fn new(spec: &ModelSpec, device: &Device, kind: Kind) -> Result<Training> {
+        let model = Model::new(spec, device, kind, SEED)?;
         Ok(Training { gradients: model.gradients()?, optimizer: Optimizer::new(&model)?, model, steps: 0 })
     }
 

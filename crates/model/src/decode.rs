@@ -29,13 +29,13 @@ struct KeysAndValues {
 impl Cache {
     /// Allocates a cache for `capacity` tokens.
     pub fn new(model: &Model, capacity: usize) -> Result<Cache> {
-        let kind = model.parameters.flat.kind();
+        let kind = model.kind();
         let shape = [capacity, model.spec.kv_heads as usize, model.spec.head_width as usize];
         let empty = || model.device.empty(&shape, kind);
         let layers = (0..model.spec.layers)
             .map(|_| Ok(KeysAndValues { keys: empty()?, values: empty()? }))
             .collect::<Result<Vec<KeysAndValues>>>()?;
-        Ok(Cache { layers, length: 0, capacity, tally: Tally::new(&model.spec, &model.device, kind)? })
+        Ok(Cache { layers, length: 0, capacity, tally: Tally::new(&model.spec, &model.device, kind.sums())? })
     }
 
     /// Makes room for `capacity` tokens in all; what was read stays.

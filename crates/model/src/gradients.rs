@@ -16,7 +16,7 @@ pub struct Gradients {
 }
 
 impl Gradients {
-    /// Zeros for the gradients of `model`, of the given kind of float.
+    /// Zeros for the gradients of `model`, of the given kind of sums.
     pub(crate) fn new(model: &ModelSpec, device: &Device, kind: Kind) -> Result<Gradients> {
         Ok(Gradients { bundle: Bundle::zeros(model, device, kind)?, tally: Tally::new(model, device, kind)? })
     }

@@ -17,7 +17,7 @@ pub(crate) fn losses(
 
 /// Returns each token's logits, `[T, V]`: for a few tokens only.
 pub(crate) fn logits(model: &ModelSpec, head_vd: &Weight, normed_td: Tensor) -> Result<Tensor> {
-    ops::matmul(&Features::new(model, head_vd, normed_td)?.values_td, head_vd, Flip::B)
+    ops::matmul_sums(&Features::new(model, head_vd, normed_td)?.values_td, head_vd, Flip::B)
 }
 
 /// What is differentiated: `scale` times the sum of the tokens' losses, which are added to a tally.

@@ -133,6 +133,7 @@ fn router_backward(
         rule(context),
         loss_scales(context),
         context.warmth.map_or(1.0, |warmth| warmth.keep),
+        h_td.kind(),
     )?;
     ops::matmul_onto(gradients.of(&weights.router), &d_logits_te, h_td, Flip::A)?;
     ops::matmul_onto(d_h_td, &d_logits_te, &weights.router, Flip::NONE)
@@ -142,7 +143,7 @@ fn router_backward(
 /// tallies.
 fn decide(context: &Context<'_>, weights: &MoeWeights, h_td: &Tensor) -> Result<Decision> {
     let (number, tally) = (weights.number, &context.tally.routed[weights.number]);
-    let logits_te = ops::matmul(h_td, &weights.router, Flip::B)?;
+    let logits_te = ops::matmul_sums(h_td, &weights.router, Flip::B)?;
     if context.model.router.warmup_steps > 0 {
         ops::moments(&logits_te, &tally.moments_2)?;
     }

@@ -14,6 +14,7 @@ use crate::weights::{BlockWeights, Weights};
 use lingot_device::{Device, Kind, Result, Tensor, ops};
 use lingot_spec::ModelSpec;
 use lingot_spec::run::Recompute;
+use std::ops::Range;
 
 /// A model on a device: its parameters, and the routers' state that no gradient trains.
 pub struct Model {
@@ -21,8 +22,11 @@ pub struct Model {
     pub spec: ModelSpec,
     /// Where the parameters are and the ops run.
     pub device: Device,
-    /// All parameters, in the order of `spec::tensors::tensors`.
+    /// All parameters, in the order of `spec::tensors::tensors`: the master weights, in the kind of sums.
+    /// After they are overwritten, [`Model::renew`] makes the working copy follow.
     pub parameters: Bundle,
+    /// The copy of the parameters that a bf16 model computes with; others compute with the parameters.
+    pub working: Option<Bundle>,
     /// Selection biases `[E]`, one per router, the multi-token-prediction layer's last; empty where the
     /// routers have none.
     pub biases: Vec<Tensor>,
@@ -40,30 +44,55 @@ pub struct Through<'a> {
 }
 
 impl Model {
-    /// A model with initial parameters that follow from `seed`. `kind` is f32 to train, f64 to check
-    /// gradients.
+    /// A model with initial parameters that follow from `seed`. It computes in `kind`: f32 or bf16 to train,
+    /// f64 to check gradients.
     pub fn new(spec: &ModelSpec, device: &Device, kind: Kind, seed: u64) -> Result<Model> {
-        Model::with(spec, device, Bundle::initial(spec, device, kind, seed)?, kind)
+        Model::with(spec, device, Bundle::initial(spec, device, kind.sums(), seed)?, kind)
     }
 
     /// A model with parameters of zero, to be overwritten by a checkpoint's.
     pub fn blank(spec: &ModelSpec, device: &Device, kind: Kind) -> Result<Model> {
-        Model::with(spec, device, Bundle::zeros(spec, device, kind)?, kind)
+        Model::with(spec, device, Bundle::zeros(spec, device, kind.sums())?, kind)
     }
 
     fn with(spec: &ModelSpec, device: &Device, parameters: Bundle, kind: Kind) -> Result<Model> {
+        let has_copy = kind != kind.sums();
+        let working = has_copy.then(|| Bundle::zeros(spec, device, kind)).transpose()?;
         let routers = (spec.moe_layers() + spec.mtp_layers) as usize;
         let biases = if spec.router.selection_bias { routers } else { 0 };
-        Ok(Model {
-            weights: Weights::new(spec, &parameters),
+        let model = Model {
+            weights: Weights::new(spec, working.as_ref().unwrap_or(&parameters)),
             biases: (0..biases)
-                .map(|_| device.zeros(&[spec.experts as usize], kind))
+                .map(|_| device.zeros(&[spec.experts as usize], kind.sums()))
                 .collect::<Result<Vec<Tensor>>>()?,
             statistics: vec![LogitStatistics::default(); routers],
             spec: spec.clone(),
             device: device.clone(),
             parameters,
-        })
+            working,
+        };
+        model.renew(0..model.parameters.flat.len())?;
+        Ok(model)
+    }
+
+    /// The kind that the model computes in.
+    pub fn kind(&self) -> Kind {
+        self.working.as_ref().unwrap_or(&self.parameters).flat.kind()
+    }
+
+    /// Copies some of the parameters, by their numbers in the flat bundle, to the working copy, if there is
+    /// one.
+    pub fn renew(&self, numbers: Range<usize>) -> Result<()> {
+        let Some(working) = self.working.as_ref().filter(|_| !numbers.is_empty()) else { return Ok(()) };
+        let [from, to] =
+            [&self.parameters, working].map(|bundle| bundle.flat.rows(numbers.start, numbers.len()));
+        ops::copy(&to, &from)
+    }
+
+    /// Overwrites some of the parameters, by their numbers in the flat bundle, and their working copy.
+    pub fn overwrite(&self, first: usize, values: &[f32]) -> Result<()> {
+        self.parameters.flat.rows(first, values.len()).write_floats(values)?;
+        self.renew(first..first + values.len())
     }
 
     /// Allocates gradients and sums for a step of this model, all zero.

@@ -2,11 +2,12 @@
 //! model.
 
 use crate::floors::over_floor;
-use crate::layout::{Placer, WIDTH};
+use crate::layout::Placer;
 use crate::times::{Part, Times};
+use lingot_spec::ModelSpec;
+use lingot_spec::cost::{self, Widths};
 use lingot_spec::run::Recompute;
 use lingot_spec::step::{self, Batch, StepMemory, StepOp};
-use lingot_spec::{ModelSpec, cost};
 
 /// One micro-batch in each piece of the model, and the memory it takes.
 pub(crate) struct Pieces {
@@ -34,6 +35,7 @@ impl Placer<'_> {
             sequence: self.request.sequence as usize,
             recompute: &policy,
             warming: false,
+            widths: Widths::F32,
         };
         let cut = |layers, dense_layers| {
             step::step(&ModelSpec { layers, dense_layers, ..self.model.clone() }, &batch)
@@ -94,8 +96,8 @@ fn spread_experts(op: &StepOp, cards: u32) -> StepOp {
     let experts = experts.div_ceil(cards as usize);
     let cost = match op.name {
         _ if cards == 1 => return *op,
-        "grouped_matmul" => cost::grouped_matmul(rows, [experts, n, k], WIDTH as usize),
-        "grouped_matmul_weights" => cost::grouped_matmul_weights(rows, [experts, n, k], WIDTH as usize),
+        "grouped_matmul" => cost::grouped_matmul(rows, [experts, n, k], Widths::F32),
+        "grouped_matmul_weights" => cost::grouped_matmul_weights(rows, [experts, n, k], Widths::F32),
         _ => return *op,
     };
     StepOp { sizes: [rows, experts, n, k, 0], cost, ..*op }

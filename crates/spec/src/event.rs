@@ -9,7 +9,7 @@ pub use load::ExpertLoad;
 /// The version of the schema. It grows when a program that knows the old one would misread the new one.
 pub const SCHEMA: u32 = 1;
 
-/// One line. Numbers that are not finite are written as `null` and read back as NaN.
+/// One line. Numbers that are not finite are written as `null` and read back as NaN, whichever they are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
@@ -60,6 +60,7 @@ pub struct Start {
     /// Optimizer steps that the run is to take.
     pub steps: u64,
     /// Seconds since 1970-01-01 UTC.
+    #[serde(deserialize_with = "number")]
     pub unix_time_s: f64,
     /// Currency of all money, where the run has a price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -87,6 +88,7 @@ pub struct Step {
     #[serde(deserialize_with = "number")]
     pub z_loss: f64,
     /// Learning rate.
+    #[serde(deserialize_with = "number")]
     pub rate: f64,
     /// Norm of all gradients before clipping.
     #[serde(deserialize_with = "number")]
@@ -94,13 +96,16 @@ pub struct Step {
     /// Tokens trained on so far.
     pub tokens: u64,
     /// Tokens trained on per second.
+    #[serde(deserialize_with = "number")]
     pub tokens_per_s: f64,
     /// Seconds of training so far, all resumptions together.
+    #[serde(deserialize_with = "number")]
     pub seconds: f64,
     /// Money spent so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub money: Option<f64>,
     /// Passes over the corpora so far.
+    #[serde(deserialize_with = "number")]
     pub epoch: f64,
 }
 
@@ -137,6 +142,7 @@ pub struct Checkpoint {
     /// Its folder, relative to the run's.
     pub path: String,
     /// Seconds that the run waited for it.
+    #[serde(deserialize_with = "number")]
     pub seconds: f64,
 }
 
@@ -194,13 +200,16 @@ pub struct WorkerShare {
     /// Steps it took since the meeting before.
     pub own_steps: u64,
     /// Seconds of computing.
+    #[serde(deserialize_with = "number")]
     pub busy_s: f64,
     /// Seconds of sending and receiving numbers.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "number")]
     pub exchange_s: f64,
     /// Seconds of waiting for the slowest worker.
+    #[serde(deserialize_with = "number")]
     pub waiting_s: f64,
     /// Weight of its change, the mean over layers.
+    #[serde(deserialize_with = "number")]
     pub weight: f64,
 }
 
@@ -235,6 +244,7 @@ pub struct Ledger {
     pub step: u64,
     /// Seconds of wall clock, all processes together: the sum of the parts of a device that was there all the
     /// time.
+    #[serde(deserialize_with = "number")]
     pub seconds: f64,
     /// Tokens trained on so far.
     pub tokens: u64,
@@ -260,16 +270,22 @@ pub struct DeviceSeconds {
     #[serde(default)]
     pub tokens: u64,
     /// Seconds of waiting for data, for the log, for other devices.
+    #[serde(deserialize_with = "number")]
     pub idle_s: f64,
     /// Seconds of computing steps.
+    #[serde(deserialize_with = "number")]
     pub compute_s: f64,
     /// Seconds of sending and receiving gradients or weights.
+    #[serde(deserialize_with = "number")]
     pub exchange_s: f64,
     /// Seconds of waiting for checkpoints.
+    #[serde(deserialize_with = "number")]
     pub checkpoint_s: f64,
     /// Seconds of scoring held-out text.
+    #[serde(deserialize_with = "number")]
     pub evaluation_s: f64,
     /// Seconds of work that a kill undid.
+    #[serde(deserialize_with = "number")]
     pub lost_s: f64,
     /// Largest sum of tensors since the process began; 0 where the device does not count it.
     #[serde(default)]
@@ -287,12 +303,15 @@ pub struct DeviceSeconds {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Target {
     /// The target, in nats per token.
+    #[serde(deserialize_with = "number")]
     pub loss: f64,
     /// Whether it is reached: then the numbers below are counted, otherwise extrapolated.
     pub is_reached: bool,
     /// Tokens until the target.
+    #[serde(deserialize_with = "number")]
     pub tokens: f64,
     /// Seconds until the target.
+    #[serde(deserialize_with = "number")]
     pub seconds: f64,
     /// Money until the target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -312,6 +331,7 @@ pub struct End {
     /// Tokens trained on.
     pub tokens: u64,
     /// Seconds of training, all resumptions together.
+    #[serde(deserialize_with = "number")]
     pub seconds: f64,
     /// Money spent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -46,9 +46,59 @@ pub struct ManifestHead {
     pub model: ModelSpec,
     /// Text of `RUN.toml` with every default filled in.
     pub run: String,
+    /// The tokenizer and the data that it was trained with. Checkpoints of older versions lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataHashes>,
+    /// What the guard of the run remembers; none where it has seen nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<GuardState>,
     /// The checkpoints this one was merged from, oldest first; none for a checkpoint of training.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub merged: Vec<MergeSource>,
+}
+
+/// What a run was trained on, by the hashes of its prepared files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataHashes {
+    /// BLAKE3 of `tokenizer.json`, in hexadecimal.
+    pub tokenizer: String,
+    /// The corpora, in the order of the run.
+    pub corpora: Vec<CorpusHashes>,
+}
+
+/// One prepared corpus.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CorpusHashes {
+    /// Its path when it was prepared.
+    pub path: String,
+    /// BLAKE3 of the `.idx` and the `.bin` of its training text; none where it has none.
+    pub training: Option<[String; 2]>,
+    /// The same of its held-out text.
+    pub validation: Option<[String; 2]>,
+}
+
+/// What the guard remembers between two steps.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GuardState {
+    /// Losses of the newest sound steps, the oldest first.
+    pub losses: Vec<f64>,
+    /// Gradient norms of the same steps.
+    pub norms: Vec<f64>,
+    /// Steps in a row that were spikes.
+    pub spikes_in_a_row: u32,
+    /// Batches that are to be tried again.
+    pub retries: Vec<Retry>,
+}
+
+/// A batch that was skipped and is to be tried again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retry {
+    /// Its first sample.
+    pub first_sample: u64,
+    /// Its sequences.
+    pub sequences: u32,
+    /// It is tried in the first step after this many steps.
+    pub after_step: u64,
 }
 
 /// One checkpoint that went into a merged one.

@@ -29,6 +29,10 @@ pub enum ProblemKind {
     Io(io::ErrorKind),
     /// A file does not hold what was written to it.
     Damaged,
+    /// Data is not what it was when it was prepared.
+    Changed,
+    /// The losses or gradients of a run show that its weights are of no use any more.
+    Diverged,
     /// A device is missing or cannot do what is asked.
     Device,
     /// A device has too little free memory.
@@ -45,6 +49,39 @@ pub enum ProblemKind {
 }
 
 impl ProblemKind {
+    /// Whether the operating system refused a file in a way that may pass by itself: a disk that is full or
+    /// fails, too many open files. A missing file or permission does not pass.
+    pub fn may_pass(self) -> bool {
+        use io::ErrorKind::{
+            AlreadyExists, CrossesDevices, FileTooLarge, InvalidData, InvalidFilename, InvalidInput,
+            IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem, UnexpectedEof,
+            Unsupported,
+        };
+        let ProblemKind::Io(kind) = self else { return false };
+        !matches!(
+            kind,
+            AlreadyExists
+                | CrossesDevices
+                | FileTooLarge
+                | InvalidData
+                | InvalidFilename
+                | InvalidInput
+                | IsADirectory
+                | NotADirectory
+                | NotFound
+                | PermissionDenied
+                | ReadOnlyFilesystem
+                | UnexpectedEof
+                | Unsupported
+        )
+    }
+
+    /// Whether a file does not hold what it should, as opposed to one that cannot be read now.
+    pub fn is_damage(self) -> bool {
+        use io::ErrorKind::{InvalidData, UnexpectedEof};
+        matches!(self, ProblemKind::Damaged | ProblemKind::Io(InvalidData | UnexpectedEof))
+    }
+
     /// Whether a device is at fault: it is missing, full or lost.
     pub fn is_device(self) -> bool {
         matches!(self, ProblemKind::Device | ProblemKind::DeviceFull { .. } | ProblemKind::DeviceLost)

@@ -1,11 +1,13 @@
 //! One training run as a value: what `RUN.toml` says, with every default filled in.
 
+mod guard;
 mod sync;
 
 use crate::model::ModelSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+pub use guard::GuardSpec;
 pub use sync::{OuterSpec, PenaltySpec, Strategy, SyncSpec};
 
 /// A training run. `lingot train` prints it and stores it with the run.
@@ -45,6 +47,9 @@ pub struct RunSpec {
     /// How several workers agree on one model.
     #[serde(default)]
     pub sync: SyncSpec,
+    /// What happens when losses or gradients leap.
+    #[serde(default)]
+    pub guard: GuardSpec,
     /// What the devices cost; without it no money is counted.
     pub price: Option<PriceSpec>,
 }
@@ -190,8 +195,11 @@ pub struct EvaluationSpec {
 pub struct CheckpointSpec {
     /// Steps from one checkpoint to the next; the end is always saved. 0 saves only the end.
     pub every: u64,
-    /// Number of the newest checkpoints that stay on disk; 0 keeps all.
+    /// Number of the newest checkpoints that stay on disk; 0 keeps all. The newest that is known to be sound
+    /// stays in any case.
     pub keep: u32,
+    /// Seconds that a run waits for a disk that is full or fails before it stops.
+    pub wait_s: f64,
 }
 
 /// The device that trains, and how it computes.
@@ -202,21 +210,27 @@ pub struct DeviceSpec {
     pub name: String,
     /// CPU threads; 0 uses all cores. The result does not depend on it.
     pub threads: u32,
-    /// Type that the operands of matrix products are rounded to. Sums, weights and the optimizer stay f32.
+    /// Type that activations and working weights are held in. Master weights, sums and the optimizer's state
+    /// are f32.
     pub precision: Precision,
     /// What layers compute again in the backward pass to save memory: one policy for all layers, or a list
     /// with one per layer.
     pub recompute: RecomputeSpec,
 }
 
-/// The type that the operands of matrix products are rounded to.
+impl DeviceSpec {
+    /// The most threads of the processor that are started.
+    pub const MOST_THREADS: u32 = 1024;
+}
+
+/// The type that activations and working weights are held in, and that matrix products take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// No rounding.
+    /// f32 throughout.
     #[default]
     F32,
-    /// The nearest bf16 number, ties to even; products are summed in f32.
+    /// bf16, rounded to the nearest, ties to even; products are summed in f32.
     Bf16,
 }
 
@@ -324,7 +338,7 @@ impl Default for EvaluationSpec {
 
 impl Default for CheckpointSpec {
     fn default() -> CheckpointSpec {
-        CheckpointSpec { every: 100, keep: 2 }
+        CheckpointSpec { every: 100, keep: 2, wait_s: 600.0 }
     }
 }
 

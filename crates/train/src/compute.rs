@@ -102,6 +102,7 @@ pub(crate) fn memory(run: &RunSpec) -> step::StepMemory {
         sequence: run.data.sequence as usize,
         recompute: &recompute(run),
         warming: run.model.router.warmup_steps > 0,
+        widths: run.device.precision.into(),
     };
     step::step(&run.model, &batch).memory
 }

@@ -10,7 +10,7 @@
 use crate::compute::{self, Micro, Outcome};
 use crate::data::StepBatch;
 use crate::optimizer::{At, Optimizer};
-use lingot_device::{Device, Kind};
+use lingot_device::Device;
 use lingot_model::{Gradients, Model, Totals};
 use lingot_spec::RunSpec;
 use lingot_spec::problem::Result;
@@ -30,12 +30,12 @@ pub(crate) struct Home {
 impl Home {
     /// Makes a home on a device, with the initial weights of the run's seed.
     pub(crate) fn new(run: &RunSpec, device: &Device) -> Result<Home> {
-        Home::of(Model::new(&run.model, device, Kind::F32, run.seed)?)
+        Home::of(Model::new(&run.model, device, run.device.precision.into(), run.seed)?)
     }
 
     /// Makes a home whose weights and moments are zero, to be overwritten by a checkpoint's.
     pub(crate) fn blank(run: &RunSpec, device: &Device) -> Result<Home> {
-        Home::of(Model::blank(&run.model, device, Kind::F32)?)
+        Home::of(Model::blank(&run.model, device, run.device.precision.into())?)
     }
 
     fn of(model: Model) -> Result<Home> {

@@ -78,7 +78,9 @@ impl Optimizer {
             };
             let moments = [&self.first.tensors[index], &self.second.tensors[index]];
             let gradient = &gradients.bundle.tensors[index];
-            ops::adamw(&model.parameters.tensors[index], gradient, moments, &self.squares_1, rule)?;
+            let working = model.working.as_ref().map(|working| &working.tensors[index]);
+            let parameter = &model.parameters.tensors[index];
+            ops::adamw(parameter, gradient, moments, &self.squares_1, rule, working)?;
             *has_written = true;
         }
         Ok(())

@@ -1,15 +1,17 @@
 //! Where a resumed run is in its data: the position is saved, never recomputed from settings that may have
-//! changed.
+//! changed. And whether it is the same data.
 //!
 //! Samples are numbered in the order of the mixture, each `data.sequence` tokens long. So a run may go on
 //! with another batch, and neither repeats nor skips text. Another order or length of the samples is refused.
 
+use crate::data::data_folder;
 use crate::schedule;
 use lingot_spec::RunSpec;
-use lingot_spec::manifest::ManifestHead;
+use lingot_spec::manifest::{DataHashes, ManifestHead};
 use lingot_spec::problem::{Problem, ProblemKind, Result};
 use lingot_spec::run::{BatchSpec, Strategy};
 use serde::Deserialize;
+use std::path::Path;
 
 /// The settings of a run that number its samples. Other keys of its text, of whatever version, do not matter.
 #[derive(Debug, Deserialize)]
@@ -27,6 +29,21 @@ struct Data {
 #[derive(Debug, Deserialize)]
 struct Corpus {
     weight: f64,
+}
+
+/// Errors if a folder holds a model that is not a run's: one that was imported, merged or exported there. A
+/// run would begin anew beside it, and whoever names the folder later would get the other.
+pub fn check_folder(folder: &Path) -> Result<()> {
+    let kind = match folder {
+        _ if folder.join("manifest.json").exists() => "a checkpoint",
+        _ if folder.join("config.json").exists() => "a Hugging Face model",
+        _ => return Ok(()),
+    };
+    Err(Problem::new(
+        format!("{} is {kind}, not the folder of a run", folder.display()),
+        "choose a new `folder` for the run",
+    )
+    .of(ProblemKind::Input))
 }
 
 /// Returns how many samples the run of a checkpoint has taken. Errors if `run` would number them otherwise.
@@ -53,6 +70,65 @@ pub(crate) fn samples(head: &ManifestHead, run: &RunSpec) -> Result<u64> {
     Ok(head.samples.unwrap_or_else(|| schedule::first_sample(&before.batch, head.step)))
 }
 
+/// Errors if a checkpoint was trained with another tokenizer or with other data than the run has now. Older
+/// checkpoints do not say.
+pub(crate) fn check_data(
+    checkpoint: &Path,
+    head: &ManifestHead,
+    now: &DataHashes,
+    run: &RunSpec,
+) -> Result<()> {
+    let Some(before) = &head.data else { return Ok(()) };
+    let folder = data_folder(run);
+    let exchanged = |what: String, before: &str, now: &str| {
+        Problem::new(
+            format!(
+                "{} was trained with another {what}: its BLAKE3 was {}, now it is {}",
+                checkpoint.display(),
+                short(before),
+                short(now)
+            ),
+            another_folder(run),
+        )
+        .of(ProblemKind::Input)
+    };
+    if before.tokenizer != now.tokenizer {
+        let what = format!("tokenizer than {}", folder.join("tokenizer.json").display());
+        return Err(exchanged(what, &before.tokenizer, &now.tokenizer));
+    }
+    if before.corpora.len() != now.corpora.len() {
+        let (then, is) = (before.corpora.len(), now.corpora.len());
+        let problem = format!("{} was trained with {then} corpora, the run has {is}", checkpoint.display());
+        return Err(Problem::new(problem, another_folder(run)).of(ProblemKind::Input));
+    }
+    for (before, now) in before.corpora.iter().zip(&now.corpora) {
+        for (side, before, after) in
+            [("training", &before.training, &now.training), ("held-out", &before.validation, &now.validation)]
+        {
+            let hash = |files: &Option<[String; 2]>, file: usize| {
+                files.as_ref().map_or_else(|| "none".to_owned(), |files| files[file].clone())
+            };
+            // The tokens first: they tell more than where they lie.
+            if let Some(file) = [1, 0].into_iter().find(|&file| hash(before, file) != hash(after, file)) {
+                let what = format!("{side} text of corpus {}", now.path);
+                return Err(exchanged(what, &hash(before, file), &hash(after, file)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The hint to leave a run as it is, and to begin another.
+pub(crate) fn another_folder(run: &RunSpec) -> String {
+    let cache = if run.data.cache.is_some() { " and another `data.cache`" } else { "" };
+    format!("put back what it was trained with, or give the run another `folder`{cache} to begin anew")
+}
+
+/// The first digits of a hash.
+fn short(hash: &str) -> &str {
+    hash.get(..16).unwrap_or(hash)
+}
+
 /// Returns each corpus's share of the samples, from the corpora's weights.
 fn shares(weights: Vec<f64>) -> Vec<f64> {
     let sum: f64 = weights.iter().sum();
@@ -75,7 +151,7 @@ fn refuse<T: PartialEq + std::fmt::Debug>(what: &str, before: &T, now: &T) -> Re
 mod tests {
     use super::*;
     use crate::config;
-    use std::path::Path;
+    use lingot_spec::manifest::CorpusHashes;
 
     fn resolved(set: &[&str]) -> config::Resolved {
         let text = "[model]\npreset = \"toy\"\n[data]\ncorpora = [{ path = \"a\" }, { path = \"b\" }]\n\
@@ -95,6 +171,8 @@ mod tests {
             seed: 0,
             model: run.run.model.clone(),
             run: run.toml.clone(),
+            data: None,
+            guard: None,
             merged: Vec::new(),
         }
     }
@@ -137,5 +215,51 @@ mod tests {
         }
         let doubled = resolved(&["data.corpora.0.weight=2", "data.corpora.1.weight=2"]).run;
         assert_eq!(samples(&head(&before, Some(80)), &doubled).unwrap(), 80);
+    }
+
+    #[test]
+    fn another_tokenizer_or_text_is_refused_by_name_with_both_hashes() {
+        let run = resolved(&[]);
+        let files = |word: &str| Some([format!("{word}-index"), format!("{word}-tokens")]);
+        let corpus = |path: &str| CorpusHashes {
+            path: path.into(),
+            training: files(path),
+            validation: files("held-out"),
+        };
+        let hashes = DataHashes { tokenizer: "t".into(), corpora: vec![corpus("a"), corpus("b")] };
+        let check = |before: Option<DataHashes>, now: &DataHashes| {
+            check_data(
+                Path::new("step-10"),
+                &ManifestHead { data: before, ..head(&run, None) },
+                now,
+                &run.run,
+            )
+        };
+        check(None, &hashes).unwrap();
+        check(Some(hashes.clone()), &hashes).unwrap();
+        let changed = |change: &dyn Fn(&mut DataHashes)| {
+            let mut now = hashes.clone();
+            change(&mut now);
+            check(Some(hashes.clone()), &now).unwrap_err()
+        };
+        for (problem, words) in [
+            (
+                changed(&|now| now.tokenizer = "u".into()),
+                "another tokenizer than out/run/data/tokenizer.json: its BLAKE3 was t, now it is u",
+            ),
+            (
+                changed(&|now| now.corpora[1].training = files("c")),
+                "another training text of corpus b: its BLAKE3 was b-tokens, now it is c-tokens",
+            ),
+            (
+                changed(&|now| now.corpora[0].validation = None),
+                "another held-out text of corpus a: its BLAKE3 was held-out-tokens, now it is none",
+            ),
+            (changed(&|now| drop(now.corpora.pop())), "trained with 2 corpora, the run has 1"),
+        ] {
+            assert!(problem.problem.contains(words), "{problem}");
+            assert_eq!(problem.kind, ProblemKind::Input);
+            assert!(problem.hint.contains("another `folder`"), "{problem}");
+        }
     }
 }

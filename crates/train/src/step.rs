@@ -3,23 +3,23 @@
 use crate::checkpoint::newest;
 use crate::config::{Resolved, Roster};
 use crate::crew::{Emulated, Tamper, Threads};
-use crate::engine::{Alone, Apart, Engine, Fleet, InStep, Taken};
+use crate::engine::{Alone, Engine, Fleet, Taken};
 use crate::guard::due::due;
 use crate::guard::rescue::{self, Doing, Stopped};
 use crate::guard::stop::{StopReason, why_stop};
-use crate::lock;
 use crate::record::Record;
-use crate::record::ledger::{Ledger, Part};
-use crate::record::log::{self, History};
-use crate::training::{Found, Training};
+use crate::record::ledger::Part;
+use crate::start::{Start, again};
+use crate::training::Training;
 use lingot_data::Dataset;
 use lingot_device::Device;
 use lingot_device::cpu::Cpu;
 use lingot_device::entry::Opener;
+use lingot_device::reserve;
 use lingot_spec::event::Event;
-use lingot_spec::problem::{Problem, Result};
-use lingot_spec::run::Strategy;
+use lingot_spec::problem::{Problem, ProblemKind, Result};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 
 /// How a run ended.
@@ -43,6 +43,8 @@ pub struct Summary {
     pub money: Option<f64>,
     /// The newest checkpoint.
     pub checkpoint: PathBuf,
+    /// Sentences: what went wrong after the last step was saved.
+    pub warnings: Vec<String>,
     /// Parameters of the model.
     pub parameters: u64,
 }
@@ -60,8 +62,10 @@ pub fn train(
     if !resolved.run.sync.virtual_speeds.is_empty() {
         return train_emulated(resolved, dataset, device, Box::new(|_, _, _| ()), listen, interrupted);
     }
-    let start = Start::open(resolved, dataset, device, interrupted)?;
-    start.train(Alone, listen)
+    again(|back| {
+        let start = Start::open(resolved, dataset, device, interrupted, back)?;
+        start.train(Alone, listen)
+    })
 }
 
 /// Trains as `train` does, by the emulated workers of `sync.virtual_speeds` on one device. `tamper` lets a
@@ -74,10 +78,14 @@ pub fn train_emulated(
     listen: &mut dyn FnMut(&Event),
     interrupted: &AtomicBool,
 ) -> Result<Summary> {
-    let start = Start::open(resolved, dataset, device, interrupted)?;
-    let crew = Emulated::new(&resolved.run, device, tamper);
-    let fleet = Fleet::emulated(&resolved.run, crew, &device.info().name, start.step())?;
-    start.train_fleet(fleet, listen)
+    let tamper = Rc::new(tamper);
+    again(|back| {
+        let start = Start::open(resolved, dataset, device, interrupted, back)?;
+        let tamper = tamper.clone();
+        let crew = Emulated::new(&resolved.run, device, Box::new(move |a, b, c| tamper(a, b, c)));
+        let fleet = Fleet::emulated(&resolved.run, crew, &device.info().name, start.step())?;
+        start.train_fleet(fleet, listen)
+    })
 }
 
 /// Trains as `train` does, on the devices listed in the run's `devices`, each opened by `open`. The CPU is
@@ -91,91 +99,57 @@ pub fn train_fleet(
 ) -> Result<Summary> {
     let spec = &resolved.run.device;
     let host = Device::new(Cpu::with_precision(spec.threads as usize, spec.precision));
-    let start = Start::open(resolved, dataset, &host, interrupted)?;
-    let fleet = Fleet::open(&resolved.run, Threads::new(&resolved.run, open), start.step())?;
-    start.train_fleet(fleet, listen)
+    again(|back| {
+        let start = Start::open(resolved, dataset, &host, interrupted, back)?;
+        let fleet = Fleet::open(&resolved.run, Threads::new(&resolved.run, open.clone()), start.step())?;
+        start.train_fleet(fleet, listen)
+    })
 }
 
-/// A run that is open, and has no engine yet.
-struct Start<'a> {
-    resolved: &'a Resolved,
-    /// Held while the run writes its folder.
-    lock: lock::Lock,
-    training: Training<'a>,
-    found: Found,
-    history: History,
+/// How far a run came.
+pub(crate) enum Ended {
+    Done(Summary),
+    /// It has diverged and goes on from an earlier checkpoint.
+    RolledBack(Back),
+}
+
+/// Why a run goes back, and where to.
+pub(crate) struct Back {
+    /// A sentence.
+    pub(crate) reason: String,
+    /// It goes on from a checkpoint that is older than this step; none for the newest.
+    pub(crate) before: Option<u64>,
 }
 
 /// A run that trains.
-struct Run<'a, E: Engine> {
-    engine: E,
-    training: Training<'a>,
-    record: Record<'a>,
+pub(crate) struct Run<'a, E: Engine> {
+    pub(crate) engine: E,
+    pub(crate) training: Training<'a>,
+    pub(crate) record: Record<'a>,
     /// Followed where the run's file names devices.
-    roster: Roster,
-}
-
-impl<'a> Start<'a> {
-    fn open(
-        resolved: &'a Resolved,
-        dataset: &'a Dataset,
-        device: &Device,
-        interrupted: &'a AtomicBool,
-    ) -> Result<Start<'a>> {
-        let folder = Path::new(&resolved.run.folder);
-        let lock = lock::acquire(folder)?;
-        store(folder, &resolved.toml)?;
-        newest::clean(&folder.join("checkpoints"))?;
-        let (mut training, found) = Training::open(&resolved.run, dataset, device, interrupted)?;
-        let history = log::history(folder, found.checkpoint.is_some())?;
-        let position = &mut training.position;
-        if found.checkpoint.is_some() {
-            (position.held_out, position.evaluated_step) =
-                log::last_held_out(&history.events, position.step).unzip();
-        }
-        Ok(Start { resolved, lock, training, found, history })
-    }
-
-    /// Steps taken by earlier processes.
-    fn step(&self) -> u64 {
-        self.training.position.step
-    }
-
-    /// Trains by several workers, as the run's strategy says.
-    fn train_fleet(mut self, fleet: Fleet, listen: &mut dyn FnMut(&Event)) -> Result<Summary> {
-        let in_step = InStep::new(fleet, &self.history.events, self.step());
-        if self.resolved.run.sync.strategy == Strategy::EveryStep {
-            return self.train(in_step, listen);
-        }
-        let apart = Apart::open(in_step, &self.training, std::mem::take(&mut self.found.sync))?;
-        self.train(apart, listen)
-    }
-
-    /// Trains to the end.
-    fn train<E: Engine>(self, engine: E, listen: &mut dyn FnMut(&Event)) -> Result<Summary> {
-        let Start { resolved, lock: _lock, mut training, found, history } = self;
-        let devices = engine.devices(&training);
-        training.meter.price(devices.iter().map(|device| device.per_hour).sum());
-        let (begin, before_s) = (training.meter.since, training.meter.before_s);
-        let ledger = Ledger::open(&devices, begin, &history.events, training.position.step, before_s);
-        training.meter.before_s = ledger.before().as_secs_f64();
-        let record = Record::open(resolved, &training, &found, history.unreadable, ledger, listen)?;
-        Run { engine, training, record, roster: Roster::new(resolved) }.train()
-    }
+    pub(crate) roster: Roster,
 }
 
 impl<E: Engine> Run<'_, E> {
-    fn train(mut self) -> Result<Summary> {
+    pub(crate) fn train(mut self) -> Result<Ended> {
+        match self.complete() {
+            Err(error) if error.kind == ProblemKind::Diverged => self.roll_back(error),
+            done => done.map(Ended::Done),
+        }
+    }
+
+    fn complete(&mut self) -> Result<Summary> {
         if self.training.position.held_out.is_none() {
             self.attempt(Doing::Evaluation, Self::evaluate)?;
         }
         let first_held_out_loss = self.training.position.held_out;
         let stopped = self.go()?;
         let reason = stopped.map_or_else(|| "interrupted".into(), |reason| reason.to_string());
-        let checkpoint = self.training.saver.finish()?;
+        self.finish_saving()?;
         let spent = self.training.meter.spent();
-        self.record.end(&self.training, &reason, spent)?;
-        let Training { run, position, .. } = self.training;
+        // The last step is saved: a log that cannot be closed does not undo it.
+        let closed = self.record.end(&self.training, &reason, spent);
+        let Training { run, position, saver, .. } = &self.training;
         Ok(Summary {
             reason,
             interrupted: stopped.is_none(),
@@ -185,31 +159,83 @@ impl<E: Engine> Run<'_, E> {
             tokens: position.tokens,
             seconds: spent.seconds,
             money: spent.money,
-            checkpoint,
+            checkpoint: saver.newest().to_owned(),
+            warnings: closed.err().map(|error| error.problem).into_iter().collect(),
             parameters: run.model.parameters() + run.model.mtp_parameters(),
         })
+    }
+
+    /// Goes back to the last sound checkpoint, where there is one and it has not done so too often. What
+    /// was saved of weights that had diverged is set aside in any case, so that nothing goes on from it.
+    fn roll_back(mut self, error: Problem) -> Result<Ended> {
+        let Training { run, position, data_check, .. } = &self.training;
+        let (folder, step) = (Path::new(&run.folder), position.step);
+        let (first_step, sound_step) = (data_check.first_step, self.training.sound_step());
+        let checkpoints = folder.join("checkpoints");
+        // Not one step went well: the checkpoint has diverged, or something else is wrong. An older one
+        // tells, and until then this one stays.
+        if run.guard.fall_back && first_step > 0 && sound_step.is_none_or(|sound| sound < first_step) {
+            let older = newest::list(&checkpoints)?.into_iter().rfind(|(step, _)| *step < first_step);
+            let Some((older, _)) = older else { return Err(error) };
+            let reason = format!(
+                "went back to step {older}: no step went well from the checkpoint of step {first_step}: \
+                 {}",
+                error.problem
+            );
+            return Ok(Ended::RolledBack(Back { reason, before: Some(first_step) }));
+        }
+        let rollback = self.training.next_rollback(step, error.problem.clone());
+        let rollback = rollback.filter(|_| run.guard.fall_back);
+        newest::set_aside(&checkpoints, sound_step, "diverged")?;
+        let Some(rollback) = rollback else { return Err(error) };
+        let reason = format!(
+            "went back from step {} to step {}: {}; the rate is {} of the usual up to step {}",
+            step + 1,
+            rollback.to_step,
+            error.problem,
+            rollback.factor,
+            rollback.until_step
+        );
+        self.training.rollbacks.add(folder, rollback)?;
+        Ok(Ended::RolledBack(Back { reason, before: None }))
+    }
+
+    /// Waits for the checkpoint under way, and records it.
+    fn finish_saving(&mut self) -> Result<()> {
+        if self.training.is_interrupted() {
+            self.training.saver.hurry();
+        }
+        let saved = self.training.saver.finish()?;
+        self.record.saved(&mut self.training, saved)
     }
 
     /// Takes step after step until a limit is met or the run is interrupted. Returns why it stopped, or
     /// `None` if interrupted.
     fn go(&mut self) -> Result<Option<StopReason>> {
+        let mut is_save_due = false;
         loop {
             let stop = why_stop(&self.training.run.stop, &self.training.progress());
             if stop.is_some() || self.training.is_interrupted() {
                 self.close(stop.is_some())?;
                 return Ok(stop);
             }
+            self.attempt(Doing::Saving, |this| this.record.follow_saver(&mut this.training))?;
+            self.check_data()?;
+            self.attempt(Doing::Step, |_| check_memory())?;
             let before = self.training.position.step;
             let taken = self.attempt(Doing::Step, Self::step)?;
             if let Some(taken) = taken {
-                self.record.step(&self.training, &taken)?; // record
+                self.attempt(Doing::Record, |this| this.record.step(&mut this.training, &taken))?; // record
             }
             let due = due(self.training.run, before, self.training.position.step);
             if due.evaluation {
                 self.attempt(Doing::Evaluation, Self::evaluate)?;
             }
-            if due.checkpoint {
+            is_save_due |= due.checkpoint;
+            // While steps are skipped, there is nothing worth saving.
+            if is_save_due && self.training.step_guard.is_calm() {
                 self.attempt(Doing::Checkpoint, Self::save)?;
+                is_save_due = false;
             }
         }
     }
@@ -285,31 +311,59 @@ impl<E: Engine> Run<'_, E> {
         work(self).map_err(|error| self.give_up(error, doing))
     }
 
-    /// The failure policy: saves what is sound if a device is at fault, and finishes the save under way in
-    /// any case.
-    fn give_up(&mut self, error: Problem, doing: Doing) -> Problem {
-        if !error.kind.is_device() {
+    /// Errors once the prepared data is known to be damaged. What was saved since this process began to read
+    /// it is set aside.
+    fn check_data(&mut self) -> Result<()> {
+        let checked = self.training.data_check.poll();
+        checked.map_err(|error| {
             let _ = self.training.saver.finish();
+            let first_step = self.training.data_check.first_step;
+            let folder = Path::new(&self.training.run.folder).join("checkpoints");
+            let aside = newest::set_aside(&folder, Some(first_step), "doubtful");
+            let steps = format!("the steps after step {first_step} may have read it");
+            let saved = match aside {
+                Ok(()) => "what was saved of them is set aside".into(),
+                Err(error) => error.problem,
+            };
+            Problem { problem: format!("{}; {steps}; {saved}", error.problem), ..error }
+        })
+    }
+
+    /// The failure policy: saves what is sound, unless an input or the run's own numbers are at fault, and
+    /// finishes the save under way in any case.
+    fn give_up(&mut self, error: Problem, doing: Doing) -> Problem {
+        self.training.saver.hurry();
+        self.record.give_up_waiting();
+        self.finish_anyhow();
+        if !rescue::is_saved_before(error.kind) {
             return error;
         }
         let step = self.training.position.step;
-        let before = self.training.position.saved_step;
-        let is_saved = before == Some(step) || self.snapshot().is_ok();
-        let is_written = self.training.saver.finish().is_ok();
-        let stopped = Stopped {
-            doing,
-            step,
-            saved_step: if is_saved && is_written { Some(step) } else { before },
-            is_torn: self.training.home.is_torn,
-        };
-        rescue::explain(error, self.training.run, &stopped)
+        if self.training.position.written_step != Some(step) {
+            // What cannot be written down is saved all the same.
+            let _ = self.snapshot();
+            self.finish_anyhow();
+        }
+        let Training { run, position, home, .. } = &self.training;
+        let (saved_step, is_torn) = (position.written_step, home.is_torn);
+        rescue::explain(error, run, &Stopped { doing, step, saved_step, is_torn })
+    }
+
+    /// Waits for the checkpoint under way, whatever becomes of its record.
+    fn finish_anyhow(&mut self) {
+        let finished = self.training.saver.finish().ok().flatten();
+        self.training.position.written_step =
+            finished.as_ref().map(|saved| saved.step).or(self.training.position.written_step);
+        let _ = self.record.saved(&mut self.training, finished);
     }
 }
 
-/// Stores the resolved run beside what it produces.
-fn store(folder: &Path, toml: &str) -> Result<()> {
-    let (partial, place) = (folder.join("run.toml.partial"), folder.join("run.toml"));
-    std::fs::write(&partial, toml)
-        .and_then(|()| std::fs::rename(&partial, &place))
-        .map_err(|error| Problem::io("write", &place, &error))
+/// Errors once the program lives on its reserve of memory: there is just enough to save and stop.
+fn check_memory() -> Result<()> {
+    if !reserve::is_low() {
+        return Ok(());
+    }
+    let kind = ProblemKind::DeviceFull { needs_bytes: 0, has_bytes: 0 };
+    Err(Problem::new("the host's memory is exhausted", "give the run more memory, or a smaller batch.micro")
+        .of(kind))
 }

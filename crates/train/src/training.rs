@@ -2,21 +2,24 @@
 
 use crate::checkpoint::{self, Saver, Saving, Snapshot, Tensor, manifest, newest};
 use crate::compute::Outcome;
-use crate::data::StepBatch;
+use crate::data::{DataCheck, StepBatch};
 use crate::evaluate::{self, HeldOut};
-use crate::guard::finite;
+use crate::guard::finite::is_sane;
 use crate::guard::stop::Progress;
 use crate::home::Home;
 use crate::meter::Meter;
 use crate::optimizer::At;
+use crate::patience;
 use crate::resume;
+use crate::rollbacks::{Rollback, Rollbacks};
 use crate::schedule;
+use crate::step_guard::StepGuard;
 use lingot_data::Dataset;
 use lingot_device::Device;
 use lingot_model::Totals;
 use lingot_spec::RunSpec;
 use lingot_spec::manifest::ManifestHead;
-use lingot_spec::problem::{Problem, Result};
+use lingot_spec::problem::{Problem, ProblemKind, Result};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -30,6 +33,15 @@ pub(crate) struct Training<'a> {
     pub(crate) position: Position,
     pub(crate) meter: Meter,
     pub(crate) saver: Saver,
+    /// Judges steps, and remembers what it has seen.
+    pub(crate) step_guard: StepGuard,
+    /// Where the run has gone back, and at what rate it goes on.
+    pub(crate) rollbacks: Rollbacks,
+    /// Compares the prepared files with their hashes, in the background.
+    pub(crate) data_check: DataCheck,
+    /// Whether newer checkpoints than the one that was restored are thought to have diverged. The first step
+    /// that goes well shows that they have.
+    doubts_newer: bool,
 }
 
 /// How far a run has come.
@@ -45,12 +57,14 @@ pub(crate) struct Position {
     pub(crate) held_out: Option<f64>,
     /// The step of the last held-out loss.
     pub(crate) evaluated_step: Option<u64>,
-    /// The step of the last checkpoint.
+    /// The step of the last checkpoint, which may be under way.
     pub(crate) saved_step: Option<u64>,
+    /// The step of the last checkpoint that is complete.
+    pub(crate) written_step: Option<u64>,
+    /// Checkpoints up to this step are sound: a step or an evaluation with such weights went well.
+    pub(crate) sound_step: Option<u64>,
     /// The learning rate of the step taken last.
     pub(crate) last_rate: f64,
-    /// Steps without a finite loss or gradient since the last one that was applied.
-    pub(crate) skipped: u32,
 }
 
 /// What a run found in its folder when it began.
@@ -60,39 +74,54 @@ pub(crate) struct Found {
     pub(crate) checkpoint: Option<PathBuf>,
     /// What was wrong with newer checkpoints.
     pub(crate) damaged: Vec<String>,
+    /// A sentence: what the log tells of checkpoints that are gone.
+    pub(crate) gone: Option<String>,
+    /// A sentence: why the run went back to its checkpoint, where it did.
+    pub(crate) rolled_back: Option<String>,
     /// What an engine kept in the checkpoint: tensors named `sync/...`.
     pub(crate) sync: Vec<Tensor>,
 }
 
 impl<'a> Training<'a> {
-    /// Begins a run, or goes on from the newest sound checkpoint of its folder. The home is on `device`.
+    /// Begins a run, or goes on from the newest sound checkpoint of its folder, or of those older than step
+    /// `before`. The home is on `device`.
     pub(crate) fn open(
         run: &'a RunSpec,
         dataset: &'a Dataset,
         device: &Device,
         interrupted: &'a AtomicBool,
+        before: Option<u64>,
     ) -> Result<(Training<'a>, Found)> {
         let folder = Path::new(&run.folder);
-        let latest = newest::latest(&folder.join("checkpoints"))?;
+        let data_check = DataCheck::begin(dataset)?;
+        let latest = newest::latest_before(&folder.join("checkpoints"), before)?;
         let path = latest.as_ref().map(|(path, _)| path.as_path());
         let mut training = Training {
             home: if path.is_some() { Home::blank(run, device)? } else { Home::new(run, device)? },
-            saver: Saver::new(folder, path),
+            saver: Saver::new(folder, path, run.checkpoint.wait_s),
             position: Position::default(),
             meter: Meter::begin(),
+            step_guard: StepGuard::default(),
+            rollbacks: Rollbacks::default(),
+            data_check,
+            doubts_newer: false,
             run,
             dataset,
             interrupted,
         };
         let Some((path, damaged)) = latest else { return Ok((training, Found::default())) };
         let sync = training.restore(&path)?;
-        newest::set_aside_newer(&folder.join("checkpoints"), training.position.step)?;
-        Ok((training, Found { checkpoint: Some(path), damaged, sync }))
+        training.doubts_newer = before.is_some();
+        if !training.doubts_newer {
+            newest::set_aside_newer(&folder.join("checkpoints"), training.position.step)?;
+        }
+        training.data_check.first_step = training.position.step;
+        Ok((training, Found { checkpoint: Some(path), damaged, sync, ..Found::default() }))
     }
 
     /// Takes everything from a checkpoint. Returns what an engine kept there.
     fn restore(&mut self, path: &Path) -> Result<Vec<Tensor>> {
-        let loaded = checkpoint::load(path)?;
+        let loaded = patience::reading(|| checkpoint::load(path))?;
         let head = &loaded.manifest.head;
         manifest::check_model(path, &head.model, &self.run.model)?;
         if head.seed != self.run.seed {
@@ -104,9 +133,11 @@ impl<'a> Training<'a> {
                     self.run.seed
                 ),
                 "restore the seed, or give the run another folder",
-            ));
+            )
+            .of(ProblemKind::Input));
         }
         let samples = resume::samples(head, self.run)?;
+        resume::check_data(path, head, self.dataset.hashes(), self.run)?;
         checkpoint::restore(&mut self.home, path, &loaded)?;
         self.meter.before_s = head.seconds;
         self.position = Position {
@@ -114,14 +145,24 @@ impl<'a> Training<'a> {
             tokens: head.tokens,
             samples,
             saved_step: Some(head.step),
+            written_step: Some(head.step),
+            // Whether the newest is sound is not known before its first step.
+            sound_step: head.step.checked_sub(1),
             ..Position::default()
         };
+        self.step_guard = StepGuard::new(head.guard.clone());
+        self.rollbacks = Rollbacks::read(Path::new(&self.run.folder), head.step, self.run.optimizer.rate);
         Ok(loaded.moments.into_iter().filter(|(name, _, _)| name.starts_with("sync/")).collect())
     }
 
-    /// Reads the next step's micro-batches: a function of the seed and the position alone.
+    /// Reads the next step's micro-batches: those of a batch that is to be tried again, or the next of the
+    /// text. A function of the seed, the position and what the guard remembers.
     pub(crate) fn fetch(&self) -> Result<StepBatch> {
-        StepBatch::read(self.run, self.dataset, self.position.samples, self.sequences())
+        let (first, sequences) = match self.step_guard.due(self.position.step) {
+            Some(retry) => (retry.first_sample, retry.sequences),
+            None => (self.position.samples, self.sequences()),
+        };
+        StepBatch::read(self.run, self.dataset, first, sequences)
     }
 
     /// Sequences of the next step.
@@ -129,24 +170,56 @@ impl<'a> Training<'a> {
         schedule::sequences_at(&self.run.batch, self.position.step)
     }
 
-    /// Applies the gradients in the home as the next step, or skips it when its loss or gradient is not
-    /// finite. Errors if too many steps in a row were skipped.
+    /// The learning rate of the step after `step` steps.
+    pub(crate) fn rate(&self, step: u64) -> f64 {
+        let run = self.run;
+        self.rollbacks.factor(step) * schedule::rate(&run.schedule, run.optimizer.rate, step, run.stop.steps)
+    }
+
+    /// Where the run would go back to from the step after `step` steps; none where no checkpoint is known to
+    /// be sound, or where it went back too often.
+    pub(crate) fn next_rollback(&self, step: u64, reason: String) -> Option<Rollback> {
+        let all = newest::list(&Path::new(&self.run.folder).join("checkpoints")).ok()?;
+        let sound_step = self.sound_step()?;
+        let (to_step, _) = all.into_iter().rfind(|(found, _)| *found <= sound_step)?;
+        self.rollbacks.next(to_step, step + 1, self.run.optimizer.rate, reason)
+    }
+
+    /// Applies the gradients in the home as the next step, or skips it as the guard decides. Errors if the
+    /// run has diverged.
     pub(crate) fn update(&mut self, totals: Totals, outcome: &Outcome) -> Result<()> {
         let run = self.run;
         let step = self.position.step;
-        let at = At { step, rate: schedule::rate(&run.schedule, run.optimizer.rate, step, run.stop.steps) };
+        let is_retry = self.step_guard.due(step).is_some();
+        let batch = (self.position.samples, self.sequences());
+        let mut step_guard = std::mem::take(&mut self.step_guard);
+        let can_roll_back = || self.next_rollback(step, String::new()).is_some();
+        let decision = step_guard.decide(self.dataset, run, step, batch, outcome, &can_roll_back);
+        self.step_guard = step_guard;
+        let decision = decision?;
+        let at = At { step, rate: self.rate(step) * decision.rate_factor };
         self.position.last_rate = at.rate;
-        if outcome.is_finite() {
+        if decision.is_applied {
             self.home.update(run, at, totals)?;
-            self.position.skipped = 0;
-        } else {
-            self.position.skipped += 1;
-            finite::check_skipped(self.position.skipped, step, run.optimizer.rate)?;
         }
-        self.position.samples += u64::from(self.sequences());
+        if decision.is_sound && is_sane(outcome.losses.main, run.model.vocabulary) {
+            self.note_sound(step)?;
+        }
+        if !is_retry {
+            self.position.samples += u64::from(batch.1);
+        }
         self.position.step += 1;
         self.position.tokens += totals.tokens;
         Ok(())
+    }
+
+    /// Notes that a step went well which was computed with the weights of step `step`.
+    pub(crate) fn note_sound(&mut self, step: u64) -> Result<()> {
+        self.position.sound_step = Some(step);
+        if !std::mem::take(&mut self.doubts_newer) {
+            return Ok(());
+        }
+        newest::set_aside(&Path::new(&self.run.folder).join("checkpoints"), Some(step), "diverged")
     }
 
     /// Scores the held-out text with the weights in the home.
@@ -154,8 +227,9 @@ impl<'a> Training<'a> {
         evaluate::held_out(&self.home.model, self.dataset, &self.run.evaluation, &self.run.batch)
     }
 
-    /// Begins to write a checkpoint in the background. `toml` is the resolved run. Returns where it will lie.
-    pub(crate) fn save(&mut self, snapshot: Snapshot, toml: &str) -> Result<PathBuf> {
+    /// Begins to write a checkpoint in the background, for which the run has waited `waited_s` seconds.
+    /// `toml` is the resolved run. The one before must be finished.
+    pub(crate) fn save(&mut self, snapshot: Snapshot, toml: &str, waited_s: f64) -> Result<()> {
         let spent = self.meter.spent();
         let head = ManifestHead {
             lingot: env!("CARGO_PKG_VERSION").into(),
@@ -167,11 +241,21 @@ impl<'a> Training<'a> {
             seed: self.run.seed,
             model: self.run.model.clone(),
             run: toml.into(),
+            data: Some(self.dataset.hashes().clone()),
+            guard: self.step_guard.state(),
             merged: Vec::new(),
         };
-        let path = self.saver.begin(Saving { head, snapshot, keep: self.run.checkpoint.keep })?;
+        let keep = self.run.checkpoint.keep;
+        let sound_step = self.sound_step();
+        self.saver.begin(Saving { head, snapshot, keep, sound_step, waited_s })?;
         self.position.saved_step = Some(self.position.step);
-        Ok(path)
+        Ok(())
+    }
+
+    /// Checkpoints up to this step are sound, and were made of data that is.
+    pub(crate) fn sound_step(&self) -> Option<u64> {
+        let of_data = self.data_check.is_pending().then_some(self.data_check.first_step);
+        self.position.sound_step.map(|step| of_data.map_or(step, |first| step.min(first)))
     }
 
     /// What decides whether the run goes on.

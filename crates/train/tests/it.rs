@@ -5,6 +5,7 @@
 
 mod it {
     mod apart;
+    mod bf16;
     mod checkpoint;
     mod config;
     mod drills;
@@ -12,10 +13,12 @@ mod it {
     mod failure;
     mod fleet;
     mod golden;
+    mod guard;
     mod hugging_face;
     mod ledger;
     mod log;
     mod merge;
+    mod night;
     mod overlap;
     mod promise;
     mod random;

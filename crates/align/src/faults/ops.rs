@@ -140,7 +140,8 @@ impl Faulty {
             counts_ge: self.on(op.counts_ge),
         };
         let scales = [op.balance_scale, op.z_scale];
-        let d_logits = ops::route_grad(&scaled, &self.on(op.logits_te), &routing, rule, scales, op.keep)?;
+        let (logits, kind) = (self.on(op.logits_te), op.d_logits_te.kind());
+        let d_logits = ops::route_grad(&scaled, &logits, &routing, rule, scales, op.keep, kind)?;
         ops::copy(&self.on(op.d_logits_te), &d_logits)
     }
 
@@ -224,7 +225,8 @@ impl Faulty {
         };
         let (d_weights, logits) = (self.on(op.d_weights_tk), self.on(op.logits_te));
         let scales = [op.balance_scale, 0.0];
-        let d_logits = ops::route_grad(&d_weights, &logits, &routing, op.rule, scales, op.keep)?;
+        let kind = op.d_logits_te.kind();
+        let d_logits = ops::route_grad(&d_weights, &logits, &routing, op.rule, scales, op.keep, kind)?;
         ops::copy(&self.on(op.d_logits_te), &d_logits)
     }
 
@@ -276,17 +278,18 @@ impl Faulty {
     fn change_rule(&self, op: &AdamW<'_>) -> Result<()> {
         let [parameter, first, second] = [op.parameter, op.first, op.second].map(|tensor| self.on(tensor));
         let (gradient, squares) = (self.on(op.gradient), self.on(op.squares_1));
+        let working = op.working.map(|tensor| self.on(tensor));
         let mut rule = op.rule;
         if self.planted == Planted::CorrectionOneStepLate {
             rule.step = (rule.step - 1).max(1);
-            return ops::adamw(&parameter, &gradient, [&first, &second], &squares, rule);
+            return ops::adamw(&parameter, &gradient, [&first, &second], &squares, rule, working.as_ref());
         }
         let more = ((1.0 - rule.beta2.powf(rule.step as f64)) * rule.epsilon / rule.beta2) as f32;
         let raised: Vec<f32> = self.floats(op.second)?.iter().map(|x| x + more).collect();
         let raised = self.inner.floats(&raised, op.second.shape(), Kind::F32)?;
         rule.epsilon = 0.0;
         let moments = [&first, &raised];
-        ops::adamw(&parameter, &gradient, moments, &squares, rule)?;
+        ops::adamw(&parameter, &gradient, moments, &squares, rule, working.as_ref())?;
         let lowered: Vec<f32> = raised.to_floats()?.iter().map(|x| x - more * rule.beta2 as f32).collect();
         second.write_floats(&lowered)
     }

@@ -1,6 +1,7 @@
 //! Writes a plan as a RUN.toml: what a run can do of it as keys, the rest as comments and notes.
 
 use super::html::time;
+use crate::output::escaped;
 use crate::terminal::amount;
 use lingot_plan::answer::{Plan, Policy};
 use lingot_plan::{ModelChoice, Request};
@@ -25,17 +26,18 @@ pub fn text(request: &Request, best: &Plan, policy: Policy) -> String {
         "# {fleet}: {amount} {currency}, {duration}.\n# {layout}.\n#\n\
          # Give `devices` the cards of this machine, and name your corpora:\n\
          #     lingot train plan.toml --set data.corpora.0.path=corpus.txt\n\n\
-         notes = {notes:?}\n\n{model}\n\
+         notes = {notes}\n\n{model}\n\
          [data]\ncorpora = [{{ path = \"corpus.txt\" }}]\nsequence = {sequence}\n\n\
          [batch]\nsequences = {sequences}\nmicro = {micro}\n\n\
          [stop]\nsteps = {steps:.0}\n\n[device]\nrecompute = \"{recompute}\"\n\n{sync}\n\n\
-         # The fleet's mean card.\n[price]\nper_hour = {per_hour:.6}\ncurrency = \"{currency}\"\n",
-        fleet = best.fleet_words(),
+         # The fleet's mean card.\n[price]\nper_hour = {per_hour:.6}\ncurrency = {quoted}\n",
+        fleet = comment(&best.fleet_words()),
         amount = amount(best.cost.amount),
-        currency = best.cost.currency,
+        currency = comment(&best.cost.currency),
+        quoted = toml::Value::from(best.cost.currency.as_str()),
         duration = time(best.seconds),
-        notes = notes(best, policy),
-        layout = best.layout,
+        notes = toml::Value::from(notes(best, policy)),
+        layout = comment(&best.layout),
         model = model(&request.model),
         sequence = request.sequence,
         sequences = request.batch_sequences,
@@ -43,6 +45,11 @@ pub fn text(request: &Request, best: &Plan, policy: Policy) -> String {
         steps = steps.max(1.0).ceil(),
         recompute = policy.recompute.name(),
     )
+}
+
+/// Text in a comment, which ends with its line.
+fn comment(text: &str) -> String {
+    escaped(text).replace(['\n', '\r'], " ")
 }
 
 /// Notes about what a run leaves out of this plan; `lingot train` prints them when it starts.

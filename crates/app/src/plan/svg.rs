@@ -1,5 +1,6 @@
 //! Small drawings as SVG text: a plot of points with labels, and a bar of parts. Colours are CSS classes.
 
+use crate::output::escaped;
 use std::fmt::Write;
 
 /// Size in the plot's own units; the page scales it to its width.
@@ -74,9 +75,9 @@ pub fn bar(parts: &[(usize, f64)], whole: f64, title: &str) -> String {
     svg + "</svg>\n"
 }
 
-/// Escapes text for HTML and SVG.
+/// Escapes text for HTML and SVG, and what would command a terminal that shows the file.
 pub fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    escaped(text).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 /// Maps values to places on an axis with round steps, which starts at zero if that is near.

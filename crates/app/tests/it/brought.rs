@@ -123,7 +123,8 @@ fn there_is_one_bits_per_byte() {
     let shards = Shards::open(&data.join("0-text-validation")).unwrap();
     let texts: String = (0..shards.documents())
         .map(|document| {
-            let tokens: Vec<u32> = shards.document(document).into_iter().map(|token| token as u32).collect();
+            let tokens: Vec<u32> =
+                shards.document(document).unwrap().into_iter().map(|token| token as u32).collect();
             format!("{}\n", json!({ "text": tokenizer.decode(&tokens) }))
         })
         .collect();

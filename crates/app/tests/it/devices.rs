@@ -3,6 +3,8 @@
 
 use super::program::Place;
 use std::fs;
+#[cfg(unix)]
+use std::process::Command;
 
 /// A run whose RUN.toml names a device that no machine has.
 fn elsewhere() -> Place {
@@ -70,6 +72,49 @@ fn other_commands_compute_where_they_are_told_and_not_where_the_run_was() {
         for absent in ["abacus", "torch:abacus:9"] {
             let said = place.fail(3, &[args, &["--device", absent]].concat());
             assert!(said.contains("abacus"), "{args:?}: {said}");
+        }
+    }
+}
+
+/// Three libraries that stand where torch's does, each with the one thing that it does when it is opened.
+#[cfg(unix)]
+const HARMFUL: [(&str, &str, &str); 3] = [
+    ("crashes", "*(volatile int*)0 = 1;", "SIGSEGV"),
+    ("throws", "throw std::runtime_error(\"twice\");", "threw a C++ exception"),
+    ("hangs", "for (;;) pause();", "did not answer within 2 s"),
+];
+
+#[cfg(unix)]
+#[test]
+fn a_library_that_crashes_throws_or_hangs_costs_its_own_devices_alone() {
+    let place = Place::new();
+    for (name, does, told) in HARMFUL {
+        let folder = place.path(name).join("lib");
+        fs::create_dir_all(&folder).unwrap();
+        let source = folder.join("initialiser.cpp");
+        let head = "#include <stdexcept>\n#include <unistd.h>\n";
+        fs::write(&source, format!("{head}static int first = [] {{ {does} return 0; }}();\n")).unwrap();
+        let mut build = Command::new("g++");
+        build.args(["-O0", "-fPIC", "-shared", "-w", "-o"]).arg(folder.join("libtorch_cpu.so")).arg(&source);
+        match build.status() {
+            Ok(status) => assert!(status.success()),
+            Err(error) => return eprintln!("skipped: g++ makes the libraries, and {error}"),
+        }
+        let mut command = place.command(&["devices", "--json", "--timeout-s", "2"]);
+        let output = command.env("LINGOT_TORCH", place.path(name)).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{name}: {output:?}");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let names: Vec<&str> = report["devices"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|device| device["name"].as_str())
+            .collect();
+        assert_eq!(names, ["cpu", "reference"], "{name}");
+        let missing = report["missing"].as_array().unwrap();
+        assert_eq!(missing.len(), 8, "{name}: {missing:?}");
+        for device in missing {
+            assert!(device["reason"].as_str().unwrap().contains(told), "{name}: {device}");
         }
     }
 }

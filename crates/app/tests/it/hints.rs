@@ -119,7 +119,7 @@ fn data_of_another_text_or_seed_is_made_again_as_its_hint_says() {
 fn a_run_that_is_refused_or_done_goes_on_as_it_says() {
     let place = Place::new();
     place.succeed(&["train", "run.toml"]);
-    let said = hint(&place, 1, &["train", "run.toml", "--set", "model.expert_width=10"]);
+    let said = hint(&place, 2, &["train", "run.toml", "--set", "model.expert_width=10"]);
     let key = quoted(&said, "another");
     place.succeed(&train(&["model.expert_width=10", &format!("{key}=anew")]));
     let done = place.succeed(&["train", "run.toml"]);

@@ -34,7 +34,7 @@ fn an_interrupted_run_saves_says_how_to_go_on_and_ends_with_the_same_bits() {
     };
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(130), "{said}");
-    assert!(said.contains("to resume: ") && said.contains("--set 'checkpoint.every=0'"), "{said}");
+    assert!(said.contains("to resume: ") && said.contains("--set checkpoint.every=0"), "{said}");
     assert!(output.stdout.is_empty());
 
     place.succeed(&RUN);

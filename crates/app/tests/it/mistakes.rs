@@ -136,7 +136,7 @@ fn a_flipped_bit_is_found_out() {
 fn a_checkpoint_of_another_model_or_seed_is_refused_and_kept() {
     let (place, _) = trained();
     let before = contents(&place.path("out/run/checkpoints"));
-    let said = place.fail(1, &["train", "run.toml", "--set", "model.expert_width=10"]);
+    let said = place.fail(2, &["train", "run.toml", "--set", "model.expert_width=10"]);
     assert!(said.contains("model.expert_width is 8, the run says 10"), "{said}");
     let said = place.fail(2, &["train", "run.toml", "--set", "seed=4"]);
     assert!(said.contains("seed = 3, and now 4"), "{said}");

@@ -2,6 +2,7 @@
 
 use super::program::Place;
 use lingot_plan::profile::{Between, Measured, Point, Profile};
+use lingot_spec::cost::Widths;
 use lingot_spec::presets::preset;
 use lingot_spec::run::Recompute;
 use lingot_spec::step::{Batch, step};
@@ -94,8 +95,14 @@ fn runs_are_compared_at_a_loss_that_both_reached() {
 fn even_profile() -> String {
     let model = preset("toy").unwrap();
     let measured = [1_usize, 4, 16].into_iter().flat_map(|micro| {
-        let batch =
-            Batch { micro, micros: 2, sequence: 32, recompute: &[Recompute::Nothing], warming: false };
+        let batch = Batch {
+            micro,
+            micros: 2,
+            sequence: 32,
+            recompute: &[Recompute::Nothing],
+            warming: false,
+            widths: Widths::F32,
+        };
         step(&model, &batch).ops.into_iter().map(|op| Measured {
             op: op.name.into(),
             form: op.form.into(),

@@ -203,12 +203,17 @@ fn is_killed_after(checkpoint: &Path, mut run: Command) -> bool {
     !status.success()
 }
 
-/// What `lingot devices --json` says of a device that it did not find.
-fn reason(device: &str, variable: &str, value: impl AsRef<OsStr>) -> String {
+/// The object of `lingot devices --json`.
+fn devices(variable: &str, value: impl AsRef<OsStr>) -> serde_json::Value {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lingot"));
     let output = command.args(["devices", "--json"]).env(variable, value).output().unwrap();
     assert!(output.status.success());
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// What is said of a device that was not found.
+fn reason(device: &str, variable: &str, value: impl AsRef<OsStr>) -> String {
+    let report = devices(variable, value);
     let missing = report["missing"].as_array().unwrap();
     missing.iter().find(|missing| missing["name"] == device).unwrap()["reason"].as_str().unwrap().into()
 }
@@ -228,6 +233,8 @@ fn what_torch_lacks_is_named_with_where_it_was_looked_for() {
     }
     let said = reason("torch:npu:0", "LINGOT_TORCH_EXTENSION", "/nowhere/libchip.so");
     assert!(said.contains("/nowhere/libchip.so cannot be opened: "), "{said}");
+    let found = devices("LINGOT_TORCH_EXTENSION", "/nowhere/libchip.so")["devices"].to_string();
+    assert!(found.contains("torch:cpu"), "what torch knows itself needs no maker's library: {found}");
 }
 
 /// A shared library that looks like a libtorch, in a folder of its own; None without a compiler.

@@ -10,7 +10,7 @@ fn stream(bench: &Bench, name: &str) -> (Vec<i32>, Vec<bool>) {
     let shards = Shards::open(&bench.shards().join(name)).unwrap();
     let (mut tokens, mut begins) = (Vec::new(), Vec::new());
     for document in 0..shards.documents() {
-        for (place, token) in shards.document(document).into_iter().enumerate() {
+        for (place, token) in shards.document(document).unwrap().into_iter().enumerate() {
             tokens.push(token as i32);
             begins.push(place == 0);
         }
@@ -207,8 +207,8 @@ fn wide_vocabularies_are_stored_in_four_bytes() {
         writer.push(&[3]).unwrap();
         writer.finish().unwrap();
         let shards = Shards::open(&prefix).unwrap();
-        assert_eq!(shards.document(0), [0, i64::from(vocabulary) - 1]);
-        assert_eq!(shards.document(1), [3]);
+        assert_eq!(shards.document(0).unwrap(), [0, i64::from(vocabulary) - 1]);
+        assert_eq!(shards.document(1).unwrap(), [3]);
         assert_eq!(std::fs::metadata(bench.path(&format!("v{vocabulary}.bin"))).unwrap().len(), 3 * bytes);
     }
 }

@@ -17,7 +17,8 @@ pub(crate) fn texts(tokenizer: &Tokenizer, prefix: &Path) -> Vec<String> {
     let shards = Shards::open(prefix).unwrap();
     (0..shards.documents())
         .map(|document| {
-            let tokens: Vec<u32> = shards.document(document).into_iter().map(|token| token as u32).collect();
+            let tokens: Vec<u32> =
+                shards.document(document).unwrap().into_iter().map(|token| token as u32).collect();
             assert_eq!(tokens.last(), Some(&tokenizer.end_of_document()), "every document is ended");
             tokenizer.decode(&tokens)
         })
@@ -157,7 +158,7 @@ fn a_long_document_is_encoded_in_pieces_with_the_tokens_of_the_whole() {
     tokens.push(tokenizer.end_of_document());
     let shards = Shards::open(&bench.shards().join("0-long-training")).unwrap();
     assert_eq!(shards.documents(), 1);
-    assert!(shards.document(0).into_iter().eq(tokens.into_iter().map(i64::from)));
+    assert!(shards.document(0).unwrap().into_iter().eq(tokens.into_iter().map(i64::from)));
     assert!(!bench.shards().join("0-long-validation.bin").exists());
     assert_eq!(bench.open().unwrap().validation_sequences(), 0);
 }

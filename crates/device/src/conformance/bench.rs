@@ -1,6 +1,7 @@
 //! What a case of the suite is made of: the same operands on whichever device, and outputs with their bounds.
 
 use super::random::Random;
+use crate::bf16::Bf16;
 use crate::device::Device;
 use crate::error::Result;
 use crate::precision::Precision;
@@ -25,47 +26,102 @@ impl Case {
     }
 
     /// The outputs, and a fingerprint of the operands: every run of a case draws the same numbers.
-    pub(super) fn run(&self, device: &Device, kind: Kind) -> Result<(Vec<Output>, u64)> {
+    pub(super) fn run(&self, device: &Device, numbers: Drawn) -> Result<(Vec<Output>, u64)> {
         let seed = self
             .op
             .bytes()
             .chain(self.label.bytes())
             .fold(0, |seed: u64, byte| seed * 31 % 1_000_003 + u64::from(byte));
-        let mut bench = Bench { device, kind, random: Random::new(seed) };
+        let mut bench = Bench { device, numbers, random: Random::new(seed) };
         let outputs = (self.run)(&mut bench)?;
         // The seed says which numbers were drawn, and the state after it how many.
         Ok((outputs, bench.random.fingerprint()))
     }
 }
 
+/// What operands are drawn as, and held in. All are rounded to f32 first, and values to bf16 where a bf16
+/// device is compared, so that both sides get the same numbers.
+#[derive(Clone, Copy)]
+pub(super) struct Drawn {
+    /// The kind of values; that of sums follows.
+    kind: Kind,
+    rounds: bool,
+}
+
+impl Drawn {
+    /// The operands of a device whose values are of `kind`.
+    pub(super) fn of(kind: Kind) -> Drawn {
+        Drawn { kind, rounds: kind == Kind::Bf16 }
+    }
+
+    /// The same operands in f64, for the definition.
+    pub(super) fn exact(self) -> Drawn {
+        Drawn { kind: Kind::F64, ..self }
+    }
+}
+
 /// The device on which a case runs, and the numbers of its operands.
 pub(super) struct Bench<'a> {
     pub(super) device: &'a Device,
-    pub(super) kind: Kind,
+    numbers: Drawn,
     pub(super) random: Random,
 }
 
 impl Bench<'_> {
+    /// The kind of values.
+    pub(super) fn kind(&self) -> Kind {
+        self.numbers.kind
+    }
+
+    /// The kind of sums.
+    pub(super) fn kind_of_sums(&self) -> Kind {
+        self.numbers.kind.sums()
+    }
+
+    /// Whether values are bf16, so that sums are of another kind.
+    pub(super) fn rounds(&self) -> bool {
+        self.numbers.rounds
+    }
+
     /// Numbers of mean 0 and deviation 1.
     pub(super) fn normal(&mut self, shape: &[usize]) -> Result<Tensor> {
         self.scaled(shape, 1.0)
     }
 
     pub(super) fn scaled(&mut self, shape: &[usize], deviation: f64) -> Result<Tensor> {
-        let values: Vec<f32> =
-            (0..shape.iter().product()).map(|_| (deviation * self.random.normal()) as f32).collect();
-        self.device.floats(&values, shape, self.kind)
+        let mut values = self.drawn(shape, deviation);
+        if self.numbers.rounds {
+            values.iter_mut().for_each(|value| *value = Bf16::of(*value).wide());
+        }
+        self.device.floats(&values, shape, self.kind())
     }
 
-    /// As `scaled`, but none below zero.
-    pub(super) fn positive(&mut self, shape: &[usize], deviation: f64) -> Result<Tensor> {
-        let values: Vec<f32> =
-            (0..shape.iter().product()).map(|_| (deviation * self.random.normal()).abs() as f32).collect();
-        self.device.floats(&values, shape, self.kind)
+    /// Sums of mean 0 and deviation 1.
+    pub(super) fn normal_sums(&mut self, shape: &[usize]) -> Result<Tensor> {
+        self.scaled_sums(shape, 1.0)
+    }
+
+    pub(super) fn scaled_sums(&mut self, shape: &[usize], deviation: f64) -> Result<Tensor> {
+        let values = self.drawn(shape, deviation);
+        self.device.floats(&values, shape, self.kind_of_sums())
+    }
+
+    /// As `scaled_sums`, but none below zero.
+    pub(super) fn positive_sums(&mut self, shape: &[usize], deviation: f64) -> Result<Tensor> {
+        let values: Vec<f32> = self.drawn(shape, deviation).into_iter().map(f32::abs).collect();
+        self.device.floats(&values, shape, self.kind_of_sums())
+    }
+
+    fn drawn(&mut self, shape: &[usize], deviation: f64) -> Vec<f32> {
+        (0..shape.iter().product()).map(|_| (deviation * self.random.normal()) as f32).collect()
     }
 
     pub(super) fn zeros(&self, shape: &[usize]) -> Result<Tensor> {
-        self.device.zeros(shape, self.kind)
+        self.device.zeros(shape, self.kind())
+    }
+
+    pub(super) fn zero_sums(&self, shape: &[usize]) -> Result<Tensor> {
+        self.device.zeros(shape, self.kind_of_sums())
     }
 
     pub(super) fn integers(&self, values: &[i32]) -> Result<Tensor> {
@@ -112,6 +168,11 @@ impl Output {
         Output { condition, ..self }
     }
 
+    /// The kind that the tensor holds.
+    pub(super) fn kind(&self) -> Kind {
+        self.tensor.kind()
+    }
+
     pub(super) fn bound_units(&self, precision: Precision) -> f64 {
         let terms = if precision == Precision::F32 { (self.terms as f64).sqrt() } else { 0.0 };
         (4.0 + terms + self.condition).max(0.0)
@@ -120,7 +181,7 @@ impl Output {
     pub(super) fn numbers(&self) -> Result<Numbers> {
         Ok(match self.tensor.kind() {
             Kind::I32 => Numbers::Integers(self.tensor.to_integers()?),
-            Kind::F32 | Kind::F64 => Numbers::Floats(self.tensor.to_doubles()?),
+            Kind::F32 | Kind::F64 | Kind::Bf16 => Numbers::Floats(self.tensor.to_doubles()?),
         })
     }
 

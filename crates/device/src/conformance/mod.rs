@@ -1,10 +1,10 @@
-//! The one suite that every backend passes: each op, forward and backward, in f32, against its definition in
-//! f64.
+//! The one suite that every backend passes: each op, forward and backward, in f32 and in bf16, against its
+//! definition in f64.
 //!
-//! Both get the same numbers: random ones, rounded to f32 first. Whole numbers must come out equal. Of
-//! floats, the error is counted in units of `f32::EPSILON` times the output's size: its largest element, or
-//! the size that its elements would have if nothing cancelled, whichever is larger. The bound in those units
-//! is
+//! Both get the same numbers: random ones, rounded to f32 first, and to bf16 where an operand holds bf16.
+//! Whole numbers must come out equal. Of floats, the error is counted in units of `f32::EPSILON` times the
+//! output's size: its largest element, or the size that its elements would have if nothing cancelled,
+//! whichever is larger. The bound in those units is
 //!
 //! > 4 + sqrt(terms) + condition
 //!
@@ -14,10 +14,14 @@
 //! large numbers, where an error of one unit in x is one of |x| units in exp(x). No bound was fitted to a
 //! backend; a failure is a bug or a new op.
 //!
-//! A device whose products take bf16 is compared with the same f64 definition: errors of ops with products
-//! inside are counted in units of bf16 then, those of all other ops in units of f32 as ever. Operands'
-//! roundings are independent of each other, so a product's error does not grow against its size with the
-//! length of the sum: the bound is 4 + condition.
+//! What an op writes as bf16 is counted in units of bf16, and so is what an op with products inside writes:
+//! it may round what lies between its products. All other results of bf16 operands (sums, statistics,
+//! gradients by weights) are f32, and are counted as such.
+//!
+//! A device of f32 whose products take bf16 is compared with the same f64 definition: errors of ops with
+//! products inside are counted in units of bf16 then, those of all other ops in units of f32 as ever.
+//! Operands' roundings are independent of each other, so a product's error does not grow against its size
+//! with the length of the sum: the bound is 4 + condition.
 
 mod attention;
 mod bench;
@@ -35,7 +39,7 @@ use crate::error::Result;
 use crate::precision::{Precision, epsilon, is_of_products};
 use crate::reference::Reference;
 use crate::tensor::Kind;
-use bench::{Case, Numbers};
+use bench::{Case, Drawn, Numbers};
 
 /// The verdict on one output of one op on one shape.
 #[derive(Clone, Debug)]
@@ -74,25 +78,39 @@ pub fn check_in(
     precision: Precision,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Vec<Verdict>> {
+    compare(device, Drawn::of(Kind::F32), precision, progress)
+}
+
+/// Holds every op of `device` on bf16 tensors against its definition. Calls `progress` as [`check_in`] does.
+pub fn check_bf16(device: &Device, progress: &mut dyn FnMut(usize, usize)) -> Result<Vec<Verdict>> {
+    compare(device, Drawn::of(Kind::Bf16), Precision::Bf16, progress)
+}
+
+fn compare(
+    device: &Device,
+    numbers: Drawn,
+    precision: Precision,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Vec<Verdict>> {
     let mut verdicts = vec![];
     let cases = cases();
     for (done, case) in cases.iter().enumerate() {
         progress(done, cases.len());
-        verdicts.extend(whole(case, device, precision)?);
+        verdicts.extend(whole(case, device, numbers, precision)?);
     }
     Ok(verdicts)
 }
 
 /// Compares every element of a case's outputs with the definition.
-fn whole(case: &Case, device: &Device, precision: Precision) -> Result<Vec<Verdict>> {
-    let (found, _) = case.run(device, Kind::F32)?;
-    let (wanted, inputs_hash) = case.run(&Device::new(Reference::new()), Kind::F64)?;
-    let precision = if is_of_products(case.op) { precision } else { Precision::F32 };
-    let unit = epsilon(precision);
+fn whole(case: &Case, device: &Device, numbers: Drawn, precision: Precision) -> Result<Vec<Verdict>> {
+    let (found, _) = case.run(device, numbers)?;
+    let (wanted, inputs_hash) = case.run(&Device::new(Reference::new()), numbers.exact())?;
     let mut verdicts = vec![];
     for (found, wanted) in found.iter().zip(&wanted) {
+        let is_rounded = is_of_products(case.op) || found.kind() == Kind::Bf16;
+        let precision = if is_rounded { precision } else { Precision::F32 };
         let (found, numbers) = (found.numbers()?, wanted.numbers()?);
-        let worst = worst(&found, &numbers, wanted.size, unit);
+        let worst = worst(&found, &numbers, wanted.size, epsilon(precision));
         let bound_units = wanted.bound_units(precision);
         verdicts.push(Verdict {
             op: case.op,
@@ -113,9 +131,14 @@ fn whole(case: &Case, device: &Device, precision: Precision) -> Result<Vec<Verdi
 
 /// Every output of the suite, by op, shape and name, bit for bit: to compare a device with itself.
 pub fn outputs(device: &Device) -> Result<Vec<(String, Vec<u8>)>> {
+    outputs_of(device, Kind::F32)
+}
+
+/// As [`outputs`], of values of `kind`.
+pub fn outputs_of(device: &Device, kind: Kind) -> Result<Vec<(String, Vec<u8>)>> {
     let mut outputs = vec![];
     for case in cases() {
-        for output in case.run(device, Kind::F32)?.0 {
+        for output in case.run(device, Drawn::of(kind))?.0 {
             outputs.push((format!("{} {} {}", case.op, case.label, output.name), output.bytes()?));
         }
     }

@@ -31,17 +31,19 @@ pub(super) fn rule(step: u64, clip: f64) -> AdamRule {
 }
 
 pub(super) fn adamw(bench: &mut Bench<'_>, count: usize, rule: AdamRule) -> Result<Vec<Output>> {
-    let (parameter, gradient) = (bench.scaled(&[count], 0.02)?, bench.scaled(&[count], 0.1)?);
-    let (first, second) = (bench.scaled(&[count], 0.1)?, bench.positive(&[count], 0.01)?);
-    let squares = bench.zeros(&[1])?;
+    let (parameter, gradient) = (bench.scaled_sums(&[count], 0.02)?, bench.scaled_sums(&[count], 0.1)?);
+    let (first, second) = (bench.scaled_sums(&[count], 0.1)?, bench.positive_sums(&[count], 0.01)?);
+    let (squares, working) = (bench.zero_sums(&[1])?, bench.zeros(&[count])?);
     // Given, not computed, so that it is the same number on both sides.
     ops::fill(&squares, 6.25)?;
-    ops::adamw(&parameter, &gradient, [&first, &second], &squares, rule)?;
-    Ok(vec![
+    ops::adamw(&parameter, &gradient, [&first, &second], &squares, rule, bench.rounds().then_some(&working))?;
+    let mut outputs = vec![
         Output::plain("parameter", parameter),
         Output::plain("first", first),
         Output::plain("second", second),
-    ])
+    ];
+    outputs.extend(bench.rounds().then(|| Output::plain("working", working)));
+    Ok(outputs)
 }
 
 /// One load in three is exactly the mean, where there are three.
@@ -49,13 +51,13 @@ pub(super) fn balance_bias(bench: &mut Bench<'_>, e: usize) -> Result<Vec<Output
     let loads: Vec<i32> = (0..e)
         .map(|i| if e.is_multiple_of(3) { 100 + (i % 3) as i32 } else { 90 + (i % 5) as i32 })
         .collect();
-    let (loads, bias) = (bench.integers(&loads)?, bench.scaled(&[e], 0.01)?);
+    let (loads, bias) = (bench.integers(&loads)?, bench.scaled_sums(&[e], 0.01)?);
     ops::balance_bias(&bias, &loads, 1e-3)?;
     Ok(vec![Output::plain("bias", bias)])
 }
 
 fn warm_logits(bench: &mut Bench<'_>, [t, e]: [usize; 2]) -> Result<Vec<Output>> {
-    let (logits, noise) = (bench.normal(&[t, e])?, bench.normal(&[t, e])?);
+    let (logits, noise) = (bench.normal_sums(&[t, e])?, bench.normal_sums(&[t, e])?);
     ops::warm_logits(&logits, &noise, 0.3, -0.2, 1.7)?;
     Ok(vec![Output::plain("logits", logits)])
 }

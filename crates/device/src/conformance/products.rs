@@ -59,7 +59,14 @@ fn matmul(bench: &mut Bench<'_>, [m, k, n]: [usize; 3], flip: Flip) -> Result<Ve
     ops::matmul_onto(&onto, &a, &b, flip)?;
     let size = (k as f64).sqrt();
     let out = Output::sum("out", ops::matmul(&a, &b, flip)?, k).of_size(size);
-    Ok(vec![out, Output::sum("added", onto, k + 1).of_size(size)])
+    let mut outputs = vec![out, Output::sum("added", onto, k + 1).of_size(size)];
+    if bench.rounds() {
+        let onto = bench.normal_sums(&[m, n])?;
+        ops::matmul_onto(&onto, &a, &b, flip)?;
+        let sums = Output::sum("sums", ops::matmul_sums(&a, &b, flip)?, k).of_size(size);
+        outputs.extend([sums, Output::sum("added sums", onto, k + 1).of_size(size)]);
+    }
+    Ok(outputs)
 }
 
 fn grouped_matmul(bench: &mut Bench<'_>, ends: &[i32], [n, k]: [usize; 2]) -> Result<Vec<Output>> {
@@ -67,7 +74,7 @@ fn grouped_matmul(bench: &mut Bench<'_>, ends: &[i32], [n, k]: [usize; 2]) -> Re
     let rows = ends[e - 1] as usize;
     let most = (0..e).map(|i| ends[i] - if i == 0 { 0 } else { ends[i - 1] }).max().unwrap_or(0) as usize;
     let (x, dy) = (bench.normal(&[rows, k])?, bench.normal(&[rows, n])?);
-    let (w, dw) = (bench.normal(&[e, n, k])?, bench.normal(&[e, n, k])?);
+    let (w, dw) = (bench.normal(&[e, n, k])?, bench.normal_sums(&[e, n, k])?);
     let ends = bench.integers(ends)?;
     ops::grouped_matmul_weights(&dy, &x, &ends, &dw)?;
     let [out, back] =
@@ -80,7 +87,8 @@ fn grouped_matmul(bench: &mut Bench<'_>, ends: &[i32], [n, k]: [usize; 2]) -> Re
 }
 
 pub(super) fn embedding(bench: &mut Bench<'_>, [t, v, d]: [usize; 3]) -> Result<Vec<Output>> {
-    let (table, d_out, d_table) = (bench.normal(&[v, d])?, bench.normal(&[t, d])?, bench.normal(&[v, d])?);
+    let (table, d_out) = (bench.normal(&[v, d])?, bench.normal(&[t, d])?);
+    let d_table = bench.normal_sums(&[v, d])?;
     let tokens = bench.indices(t, v);
     let tokens = bench.integers(&tokens)?;
     ops::embedding_grad(&d_out, &tokens, &d_table)?;
@@ -92,7 +100,7 @@ pub(super) fn embedding(bench: &mut Bench<'_>, [t, v, d]: [usize; 3]) -> Result<
 fn cross_entropy(bench: &mut Bench<'_>, [t, v, d]: [usize; 3], deviation: f64) -> Result<Vec<Output>> {
     let x = bench.normal(&[t, d])?;
     let w = bench.scaled(&[v, d], deviation / (d as f64).sqrt())?;
-    let d_w = bench.normal(&[v, d])?;
+    let d_w = bench.normal_sums(&[v, d])?;
     let mut targets = bench.indices(t, v);
     for token in (4..t).step_by(5) {
         targets[token] = -1;

@@ -73,13 +73,14 @@ pub(super) fn route(
     let logits = logits(bench, [t, e], rule, kind)?;
     // A bias of few binary digits lets no two scores tie that did not before.
     let bias_values: Vec<f32> = (0..e).map(|i| (i % 3) as f32 * 0.25).collect();
-    let bias = bench.device.floats(&bias_values, &[e], bench.kind)?;
+    let bias = bench.device.floats(&bias_values, &[e], bench.kind_of_sums())?;
     let loads = bench.indices(e, 100);
-    let (loads, losses) = (bench.integers(&loads)?, bench.zeros(&[2])?);
+    let (loads, losses) = (bench.integers(&loads)?, bench.zero_sums(&[2])?);
     let routing = ops::route(&logits, biased.then_some(&bias), rule, &loads, &losses)?;
-    let d_weights = bench.normal(&[t, rule.choices])?;
+    let d_weights = bench.normal_sums(&[t, rule.choices])?;
+    let kind = bench.kind();
     let largest = logits.to_doubles()?.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
-    let grad = |scales, keep| ops::route_grad(&d_weights, &logits, &routing, rule, scales, keep);
+    let grad = |scales, keep| ops::route_grad(&d_weights, &logits, &routing, rule, scales, keep, kind);
     Ok(vec![
         Output::sum("d_logits of the weights", grad([0.0, 0.0], 1.0)?, e).of_size(1.0).condition(largest),
         Output::sum("d_logits of the balance loss", grad([1.0, 0.0], 0.5)?, e)
@@ -96,14 +97,14 @@ pub(super) fn route(
 
 fn logits(bench: &mut Bench<'_>, [t, e]: [usize; 2], rule: RouteRule, kind: Logits) -> Result<Tensor> {
     let values: Vec<f32> = match kind {
-        Logits::Normal(deviation) => return bench.scaled(&[t, e], deviation),
+        Logits::Normal(deviation) => return bench.scaled_sums(&[t, e], deviation),
         Logits::Tied => (0..t * e).map(|i| (i / e) as f32 * 0.5).collect(),
         Logits::TwoValues => (0..t * e).map(|_| bench.random.below(2) as f32).collect(),
         Logits::OneSided => (0..t * e)
             .map(|i| bench.random.normal() as f32 + if i % e < rule.choices { 9.0 } else { -9.0 })
             .collect(),
     };
-    bench.device.floats(&values, &[t, e], bench.kind)
+    bench.device.floats(&values, &[t, e], bench.kind_of_sums())
 }
 
 /// Sort, dispatch and combine, with choices among the first `used` of `e` experts.

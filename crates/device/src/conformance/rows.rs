@@ -3,6 +3,7 @@
 use super::bench::{Bench, Case, Output};
 use crate::error::Result;
 use crate::ops::{self, Rotation};
+use crate::tensor::Kind;
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = vec![];
@@ -36,7 +37,8 @@ pub(super) fn cases() -> Vec<Case> {
 pub(super) fn rms_norm(bench: &mut Bench<'_>, [rows, d]: [usize; 2], deviation: f64) -> Result<Vec<Output>> {
     let x = bench.scaled(&[rows, d], deviation)?;
     let (d_out, scale) = (bench.normal(&[rows, d])?, bench.normal(&[d])?);
-    let (d_scale, onto, d_scale_again) = (bench.normal(&[d])?, bench.normal(&[rows, d])?, bench.zeros(&[d])?);
+    let (d_scale, onto) = (bench.normal_sums(&[d])?, bench.normal(&[rows, d])?);
+    let d_scale_again = bench.zero_sums(&[d])?;
     let epsilon = 1e-6;
     let d_x = ops::rms_norm_grad(&d_out, &x, &scale, epsilon, None, &d_scale)?;
     ops::rms_norm_grad(&d_out, &x, &scale, epsilon, Some(&onto), &d_scale_again)?;
@@ -70,7 +72,7 @@ pub(super) fn rope(bench: &mut Bench<'_>, shape: [usize; 3], width: usize) -> Re
 
 pub(super) fn swiglu(bench: &mut Bench<'_>, [rows, f]: [usize; 2], deviation: f64) -> Result<Vec<Output>> {
     let gate_up = bench.scaled(&[rows, 2 * f], deviation)?;
-    let (weights, d_out) = (bench.normal(&[rows])?, bench.normal(&[rows, f])?);
+    let (weights, d_out) = (bench.normal_sums(&[rows])?, bench.normal(&[rows, f])?);
     let plain_grad = ops::swiglu_grad(&d_out, &gate_up)?;
     let weighted = ops::weighted_swiglu_grad(&d_out, &gate_up, &weights)?;
     Ok(vec![
@@ -91,16 +93,38 @@ pub(super) fn elementwise(bench: &mut Bench<'_>, count: usize) -> Result<Vec<Out
     ops::copy(&copy, &x)?;
     ops::copy(&whole_copy, &whole)?;
     ops::fill(&filled, 0.375)?;
-    Ok(vec![
+    let mut outputs = vec![
         Output::plain("sum", sum),
         Output::exact("copy", copy),
         Output::exact("copy of whole numbers", whole_copy),
         Output::exact("fill", filled),
-    ])
+    ];
+    if bench.rounds() {
+        outputs.extend(casts(bench, count)?);
+    }
+    Ok(outputs)
+}
+
+/// To bf16 and back, of what rounds in every way: from below, from above, ties of both kinds, subnormal
+/// numbers, what becomes infinite. There is one right answer, on the definition's device in bf16 as well.
+fn casts(bench: &Bench<'_>, count: usize) -> Result<[Output; 2]> {
+    let hard = |i: usize| {
+        let exponent = [0x3f80, 0x0000, 0x0080, 0x7f7e, 0x4b00][i % 5] + (i / 5 % 2) as u32;
+        let below = [0x0000, 0x7fff, 0x8000, 0x8001, 0xffff][i / 10 % 5];
+        let sign = (i / 50 % 2) as u32;
+        f32::from_bits(sign << 31 | exponent << 16 | below)
+    };
+    let values: Vec<f32> = (0..count).map(hard).collect();
+    let x = bench.device.floats(&values, &[count], Kind::F32)?;
+    let [narrow, wide] = [Kind::Bf16, Kind::F32].map(|kind| bench.device.zeros(&[count], kind));
+    let (narrow, wide) = (narrow?, wide?);
+    ops::copy(&narrow, &x)?;
+    ops::copy(&wide, &narrow)?;
+    Ok([Output::exact("cast to bf16", narrow), Output::exact("cast back", wide)])
 }
 
 pub(super) fn sums(bench: &mut Bench<'_>, count: usize) -> Result<Vec<Output>> {
-    let (x, squares, moments) = (bench.normal(&[count])?, bench.normal(&[1])?, bench.normal(&[2])?);
+    let (x, squares, moments) = (bench.normal(&[count])?, bench.normal_sums(&[1])?, bench.normal_sums(&[2])?);
     ops::sum_of_squares(&x, &squares)?;
     ops::moments(&x, &moments)?;
     Ok(vec![Output::sum("squares", squares, count), Output::sum("moments", moments, count)])

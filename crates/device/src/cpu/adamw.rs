@@ -1,26 +1,44 @@
-//! AdamW, one pass over parameter, gradient and both moments.
+//! AdamW, one pass over parameter, gradient, both moments and the working copy.
 
 use super::TASK_ELEMENTS;
 use super::kernel::wide;
-use super::operands::{floats, floats_mut};
+use super::operands::{Number, by_kind, floats, floats_mut, numbers_mut};
 use super::team::{Chunks, Team};
 use crate::error::Result;
 use crate::op::{AdamRule, AdamW};
 
 /// One step in place.
 pub(super) fn adamw(team: &Team, op: &AdamW<'_>) -> Result<()> {
+    by_kind!(op.working.unwrap_or(op.parameter), E => step::<E>(team, op))
+}
+
+fn step<E: Number>(team: &Team, op: &AdamW<'_>) -> Result<()> {
     let (parameter, gradient) = (floats_mut(op.parameter)?, floats(op.gradient)?);
     let (first, second) = (floats_mut(op.first)?, floats_mut(op.second)?);
+    let working = op.working.map(numbers_mut::<E>).transpose()?;
     let numbers = Numbers::of(op.rule, f64::from(floats(op.squares_1)?[0]));
     let chunks = |slice| Chunks::of(slice, TASK_ELEMENTS);
+    let working = working.map(|working| Chunks::of(working, TASK_ELEMENTS));
     team.each_piece(
-        (chunks(parameter), chunks(first), chunks(second)),
-        |task, (parameter, first, second)| {
+        ((chunks(parameter), chunks(first), chunks(second)), working),
+        |task, ((parameter, first, second), working)| {
             let gradient = &gradient[task * TASK_ELEMENTS..][..parameter.len()];
             update(team.kernel, parameter, gradient, first, second, numbers);
+            // While the piece is in the caches.
+            if let Some(working) = working {
+                copy(team.kernel, parameter, working);
+            }
         },
     );
     Ok(())
+}
+
+wide! {
+    fn copy<E: Number>(parameter: &[f32], working: &mut [E]) {
+        for (working, &parameter) in working.iter_mut().zip(parameter) {
+            *working = E::rounded(parameter);
+        }
+    }
 }
 
 /// The rule's numbers in the form that the loop over elements needs.

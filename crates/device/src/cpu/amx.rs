@@ -11,6 +11,7 @@
 #![allow(unsafe_code)]
 
 use super::amx_tiles::{Registers, one_product, six_products, six_products_of_half, start, store};
+use super::kernel::Kernel;
 use super::matrix::{Product, Sizes, TILE, Target};
 use super::micro::DEPTH;
 use super::prefetch::{Ahead, Stretches, prefetch};
@@ -38,7 +39,7 @@ const ASKED_OF_A: usize = 2;
 /// The unit is usable; `to` is the corner of an m x n window that is the caller's alone.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq")]
 pub(super) unsafe fn block(
-    precision: Precision,
+    kernel: Kernel,
     packed: &mut Packed,
     product: &Product<'_>,
     to: *mut f32,
@@ -46,14 +47,18 @@ pub(super) unsafe fn block(
 ) {
     let Product { sizes: Sizes { m, n, k }, a, b, target: Target { pitch, add, .. } } = *product;
     assert!(m <= TILE, "a block of {m} rows");
+    // bf16 survives being widened and packed as bf16 again.
+    let precision = if a.is_bf16() || b.is_bf16() { Precision::Bf16 } else { kernel.1 };
+    let Packed { a: room_a, b: room_b, wide: [wide_a, wide_b] } = packed;
     // SAFETY: as promised by the caller.
     let _registers = unsafe { Registers::new() };
-    let (b_room, sums) = packed.b.split_at_mut(PANEL_LEN);
+    let (b_room, sums) = room_b.split_at_mut(PANEL_LEN);
     let pieces = k.div_ceil(DEPTH).max(1);
     let depth = k.div_ceil(pieces).next_multiple_of(STEP).max(STEP);
     for from in (0..k).step_by(depth) {
         let depth = depth.min(k - from);
-        Operand::a(a.from(0, from), m, depth).pack(precision, &mut packed.a);
+        let a = a.from(0, from).widened(kernel, [m, depth], wide_a);
+        Operand::a(a, m, depth).pack(precision, room_a);
         let (mut next_a, after) = match next {
             _ if from + depth < k => following(product, from + depth),
             Some(next) => following(next, 0),
@@ -61,13 +66,13 @@ pub(super) unsafe fn block(
         };
         for column in (0..n).step_by(PANEL) {
             let columns = PANEL.min(n - column);
-            Operand::b(b.from(from, column), columns, depth).pack(precision, b_room);
+            let part = b.from(from, column).widened(kernel, [depth, columns], wide_b);
+            Operand::b(part, columns, depth).pack(precision, b_room);
             let next_b = match column + PANEL {
                 next if next < n => b.from(from, next).stretches(depth, PANEL.min(n - next)),
                 _ => after,
             };
-            let panels =
-                Panels { precision, m, depth, a: packed.a.as_ptr().cast(), b: b_room.as_ptr().cast() };
+            let panels = Panels { precision, m, depth, a: room_a.as_ptr().cast(), b: b_room.as_ptr().cast() };
             // SAFETY: packed just now; the window is the caller's.
             unsafe {
                 panels.multiply(sums, &mut Ahead::of([next_b, Stretches::default()]), &mut next_a);

@@ -9,13 +9,13 @@ use super::gemm::small_product;
 use super::kernel::wide;
 use super::matrix::{Matrix, Product, Sizes, Target};
 use super::micro::PITCH;
-use super::operands::{floats, floats_mut};
+use super::operands::{Number, by_kind, floats_mut, numbers, numbers_mut};
 use super::scratch::{Scratch, take, with_scratch};
 use super::team::{Shares, Team};
 use super::vector::{exp, exp_in_place, max};
 use crate::boundary::{Boundary, Size};
 use crate::error::{Error, Result};
-use crate::host::view;
+use crate::host::{Element, view};
 use crate::op;
 use crate::tensor::Tensor;
 use std::ops::Range;
@@ -35,10 +35,10 @@ pub(super) const BOUNDARIES: [Boundary; 2] = [
 
 /// The sizes and inputs of attention.
 #[derive(Clone, Copy)]
-pub(super) struct Attention<'a> {
-    pub(super) q_thc: &'a [f32],
-    pub(super) k_sgc: &'a [f32],
-    pub(super) v_sgc: &'a [f32],
+pub(super) struct Attention<'a, E> {
+    pub(super) q_thc: &'a [E],
+    pub(super) k_sgc: &'a [E],
+    pub(super) v_sgc: &'a [E],
     pub(super) starts_t: &'a [i32],
     pub(super) scale: f32,
     pub(super) heads: usize,
@@ -46,13 +46,13 @@ pub(super) struct Attention<'a> {
     pub(super) width: usize,
 }
 
-impl<'a> Attention<'a> {
+impl<'a, E: Number> Attention<'a, E> {
     /// Errors unless each query sees at least itself.
     pub(super) fn of(
         [q_thc, k_sgc, v_sgc]: [&'a Tensor; 3],
         starts_t: &'a Tensor,
         scale: f64,
-    ) -> Result<Attention<'a>> {
+    ) -> Result<Attention<'a, E>> {
         let ([tokens, heads, width], [keys, kv_heads, _]) = (q_thc.dims(), k_sgc.dims());
         let starts_t = view::<i32>(starts_t);
         for (t, &start) in starts_t.iter().enumerate() {
@@ -66,7 +66,7 @@ impl<'a> Attention<'a> {
                 });
             }
         }
-        let (q_thc, k_sgc, v_sgc) = (floats(q_thc)?, floats(k_sgc)?, floats(v_sgc)?);
+        let (q_thc, k_sgc, v_sgc) = (numbers(q_thc)?, numbers(k_sgc)?, numbers(v_sgc)?);
         Ok(Attention { q_thc, k_sgc, v_sgc, starts_t, scale: scale as f32, heads, kv_heads, width })
     }
 
@@ -76,6 +76,12 @@ impl<'a> Attention<'a> {
 
     pub(super) fn keys(&self) -> usize {
         self.k_sgc.len().checked_div(self.kv_heads * self.width).unwrap_or(0)
+    }
+
+    /// What stacked queries and scores are multiplied by, which together is the scale. A query that was
+    /// scaled would be no bf16 any more.
+    pub(super) fn scales(&self) -> [f32; 2] {
+        if E::KIND == f32::KIND { [self.scale, 1.0] } else { [1.0, self.scale] }
     }
 
     /// Query heads of one kv head.
@@ -110,35 +116,32 @@ impl<'a> Attention<'a> {
     }
 
     /// Copies the rows of a tile of queries, times `scale`, to rows `pitch` apart.
-    pub(super) fn stack(
-        &self,
-        from_thc: &[f32],
-        queries: Range<usize>,
-        g: usize,
-        scale: f32,
-        to: &mut [f32],
-    ) {
+    pub(super) fn stack(&self, from_thc: &[E], queries: Range<usize>, g: usize, scale: f32, to: &mut [f32]) {
         let token = self.stacked() * self.width;
         for (t, to) in queries.zip(to.chunks_mut(self.stacked() * self.pitch())) {
             let from = from_thc[self.first_of_query(t, g)..][..token].chunks_exact(self.width);
             for (to, from) in to.chunks_mut(self.pitch()).zip(from) {
-                to.iter_mut().zip(from).for_each(|(to, from)| *to = scale * from);
+                to.iter_mut().zip(from).for_each(|(to, from)| *to = scale * from.wide());
             }
         }
     }
 
     /// Rows of keys or values of kv head g, from row `from` on.
-    pub(super) fn rows<'b>(&self, sgc: &'b [f32], from: usize, g: usize) -> (&'b [f32], usize) {
+    pub(super) fn rows<'b>(&self, sgc: &'b [E], from: usize, g: usize) -> (&'b [E], usize) {
         (&sgc[(from * self.kv_heads + g) * self.width..], self.kv_heads * self.width)
     }
 }
 
 /// `out` and `lse`. Each task has a tile of queries of one kv head.
 pub(super) fn attention(team: &Team, op: &op::Attention<'_>) -> Result<()> {
-    let given = Attention::of([op.q_thc, op.k_sgc, op.v_sgc], op.starts_t, op.scale)?;
+    by_kind!(op.q_thc, E => attended::<E>(team, op))
+}
+
+fn attended<E: Number>(team: &Team, op: &op::Attention<'_>) -> Result<()> {
+    let given = Attention::<E>::of([op.q_thc, op.k_sgc, op.v_sgc], op.starts_t, op.scale)?;
     let each = given.queries_of_tile();
     let tiles = given.tokens().div_ceil(each);
-    let (out, lse) = (Shares::of(floats_mut(op.out_thc)?), Shares::of(floats_mut(op.lse_th)?));
+    let (out, lse) = (Shares::of(numbers_mut::<E>(op.out_thc)?), Shares::of(floats_mut(op.lse_th)?));
     team.each(tiles * given.kv_heads, |task| {
         // Late tiles see the most keys: they go first.
         let (tile, g) = (tiles - 1 - task / given.kv_heads, task % given.kv_heads);
@@ -154,7 +157,7 @@ pub(super) fn attention(team: &Team, op: &op::Attention<'_>) -> Result<()> {
                     let first = given.first_of_query(t, g) + j * given.width;
                     (out.piece(first, given.width), lse.piece(t * given.heads + g * stacked + j, 1))
                 };
-                out.iter_mut().zip(sum).for_each(|(out, sum)| *out = sum / total);
+                out.iter_mut().zip(sum).for_each(|(out, sum)| *out = E::rounded(sum / total));
                 lse[0] = most + total.ln();
             }
         });
@@ -171,9 +174,9 @@ struct Running<'a> {
 }
 
 /// Runs a tile of queries over all keys that it sees.
-fn attend<'a>(
+fn attend<'a, E: Number>(
     team: &Team,
-    given: Attention<'_>,
+    given: Attention<'_, E>,
     queries: Range<usize>,
     g: usize,
     scratch: &'a mut Scratch,
@@ -186,15 +189,16 @@ fn attend<'a>(
     running.most.fill(f32::NEG_INFINITY);
     running.totals.fill(0.0);
     running.sums.fill(0.0);
-    given.stack(given.q_thc, queries.clone(), g, given.scale, stacked);
+    let [of_queries, of_scores] = given.scales();
+    given.stack(given.q_thc, queries.clone(), g, of_queries, stacked);
     let seen = given.seen_by(queries.clone());
     for first in seen.clone().step_by(KEYS) {
         let keys = first..(first + KEYS).min(seen.end);
         let (k, pitch) = given.rows(given.k_sgc, first, g);
         let by_key = Product {
             sizes: Sizes { m: rows, n: keys.len(), k: c },
-            a: Matrix::rows(stacked, given.pitch()),
-            b: Matrix::transposed(k, pitch),
+            a: E::factor_of_floats(Matrix::rows(stacked, given.pitch())),
+            b: E::factor(Matrix::transposed(k, pitch)),
             target: Target { first: 0, pitch: SCORES_PITCH, add: false },
         };
         small_product(team.kernel, packed, &by_key, scores);
@@ -202,13 +206,13 @@ fn attend<'a>(
             let visible = within(given.seen(queries.start + row / given.stacked()), &keys);
             let sums = &mut running.sums[row * c..][..c];
             let (most, total) = (&mut running.most[row], &mut running.totals[row]);
-            weigh(team.kernel, &mut scores[..keys.len()], visible, most, total, sums);
+            weigh(team.kernel, &mut scores[..keys.len()], visible, of_scores, most, total, sums);
         }
         let (v, pitch) = given.rows(given.v_sgc, first, g);
         let by_value = Product {
             sizes: Sizes { m: rows, n: c, k: keys.len() },
-            a: Matrix::rows(scores, SCORES_PITCH),
-            b: Matrix::rows(v, pitch),
+            a: E::factor_of_floats(Matrix::rows(scores, SCORES_PITCH)),
+            b: E::factor(Matrix::rows(v, pitch)),
             target: Target { first: 0, pitch: c, add: true },
         };
         small_product(team.kernel, packed, &by_value, running.sums);
@@ -223,10 +227,11 @@ pub(super) fn within(seen: Range<usize>, keys: &Range<usize>) -> Range<usize> {
 }
 
 wide! {
-    /// Turns one row of scores into weights, relative to a largest score that may grow.
+    /// Turns one row of scores, yet to be scaled, into weights, relative to a largest score that may grow.
     fn weigh(
         scores: &mut [f32],
         visible: Range<usize>,
+        scale: f32,
         most: &mut f32,
         total: &mut f32,
         sums: &mut [f32],
@@ -237,6 +242,9 @@ wide! {
             return;
         }
         let scores = &mut scores[visible];
+        if scale != 1.0 {
+            scores.iter_mut().for_each(|score| *score *= scale);
+        }
         let tile_most = max(scores);
         if tile_most > *most {
             let shrink = exp(*most - tile_most);

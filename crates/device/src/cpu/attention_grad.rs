@@ -7,25 +7,28 @@
 //! never on the threads.
 #![allow(unsafe_code)]
 
+use super::TASK_ELEMENTS;
 use super::attention::{Attention, KEYS, SCORES_PITCH, within};
-use super::elementwise::set;
+use super::elementwise::{cast, set};
 use super::gemm::{block, small_product};
 use super::kernel::wide;
 use super::matrix::{Matrix, Product, Sizes, Target};
-use super::operands::{floats, floats_mut};
+use super::operands::{Number, floats, floats_mut, numbers, numbers_mut};
 use super::scratch::{Packed, Scratch, take, with_scratch};
-use super::team::{Shares, Team};
+use super::team::{Chunks, Shares, Team};
 use super::vector::{self, exp};
 use super::workspace::Workspace;
+use crate::bf16::Bf16;
 use crate::error::Result;
 use crate::op::AttentionGrad;
+use crate::tensor::{Kind, Tensor};
 use std::ops::Range;
 
 /// The output and log-sum-exp of the forward op, and the gradient by its output.
 #[derive(Clone, Copy)]
-struct Saved<'a> {
-    d_out_thc: &'a [f32],
-    out_thc: &'a [f32],
+struct Saved<'a, E> {
+    d_out_thc: &'a [E],
+    out_thc: &'a [E],
     lse_th: &'a [f32],
 }
 
@@ -37,22 +40,42 @@ struct Gradients<'a> {
     d_v_sgc: Shares<'a>,
 }
 
-/// `d_q`, `d_k`, `d_v`; S = T.
+/// `d_q`, `d_k`, `d_v`; S = T. Those of bf16 are added up in f32, and rounded once.
 pub(super) fn grad(team: &Team, space: &mut Workspace, op: &AttentionGrad<'_>) -> Result<()> {
-    let given = Attention::of([op.q_thc, op.k_sgc, op.v_sgc], op.starts_t, op.scale)?;
-    let saved =
-        Saved { d_out_thc: floats(op.d_out_thc)?, out_thc: floats(op.out_thc)?, lse_th: floats(op.lse_th)? };
-    let zeroed = |gradient| -> Result<Shares<'_>> {
-        let numbers = floats_mut(gradient)?;
-        set(team, numbers, 0.0);
-        Ok(Shares::of(numbers))
-    };
-    let gradients = Gradients {
-        d_q_thc: zeroed(op.d_q_thc)?,
-        d_k_sgc: zeroed(op.d_k_sgc)?,
-        d_v_sgc: zeroed(op.d_v_sgc)?,
-    };
-    let stretches = &mut space.indices;
+    let gradients = [op.d_q_thc, op.d_k_sgc, op.d_v_sgc];
+    let Workspace { floats, indices, .. } = space;
+    if op.q_thc.kind() == Kind::F32 {
+        let [d_q, d_k, d_v] = gradients.map(floats_mut);
+        return add_up::<f32>(team, indices, op, [d_q?, d_k?, d_v?]);
+    }
+    let [q_len, k_len, _] = gradients.map(Tensor::len);
+    let sums = take(floats, q_len + 2 * k_len);
+    let (d_q, rest) = sums.split_at_mut(q_len);
+    let (d_k, d_v) = rest.split_at_mut(k_len);
+    add_up::<Bf16>(team, indices, op, [&mut *d_q, &mut *d_k, &mut *d_v])?;
+    // The keys' are gradients by keys of unscaled queries.
+    let scale = op.scale as f32;
+    team.each_piece(Chunks::of(&mut *d_k, TASK_ELEMENTS), |_, d_k| d_k.iter_mut().for_each(|d| *d *= scale));
+    for (tensor, sums) in gradients.into_iter().zip([d_q, d_k, d_v]) {
+        cast::<f32, Bf16>(team, sums, numbers_mut(tensor)?);
+    }
+    Ok(())
+}
+
+fn add_up<E: Number>(
+    team: &Team,
+    stretches: &mut Vec<usize>,
+    op: &AttentionGrad<'_>,
+    gradients: [&mut [f32]; 3],
+) -> Result<()> {
+    let given = Attention::<E>::of([op.q_thc, op.k_sgc, op.v_sgc], op.starts_t, op.scale)?;
+    let (d_out_thc, out_thc) = (numbers(op.d_out_thc)?, numbers(op.out_thc)?);
+    let saved = Saved { d_out_thc, out_thc, lse_th: floats(op.lse_th)? };
+    let [d_q_thc, d_k_sgc, d_v_sgc] = gradients.map(|gradient| {
+        set(team, gradient, 0.0);
+        Shares::of(gradient)
+    });
+    let gradients = Gradients { d_q_thc, d_k_sgc, d_v_sgc };
     let groups = given.kv_heads;
     let each = given.queries_of_tile();
     let tokens = given.tokens();
@@ -114,9 +137,9 @@ enum Wanted {
 
 /// One kv head's work.
 #[derive(Clone, Copy)]
-struct Work<'a> {
-    given: Attention<'a>,
-    saved: Saved<'a>,
+struct Work<'a, E> {
+    given: Attention<'a, E>,
+    saved: Saved<'a, E>,
     gradients: Gradients<'a>,
     g: usize,
 }
@@ -124,7 +147,7 @@ struct Work<'a> {
 /// A tile of queries, heads stacked, with what belongs to its rows.
 struct QueryTile<'a> {
     queries: Range<usize>,
-    /// The queries times the scale.
+    /// The queries, scaled as `Attention::scales` says.
     q: &'a [f32],
     d_out: &'a [f32],
     /// The log-sum-exp of each row, then its `d_out . out`.
@@ -132,7 +155,7 @@ struct QueryTile<'a> {
     along: &'a [f32],
 }
 
-impl Work<'_> {
+impl<E: Number> Work<'_, E> {
     /// Adds the wanted gradients of `queries` and `keys`, tile by tile.
     ///
     /// # Safety
@@ -178,12 +201,13 @@ impl Work<'_> {
     ) {
         let (given, c) = (self.given, self.given.width);
         let stacked = given.stacked();
-        given.stack(given.q_thc, queries.clone(), self.g, given.scale, q);
+        given.stack(given.q_thc, queries.clone(), self.g, given.scales()[0], q);
         given.stack(self.saved.d_out_thc, queries.clone(), self.g, 1.0, d_out);
-        for (row, d_out) in d_out.chunks_exact(given.pitch()).enumerate() {
+        for row in 0..along.len() {
             let (t, j) = (queries.start + row / stacked, row % stacked);
-            let out = &self.saved.out_thc[given.first_of_query(t, self.g) + j * c..][..c];
-            along[row] = dot(team.kernel, &d_out[..c], out);
+            let first = given.first_of_query(t, self.g) + j * c;
+            let [d_out, out] = [self.saved.d_out_thc, self.saved.out_thc].map(|thc| &thc[first..][..c]);
+            along[row] = dot(team.kernel, d_out, out);
             lse[row] = self.saved.lse_th[t * given.heads + self.g * stacked + j];
         }
     }
@@ -210,8 +234,8 @@ impl Work<'_> {
             if wanted != Wanted::Keys {
                 let by_query = Product {
                     sizes: Sizes { m: rows, n: c, k: part.len() },
-                    a: Matrix::rows(d_scores, SCORES_PITCH),
-                    b: Matrix::rows(k, pitch),
+                    a: E::factor_of_floats(Matrix::rows(d_scores, SCORES_PITCH)),
+                    b: E::factor(Matrix::rows(k, pitch)),
                     target: Target { first: 0, pitch: c, add: first > keys.start },
                 };
                 small_product(team.kernel, packed, &by_query, d_q);
@@ -221,13 +245,13 @@ impl Work<'_> {
                 let sizes = Sizes { m: part.len(), n: c, k: rows };
                 let by_key = Product {
                     sizes,
-                    a: Matrix::transposed(d_scores, SCORES_PITCH),
-                    b: Matrix::rows(tile.q, given.pitch()),
+                    a: E::factor_of_floats(Matrix::transposed(d_scores, SCORES_PITCH)),
+                    b: E::factor_of_floats(Matrix::rows(tile.q, given.pitch())),
                     target,
                 };
                 let by_value = Product {
-                    a: Matrix::transposed(weights, SCORES_PITCH),
-                    b: Matrix::rows(tile.d_out, given.pitch()),
+                    a: E::factor_of_floats(Matrix::transposed(weights, SCORES_PITCH)),
+                    b: E::factor_of_floats(Matrix::rows(tile.d_out, given.pitch())),
                     ..by_key
                 };
                 // SAFETY: the gradients of these keys are the caller's alone.
@@ -263,8 +287,8 @@ impl Work<'_> {
             let (stored, pitch) = given.rows(sgc, keys.start, self.g);
             let by_key = Product {
                 sizes: Sizes { m: tile.lse.len(), n: keys.len(), k: c },
-                a: Matrix::rows(rows, given.pitch()),
-                b: Matrix::transposed(stored, pitch),
+                a: E::factor_of_floats(Matrix::rows(rows, given.pitch())),
+                b: E::factor(Matrix::transposed(stored, pitch)),
                 target: Target { first: 0, pitch: SCORES_PITCH, add: false },
             };
             small_product(team.kernel, packed, &by_key, out);
@@ -273,13 +297,14 @@ impl Work<'_> {
         for (row, (weights, d_scores)) in rows.enumerate() {
             let t = tile.queries.start + row / given.stacked();
             let visible = within(given.seen(t), &keys);
-            soften(team.kernel, weights, d_scores, visible, tile.lse[row], tile.along[row]);
+            let numbers = [given.scales()[1], tile.lse[row], tile.along[row]];
+            soften(team.kernel, weights, d_scores, visible, numbers);
         }
     }
 }
 
 wide! {
-    fn dot(a: &[f32], b: &[f32]) -> f32 {
+    fn dot<E: Number>(a: &[E], b: &[E]) -> f32 {
         vector::dot([a, b])
     }
 }
@@ -290,15 +315,15 @@ wide! {
         weights: &mut [f32],
         d_scores: &mut [f32],
         visible: Range<usize>,
-        lse: f32,
-        along: f32,
+        numbers: [f32; 3],
     ) {
+        let [scale, lse, along] = numbers;
         for hidden in [0..visible.start, visible.end..KEYS] {
             weights[hidden.clone()].fill(0.0);
             d_scores[hidden].fill(0.0);
         }
         for (weight, d_score) in weights[visible.clone()].iter_mut().zip(&mut d_scores[visible]) {
-            *weight = exp(*weight - lse);
+            *weight = exp(scale * *weight - lse);
             *d_score = *weight * (*d_score - along);
         }
     }

@@ -3,7 +3,7 @@
 use super::gemm::product;
 use super::kernel::wide;
 use super::matrix::{Matrix, Product, Sizes, Target};
-use super::operands::{below, floats, floats_mut};
+use super::operands::{Number, below, by_kind, floats_mut, numbers, numbers_mut};
 use super::scratch::take;
 use super::team::{Chunks, Team};
 use super::vector::{exp_in_place, max};
@@ -23,18 +23,23 @@ pub(super) const BOUNDARY: Boundary = Boundary::new(CrossEntropy::NAME, Size::Lo
 
 /// The operands: x [T, D], w [V, D], targets [T].
 #[derive(Clone, Copy)]
-struct Head<'a> {
+struct Head<'a, E> {
     d: usize,
-    x_td: &'a [f32],
-    w_vd: &'a [f32],
+    x_td: &'a [E],
+    w_vd: &'a [E],
     targets_t: &'a [i32],
 }
 
-impl<'a> Head<'a> {
-    fn of(op: &'static str, x_td: &'a Tensor, w_vd: &'a Tensor, targets_t: &'a Tensor) -> Result<Head<'a>> {
+impl<'a, E: Number> Head<'a, E> {
+    fn of(
+        op: &'static str,
+        x_td: &'a Tensor,
+        w_vd: &'a Tensor,
+        targets_t: &'a Tensor,
+    ) -> Result<Head<'a, E>> {
         let (v, d) = w_vd.rows_and_width();
         let targets_t = below(op, "a target", targets_t, -1, v)?;
-        Ok(Head { d, x_td: floats(x_td)?, w_vd: floats(w_vd)?, targets_t })
+        Ok(Head { d, x_td: numbers(x_td)?, w_vd: numbers(w_vd)?, targets_t })
     }
 
     fn vocabulary(&self) -> usize {
@@ -48,7 +53,11 @@ impl<'a> Head<'a> {
 
 /// `losses[t] = logsumexp(w x[t]) - (w x[t])[target]`.
 pub(super) fn cross_entropy(team: &Team, space: &mut Workspace, op: &CrossEntropy<'_>) -> Result<()> {
-    let head = Head::of(CrossEntropy::NAME, op.x_td, op.w_vd, op.targets_t)?;
+    by_kind!(op.x_td, E => losses::<E>(team, space, op))
+}
+
+fn losses<E: Number>(team: &Team, space: &mut Workspace, op: &CrossEntropy<'_>) -> Result<()> {
+    let head = Head::<E>::of(CrossEntropy::NAME, op.x_td, op.w_vd, op.targets_t)?;
     let v = head.vocabulary();
     let each = head.tokens_at_a_time();
     for (chunk, losses) in floats_mut(op.losses_t)?.chunks_mut(each).enumerate() {
@@ -64,8 +73,13 @@ pub(super) fn cross_entropy(team: &Team, space: &mut Workspace, op: &CrossEntrop
 
 /// As `cross_entropy`, and the gradient of `scale` x the sum of the losses; adds into `d_w`.
 pub(super) fn grad(team: &Team, space: &mut Workspace, op: &CrossEntropyGrad<'_>) -> Result<()> {
-    let head = Head::of(CrossEntropyGrad::NAME, op.x_td, op.w_vd, op.targets_t)?;
-    let (d_x_td, d_w_vd, scale) = (floats_mut(op.d_x_td)?, floats_mut(op.d_w_vd)?, op.scale as f32);
+    by_kind!(op.x_td, E => gradients::<E>(team, space, op))
+}
+
+fn gradients<E: Number>(team: &Team, space: &mut Workspace, op: &CrossEntropyGrad<'_>) -> Result<()> {
+    let head = Head::<E>::of(CrossEntropyGrad::NAME, op.x_td, op.w_vd, op.targets_t)?;
+    let (d_x_td, d_w_vd) = (numbers_mut::<E>(op.d_x_td)?, floats_mut(op.d_w_vd)?);
+    let scale = op.scale as f32;
     let (v, d) = (head.vocabulary(), head.d);
     let each = head.tokens_at_a_time();
     for (chunk, losses) in floats_mut(op.losses_t)?.chunks_mut(each).enumerate() {
@@ -79,15 +93,15 @@ pub(super) fn grad(team: &Team, space: &mut Workspace, op: &CrossEntropyGrad<'_>
         let logits = &*logits;
         let by_x = Product {
             sizes: Sizes { m: tokens, n: d, k: v },
-            a: Matrix::rows(logits, v),
-            b: Matrix::rows(head.w_vd, d),
+            a: E::factor_of_floats(Matrix::rows(logits, v)),
+            b: E::factor(Matrix::rows(head.w_vd, d)),
             target: Target { first: 0, pitch: d, add: false },
         };
         product(team, by_x, &mut d_x_td[first * d..][..tokens * d]);
         let by_w = Product {
             sizes: Sizes { m: v, n: d, k: tokens },
-            a: Matrix::transposed(logits, v),
-            b: Matrix::rows(&head.x_td[first * d..][..tokens * d], d),
+            a: E::factor_of_floats(Matrix::transposed(logits, v)),
+            b: E::factor(Matrix::rows(&head.x_td[first * d..][..tokens * d], d)),
             target: Target { first: 0, pitch: d, add: true },
         };
         product(team, by_w, d_w_vd);
@@ -96,12 +110,12 @@ pub(super) fn grad(team: &Team, space: &mut Workspace, op: &CrossEntropyGrad<'_>
 }
 
 /// The logits of `tokens` tokens from `first` on.
-fn multiply(team: &Team, head: Head<'_>, first: usize, tokens: usize, logits: &mut [f32]) {
+fn multiply<E: Number>(team: &Team, head: Head<'_, E>, first: usize, tokens: usize, logits: &mut [f32]) {
     let (v, d) = (head.vocabulary(), head.d);
     let by_token = Product {
         sizes: Sizes { m: tokens, n: v, k: d },
-        a: Matrix::rows(&head.x_td[first * d..][..tokens * d], d),
-        b: Matrix::transposed(head.w_vd, d),
+        a: E::factor(Matrix::rows(&head.x_td[first * d..][..tokens * d], d)),
+        b: E::factor(Matrix::transposed(head.w_vd, d)),
         target: Target { first: 0, pitch: v, add: false },
     };
     product(team, by_token, logits);

@@ -41,7 +41,7 @@ impl Cpu {
         };
         let precision = match kernel.1 {
             Precision::F32 => "",
-            Precision::Bf16 if kernel.has_matrix_unit() => ", bf16",
+            Precision::Bf16 if kernel.has_matrix_unit() || kernel.has_bf16_pairs() => ", bf16",
             Precision::Bf16 => ", bf16 emulated",
         };
         let info = DeviceInfo {
@@ -117,19 +117,25 @@ impl Backend for Cpu {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conformance::{self, Verdict};
     use crate::device::Device;
+    use crate::tensor::Kind;
 
     #[test]
     fn every_kernel_passes_the_suite_with_the_same_bits_on_sixteen_threads() {
         for kernel in Kernel::all() {
             let device = Device::new(Cpu::with_kernel(1, kernel));
-            let failed = |verdict: &crate::conformance::Verdict| !verdict.passed;
-            let failures: Vec<_> =
-                crate::conformance::check(&device).unwrap().into_iter().filter(failed).collect();
-            assert!(failures.is_empty(), "{}: {failures:?}", kernel.name());
-            let alone = crate::conformance::outputs(&device).unwrap();
-            let many = crate::conformance::outputs(&Device::new(Cpu::with_kernel(16, kernel))).unwrap();
-            assert!(alone == many, "{}: one thread and sixteen differ", kernel.name());
+            let many = Device::new(Cpu::with_kernel(16, kernel));
+            let in_f32 = conformance::check(&device).unwrap();
+            let in_bf16 = conformance::check_bf16(&device, &mut |_, _| ()).unwrap();
+            for (kind, verdicts) in [(Kind::F32, in_f32), (Kind::Bf16, in_bf16)] {
+                let failed = |verdict: &Verdict| !verdict.passed;
+                let failures: Vec<_> = verdicts.into_iter().filter(failed).collect();
+                assert!(failures.is_empty(), "{} {kind:?}: {failures:?}", kernel.name());
+                let [one, sixteen] =
+                    [&device, &many].map(|device| conformance::outputs_of(device, kind).unwrap());
+                assert!(one == sixteen, "{} {kind:?}: one thread and sixteen differ", kernel.name());
+            }
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use super::TASK_ELEMENTS;
 use super::kernel::wide;
-use super::operands::{floats, floats_mut};
+use super::operands::{Number, by_kind, numbers, numbers_mut};
 use super::team::{Chunks, Team};
+use crate::bf16::Bf16;
 use crate::error::{Error, Result};
 use crate::host::{view, view_mut};
 use crate::op;
@@ -11,7 +12,11 @@ use crate::tensor::Kind;
 
 /// `out += x`.
 pub(super) fn add(team: &Team, op: &op::Add<'_>) -> Result<()> {
-    let (x, out) = (floats(op.x)?, floats_mut(op.out)?);
+    by_kind!(op.out, E => added::<E>(team, op))
+}
+
+fn added<E: Number>(team: &Team, op: &op::Add<'_>) -> Result<()> {
+    let (x, out) = (numbers::<E>(op.x)?, numbers_mut::<E>(op.out)?);
     team.each_piece(Chunks::of(out, TASK_ELEMENTS), |task, out| {
         plus(team.kernel, &x[task * TASK_ELEMENTS..][..out.len()], out);
     });
@@ -19,9 +24,9 @@ pub(super) fn add(team: &Team, op: &op::Add<'_>) -> Result<()> {
 }
 
 wide! {
-    fn plus(x: &[f32], out: &mut [f32]) {
+    fn plus<E: Number>(x: &[E], out: &mut [E]) {
         for (out, x) in out.iter_mut().zip(x) {
-            *out += x;
+            *out = E::rounded(out.wide() + x.wide());
         }
     }
 }
@@ -35,12 +40,32 @@ pub(super) fn copy(team: &Team, op: &op::Copy<'_>) -> Result<()> {
         (Kind::I32, Kind::I32) => convert(team, view::<i32>(x), view_mut::<i32>(out), |x| x),
         (Kind::F32, Kind::F64) => convert(team, view::<f32>(x), view_mut::<f64>(out), f64::from),
         (Kind::F64, Kind::F32) => convert(team, view::<f64>(x), view_mut::<f32>(out), |x| x as f32),
+        (Kind::Bf16, Kind::Bf16) => convert(team, view::<Bf16>(x), view_mut::<Bf16>(out), |x| x),
+        (Kind::F64, Kind::Bf16) => convert(team, view::<f64>(x), view_mut(out), Bf16::of_f64),
+        (Kind::Bf16, Kind::F64) => convert(team, view::<Bf16>(x), view_mut(out), |x| f64::from(x.wide())),
+        (Kind::F32, Kind::Bf16) => cast::<f32, Bf16>(team, view(x), view_mut(out)),
+        (Kind::Bf16, Kind::F32) => cast::<Bf16, f32>(team, view(x), view_mut(out)),
         (found, wanted) => {
             let (found, wanted) = (found.name(), wanted.name());
             return Err(Error::Kind { op: op::Copy::NAME, tensor: "x", found, wanted });
         }
     }
     Ok(())
+}
+
+/// `out = x`, each element rounded.
+pub(super) fn cast<X: Number, Y: Number>(team: &Team, x: &[X], out: &mut [Y]) {
+    team.each_piece(Chunks::of(out, TASK_ELEMENTS), |task, out| {
+        cast_piece(team.kernel, &x[task * TASK_ELEMENTS..][..out.len()], out);
+    });
+}
+
+wide! {
+    fn cast_piece<X: Number, Y: Number>(x: &[X], out: &mut [Y]) {
+        for (out, x) in out.iter_mut().zip(x) {
+            *out = Y::rounded(x.wide());
+        }
+    }
 }
 
 /// `out = x`, each element through `by`.
@@ -58,6 +83,7 @@ pub(super) fn fill(team: &Team, op: &op::Fill<'_>) -> Result<()> {
     match out.kind() {
         Kind::F64 => set(team, view_mut::<f64>(out), value),
         Kind::F32 => set_floats(team, view_mut(out), value as f32),
+        Kind::Bf16 => set(team, view_mut(out), Bf16::of_f64(value)),
         Kind::I32 => set(team, view_mut(out), value as i32),
     }
     Ok(())

@@ -7,14 +7,16 @@
 #![allow(unsafe_code)]
 
 use super::kernel::Kernel;
-use super::matrix::{Product, Sizes, TILE, Target};
+use super::matrix::{Factor, Matrix, Product, Sizes, TILE, Target};
 use super::micro::{DEPTH, Micros, PITCH, Tile};
+use super::operands::Number;
 use super::pack::{Layout, pack_a, pack_b};
 use super::prefetch::Ahead;
-use super::scratch::{Packed, with_scratch};
+use super::scratch::{Packed, Scratch, take, with_scratch};
 use super::team::{Shares, Team};
 use super::vector::dot;
 use crate::boundary::{Boundary, Size};
+use crate::host::Element;
 use crate::op::{GroupedMatMul, MatMul};
 use crate::precision::{Precision, to_bf16};
 
@@ -43,9 +45,9 @@ pub(super) fn boundaries(team: &Team) -> Vec<Boundary> {
         .collect()
 }
 
-/// Runs one product on the whole team.
-pub(super) fn product(team: &Team, product: Product<'_>, c: &mut [f32]) {
-    let grid = Grid::new(product.sizes, team.tile, team.threads());
+/// Runs one product on the whole team. Sums that are not held in f32 are rounded once, at their end.
+pub(super) fn product<E: Number>(team: &Team, product: Product<'_>, c: &mut [E]) {
+    let grid = Grid::new(product.sizes, tile_for::<E>(team), team.threads());
     let shares = Shares::of(c);
     // SAFETY: each task has a tile of its own.
     team.each(grid.tiles(), |index| unsafe {
@@ -58,15 +60,16 @@ pub(super) fn product(team: &Team, product: Product<'_>, c: &mut [f32]) {
 ///
 /// The products must write to different places of `c`; they are cut into row blocks of different owners, so
 /// they do.
-pub(super) fn products<'a>(
+pub(super) fn products<'a, E: Number>(
     team: &Team,
     count: usize,
     product_of: impl Fn(usize) -> Product<'a> + Sync,
     tiles_before: &mut Vec<usize>,
-    c: &mut [f32],
+    c: &mut [E],
 ) {
     let threads = team.threads().div_ceil(count.max(1));
-    let grid_of = |product: &Product<'_>| Grid::new(product.sizes, team.tile, threads);
+    let most = tile_for::<E>(team);
+    let grid_of = |product: &Product<'_>| Grid::new(product.sizes, most, threads);
     tiles_before.clear();
     let mut tiles = 0;
     for index in 0..count {
@@ -84,6 +87,12 @@ pub(super) fn products<'a>(
         // SAFETY: each task has a tile of its own, and the products' targets are disjoint.
         unsafe { tile(team.kernel, &part_of(index), &next, shares) };
     });
+}
+
+/// The most rows and columns of a tile. One that is rounded at its end needs room for its sums as well.
+fn tile_for<E: Number>(team: &Team) -> [usize; 2] {
+    let [tall, wide] = team.tile;
+    if E::KIND == f32::KIND { [tall, wide] } else { [tall / 2, wide] }
 }
 
 /// How C is cut into tiles.
@@ -134,11 +143,56 @@ fn part<'a>(product: &Product<'a>, grid: Grid, index: usize) -> Product<'a> {
 ///
 /// # Safety
 /// No other task may be given the same tile, nor one of a product with an overlapping target.
-unsafe fn tile(kernel: Kernel, part: &Product<'_>, next: &Product<'_>, c: Shares<'_>) {
-    with_scratch(|scratch| {
+unsafe fn tile<E: Number>(kernel: Kernel, part: &Product<'_>, next: &Product<'_>, c: Shares<'_, E>) {
+    with_scratch(|scratch| match c.of_floats() {
         // SAFETY: as promised by the caller.
-        unsafe { block(kernel, &mut scratch.packed, part, Some(next), c) };
+        Some(c) => unsafe { block(kernel, &mut scratch.packed, part, Some(next), c) },
+        // SAFETY: as above.
+        None => unsafe { rounded_block(kernel, scratch, part, next, c) },
     });
+}
+
+/// As `block`, summed in scratch memory and rounded at the end.
+///
+/// # Safety
+/// As for `block`.
+unsafe fn rounded_block<E: Number>(
+    kernel: Kernel,
+    Scratch { packed, sums, .. }: &mut Scratch,
+    part: &Product<'_>,
+    next: &Product<'_>,
+    c: Shares<'_, E>,
+) {
+    let Product { sizes: Sizes { m, n, .. }, target: Target { first, pitch, add }, .. } = *part;
+    if m == 0 || n == 0 {
+        return;
+    }
+    let sums = take(sums, m * n);
+    // SAFETY: these rows of the target are the caller's alone; each piece is dropped before the next.
+    let row_of = |row: usize| unsafe { c.piece(first + row * pitch, n) };
+    if add {
+        for (row, sums) in sums.chunks_exact_mut(n).enumerate() {
+            widen(kernel, row_of(row), sums);
+        }
+    }
+    let own = Product { target: Target { first: 0, pitch: n, add }, ..*part };
+    // SAFETY: the sums are borrowed by this call alone.
+    unsafe { block(kernel, packed, &own, Some(next), Shares::of(sums)) };
+    for (row, sums) in sums.chunks_exact(n).enumerate() {
+        round_row(kernel, sums, row_of(row));
+    }
+}
+
+super::kernel::wide! {
+    fn widen<E: Number>(x: &[E], to: &mut [f32]) {
+        to.iter_mut().zip(x).for_each(|(to, x)| *to = x.wide());
+    }
+}
+
+super::kernel::wide! {
+    fn round_row<E: Number>(sums: &[f32], to: &mut [E]) {
+        to.iter_mut().zip(sums).for_each(|(to, &sum)| *to = E::rounded(sum));
+    }
 }
 
 /// One product of at most `TILE` rows and columns, on this thread alone.
@@ -169,19 +223,21 @@ pub(super) unsafe fn block(
             unsafe { std::slice::from_raw_parts_mut(to.add(row * target.pitch), n) }.fill(0.0);
         }
     }
-    if m <= FEW_ROWS && b.row_pitch == 1 && a.column_pitch == 1 && kernel.1 == Precision::F32 {
-        for row in 0..m {
-            // SAFETY: inside the window just checked; the caller promises to be alone there.
-            let out = unsafe { std::slice::from_raw_parts_mut(to.add(row * target.pitch), n) };
-            dots(kernel, &a.values[row * a.row_pitch..][..k], b.values, b.column_pitch, out, target.add);
-        }
+    // SAFETY: inside the window just checked; the caller promises to be alone there.
+    if m <= FEW_ROWS && unsafe { few_rows(kernel, product, to) } {
         return;
     }
     assert!(m <= TILE && n <= TILE, "a block of {m} x {n}");
     #[cfg(target_arch = "x86_64")]
     if kernel.has_matrix_unit() && m > super::amx::LOW {
         // SAFETY: a `Kernel` of this set exists only where the unit is usable; the window was checked above.
-        return unsafe { super::amx::block(kernel.1, packed, product, to, next) };
+        return unsafe { super::amx::block(kernel, packed, product, to, next) };
+    }
+    #[cfg(target_arch = "x86_64")]
+    if kernel.has_bf16_pairs() && (a.is_bf16() || b.is_bf16()) {
+        // SAFETY: a `Kernel` of this set exists only where the processor has it; the window was checked
+        // above.
+        return unsafe { super::pairs::block(kernel, packed, product, to, next) };
     }
     let micros = Micros::of(kernel);
     let pieces = k.div_ceil(DEPTH).max(1);
@@ -189,18 +245,20 @@ pub(super) unsafe fn block(
     for from in (0..k).step_by(depth.max(1)) {
         let depth = depth.min(k - from);
         let layout = Layout { micros, m, n, depth };
-        pack_b(kernel, b.from(from, 0), layout, &mut packed.b);
-        let a = a.from(0, from);
+        let Packed { a: room_a, b: room_b, wide: [wide_a, wide_b] } = packed;
+        let a = a.from(0, from).widened(kernel, [m, depth], wide_a);
+        let b = b.from(from, 0).widened(kernel, [depth, n], wide_b);
+        pack_b(kernel, b, layout, room_b);
         let rows = if a.is_packed() && kernel.1 == Precision::F32 {
             a.corner(m, depth)
         } else {
-            pack_a(kernel, a, layout, &mut packed.a);
+            pack_a(kernel, a, layout, room_a);
             if kernel.1 == Precision::Bf16 {
-                round(kernel, packed, layout);
+                round(kernel, [room_a, room_b], layout);
             }
-            packed.a.as_ptr()
+            room_a.as_ptr()
         };
-        let operands = Operands { a: rows, a_as_rows: layout.a_as_rows(a), b: packed.b.as_ptr() };
+        let packs = Packs { a: rows, a_as_rows: layout.a_as_rows(a.column_pitch), b: room_b.as_ptr() };
         let add = target.add || from > 0;
         let mut ahead = match next {
             _ if from + depth < k => ahead(product, from + depth, depth),
@@ -208,12 +266,12 @@ pub(super) unsafe fn block(
             None => Ahead::default(),
         };
         // SAFETY: packed as the layout says, and `to` is the corner of the window checked above.
-        unsafe { sweep(layout, operands, to, target.pitch, add, &mut ahead) };
+        unsafe { sweep(layout, packs, to, target.pitch, add, &mut ahead) };
     }
 }
 
 /// The memory that will be packed next, for the product's following values of k.
-fn ahead(product: &Product<'_>, from: usize, depth: usize) -> Ahead {
+pub(super) fn ahead(product: &Product<'_>, from: usize, depth: usize) -> Ahead {
     let Sizes { m, n, k } = product.sizes;
     if m == 0 || n == 0 {
         return Ahead::default();
@@ -223,9 +281,9 @@ fn ahead(product: &Product<'_>, from: usize, depth: usize) -> Ahead {
 }
 
 /// Rounds both packed blocks to bf16, what lies between their rows included.
-fn round(kernel: Kernel, packed: &mut Packed, Layout { micros, m, n, depth }: Layout) {
+fn round(kernel: Kernel, [a, b]: [&mut [f32]; 2], Layout { micros, m, n, depth }: Layout) {
     let columns = n.next_multiple_of(micros.lanes * micros.vectors);
-    for (block, len) in [(&mut packed.a, m * PITCH.max(depth)), (&mut packed.b, columns * depth)] {
+    for (block, len) in [(a, m * PITCH.max(depth)), (b, columns * depth)] {
         let len = len.min(block.len());
         round_each(kernel, &mut block[..len]);
     }
@@ -238,24 +296,24 @@ super::kernel::wide! {
 }
 
 /// Blocks of A and B that are packed.
-struct Operands {
-    a: *const f32,
-    a_as_rows: bool,
-    b: *const f32,
+pub(super) struct Packs {
+    pub(super) a: *const f32,
+    pub(super) a_as_rows: bool,
+    pub(super) b: *const f32,
 }
 
 /// # Safety
 /// A and B are packed as `layout` says, `c` is the corner of an m x n window that is the caller's alone.
-unsafe fn sweep(
+pub(super) unsafe fn sweep(
     layout: Layout,
-    operands: Operands,
+    packs: Packs,
     c: *mut f32,
     c_pitch: usize,
     add: bool,
     ahead: &mut Ahead,
 ) {
     let Layout { micros, depth, .. } = layout;
-    let Operands { a, a_as_rows, b } = operands;
+    let Packs { a, a_as_rows, b } = packs;
     for (first_column, columns, vectors) in layout.panels() {
         for (first_row, rows) in layout.row_tiles() {
             let a_pitch = if a_as_rows { PITCH } else { depth };
@@ -276,9 +334,46 @@ unsafe fn sweep(
     }
 }
 
+/// A product of few rows as dot products, where both factors are of one kind and their values of k lie one
+/// after the other. Returns whether that is so.
+///
+/// # Safety
+/// `to` is the corner of the product's window, which is the caller's alone.
+unsafe fn few_rows(kernel: Kernel, product: &Product<'_>, to: *mut f32) -> bool {
+    let Product { sizes, a, b, target } = *product;
+    match (a, b) {
+        (Factor::F32(a), Factor::F32(b)) if kernel.1 == Precision::F32 => {
+            // SAFETY: as promised by the caller.
+            unsafe { dots_of_rows(kernel, sizes, a, b, to, target) }
+        }
+        // SAFETY: as promised by the caller.
+        (Factor::Bf16(a), Factor::Bf16(b)) => unsafe { dots_of_rows(kernel, sizes, a, b, to, target) },
+        _ => false,
+    }
+}
+
+/// # Safety
+/// As for `few_rows`.
+unsafe fn dots_of_rows<E: Number>(
+    kernel: Kernel,
+    Sizes { m, n, k }: Sizes,
+    a: Matrix<'_, E>,
+    b: Matrix<'_, E>,
+    to: *mut f32,
+    target: Target,
+) -> bool {
+    let lies_well = b.row_pitch == 1 && a.column_pitch == 1;
+    for row in 0..if lies_well { m } else { 0 } {
+        // SAFETY: a row of the window.
+        let out = unsafe { std::slice::from_raw_parts_mut(to.add(row * target.pitch), n) };
+        dots(kernel, &a.values[row * a.row_pitch..][..k], b.values, b.column_pitch, out, target.add);
+    }
+    lies_well
+}
+
 super::kernel::wide! {
     /// `out[j] = or += a . b[j]`, rows of b being `pitch` apart.
-    fn dots(a: &[f32], b: &[f32], pitch: usize, out: &mut [f32], add: bool) {
+    fn dots<E: Number>(a: &[E], b: &[E], pitch: usize, out: &mut [f32], add: bool) {
         for (j, out) in out.iter_mut().enumerate() {
             let row = &b[j * pitch..][..a.len()];
             let sum = dot([a, row]);

@@ -2,7 +2,7 @@
 
 use super::gemm::products;
 use super::matrix::{Matrix, Product, Sizes, Target};
-use super::operands::{floats, floats_mut};
+use super::operands::{Number, by_kind, floats_mut, numbers, numbers_mut};
 use super::team::Team;
 use super::workspace::Workspace;
 use crate::error::{Error, Result};
@@ -45,8 +45,12 @@ impl<'a> Experts<'a> {
 
 /// Forward `out[r] = W_e x[r]`, or with `flip` `out[r] = x[r] W_e`.
 pub(super) fn grouped_matmul(team: &Team, space: &mut Workspace, op: &GroupedMatMul<'_>) -> Result<()> {
+    by_kind!(op.x, E => by_expert::<E>(team, space, op))
+}
+
+fn by_expert<E: Number>(team: &Team, space: &mut Workspace, op: &GroupedMatMul<'_>) -> Result<()> {
     let experts = Experts::of(op.ends_e, op.w_enk, op.x)?;
-    let (x, w_enk, out) = (floats(op.x)?, floats(op.w_enk)?, floats_mut(op.out)?);
+    let (x, w_enk, out) = (numbers::<E>(op.x)?, numbers::<E>(op.w_enk)?, numbers_mut::<E>(op.out)?);
     let Experts { n, k, .. } = experts;
     let (summed, width) = if op.flip { (n, k) } else { (k, n) };
     let product_of = |e: usize| {
@@ -54,8 +58,8 @@ pub(super) fn grouped_matmul(team: &Team, space: &mut Workspace, op: &GroupedMat
         let w = &w_enk[e * n * k..][..n * k];
         Product {
             sizes: Sizes { m: rows, n: width, k: summed },
-            a: Matrix::rows(&x[from * summed..][..rows * summed], summed),
-            b: if op.flip { Matrix::rows(w, k) } else { Matrix::transposed(w, k) },
+            a: E::factor(Matrix::rows(&x[from * summed..][..rows * summed], summed)),
+            b: E::factor(if op.flip { Matrix::rows(w, k) } else { Matrix::transposed(w, k) }),
             target: Target { first: from * width, pitch: width, add: false },
         }
     };
@@ -65,8 +69,16 @@ pub(super) fn grouped_matmul(team: &Team, space: &mut Workspace, op: &GroupedMat
 
 /// `dW_e += sum of dy[r] x[r]^T` over the rows of each expert.
 pub(super) fn weights(team: &Team, space: &mut Workspace, op: &GroupedMatMulWeights<'_>) -> Result<()> {
+    by_kind!(op.x_rk, E => weights_by_expert::<E>(team, space, op))
+}
+
+fn weights_by_expert<E: Number>(
+    team: &Team,
+    space: &mut Workspace,
+    op: &GroupedMatMulWeights<'_>,
+) -> Result<()> {
     let experts = Experts::of(op.ends_e, op.dw_enk, op.x_rk)?;
-    let (dy_rn, x_rk, dw_enk) = (floats(op.dy_rn)?, floats(op.x_rk)?, floats_mut(op.dw_enk)?);
+    let (dy_rn, x_rk, dw_enk) = (numbers::<E>(op.dy_rn)?, numbers::<E>(op.x_rk)?, floats_mut(op.dw_enk)?);
     let Experts { n, k, .. } = experts;
     let product_of = |e: usize| {
         let (from, rows) = experts.rows(e);
@@ -74,8 +86,8 @@ pub(super) fn weights(team: &Team, space: &mut Workspace, op: &GroupedMatMulWeig
         let m = if rows == 0 { 0 } else { n };
         Product {
             sizes: Sizes { m, n: k, k: rows },
-            a: Matrix::transposed(&dy_rn[from * n..][..rows * n], n),
-            b: Matrix::rows(&x_rk[from * k..][..rows * k], k),
+            a: E::factor(Matrix::transposed(&dy_rn[from * n..][..rows * n], n)),
+            b: E::factor(Matrix::rows(&x_rk[from * k..][..rows * k], k)),
             target: Target { first: e * n * k, pitch: k, add: true },
         }
     };

@@ -14,6 +14,8 @@ pub(super) enum Set {
     Portable,
     Avx2,
     Avx512,
+    /// AVX-512 with dot products of bf16 pairs.
+    Avx512Bf16,
     /// AVX-512, with products on the matrix unit.
     Amx,
     Neon,
@@ -40,7 +42,11 @@ impl Kernel {
                 if has_usable_matrix_unit() {
                     sets.push(Kernel(Set::Amx, Precision::F32));
                 }
-                sets.push(Kernel(Set::Avx512, Precision::F32));
+                let mut vectors = vec![Set::Avx512];
+                if std::arch::is_x86_feature_detected!("avx512bf16") {
+                    vectors.insert(usize::from(!has_fast_pairs()), Set::Avx512Bf16);
+                }
+                sets.extend(vectors.into_iter().map(|set| Kernel(set, Precision::F32)));
             }
             if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
                 sets.push(Kernel(Set::Avx2, Precision::F32));
@@ -62,16 +68,36 @@ impl Kernel {
         self.0 == Set::Amx
     }
 
-    /// The name, as in profiles: `amx`, `avx512`, `avx2`, `neon` or `portable`.
+    /// Whether products of bf16 tensors run on dot products of pairs.
+    pub(super) fn has_bf16_pairs(self) -> bool {
+        self.0 == Set::Avx512Bf16
+    }
+
+    /// The name, as in profiles: `amx`, `avx512_bf16`, `avx512`, `avx2`, `neon` or `portable`.
     pub fn name(self) -> &'static str {
         match self.0 {
             Set::Portable => "portable",
             Set::Avx2 => "avx2",
             Set::Avx512 => "avx512",
+            Set::Avx512Bf16 => "avx512_bf16",
             Set::Amx => "amx",
             Set::Neon => "neon",
         }
     }
+}
+
+/// Whether dot products of bf16 pairs are faster than f32 multiply-adds. That a processor has them does not
+/// say so: the cores of Emerald Rapids, which leave bf16 to the matrix unit, do half the work per cycle with
+/// them. Decided by the processor's name and not by measuring at run time, because the bits of a run follow.
+#[cfg(target_arch = "x86_64")]
+fn has_fast_pairs() -> bool {
+    const AMD: [u32; 3] =
+        [u32::from_le_bytes(*b"Auth"), u32::from_le_bytes(*b"enti"), u32::from_le_bytes(*b"cAMD")];
+    /// Intel's Cooper Lake, which has them and no matrix unit.
+    const COOPER_LAKE: [u32; 2] = [6, 85];
+    let (vendor, version) = (std::arch::x86_64::__cpuid(0), std::arch::x86_64::__cpuid(1).eax);
+    let model = [version >> 8 & 0xf, version >> 4 & 0xf | version >> 12 & 0xf0];
+    [vendor.ebx, vendor.edx, vendor.ecx] == AMD || model == COOPER_LAKE
 }
 
 /// Whether this processor has the matrix unit and the system lets this process use it.
@@ -104,49 +130,53 @@ fn is_permitted() -> bool {
 }
 
 /// Defines a function whose body is compiled once for each instruction set; its first argument is the
-/// `Kernel`.
+/// `Kernel`. Generic are a number, `fn name[const N](...)`, or types, `fn name<E: Bound>(...)`.
 ///
 /// Everything the body calls in its inner loops must be `#[inline(always)]`, or it stays compiled for the
 /// baseline.
 macro_rules! wide {
     (
         $(#[$meta:meta])*
-        $vis:vis fn $name:ident $(<const $size:ident: usize>)? (
+        $vis:vis fn $name:ident $([const $size:ident])? $(<$($E:ident: $bound:ident),+>)? (
             $($arg:ident: $type:ty),* $(,)?
         ) $(-> $out:ty)?
         $body:block
     ) => {
         $(#[$meta])*
         #[allow(unsafe_code)]
-        $vis fn $name $(<const $size: usize>)? (
+        $vis fn $name $(<const $size: usize>)? $(<$($E: $bound),+>)? (
             kernel: $crate::cpu::kernel::Kernel,
             $($arg: $type),*
         ) $(-> $out)? {
             #[inline(always)]
             #[allow(clippy::too_many_arguments)]
-            fn body $(<const $size: usize>)? ($($arg: $type),*) $(-> $out)? $body
+            fn body $(<const $size: usize>)? $(<$($E: $bound),+>)? ($($arg: $type),*) $(-> $out)? $body
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
             #[allow(clippy::too_many_arguments)]
-            fn avx512 $(<const $size: usize>)? ($($arg: $type),*) $(-> $out)? {
-                body $(::<$size>)? ($($arg),*)
+            fn avx512 $(<const $size: usize>)? $(<$($E: $bound),+>)? ($($arg: $type),*) $(-> $out)? {
+                body $(::<$size>)? $(::<$($E),+>)? ($($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             #[allow(clippy::too_many_arguments)]
-            fn avx2 $(<const $size: usize>)? ($($arg: $type),*) $(-> $out)? {
-                body $(::<$size>)? ($($arg),*)
+            fn avx2 $(<const $size: usize>)? $(<$($E: $bound),+>)? ($($arg: $type),*) $(-> $out)? {
+                body $(::<$size>)? $(::<$($E),+>)? ($($arg),*)
             }
             match kernel.0 {
                 #[cfg(target_arch = "x86_64")]
-                // SAFETY: a `Kernel` of this set exists only where the processor has it.
-                $crate::cpu::kernel::Set::Avx512 | $crate::cpu::kernel::Set::Amx => unsafe {
-                    avx512 $(::<$size>)? ($($arg),*)
+                $crate::cpu::kernel::Set::Avx512
+                | $crate::cpu::kernel::Set::Avx512Bf16
+                // SAFETY: a `Kernel` of these sets exists only where the processor has them.
+                | $crate::cpu::kernel::Set::Amx => unsafe {
+                    avx512 $(::<$size>)? $(::<$($E),+>)? ($($arg),*)
                 },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
-                $crate::cpu::kernel::Set::Avx2 => unsafe { avx2 $(::<$size>)? ($($arg),*) },
-                _ => body $(::<$size>)? ($($arg),*),
+                $crate::cpu::kernel::Set::Avx2 => unsafe {
+                    avx2 $(::<$size>)? $(::<$($E),+>)? ($($arg),*)
+                },
+                _ => body $(::<$size>)? $(::<$($E),+>)? ($($arg),*),
             }
         }
     };

@@ -2,23 +2,35 @@
 
 use super::gemm::product;
 use super::matrix::{Matrix, Product, Sizes, Target};
-use super::operands::{floats, floats_mut};
+use super::operands::{Number, by_kind, numbers, numbers_mut};
 use super::team::Team;
 use crate::error::Result;
 use crate::op::{Flip, MatMul};
 
 /// `out[m,n] = or += a b`, either stored transposed where `flip` says so.
 pub(super) fn matmul(team: &Team, op: &MatMul<'_>) -> Result<()> {
+    by_kind!(op.a, E => by_kind!(op.out, F => multiplied::<E, F>(team, op)))
+}
+
+fn multiplied<E: Number, F: Number>(team: &Team, op: &MatMul<'_>) -> Result<()> {
     let [m, n, k] = op.sizes();
-    let (a, b, out) = (floats(op.a)?, floats(op.b)?, floats_mut(op.out)?);
-    multiply(team, Sizes { m, n, k }, a, b, out, op.flip, op.add);
+    let (a, b, out) = (numbers::<E>(op.a)?, numbers::<E>(op.b)?, numbers_mut::<F>(op.out)?);
+    multiply(team, Sizes { m, n, k }, [a, b], out, op.flip, op.add);
     Ok(())
 }
 
-fn multiply(team: &Team, sizes: Sizes, a: &[f32], b: &[f32], out: &mut [f32], flip: Flip, add: bool) {
+fn multiply<E: Number, F: Number>(
+    team: &Team,
+    sizes: Sizes,
+    [a, b]: [&[E]; 2],
+    out: &mut [F],
+    flip: Flip,
+    add: bool,
+) {
     let Sizes { m, n, k } = sizes;
     let a = if flip.a { Matrix::transposed(a, m) } else { Matrix::rows(a, k) };
     let b = if flip.b { Matrix::transposed(b, k) } else { Matrix::rows(b, n) };
+    let [a, b] = [a, b].map(E::factor);
     product(team, Product { sizes, a, b, target: Target { first: 0, pitch: n, add } }, out);
 }
 
@@ -67,7 +79,7 @@ mod tests {
                     let flip = Flip { a: flip_a, b: flip_b };
                     let [one, three] = teams.each_ref().map(|team| {
                         let mut out = old.clone();
-                        multiply(team, sizes, &a, &b, &mut out, flip, add);
+                        multiply(team, sizes, [&a, &b], &mut out, flip, add);
                         out
                     });
                     assert_eq!(one, three, "{} {m} {n} {k} {flip:?}", kernel.name());
@@ -89,7 +101,7 @@ mod tests {
     /// Root mean square of the errors, in units of the sums' typical size.
     fn error(kernel: Kernel, sizes: Sizes, a: &[f32], b: &[f32], wanted: &[f64]) -> f64 {
         let mut out = vec![0.0; sizes.m * sizes.n];
-        multiply(&Team::new(1, kernel), sizes, a, b, &mut out, Flip::NONE, false);
+        multiply(&Team::new(1, kernel), sizes, [a, b], &mut out, Flip::NONE, false);
         let squares: f64 =
             out.iter().zip(wanted).map(|(&out, wanted)| (f64::from(out) - wanted).powi(2)).sum();
         (squares / wanted.iter().map(|wanted| wanted * wanted).sum::<f64>()).sqrt()

@@ -46,13 +46,20 @@ impl Micros {
     pub(super) fn of(kernel: Kernel) -> &'static Micros {
         match kernel.0 {
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512 | Set::Amx => &AVX512,
+            Set::Avx512 | Set::Avx512Bf16 | Set::Amx => &AVX512,
             #[cfg(target_arch = "x86_64")]
             Set::Avx2 => &AVX2,
             #[cfg(target_arch = "aarch64")]
             Set::Neon => &NEON,
             _ => &PORTABLE,
         }
+    }
+
+    /// The micro-kernels that take each packed f32 as the bits of a pair of bf16. Only where the processor
+    /// has them: see `Kernel::has_bf16_pairs`.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn of_pairs() -> &'static Micros {
+        &PAIRS
     }
 
     /// # Safety
@@ -158,6 +165,31 @@ micro_kernel!(
 #[cfg(target_arch = "x86_64")]
 static AVX512: Micros =
     Micros { lanes: 16, vectors: 2, rows: 14, table: table!(avx512, 2, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]) };
+
+/// Adds the products of both numbers of each pair to the sum. Products and sums below 2^-126 count as zero.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[inline]
+fn add_pairs(x: __m512, line: __m512, sum: __m512) -> __m512 {
+    // SAFETY: both are 512 bits, of which any are numbers.
+    let [x, line] = [x, line].map(|pairs| unsafe { std::mem::transmute::<__m512, __m512bh>(pairs) });
+    _mm512_dpbf16_ps(sum, x, line)
+}
+#[cfg(target_arch = "x86_64")]
+micro_kernel!(
+    pairs,
+    #[target_feature(enable = "avx512f,avx512bf16")],
+    16,
+    _mm512_setzero_ps(),
+    _mm512_loadu_ps,
+    _mm512_set1_ps,
+    add_pairs,
+    _mm512_add_ps,
+    _mm512_storeu_ps
+);
+#[cfg(target_arch = "x86_64")]
+static PAIRS: Micros =
+    Micros { lanes: 16, vectors: 2, rows: 14, table: table!(pairs, 2, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]) };
 
 #[cfg(target_arch = "x86_64")]
 micro_kernel!(

@@ -1,5 +1,8 @@
 //! The CPU backend: threads, SIMD, and matrix products of our own.
 //!
+//! Loops compute in f32; numbers of tensors are converted as they are loaded and stored, and products of bf16
+//! tensors are those of bf16 units where the processor has them (`amx`, `pairs`), else of f32.
+//!
 //! Results are the same bits for any number of threads: work is divided by shape alone (see `team`). An op's
 //! file takes the op's tensors as slices and computes on those. Reading order: `team`, `kernel`, `gemm`,
 //! `micro`, then any op.
@@ -21,6 +24,8 @@ mod gemm;
 mod matrix;
 mod micro;
 mod pack;
+#[cfg(target_arch = "x86_64")]
+mod pairs;
 mod prefetch;
 #[cfg(target_arch = "x86_64")]
 mod thirds;

@@ -21,8 +21,8 @@ pub(super) struct Layout {
 impl Layout {
     /// Whether A is packed as rows. Where it is stored by columns, copying pieces of columns pays for tall
     /// tiles only; low ones have too many, and A is transposed.
-    pub(super) fn a_as_rows(self, a: Matrix<'_>) -> bool {
-        a.column_pitch == 1 || self.micros.rows <= 8
+    pub(super) fn a_as_rows(self, column_pitch: usize) -> bool {
+        column_pitch == 1 || self.micros.rows <= 8
     }
 
     /// Row tiles, of nearly equal height: their first rows and heights.
@@ -50,7 +50,7 @@ pub(super) fn pack_a(kernel: Kernel, a: Matrix<'_>, layout: Layout, to: &mut [f3
     if a.column_pitch == 1 {
         return stack(kernel, a, layout, to);
     }
-    if layout.a_as_rows(a) {
+    if layout.a_as_rows(a.column_pitch) {
         // Each stored line is a column of A: the other way round from B's, and the same code.
         transpose(kernel, a, depth, m, PITCH, to);
     } else {
@@ -134,7 +134,7 @@ pub(super) fn pack_b(kernel: Kernel, b: Matrix<'_>, layout: Layout, to: &mut [f3
 
 wide! {
     /// Copies rows of B, of exactly the panel's width.
-    fn lines<const W: usize>(b: Matrix<'_>, panel: &mut [f32]) {
+    fn lines[const W](b: Matrix<'_>, panel: &mut [f32]) {
         for (p, line) in panel.chunks_exact_mut(W).enumerate() {
             let from = &b.values[p * b.row_pitch..][..W];
             let ahead = from.as_ptr().wrapping_add(2 * ROWS_AHEAD * b.row_pitch);
@@ -149,7 +149,7 @@ wide! {
 fn transpose(kernel: Kernel, b: Matrix<'_>, columns: usize, depth: usize, width: usize, panel: &mut [f32]) {
     let (mut whole_columns, mut whole_depth) = (0, 0);
     #[cfg(target_arch = "x86_64")]
-    if matches!(kernel.0, Set::Avx2 | Set::Avx512 | Set::Amx) {
+    if matches!(kernel.0, Set::Avx2 | Set::Avx512 | Set::Avx512Bf16 | Set::Amx) {
         whole_columns = columns - columns % 8;
         whole_depth = depth - depth % 8;
         let from = b.corner(depth, columns);
@@ -165,7 +165,7 @@ fn transpose(kernel: Kernel, b: Matrix<'_>, columns: usize, depth: usize, width:
                 unsafe {
                     transpose_8x8(
                         from.add(j * b.column_pitch + p),
-                        b.column_pitch,
+                        b.column_pitch * size_of::<f32>(),
                         panel.as_mut_ptr().add(p * width + j),
                         width,
                     );
@@ -184,15 +184,17 @@ fn transpose(kernel: Kernel, b: Matrix<'_>, columns: usize, depth: usize, width:
 }
 
 /// # Safety
-/// The processor has AVX; `from` and `to` are corners of 8 x 8 floats, rows the given pitches apart.
+/// The processor has AVX; `from` and `to` are corners of 8 x 8 floats, of any alignment, rows the given
+/// pitches apart.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx")]
 #[inline]
-unsafe fn transpose_8x8(from: *const f32, from_pitch: usize, to: *mut f32, to_pitch: usize) {
+pub(super) unsafe fn transpose_8x8(from: *const f32, from_pitch_bytes: usize, to: *mut f32, to_pitch: usize) {
     use std::arch::x86_64::*;
     // SAFETY: as promised by the caller.
     unsafe {
-        let r: [__m256; 8] = std::array::from_fn(|row| _mm256_loadu_ps(from.add(row * from_pitch)));
+        let r: [__m256; 8] =
+            std::array::from_fn(|row| _mm256_loadu_ps(from.byte_add(row * from_pitch_bytes)));
         let pair = |i: usize, j: usize| (_mm256_unpacklo_ps(r[i], r[j]), _mm256_unpackhi_ps(r[i], r[j]));
         let (p0, p1) = pair(0, 1);
         let (p2, p3) = pair(2, 3);

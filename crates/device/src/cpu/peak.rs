@@ -24,7 +24,7 @@ fn multiply_add(kernel: Kernel) -> f64 {
     let (values, flops) = match kernel.0 {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a `Kernel` of this set exists only where the processor has it.
-        Set::Avx512 => unsafe { (chains_avx512(1.0 - 1e-6), 16.0 * 12.0) },
+        Set::Avx512 | Set::Avx512Bf16 => unsafe { (chains_avx512(1.0 - 1e-6), 16.0 * 12.0) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Set::Avx2 => unsafe { (chains_avx2(1.0 - 1e-6), 8.0 * 12.0) },

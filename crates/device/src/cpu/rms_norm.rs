@@ -1,7 +1,7 @@
 //! RMSNorm and its gradient, a row at a time while it is in the first-level cache.
 
 use super::kernel::wide;
-use super::operands::{floats, floats_mut};
+use super::operands::{Number, by_kind, floats_mut, numbers, numbers_mut};
 use super::rows_of_a_task;
 use super::scratch::take;
 use super::team::{Chunks, Team};
@@ -12,7 +12,11 @@ use crate::op::{RmsNorm, RmsNormGrad};
 
 /// `out = x / sqrt(mean(x^2) + epsilon) * scale`.
 pub(super) fn rms_norm(team: &Team, op: &RmsNorm<'_>) -> Result<()> {
-    let (x, scale_d, out) = (floats(op.x)?, floats(op.scale_d)?, floats_mut(op.out)?);
+    by_kind!(op.x, E => normed::<E>(team, op))
+}
+
+fn normed<E: Number>(team: &Team, op: &RmsNorm<'_>) -> Result<()> {
+    let (x, scale_d, out) = (numbers::<E>(op.x)?, numbers::<E>(op.scale_d)?, numbers_mut::<E>(op.out)?);
     let epsilon = op.epsilon as f32;
     let each = rows_of_a_task(scale_d.len()) * scale_d.len();
     team.each_piece(Chunks::of(out, each), |task, out| {
@@ -23,28 +27,28 @@ pub(super) fn rms_norm(team: &Team, op: &RmsNorm<'_>) -> Result<()> {
 }
 
 wide! {
-    fn forward(x: &[f32], scale_d: &[f32], epsilon: f32, out: &mut [f32]) {
+    fn forward<E: Number>(x: &[E], scale_d: &[E], epsilon: f32, out: &mut [E]) {
         let d = scale_d.len();
         for (x, out) in x.chunks_exact(d).zip(out.chunks_exact_mut(d)) {
             let inverse = inverse_rms(x, epsilon);
-            for ((out, &x), &scale) in out.iter_mut().zip(x).zip(scale_d) {
-                *out = x * inverse * scale;
+            for ((out, x), scale) in out.iter_mut().zip(x).zip(scale_d) {
+                *out = E::rounded(x.wide() * inverse * scale.wide());
             }
         }
     }
 }
 
 #[inline(always)]
-fn inverse_rms(x: &[f32], epsilon: f32) -> f32 {
+fn inverse_rms<E: Number>(x: &[E], epsilon: f32) -> f32 {
     1.0 / (dot([x, x]) / x.len() as f32 + epsilon).sqrt()
 }
 
 /// The inputs of the gradient, of all rows or of some.
 #[derive(Clone, Copy)]
-struct Given<'a> {
-    d_out: &'a [f32],
-    x: &'a [f32],
-    scale_d: &'a [f32],
+struct Given<'a, E> {
+    d_out: &'a [E],
+    x: &'a [E],
+    scale_d: &'a [E],
     epsilon: f32,
     add: bool,
 }
@@ -53,9 +57,13 @@ struct Given<'a> {
 ///
 /// With u = d_out * scale and r = 1 / rms: `d_x = r u - x r^3 mean(u x)`, `d_scale = sum of d_out x r`.
 pub(super) fn grad(team: &Team, space: &mut Workspace, op: &RmsNormGrad<'_>) -> Result<()> {
-    let (d_out, x, scale_d) = (floats(op.d_out)?, floats(op.x)?, floats(op.scale_d)?);
+    by_kind!(op.x, E => gradients::<E>(team, space, op))
+}
+
+fn gradients<E: Number>(team: &Team, space: &mut Workspace, op: &RmsNormGrad<'_>) -> Result<()> {
+    let (d_out, x, scale_d) = (numbers::<E>(op.d_out)?, numbers::<E>(op.x)?, numbers::<E>(op.scale_d)?);
     let given = Given { d_out, x, scale_d, epsilon: op.epsilon as f32, add: op.add };
-    let (d_x, d_scale_d) = (floats_mut(op.d_x)?, floats_mut(op.d_scale_d)?);
+    let (d_x, d_scale_d) = (numbers_mut::<E>(op.d_x)?, floats_mut(op.d_scale_d)?);
     let d = scale_d.len();
     if d == 0 {
         return Ok(());
@@ -77,7 +85,7 @@ pub(super) fn grad(team: &Team, space: &mut Workspace, op: &RmsNormGrad<'_>) -> 
 }
 
 wide! {
-    fn backward(given: Given<'_>, d_x: &mut [f32], sums: &mut [f32]) {
+    fn backward<E: Number>(given: Given<'_, E>, d_x: &mut [E], sums: &mut [f32]) {
         let Given { d_out, x, scale_d, epsilon, add } = given;
         let d = scale_d.len();
         sums.fill(0.0);
@@ -88,15 +96,17 @@ wide! {
             let (d_out, x, scale_d) = (&d_out[..d], &x[..d], &scale_d[..d]);
             let (sums, d_x) = (&mut sums[..d], &mut d_x[..d]);
             for i in 0..d {
-                sums[i] += d_out[i] * x[i] * inverse;
+                sums[i] += d_out[i].wide() * x[i].wide() * inverse;
             }
             if add {
                 for i in 0..d {
-                    d_x[i] += inverse * d_out[i] * scale_d[i] - x[i] * back;
+                    let d = inverse * d_out[i].wide() * scale_d[i].wide() - x[i].wide() * back;
+                    d_x[i] = E::rounded(d_x[i].wide() + d);
                 }
             } else {
                 for i in 0..d {
-                    d_x[i] = inverse * d_out[i] * scale_d[i] - x[i] * back;
+                    let d = inverse * d_out[i].wide() * scale_d[i].wide() - x[i].wide() * back;
+                    d_x[i] = E::rounded(d);
                 }
             }
         }

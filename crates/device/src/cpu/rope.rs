@@ -1,7 +1,7 @@
 //! RoPE, in place. Sines and cosines are kept in a table, which grows with the positions seen.
 
 use super::kernel::wide;
-use super::operands::floats_mut;
+use super::operands::{Number, by_kind, numbers_mut};
 use super::rows_of_a_task;
 use super::team::{Chunks, Team};
 use super::workspace::{Workspace, push_angles};
@@ -14,9 +14,13 @@ const MOST_KEPT: usize = 1 << 16;
 
 /// Rotates the pairs (i, i + rotary/2) of each head by `position * theta^(-2i/rotary)`.
 pub(super) fn rope(team: &Team, space: &mut Workspace, op: &Rope<'_>) -> Result<()> {
+    by_kind!(op.x_thc, E => rotated::<E>(team, space, op))
+}
+
+fn rotated<E: Number>(team: &Team, space: &mut Workspace, op: &Rope<'_>) -> Result<()> {
     let Rope { rotary_width, theta, back, .. } = *op;
     let [_, heads, head_width] = op.x_thc.dims();
-    let (x_thc, positions_t) = (floats_mut(op.x_thc)?, view::<i32>(op.positions_t));
+    let (x_thc, positions_t) = (numbers_mut::<E>(op.x_thc)?, view::<i32>(op.positions_t));
     let token = heads * head_width;
     if rotary_width == 0 || token == 0 {
         return Ok(());
@@ -43,16 +47,16 @@ pub(super) fn rope(team: &Team, space: &mut Workspace, op: &Rope<'_>) -> Result<
 }
 
 wide! {
-    fn rotate(x: &mut [f32], head_width: usize, angles: &[f32], back: bool) {
+    fn rotate<E: Number>(x: &mut [E], head_width: usize, angles: &[f32], back: bool) {
         let half = angles.len() / 2;
         let (cosines, sines) = angles.split_at(half);
         let sign = if back { -1.0 } else { 1.0 };
         for head in x.chunks_exact_mut(head_width) {
             let (low, high) = head.split_at_mut(half);
             for (((low, high), &cosine), &sine) in low.iter_mut().zip(high).zip(cosines).zip(sines) {
-                let (a, b, sine) = (*low, *high, sign * sine);
-                *low = a * cosine - b * sine;
-                *high = b * cosine + a * sine;
+                let (a, b, sine) = (low.wide(), high.wide(), sign * sine);
+                *low = E::rounded(a * cosine - b * sine);
+                *high = E::rounded(b * cosine + a * sine);
             }
         }
     }

@@ -4,7 +4,7 @@
 //! f64 within a task, and the tasks' sums added in their order.
 
 use super::kernel::wide;
-use super::operands::{below, floats, floats_mut};
+use super::operands::{Number, below, by_kind, floats, floats_mut, numbers_mut};
 use super::scratch::{take, with_scratch};
 use super::team::{Chunks, Team};
 use super::vector::{dot, exp, exp_in_place, max, sigmoid};
@@ -242,7 +242,12 @@ pub(super) fn grad(team: &Team, op: &op::RouteGrad<'_>) -> Result<()> {
         z_scale,
         keep,
     };
-    let d_logits_te = floats_mut(op.d_logits_te)?;
+    by_kind!(op.d_logits_te, E => by_logits::<E>(team, &given, numbers_mut(op.d_logits_te)?));
+    Ok(())
+}
+
+fn by_logits<E: Number>(team: &Team, given: &RouteGrad<'_>, d_logits_te: &mut [E]) {
+    let e = given.e;
     team.each_piece(Chunks::of(d_logits_te, PIECE * e), |task, d_logits| {
         with_scratch(|scratch| {
             let [scores, d_scores, ..] = &mut scratch.tiles;
@@ -252,11 +257,17 @@ pub(super) fn grad(team: &Team, op: &op::RouteGrad<'_>) -> Result<()> {
             }
         });
     });
-    Ok(())
 }
 
 impl RouteGrad<'_> {
-    fn token(&self, team: &Team, t: usize, scores: &mut [f32], d_scores: &mut [f32], d_logits: &mut [f32]) {
+    fn token<E: Number>(
+        &self,
+        team: &Team,
+        t: usize,
+        scores: &mut [f32],
+        d_scores: &mut [f32],
+        d_logits: &mut [E],
+    ) {
         let RouteGrad { e, rule, .. } = *self;
         let logits = &self.logits_te[t * e..][..e];
         let lse = score(team.kernel, logits, scores, rule.score);
@@ -301,12 +312,12 @@ impl RouteGrad<'_> {
 }
 
 wide! {
-    fn through_scores(
+    fn through_scores<E: Number>(
         given: [&[f32]; 3],
         lse: f32,
         score: Score,
         factors: [f32; 2],
-        d_logits: &mut [f32],
+        d_logits: &mut [E],
     ) {
         let ([logits, scores, d_scores], [keep, z]) = (given, factors);
         let e = d_logits.len();
@@ -315,13 +326,14 @@ wide! {
             Score::Softmax => {
                 let along = dot([scores, d_scores]);
                 for i in 0..e {
-                    d_logits[i] = keep * (scores[i] * (d_scores[i] - along) + z * scores[i]);
+                    let d = keep * (scores[i] * (d_scores[i] - along) + z * scores[i]);
+                    d_logits[i] = E::rounded(d);
                 }
             }
             Score::Sigmoid => {
                 for i in 0..e {
                     let through = scores[i] * (1.0 - scores[i]) * d_scores[i];
-                    d_logits[i] = keep * (through + z * exp(logits[i] - lse));
+                    d_logits[i] = E::rounded(keep * (through + z * exp(logits[i] - lse)));
                 }
             }
         }

@@ -9,6 +9,8 @@ use std::cell::RefCell;
 #[derive(Default)]
 pub(super) struct Scratch {
     pub(super) packed: Packed,
+    /// The sums of a tile whose numbers are rounded at the end.
+    pub(super) sums: Vec<f32>,
     /// Tiles of attention, such as queries, scores and gradients.
     pub(super) tiles: [Vec<f32>; 8],
     /// Selection scores of experts and groups.
@@ -20,6 +22,8 @@ pub(super) struct Scratch {
 pub(super) struct Packed {
     pub(super) a: Aligned,
     pub(super) b: Aligned,
+    /// A and B as f32, where bf16 is widened before it is packed.
+    pub(super) wide: [Vec<f32>; 2],
 }
 
 /// Lends this thread's scratch memory. Not to be nested.

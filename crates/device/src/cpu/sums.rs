@@ -3,7 +3,7 @@
 
 use super::TASK_ELEMENTS;
 use super::kernel::wide;
-use super::operands::{floats, floats_mut};
+use super::operands::{Number, by_kind, floats_mut, numbers};
 use super::scratch::take;
 use super::team::{Chunks, Team};
 use super::workspace::Workspace;
@@ -14,14 +14,14 @@ const LANES: usize = 16;
 
 /// `out[0] += sum of x^2`.
 pub(super) fn sum_of_squares(team: &Team, space: &mut Workspace, op: &SumOfSquares<'_>) -> Result<()> {
-    let [_, squares] = sums(team, floats(op.x)?, &mut space.doubles);
+    let [_, squares] = by_kind!(op.x, E => sums::<E>(team, numbers(op.x)?, &mut space.doubles));
     add_to(&mut floats_mut(op.out_1)?[0], squares);
     Ok(())
 }
 
 /// `out[0] += sum of x`, `out[1] += sum of x^2`.
 pub(super) fn moments(team: &Team, space: &mut Workspace, op: &Moments<'_>) -> Result<()> {
-    let sums = sums(team, floats(op.x)?, &mut space.doubles);
+    let sums = by_kind!(op.x, E => sums::<E>(team, numbers(op.x)?, &mut space.doubles));
     floats_mut(op.out_2)?.iter_mut().zip(sums).for_each(|(out, sum)| add_to(out, sum));
     Ok(())
 }
@@ -31,7 +31,7 @@ fn add_to(out: &mut f32, sum: f64) {
 }
 
 /// The sums of x and of x^2. `partial` is scratch memory.
-fn sums(team: &Team, x: &[f32], partial: &mut Vec<f64>) -> [f64; 2] {
+fn sums<E: Number>(team: &Team, x: &[E], partial: &mut Vec<f64>) -> [f64; 2] {
     let partial = take(partial, 2 * x.len().div_ceil(TASK_ELEMENTS));
     team.each_piece(Chunks::of(&mut *partial, 2), |task, sums| {
         let from = task * TASK_ELEMENTS;
@@ -41,18 +41,18 @@ fn sums(team: &Team, x: &[f32], partial: &mut Vec<f64>) -> [f64; 2] {
 }
 
 wide! {
-    fn piece(x: &[f32], sums: &mut [f64]) {
+    fn piece<E: Number>(x: &[E], sums: &mut [f64]) {
         let mut lanes = [[0.0_f64; LANES]; 2];
         let (lines, rest) = x.as_chunks::<LANES>();
         for line in lines {
             for lane in 0..LANES {
-                let x = f64::from(line[lane]);
+                let x = f64::from(line[lane].wide());
                 lanes[0][lane] += x;
                 lanes[1][lane] += x * x;
             }
         }
-        for (lane, &x) in rest.iter().enumerate() {
-            let x = f64::from(x);
+        for (lane, x) in rest.iter().enumerate() {
+            let x = f64::from(x.wide());
             lanes[0][lane] += x;
             lanes[1][lane] += x * x;
         }

@@ -8,6 +8,8 @@
 
 use super::kernel::Kernel;
 use super::matrix::tile_for;
+use super::operands::Number;
+use crate::host::Element;
 use std::any::Any;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -292,24 +294,30 @@ impl<A: Divide> Divide for Option<A> {
 
 /// Numbers that several tasks write to, each in places of its own.
 #[derive(Clone, Copy)]
-pub(super) struct Shares<'a> {
-    first: *mut f32,
+pub(super) struct Shares<'a, E = f32> {
+    first: *mut E,
     len: usize,
-    life: PhantomData<&'a mut [f32]>,
+    life: PhantomData<&'a mut [E]>,
 }
 
 // SAFETY: who asks for a place promises to be alone there.
-unsafe impl Send for Shares<'_> {}
+unsafe impl<E: Number> Send for Shares<'_, E> {}
 // SAFETY: as above.
-unsafe impl Sync for Shares<'_> {}
+unsafe impl<E: Number> Sync for Shares<'_, E> {}
 
-impl<'a> Shares<'a> {
-    pub(super) fn of(slice: &'a mut [f32]) -> Shares<'a> {
+impl<'a, E: Number> Shares<'a, E> {
+    pub(super) fn of(slice: &'a mut [E]) -> Shares<'a, E> {
         Shares { first: slice.as_mut_ptr(), len: slice.len(), life: PhantomData }
     }
 
+    /// The same numbers as f32, if that is what they are.
+    pub(super) fn of_floats(self) -> Option<Shares<'a>> {
+        let Shares { first, len, .. } = self;
+        (E::KIND == f32::KIND).then(|| Shares { first: first.cast(), len, life: PhantomData })
+    }
+
     /// `rows` rows of `columns`, `pitch` apart, from element `from` on; checked to lie inside.
-    pub(super) fn window(&self, from: usize, [rows, columns]: [usize; 2], pitch: usize) -> *mut f32 {
+    pub(super) fn window(&self, from: usize, [rows, columns]: [usize; 2], pitch: usize) -> *mut E {
         let end = if rows == 0 || columns == 0 { from } else { from + (rows - 1) * pitch + columns };
         assert!(end <= self.len, "a window that ends at {end} of {}", self.len);
         // SAFETY: inside the slice, as just checked.
@@ -318,7 +326,7 @@ impl<'a> Shares<'a> {
 
     /// # Safety
     /// While the piece is in use, these elements are the caller's alone.
-    pub(super) unsafe fn piece(&self, from: usize, len: usize) -> &'a mut [f32] {
+    pub(super) unsafe fn piece(&self, from: usize, len: usize) -> &'a mut [E] {
         let first = self.window(from, [1, len], len);
         // SAFETY: inside the slice; alone there, as the caller promises.
         unsafe { std::slice::from_raw_parts_mut(first, len) }

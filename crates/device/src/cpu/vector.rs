@@ -3,6 +3,8 @@
 //! Everything here is `#[inline(always)]`, so that it is compiled for the instruction set of the `wide!`
 //! function that calls it. Sums run in `LANES` interleaved lanes that are added in a fixed order at the end.
 
+use super::operands::Number;
+
 /// Lanes of a sum; a multiple of every vector's width.
 pub(super) const LANES: usize = 32;
 
@@ -45,18 +47,18 @@ pub(super) fn sigmoid(x: f32) -> f32 {
 
 /// The sum over i of the products of the i-th elements of all factors, which are as long as the first.
 #[inline(always)]
-pub(super) fn dot<const N: usize>(factors: [&[f32]; N]) -> f32 {
+pub(super) fn dot<const N: usize, E: Number>(factors: [&[E]; N]) -> f32 {
     let len = factors[0].len();
     let parts = factors.map(|factor| factor[..len].as_chunks::<LANES>());
     let mut lanes = [0.0; LANES];
     for chunk in 0..len / LANES {
         let lines = parts.map(|(lines, _)| &lines[chunk]);
         for lane in 0..LANES {
-            lanes[lane] += product(lines.map(|line| line[lane]));
+            lanes[lane] += product(lines.map(|line| line[lane].wide()));
         }
     }
     for lane in 0..len % LANES {
-        lanes[lane] += product(parts.map(|(_, rest)| rest[lane]));
+        lanes[lane] += product(parts.map(|(_, rest)| rest[lane].wide()));
     }
     fold(lanes)
 }

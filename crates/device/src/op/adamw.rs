@@ -4,15 +4,23 @@ use super::describe::{moved, op};
 use super::door::Door;
 use crate::error::Result;
 use crate::tensor::Tensor;
+use lingot_spec::Cost;
 
 op! {
-    /// One AdamW step in place. The gradient is first scaled by `min(1, clip / (sqrt(squares) + 1e-6))`.
-    AdamW = "adamw" { update parameter, read gradient, update first, update second, read squares_1 }
+    /// One AdamW step in place. The gradient is first scaled by `min(1, clip / (sqrt(squares) + 1e-6))`. The
+    /// parameter as it is held afterwards is also copied to `working` where given, which may round it.
+    AdamW = "adamw" {
+        update parameter: sums, read gradient: sums, update first: sums, update second: sums,
+        read squares_1: sums, write_if_given working: values_or_sums,
+    }
     {
         /// The step's numbers.
         rule: AdamRule,
     }
-    cost |op| moved(7 * op.parameter.len())
+    cost |op| {
+        let copied = op.working.map_or(Cost::default(), |working| moved(working.len(), working));
+        moved(7 * op.parameter.len(), op.parameter) + copied
+    }
 }
 
 /// The numbers of one AdamW step.
@@ -34,8 +42,9 @@ pub struct AdamRule {
     pub clip: f64,
 }
 
-/// Takes one AdamW step in place. `squares` holds the sum of squares of all gradients, so that the norm never
-/// leaves the device.
+/// Takes one AdamW step in place, and writes the new parameter to the working copy `working` as well, rounded
+/// to its kind. `squares` holds the sum of squares of all gradients, so that the norm never leaves the
+/// device.
 ///
 /// ```
 /// # use lingot_device::{Device, Kind, cpu::Cpu, op::AdamRule, ops};
@@ -44,7 +53,7 @@ pub struct AdamRule {
 /// let gradient = device.floats(&[0.5], &[1], Kind::F32)?;
 /// let [first, second, squares] = [0; 3].map(|_| device.zeros(&[1], Kind::F32));
 /// let rule = AdamRule { rate: 0.1, beta1: 0.9, beta2: 0.99, epsilon: 0.0, decay: 0.0, step: 1, clip: 0.0 };
-/// ops::adamw(&parameter, &gradient, [&first?, &second?], &squares?, rule)?;
+/// ops::adamw(&parameter, &gradient, [&first?, &second?], &squares?, rule, None)?;
 /// assert!((parameter.to_floats()?[0] - 0.9).abs() < 1e-6, "the first step moves by the rate");
 /// # Ok::<(), lingot_device::Error>(())
 /// ```
@@ -54,13 +63,17 @@ pub fn adamw(
     [first, second]: [&Tensor; 2],
     squares_1: &Tensor,
     rule: AdamRule,
+    working: Option<&Tensor>,
 ) -> Result<()> {
     let door = Door::new("adamw", parameter)?;
     let shape = parameter.shape();
-    door.floats("gradient", gradient, shape)?;
-    door.floats("first", first, shape)?;
-    door.floats("second", second, shape)?;
-    door.floats("squares", squares_1, &[1])?;
+    door.operand("gradient", gradient, shape)?;
+    door.operand("first", first, shape)?;
+    door.operand("second", second, shape)?;
+    door.operand("squares", squares_1, &[1])?;
+    if let Some(working) = working {
+        door.operand("working", working, shape)?;
+    }
     door.require(rule.step >= 1, "the step", rule.step, "at least 1")?;
-    parameter.device().enqueue(AdamW { parameter, gradient, first, second, squares_1, rule })
+    parameter.device().enqueue(AdamW { parameter, gradient, first, second, squares_1, rule, working })
 }

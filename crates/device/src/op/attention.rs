@@ -1,6 +1,6 @@
 //! Causal attention with grouped heads, within documents (FlashAttention: Dao et al., arXiv 2205.14135).
 
-use super::describe::op;
+use super::describe::{op, widths};
 use super::door::Door;
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -11,7 +11,7 @@ op! {
     /// `starts[t] ..= S - T + t`. Query head h reads kv head `h / (H / G)`. Saves
     /// `lse = log sum exp(scaled scores)`.
     Attention = "attention" {
-        read q_thc, read k_sgc, read v_sgc, read starts_t, write out_thc, write lse_th,
+        read q_thc, read k_sgc, read v_sgc, read starts_t: ids, write out_thc, write lse_th: sums,
     }
     {
         /// What scores are multiplied by.
@@ -19,14 +19,15 @@ op! {
     }
     cost |op| {
         let ([t, h, c], [s, g, _]) = (op.q_thc.dims(), op.k_sgc.dims());
-        cost::attention([t, s, h, g, c], op.q_thc.kind().bytes())
+        cost::attention([t, s, h, g, c], widths(op.q_thc))
     }
 }
 
 op! {
     /// Gradient of [`Attention`], S = T.
     AttentionGrad = "attention_grad" {
-        read d_out_thc, read q_thc, read k_sgc, read v_sgc, read starts_t, read out_thc, read lse_th,
+        read d_out_thc, read q_thc, read k_sgc, read v_sgc, read starts_t: ids, read out_thc,
+        read lse_th: sums,
         write d_q_thc, write d_k_sgc, write d_v_sgc,
     }
     {
@@ -35,7 +36,7 @@ op! {
     }
     cost |op| {
         let ([t, h, c], [_, g, _]) = (op.q_thc.dims(), op.k_sgc.dims());
-        cost::attention_grad([t, h, g, c], op.q_thc.kind().bytes())
+        cost::attention_grad([t, h, g, c], widths(op.q_thc))
     }
 }
 
@@ -71,7 +72,7 @@ pub fn attention(
     let door = Door::new("attention", q_thc)?;
     let [t, h, c] = check(&door, q_thc, k_sgc, v_sgc, starts_t)?;
     let out_thc = door.empty(&[t, h, c])?;
-    let lse_th = door.empty(&[t, h])?;
+    let lse_th = door.empty_sums(&[t, h])?;
     q_thc.device().enqueue(Attention {
         q_thc,
         k_sgc,
@@ -108,10 +109,10 @@ pub fn attention_grad(
     let door = Door::new("attention_grad", q_thc)?;
     let [t, h, c] = check(&door, q_thc, k_sgc, v_sgc, starts_t)?;
     let Attended { out_thc, lse_th } = attended;
-    door.floats("k", k_sgc, &[t, k_sgc.shape()[1], c])?;
-    door.floats("d_out", d_out_thc, &[t, h, c])?;
-    door.floats("out", out_thc, &[t, h, c])?;
-    door.floats("lse", lse_th, &[t, h])?;
+    door.operand("k", k_sgc, &[t, k_sgc.shape()[1], c])?;
+    door.operand("d_out", d_out_thc, &[t, h, c])?;
+    door.operand("out", out_thc, &[t, h, c])?;
+    door.operand("lse", lse_th, &[t, h])?;
     let [d_q, d_k, d_v] =
         [door.empty(q_thc.shape())?, door.empty(k_sgc.shape())?, door.empty(v_sgc.shape())?];
     q_thc.device().enqueue(AttentionGrad {
@@ -133,9 +134,9 @@ pub fn attention_grad(
 fn check(door: &Door<'_>, q: &Tensor, k: &Tensor, v: &Tensor, starts: &Tensor) -> Result<[usize; 3]> {
     let [t, h, c] = door.dims("q", q)?;
     let [s, g, _] = door.dims("k", k)?;
-    door.floats("k", k, &[s, g, c])?;
-    door.floats("v", v, &[s, g, c])?;
-    door.integers("starts", starts, &[t])?;
+    door.operand("k", k, &[s, g, c])?;
+    door.operand("v", v, &[s, g, c])?;
+    door.operand("starts", starts, &[t])?;
     door.require(s >= t, "the number of keys", s, format!("at least the number of queries, {t}"))?;
     door.require(
         g > 0 && h.is_multiple_of(g),

@@ -8,12 +8,12 @@ use crate::tensor::Tensor;
 
 op! {
     /// The selection bias's step, in place: `b += rate (sign(e) - mean(sign(e)))`, `e = mean(loads) - load`.
-    BalanceBias = "balance_bias" { read loads_e, update bias_e }
+    BalanceBias = "balance_bias" { read loads_e: ids, update bias_e: sums }
     {
         /// The largest change of a bias, about.
         rate: f64,
     }
-    cost |op| moved(3 * op.bias_e.len())
+    cost |op| moved(3 * op.bias_e.len(), op.bias_e)
 }
 
 /// Takes the bias's step in place: `b += rate (sign(e) - mean(sign(e)))` with `e = mean(loads) - load`.
@@ -29,6 +29,6 @@ op! {
 pub fn balance_bias(bias_e: &Tensor, loads_e: &Tensor, rate: f64) -> Result<()> {
     let door = Door::new("balance_bias", bias_e)?;
     let [e] = door.dims("bias", bias_e)?;
-    door.integers("loads", loads_e, &[e])?;
+    door.operand("loads", loads_e, &[e])?;
     bias_e.device().enqueue(BalanceBias { loads_e, bias_e, rate })
 }

@@ -8,12 +8,12 @@ use crate::tensor::Tensor;
 op! {
     /// `out[t] = sum over k of x[places[t,k]]`, in order of k; `add` accumulates. Its gradient is
     /// [`Dispatch`](crate::op::Dispatch).
-    Combine = "combine" { read x_rd, read places_tk, update_if(add) out_td }
+    Combine = "combine" { read x_rd, read places_tk: ids, update_if(add) out_td }
     {
         /// Whether the sums are added to `out`.
         add: bool,
     }
-    cost |op| moved(op.x_rd.len() + (1 + usize::from(op.add)) * op.out_td.len())
+    cost |op| moved(op.x_rd.len() + (1 + usize::from(op.add)) * op.out_td.len(), op.out_td)
 }
 
 /// Returns `sum over k of x[places[t,k]]`, `[T, D]`.
@@ -48,14 +48,14 @@ pub fn combine(x_rd: &Tensor, places_tk: &Tensor) -> Result<Tensor> {
 pub fn combine_onto(out_td: &Tensor, x_rd: &Tensor, places_tk: &Tensor) -> Result<()> {
     let door = Door::new("combine", x_rd)?;
     let [t, d] = check(&door, x_rd, places_tk)?;
-    door.floats("out", out_td, &[t, d])?;
+    door.operand("out", out_td, &[t, d])?;
     x_rd.device().enqueue(Combine { x_rd, places_tk, out_td, add: true })
 }
 
 fn check(door: &Door<'_>, x_rd: &Tensor, places_tk: &Tensor) -> Result<[usize; 2]> {
     let [t, k] = door.dims("places", places_tk)?;
     let [_, d] = door.dims("x", x_rd)?;
-    door.integers("places", places_tk, &[t, k])?;
-    door.floats("x", x_rd, &[t * k, d])?;
+    door.operand("places", places_tk, &[t, k])?;
+    door.operand("x", x_rd, &[t * k, d])?;
     Ok([t, d])
 }

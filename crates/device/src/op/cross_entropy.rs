@@ -1,6 +1,6 @@
 //! The head and its loss in one, in chunks, so that the logits of a batch never exist.
 
-use super::describe::op;
+use super::describe::{op, widths};
 use super::door::Door;
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -8,17 +8,19 @@ use lingot_spec::cost;
 
 op! {
     /// `losses[t] = logsumexp(w x[t]) - (w x[t])[target]`, 0 where the target is -1. No T x V logits exist.
-    CrossEntropy = "cross_entropy" { read x_td, read w_vd, read targets_t, write losses_t }
+    CrossEntropy = "cross_entropy" {
+        read x_td, read w_vd, read targets_t: ids, write losses_t: sums,
+    }
     cost |op| {
         let ([t, d], [v, _]) = (op.x_td.dims(), op.w_vd.dims());
-        cost::cross_entropy([t, v, d], op.x_td.kind().bytes())
+        cost::cross_entropy([t, v, d], widths(op.x_td))
     }
 }
 
 op! {
     /// [`CrossEntropy`] and the gradient of `scale` x the sum of its losses in one go; adds into `d_w`.
     CrossEntropyGrad = "cross_entropy_grad" {
-        read x_td, read w_vd, read targets_t, write losses_t, write d_x_td, update d_w_vd,
+        read x_td, read w_vd, read targets_t: ids, write losses_t: sums, write d_x_td, update d_w_vd: sums,
     }
     {
         /// What the sum of losses is multiplied by.
@@ -26,7 +28,7 @@ op! {
     }
     cost |op| {
         let ([t, d], [v, _]) = (op.x_td.dims(), op.w_vd.dims());
-        cost::cross_entropy_grad([t, v, d], op.x_td.kind().bytes())
+        cost::cross_entropy_grad([t, v, d], widths(op.x_td))
     }
 }
 
@@ -43,7 +45,7 @@ op! {
 pub fn cross_entropy(x_td: &Tensor, w_vd: &Tensor, targets_t: &Tensor) -> Result<Tensor> {
     let door = Door::new("cross_entropy", x_td)?;
     let [t, _] = check(&door, x_td, w_vd, targets_t)?;
-    let losses_t = door.empty(&[t])?;
+    let losses_t = door.empty_sums(&[t])?;
     x_td.device().enqueue(CrossEntropy { x_td, w_vd, targets_t, losses_t: &losses_t })?;
     Ok(losses_t)
 }
@@ -69,8 +71,8 @@ pub fn cross_entropy_grad(
 ) -> Result<(Tensor, Tensor)> {
     let door = Door::new("cross_entropy_grad", x_td)?;
     let [t, d] = check(&door, x_td, w_vd, targets_t)?;
-    door.floats("d_w", d_w_vd, w_vd.shape())?;
-    let losses_t = door.empty(&[t])?;
+    door.operand("d_w", d_w_vd, w_vd.shape())?;
+    let losses_t = door.empty_sums(&[t])?;
     let d_x_td = door.empty(&[t, d])?;
     x_td.device().enqueue(CrossEntropyGrad {
         x_td,
@@ -87,7 +89,7 @@ pub fn cross_entropy_grad(
 fn check(door: &Door<'_>, x_td: &Tensor, w_vd: &Tensor, targets_t: &Tensor) -> Result<[usize; 2]> {
     let [t, d] = door.dims("x", x_td)?;
     let [v, _] = door.dims("w", w_vd)?;
-    door.floats("w", w_vd, &[v, d])?;
-    door.integers("targets", targets_t, &[t])?;
+    door.operand("w", w_vd, &[v, d])?;
+    door.operand("targets", targets_t, &[t])?;
     Ok([t, d])
 }

@@ -1,7 +1,8 @@
-//! How an op describes itself: its operands, how it uses each of them, its scalar parameters and its cost.
+//! How an op describes itself: its operands, what each of them holds and how the op uses it, its scalar
+//! parameters and its cost.
 
-use crate::tensor::Tensor;
-use lingot_spec::cost::{Cost, moves};
+use crate::tensor::{Kind, Tensor};
+use lingot_spec::cost::{Cost, Widths, moves};
 
 /// How an op uses an operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +15,45 @@ pub enum Access {
     Update,
 }
 
+/// What an operand holds. An op computes with values of one kind (f32, f64 or bf16); what would lose by being
+/// rounded to bf16 is held in that kind's [`Kind::sums`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// Values: activations, working weights, and gradients by activations.
+    Values,
+    /// Sums, statistics, routing and losses; master weights, moments and gradients by weights.
+    Sums,
+    /// Either of both: the caller's choice.
+    ValuesOrSums,
+    /// Whole numbers: ids, indices, counts.
+    Ids,
+    /// Numbers of any kind.
+    Any,
+}
+
+impl Holds {
+    /// Whether the kind is right beside values, or sums alone, of these kinds; else the name of what is.
+    pub(super) fn check(self, kind: Kind, values: Option<Kind>, sums: Kind) -> Result<(), &'static str> {
+        let is_right = match self {
+            Holds::Values => Some(kind) == values,
+            Holds::Sums => kind == sums,
+            Holds::ValuesOrSums => match values {
+                Some(values) => kind == values || kind == sums,
+                None => kind.sums() == sums,
+            },
+            Holds::Ids => kind == Kind::I32,
+            Holds::Any => true,
+        };
+        match self {
+            _ if is_right => Ok(()),
+            Holds::Values => Err(values.unwrap_or(sums).name()),
+            Holds::ValuesOrSums if sums == Kind::F32 && values != Some(Kind::F32) => Err("bf16 or f32"),
+            Holds::Ids => Err(Kind::I32.name()),
+            _ => Err(sums.name()),
+        }
+    }
+}
+
 /// A tensor of an op.
 #[derive(Clone, Copy, Debug)]
 pub struct Operand<'a> {
@@ -23,11 +63,17 @@ pub struct Operand<'a> {
     pub tensor: &'a Tensor,
     /// How the op uses it.
     pub access: Access,
+    /// What it holds.
+    pub holds: Holds,
 }
 
 impl<'a> Operand<'a> {
     pub(super) fn new(field: &'static str, tensor: &'a Tensor, access: Access) -> Option<Operand<'a>> {
-        Some(Operand { name: label(field), tensor, access })
+        Some(Operand { name: label(field), tensor, access, holds: Holds::Values })
+    }
+
+    pub(super) fn holding(self, holds: Holds) -> Operand<'a> {
+        Operand { holds, ..self }
     }
 }
 
@@ -44,10 +90,16 @@ pub(super) fn operands<'a, const N: usize>(declared: [Option<Operand<'a>>; N]) -
     all.into_iter().flatten()
 }
 
-/// The cost of an op that computes little: `elements` f32 are read or written once. Tensors of indices are
-/// small and are not counted.
-pub(super) fn moved(elements: usize) -> Cost {
-    moves(elements, 4)
+/// The cost of an op that computes little: `elements` numbers of the tensor's kind are read or written once.
+/// Tensors of indices are small and are not counted.
+pub(super) fn moved(elements: usize, of: &Tensor) -> Cost {
+    moves(elements, of.kind().bytes())
+}
+
+/// Bytes of an op's values, and of sums beside them.
+pub(super) fn widths(values: &Tensor) -> Widths {
+    let kind = values.kind();
+    Widths { values: kind.bytes(), sums: kind.sums().bytes() }
 }
 
 /// The name of an operand: its field's, without the letters of the shape at its end (`out_td` is `out`).
@@ -72,12 +124,15 @@ pub(super) const fn label(field: &'static str) -> &'static str {
 ///
 /// Each operand is a field with an access before it: `read`, `write`, `update`; `update_if(FLAG)` accumulates
 /// if that parameter is true and overwrites otherwise; `read_if_given` and `write_if_given` are of optional
-/// tensors. The scalar parameters may follow in a second block, then the cost. The struct cannot be built
-/// outside this crate.
+/// tensors. After it may stand what it holds (see [`Holds`]): `sums`, `values_or_sums`, `ids`, `any`; else it
+/// holds values. The scalar parameters may follow in a second block, then the cost. The struct cannot be
+/// built outside this crate.
 macro_rules! op {
     (
         $(#[$meta:meta])*
-        $Op:ident = $name:literal { $($access:ident $(($condition:ident))? $field:ident),* $(,)? }
+        $Op:ident = $name:literal {
+            $($access:ident $(($condition:ident))? $field:ident $(: $holds:ident)?),* $(,)?
+        }
         $({ $($(#[$about:meta])* $number:ident: $type:ty,)* })?
         cost |$op:ident| $cost:expr
     ) => {
@@ -98,7 +153,10 @@ macro_rules! op {
             /// The op's tensors.
             pub fn operands(&self) -> $crate::op::Operands<'a> {
                 $crate::op::describe::operands([
-                    $($crate::op::describe::operand!(self, $field, $access $(($condition))?),)*
+                    $(
+                        $crate::op::describe::operand!(self, $field, $access $(($condition))?)
+                            .map(|operand| operand.holding($crate::op::describe::holds!($($holds)?))),
+                    )*
                 ])
             }
 
@@ -156,7 +214,26 @@ macro_rules! operand {
     };
 }
 
-pub(super) use {op, operand, operand_type};
+/// What an operand holds, from the word after its field.
+macro_rules! holds {
+    () => {
+        $crate::op::Holds::Values
+    };
+    (sums) => {
+        $crate::op::Holds::Sums
+    };
+    (values_or_sums) => {
+        $crate::op::Holds::ValuesOrSums
+    };
+    (ids) => {
+        $crate::op::Holds::Ids
+    };
+    (any) => {
+        $crate::op::Holds::Any
+    };
+}
+
+pub(super) use {holds, op, operand, operand_type};
 
 #[cfg(test)]
 mod tests {

@@ -7,12 +7,12 @@ use crate::tensor::Tensor;
 
 op! {
     /// `out[r] = x[order[r] / choices]`. Its gradient is [`Combine`](crate::op::Combine).
-    Dispatch = "dispatch" { read x_td, read order_r, write out_rd }
+    Dispatch = "dispatch" { read x_td, read order_r: ids, write out_rd }
     {
         /// Experts per token.
         choices: usize,
     }
-    cost |op| moved(2 * op.out_rd.len())
+    cost |op| moved(2 * op.out_rd.len(), op.out_rd)
 }
 
 /// Returns `x[order[r] / choices]` for each sorted row r, `[R, D]`.
@@ -29,7 +29,7 @@ pub fn dispatch(x_td: &Tensor, order_r: &Tensor, choices: usize) -> Result<Tenso
     let door = Door::new("dispatch", x_td)?;
     let [t, d] = door.dims("x", x_td)?;
     door.require(choices > 0, "the number of choices", choices, "positive")?;
-    door.integers("order", order_r, &[t * choices])?;
+    door.operand("order", order_r, &[t * choices])?;
     let out_rd = door.empty(&[t * choices, d])?;
     x_td.device().enqueue(Dispatch { x_td, order_r, choices, out_rd: &out_rd })?;
     Ok(out_rd)

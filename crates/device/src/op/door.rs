@@ -1,12 +1,13 @@
-//! What all front doors check: shapes, kinds, and that all tensors are of one device.
+//! What all front doors check: shapes, and that all tensors are of one device.
 //!
-//! That no output overlaps another operand is checked for all ops in one place, when an op is enqueued.
+//! That operands are of the kinds that the op declares, and that no output overlaps another operand is
+//! checked for all ops in one place, when an op is enqueued.
 
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{Kind, Tensor};
 
-/// The checks of one call of one op.
+/// The checks of one call of one op, and the tensors that it makes.
 pub(super) struct Door<'a> {
     op: &'static str,
     device: &'a Device,
@@ -14,40 +15,29 @@ pub(super) struct Door<'a> {
 }
 
 impl<'a> Door<'a> {
-    /// The checks of a call in which `first`, a float operand, decides on the device and the kind of floats.
+    /// The checks of a call in which `first`, a float operand, decides on the device and the kind of values;
+    /// where the op has no values, on that of sums.
     pub(super) fn new(op: &'static str, first: &'a Tensor) -> Result<Door<'a>> {
         let door = Door { op, device: first.device(), kind: first.kind() };
         if first.kind() == Kind::I32 {
-            return Err(Error::Kind { op, tensor: "the first operand", found: "i32", wanted: "f32 or f64" });
+            return Err(Error::Kind {
+                op,
+                tensor: "the first operand",
+                found: "i32",
+                wanted: "bf16, f32 or f64",
+            });
         }
         Ok(door)
     }
 
-    /// Errors unless the operand holds floats of that shape.
-    pub(super) fn floats(&self, name: &'static str, tensor: &Tensor, shape: &[usize]) -> Result<()> {
-        self.operand(name, tensor, shape, self.kind)
-    }
-
-    /// Errors unless the operand holds whole numbers of that shape.
-    pub(super) fn integers(&self, name: &'static str, tensor: &Tensor, shape: &[usize]) -> Result<()> {
-        self.operand(name, tensor, shape, Kind::I32)
-    }
-
-    fn operand(&self, name: &'static str, tensor: &Tensor, shape: &[usize], kind: Kind) -> Result<()> {
+    /// Errors unless the operand is of that shape, and of the op's device.
+    pub(super) fn operand(&self, name: &'static str, tensor: &Tensor, shape: &[usize]) -> Result<()> {
         if tensor.shape() != shape {
             return Err(Error::Shape {
                 op: self.op,
                 tensor: name,
                 found: tensor.shape().to_vec(),
                 wanted: shape.to_vec(),
-            });
-        }
-        if tensor.kind() != kind {
-            return Err(Error::Kind {
-                op: self.op,
-                tensor: name,
-                found: tensor.kind().name(),
-                wanted: kind.name(),
             });
         }
         if !tensor.device().is(self.device) {
@@ -85,9 +75,14 @@ impl<'a> Door<'a> {
         Err(Error::Value { op: self.op, what, found: found.to_string(), wanted: wanted.to_string() })
     }
 
-    /// A new tensor of floats.
+    /// A new tensor of values.
     pub(super) fn empty(&self, shape: &[usize]) -> Result<Tensor> {
         self.device.empty(shape, self.kind)
+    }
+
+    /// A new tensor of sums.
+    pub(super) fn empty_sums(&self, shape: &[usize]) -> Result<Tensor> {
+        self.device.empty(shape, self.kind.sums())
     }
 
     /// A new tensor of whole numbers.

@@ -8,23 +8,23 @@ use crate::tensor::{Kind, Tensor};
 op! {
     /// `out += x`.
     Add = "add" { read x, update out }
-    cost |op| moved(3 * op.out.len())
+    cost |op| moved(3 * op.out.len(), op.out)
 }
 
 op! {
-    /// `out = x`, converted between kinds of floats where they differ.
-    Copy = "copy" { read x, write out }
-    cost |op| moved(2 * op.out.len())
+    /// `out = x`, converted between kinds of floats where they differ: to the nearest, ties to even.
+    Copy = "copy" { read x: any, write out: any }
+    cost |op| moved(op.x.len(), op.x) + moved(op.out.len(), op.out)
 }
 
 op! {
     /// Every element becomes `value`.
-    Fill = "fill" { write out }
+    Fill = "fill" { write out: any }
     {
         /// The value, truncated where elements are whole numbers.
         value: f64,
     }
-    cost |op| moved(op.out.len())
+    cost |op| moved(op.out.len(), op.out)
 }
 
 /// Adds `x` to `out`.
@@ -39,7 +39,7 @@ op! {
 /// ```
 pub fn add(out: &Tensor, x: &Tensor) -> Result<()> {
     let door = Door::new("add", out)?;
-    door.floats("x", x, out.shape())?;
+    door.operand("x", x, out.shape())?;
     out.device().enqueue(Add { x, out })
 }
 

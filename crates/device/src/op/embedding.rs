@@ -7,14 +7,14 @@ use crate::tensor::Tensor;
 
 op! {
     /// `out[t] = table[tokens[t]]`.
-    Embedding = "embedding" { read table_vd, read tokens_t, write out_td }
-    cost |op| moved(2 * op.out_td.len())
+    Embedding = "embedding" { read table_vd, read tokens_t: ids, write out_td }
+    cost |op| moved(2 * op.out_td.len(), op.out_td)
 }
 
 op! {
     /// Gradient of [`Embedding`], in order of t. Adds.
-    EmbeddingGrad = "embedding_grad" { read d_out_td, read tokens_t, update d_table_vd }
-    cost |op| moved(3 * op.d_out_td.len())
+    EmbeddingGrad = "embedding_grad" { read d_out_td, read tokens_t: ids, update d_table_vd: sums }
+    cost |op| moved(op.d_out_td.len(), op.d_out_td) + moved(2 * op.d_out_td.len(), op.d_table_vd)
 }
 
 /// Returns `table[tokens[t]]`, `[T, D]`.
@@ -31,7 +31,7 @@ pub fn embedding(table_vd: &Tensor, tokens_t: &Tensor) -> Result<Tensor> {
     let door = Door::new("embedding", table_vd)?;
     let [_, d] = door.dims("table", table_vd)?;
     let [t] = door.dims("tokens", tokens_t)?;
-    door.integers("tokens", tokens_t, &[t])?;
+    door.operand("tokens", tokens_t, &[t])?;
     let out_td = door.empty(&[t, d])?;
     table_vd.device().enqueue(Embedding { table_vd, tokens_t, out_td: &out_td })?;
     Ok(out_td)
@@ -52,7 +52,7 @@ pub fn embedding_grad(d_out_td: &Tensor, tokens_t: &Tensor, d_table_vd: &Tensor)
     let door = Door::new("embedding_grad", d_out_td)?;
     let [t, d] = door.dims("d_out", d_out_td)?;
     let [v, _] = door.dims("d_table", d_table_vd)?;
-    door.integers("tokens", tokens_t, &[t])?;
-    door.floats("d_table", d_table_vd, &[v, d])?;
+    door.operand("tokens", tokens_t, &[t])?;
+    door.operand("d_table", d_table_vd, &[v, d])?;
     d_out_td.device().enqueue(EmbeddingGrad { d_out_td, tokens_t, d_table_vd })
 }

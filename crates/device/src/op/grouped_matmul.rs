@@ -1,6 +1,6 @@
 //! One matrix product per expert, over rows that are sorted by expert.
 
-use super::describe::op;
+use super::describe::{op, widths};
 use super::door::Door;
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -10,19 +10,21 @@ op! {
     /// Rows sorted by expert, each times its expert's matrix. Expert e owns rows `ends[e-1]..ends[e]`.
     /// Forward: `out[r] = W_e x[r]`, x `[R,K]` to out `[R,N]`.
     /// With `flip`: `out[r] = x[r] W_e`, x `[R,N]` to out `[R,K]`.
-    GroupedMatMul = "grouped_matmul" { read x, read w_enk, read ends_e, write out }
+    GroupedMatMul = "grouped_matmul" { read x, read w_enk, read ends_e: ids, write out }
     {
         /// Whether rows are multiplied by the transposed matrices.
         flip: bool,
     }
-    cost |op| cost::grouped_matmul(op.x.shape()[0], op.w_enk.dims(), op.x.kind().bytes())
+    cost |op| cost::grouped_matmul(op.x.shape()[0], op.w_enk.dims(), widths(op.x))
 }
 
 op! {
     /// Gradient of [`GroupedMatMul`] by its weights: `dW_e += sum of dy[r] x[r]^T over its rows`. Adds.
-    GroupedMatMulWeights = "grouped_matmul_weights" { read dy_rn, read x_rk, read ends_e, update dw_enk }
+    GroupedMatMulWeights = "grouped_matmul_weights" {
+        read dy_rn, read x_rk, read ends_e: ids, update dw_enk: sums,
+    }
     cost |op| {
-        cost::grouped_matmul_weights(op.dy_rn.shape()[0], op.dw_enk.dims(), op.dy_rn.kind().bytes())
+        cost::grouped_matmul_weights(op.dy_rn.shape()[0], op.dw_enk.dims(), widths(op.dy_rn))
     }
 }
 
@@ -42,9 +44,9 @@ pub fn grouped_matmul(x: &Tensor, w_enk: &Tensor, ends_e: &Tensor, flip: bool) -
     let door = Door::new("grouped_matmul", x)?;
     let [e, n, k] = door.dims("w", w_enk)?;
     let [rows, _] = door.dims("x", x)?;
-    door.floats("w", w_enk, &[e, n, k])?;
-    door.floats("x", x, &[rows, if flip { n } else { k }])?;
-    door.integers("ends", ends_e, &[e])?;
+    door.operand("w", w_enk, &[e, n, k])?;
+    door.operand("x", x, &[rows, if flip { n } else { k }])?;
+    door.operand("ends", ends_e, &[e])?;
     let out = door.empty(&[rows, if flip { k } else { n }])?;
     x.device().enqueue(GroupedMatMul { x, w_enk, ends_e, out: &out, flip })?;
     Ok(out)
@@ -66,9 +68,9 @@ pub fn grouped_matmul_weights(dy_rn: &Tensor, x_rk: &Tensor, ends_e: &Tensor, dw
     let door = Door::new("grouped_matmul_weights", dy_rn)?;
     let [e, n, k] = door.dims("dw", dw_enk)?;
     let [rows, _] = door.dims("dy", dy_rn)?;
-    door.floats("dy", dy_rn, &[rows, n])?;
-    door.floats("x", x_rk, &[rows, k])?;
-    door.floats("dw", dw_enk, &[e, n, k])?;
-    door.integers("ends", ends_e, &[e])?;
+    door.operand("dy", dy_rn, &[rows, n])?;
+    door.operand("x", x_rk, &[rows, k])?;
+    door.operand("dw", dw_enk, &[e, n, k])?;
+    door.operand("ends", ends_e, &[e])?;
     dy_rn.device().enqueue(GroupedMatMulWeights { dy_rn, x_rk, ends_e, dw_enk })
 }

@@ -3,19 +3,19 @@
 use super::describe::op;
 use super::door::Door;
 use crate::error::Result;
-use crate::tensor::Tensor;
+use crate::tensor::{Kind, Tensor};
 use lingot_spec::cost;
 
 op! {
     /// `out[m,n] = a[m,k] b[k,n]`, either operand stored transposed where `flip` says so; `add` accumulates.
-    MatMul = "matmul" { read a, read b, update_if(add) out }
+    MatMul = "matmul" { read a, read b, update_if(add) out: values_or_sums }
     {
         /// Which operands are stored transposed.
         flip: Flip,
         /// Whether the product is added to `out`.
         add: bool,
     }
-    cost |op| cost::matmul(op.sizes(), op.a.kind().bytes(), op.add)
+    cost |op| cost::matmul(op.sizes(), [op.a, op.out].map(|tensor| tensor.kind().bytes()), op.add)
 }
 
 impl MatMul<'_> {
@@ -55,14 +55,34 @@ impl Flip {
 /// # Ok::<(), lingot_device::Error>(())
 /// ```
 pub fn matmul(a: &Tensor, b: &Tensor, flip: Flip) -> Result<Tensor> {
+    multiplied(a, b, flip, a.kind())
+}
+
+/// As [`matmul`], in the kind of sums: for products that must not be rounded to bf16, such as logits.
+///
+/// ```
+/// # use lingot_device::{Device, Flip, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let a = device.floats(&[1.0, 1.0 / 512.0], &[1, 2], Kind::Bf16)?;
+/// let b = device.floats(&[1.0, 1.0], &[1, 2], Kind::Bf16)?;
+/// assert_eq!(ops::matmul(&a, &b, Flip::B)?.to_floats()?, [1.0]);
+/// assert_eq!(ops::matmul_sums(&a, &b, Flip::B)?.to_floats()?, [1.0 + 1.0 / 512.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
+pub fn matmul_sums(a: &Tensor, b: &Tensor, flip: Flip) -> Result<Tensor> {
+    multiplied(a, b, flip, a.kind().sums())
+}
+
+fn multiplied(a: &Tensor, b: &Tensor, flip: Flip, kind: Kind) -> Result<Tensor> {
     let door = Door::new("matmul", a)?;
     let (m, n, _) = sizes(&door, a, b, flip)?;
-    let out = door.empty(&[m, n])?;
+    let out = a.device().empty(&[m, n], kind)?;
     a.device().enqueue(MatMul { a, b, out: &out, flip, add: false })?;
     Ok(out)
 }
 
-/// Adds `a b` to `out`, either operand stored transposed where `flip` says so.
+/// Adds `a b` to `out`, of the kind of values or of sums, either operand stored transposed where `flip` says
+/// so.
 ///
 /// ```
 /// # use lingot_device::{Device, Flip, Kind, cpu::Cpu, ops};
@@ -77,7 +97,7 @@ pub fn matmul(a: &Tensor, b: &Tensor, flip: Flip) -> Result<Tensor> {
 pub fn matmul_onto(out: &Tensor, a: &Tensor, b: &Tensor, flip: Flip) -> Result<()> {
     let door = Door::new("matmul", a)?;
     let (m, n, _) = sizes(&door, a, b, flip)?;
-    door.floats("out", out, &[m, n])?;
+    door.operand("out", out, &[m, n])?;
     a.device().enqueue(MatMul { a, b, out, flip, add: true })
 }
 
@@ -86,6 +106,6 @@ fn sizes(door: &Door<'_>, a: &Tensor, b: &Tensor, flip: Flip) -> Result<(usize, 
     let [b_rows, b_columns] = door.dims("b", b)?;
     let (m, k) = if flip.a { (a_columns, a_rows) } else { (a_rows, a_columns) };
     let n = if flip.b { b_rows } else { b_columns };
-    door.floats("b", b, &if flip.b { [n, k] } else { [k, n] })?;
+    door.operand("b", b, &if flip.b { [n, k] } else { [k, n] })?;
     Ok((m, n, k))
 }

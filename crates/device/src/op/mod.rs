@@ -24,7 +24,9 @@
 //! balance loss), C head width, V vocabulary, E experts, K choices per token, R = T*K routed rows, F inner
 //! width. In matrix products M, N and K are any sizes, and so K is not the choices there. A digit is a size.
 //!
-//! Ids and counts are i32, the rest are floats of one kind. "Adds" means that the output is accumulated into.
+//! Ids and counts are i32, the rest are floats of one kind, but for what an op says it holds in that of sums:
+//! beside bf16 that is f32 (see [`Holds`]). A bf16 op computes from the bf16 it is given as if nothing were
+//! rounded until its output is written, once. "Adds" means that the output is accumulated into.
 //! Every op is deterministic: equal inputs give equal bits, whatever the number of threads.
 
 mod describe;
@@ -53,7 +55,7 @@ pub use attention::{Attention, AttentionGrad};
 pub use balance_bias::BalanceBias;
 pub use combine::Combine;
 pub use cross_entropy::{CrossEntropy, CrossEntropyGrad};
-pub use describe::{Access, Operand, Operands};
+pub use describe::{Access, Holds, Operand, Operands};
 pub use dispatch::Dispatch;
 pub use elementwise::{Add, Copy, Fill};
 pub use embedding::{Embedding, EmbeddingGrad};
@@ -78,7 +80,7 @@ pub mod doors {
     pub use super::elementwise::{add, copy, fill};
     pub use super::embedding::{embedding, embedding_grad};
     pub use super::grouped_matmul::{grouped_matmul, grouped_matmul_weights};
-    pub use super::matmul::{matmul, matmul_onto};
+    pub use super::matmul::{matmul, matmul_onto, matmul_sums};
     pub use super::norm_head::{column_scales, scale_columns};
     pub use super::rms_norm::{rms_norm, rms_norm_grad};
     pub use super::rope::{Rotation, rope};
@@ -89,6 +91,7 @@ pub mod doors {
 }
 
 use crate::error::{Error, Result};
+use crate::tensor::Kind;
 use lingot_spec::Cost;
 
 /// The list of all ops, from which the enum and its functions follow.
@@ -182,6 +185,33 @@ alphabet! {
 }
 
 impl Op<'_> {
+    /// Errors if an operand is of another kind than what it holds asks for.
+    pub(crate) fn check_kinds(&self) -> Result<()> {
+        let wrong = |operand: Operand<'_>, wanted| {
+            let found = operand.tensor.kind().name();
+            Error::Kind { op: self.name(), tensor: operand.name, found, wanted }
+        };
+        let first = |holds| self.operands().find(|operand| operand.holds == holds);
+        let (values, sums) = (first(Holds::Values), first(Holds::Sums));
+        if let Some(operand) = values.filter(|operand| operand.tensor.kind() == Kind::I32) {
+            return Err(wrong(operand, "bf16, f32 or f64"));
+        }
+        let values = values.map(|operand| operand.tensor.kind());
+        if let (None, Some(operand)) = (values, sums)
+            && !matches!(operand.tensor.kind(), Kind::F32 | Kind::F64)
+        {
+            return Err(wrong(operand, "f32 or f64"));
+        }
+        let of_sums = values.map(Kind::sums).or(sums.map(|operand| operand.tensor.kind()));
+        for operand in self.operands() {
+            let (holds, kind) = (operand.holds, operand.tensor.kind());
+            holds
+                .check(kind, values, of_sums.unwrap_or(Kind::F32))
+                .map_err(|wanted| wrong(operand, wanted))?;
+        }
+        Ok(())
+    }
+
     /// Errors if a tensor that the op writes shares memory with another operand.
     pub(crate) fn check_overlaps(&self) -> Result<()> {
         let is_written = |operand: &Operand<'_>| operand.access != Access::Read;

@@ -12,14 +12,14 @@ use crate::tensor::Tensor;
 op! {
     /// NormHead's `out[d] = 1 / (||w[:,d]||_2 + 1e-7)`, the norm over the vocabulary (Ling report, equation
     /// 4).
-    ColumnScales = "column_scales" { read w_vd, write out_d }
-    cost |op| moved(op.w_vd.len())
+    ColumnScales = "column_scales" { read w_vd, write out_d: sums }
+    cost |op| moved(op.w_vd.len(), op.w_vd)
 }
 
 op! {
     /// `out[t,d] = x[t,d] scales[d]`.
-    ScaleColumns = "scale_columns" { read x_td, read scales_d, write out_td }
-    cost |op| moved(2 * op.x_td.len())
+    ScaleColumns = "scale_columns" { read x_td, read scales_d: sums, write out_td }
+    cost |op| moved(2 * op.x_td.len(), op.x_td)
 }
 
 /// Returns `1 / (||w[:,d]||_2 + 1e-7)` for each column, `[D]`.
@@ -34,7 +34,7 @@ op! {
 pub fn column_scales(w_vd: &Tensor) -> Result<Tensor> {
     let door = Door::new("column_scales", w_vd)?;
     let [_, d] = door.dims("w", w_vd)?;
-    let out_d = door.empty(&[d])?;
+    let out_d = door.empty_sums(&[d])?;
     w_vd.device().enqueue(ColumnScales { w_vd, out_d: &out_d })?;
     Ok(out_d)
 }
@@ -52,7 +52,7 @@ pub fn column_scales(w_vd: &Tensor) -> Result<Tensor> {
 pub fn scale_columns(x_td: &Tensor, scales_d: &Tensor) -> Result<Tensor> {
     let door = Door::new("scale_columns", x_td)?;
     let [t, d] = door.dims("x", x_td)?;
-    door.floats("scales", scales_d, &[d])?;
+    door.operand("scales", scales_d, &[d])?;
     let out_td = door.empty(&[t, d])?;
     x_td.device().enqueue(ScaleColumns { x_td, scales_d, out_td: &out_td })?;
     Ok(out_td)

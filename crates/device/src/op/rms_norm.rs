@@ -12,19 +12,21 @@ op! {
         /// Added to the mean square.
         epsilon: f64,
     }
-    cost |op| moved(2 * op.x.len())
+    cost |op| moved(2 * op.x.len(), op.x)
 }
 
 op! {
     /// Gradient of [`RmsNorm`]; adds into `d_scale`, and into `d_x` where `add` says so.
-    RmsNormGrad = "rms_norm_grad" { read d_out, read x, read scale_d, update_if(add) d_x, update d_scale_d }
+    RmsNormGrad = "rms_norm_grad" {
+        read d_out, read x, read scale_d, update_if(add) d_x, update d_scale_d: sums,
+    }
     {
         /// Added to the mean square.
         epsilon: f64,
         /// Whether the gradient is added to `d_x`.
         add: bool,
     }
-    cost |op| moved((3 + usize::from(op.add)) * op.x.len())
+    cost |op| moved((3 + usize::from(op.add)) * op.x.len(), op.x)
 }
 
 /// Returns `x / sqrt(mean(x^2) + epsilon) * scale`, over the last dimension.
@@ -39,7 +41,7 @@ op! {
 /// ```
 pub fn rms_norm(x: &Tensor, scale_d: &Tensor, epsilon: f64) -> Result<Tensor> {
     let door = Door::new("rms_norm", x)?;
-    door.floats("scale", scale_d, &[x.rows_and_width().1])?;
+    door.operand("scale", scale_d, &[x.rows_and_width().1])?;
     let out = door.empty(x.shape())?;
     x.device().enqueue(RmsNorm { x, scale_d, epsilon, out: &out })?;
     Ok(out)
@@ -69,15 +71,15 @@ pub fn rms_norm_grad(
 ) -> Result<Tensor> {
     let door = Door::new("rms_norm_grad", d_out)?;
     let width = x.rows_and_width().1;
-    door.floats("x", x, d_out.shape())?;
-    door.floats("scale", scale_d, &[width])?;
-    door.floats("d_scale", d_scale_d, &[width])?;
+    door.operand("x", x, d_out.shape())?;
+    door.operand("scale", scale_d, &[width])?;
+    door.operand("d_scale", d_scale_d, &[width])?;
     let add = d_x.is_some();
     let d_x = match d_x {
         Some(d_x) => d_x.clone(),
         None => door.empty(x.shape())?,
     };
-    door.floats("d_x", &d_x, x.shape())?;
+    door.operand("d_x", &d_x, x.shape())?;
     x.device().enqueue(RmsNormGrad { d_out, x, scale_d, epsilon, d_x: &d_x, d_scale_d, add })?;
     Ok(d_x)
 }

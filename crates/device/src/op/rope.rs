@@ -8,7 +8,7 @@ use crate::tensor::Tensor;
 op! {
     /// Rotates the pairs (i, i + rotary/2) of the first `rotary_width` of each head by
     /// `position * theta^(-2i/rotary)`, in place. `back` rotates the other way, which is the gradient.
-    Rope = "rope" { update x_thc, read positions_t }
+    Rope = "rope" { update x_thc, read positions_t: ids }
     {
         /// Elements of each head that are rotated.
         rotary_width: usize,
@@ -17,7 +17,7 @@ op! {
         /// Whether to rotate by the negative angles.
         back: bool,
     }
-    cost |op| moved(2 * op.x_thc.len())
+    cost |op| moved(2 * op.x_thc.len(), op.x_thc)
 }
 
 /// How heads are rotated: the first `width` of each head (partial RoPE), frequencies `theta^(-2i/width)`.
@@ -44,7 +44,7 @@ pub struct Rotation {
 pub fn rope(x_thc: &Tensor, positions_t: &Tensor, rotation: Rotation, back: bool) -> Result<()> {
     let door = Door::new("rope", x_thc)?;
     let [t, _, c] = door.dims("x", x_thc)?;
-    door.integers("positions", positions_t, &[t])?;
+    door.operand("positions", positions_t, &[t])?;
     let Rotation { width: rotary_width, theta } = rotation;
     let fits = rotary_width <= c && rotary_width.is_multiple_of(2);
     door.require(fits, "the rotary width", rotary_width, format!("even and at most {c}"))?;

@@ -7,7 +7,7 @@
 use super::describe::{moved, op};
 use super::door::Door;
 use crate::error::Result;
-use crate::tensor::Tensor;
+use crate::tensor::{Kind, Tensor};
 use lingot_spec::Score;
 
 op! {
@@ -16,21 +16,22 @@ op! {
     /// (`loads`, adds), and (`losses`, adds) the sum over scopes of the balance loss and the sum over tokens
     /// of logsumexp^2.
     Route = "route" {
-        read logits_te, read_if_given bias_e, write experts_tk, write weights_tk, write counts_ge,
-        update loads_e, update losses_2,
+        read logits_te: sums, read_if_given bias_e: sums, write experts_tk: ids, write weights_tk: sums,
+        write counts_ge: ids, update loads_e: ids, update losses_2: sums,
     }
     {
         /// How experts are chosen and weighed.
         rule: RouteRule,
     }
-    cost |op| moved(op.logits_te.len())
+    cost |op| moved(op.logits_te.len(), op.logits_te)
 }
 
 op! {
     /// Gradient of [`Route`] by the logits, times `keep`: of the weights, of `balance_scale` x the sum of
     /// balance losses, and of `z_scale` x the sum of logsumexp^2.
     RouteGrad = "route_grad" {
-        read logits_te, read experts_tk, read counts_ge, read d_weights_tk, write d_logits_te,
+        read logits_te: sums, read experts_tk: ids, read counts_ge: ids, read d_weights_tk: sums,
+        write d_logits_te: values_or_sums,
     }
     {
         /// How experts were chosen and weighed.
@@ -42,12 +43,12 @@ op! {
         /// The logits' share in the routed logits, by [`WarmLogits`].
         keep: f64,
     }
-    cost |op| moved(2 * op.logits_te.len())
+    cost |op| moved(op.logits_te.len(), op.logits_te) + moved(op.logits_te.len(), op.d_logits_te)
 }
 
 op! {
     /// Stochastic routing warmup, in place: `x = keep x + (1 - keep)(mean + deviation noise)`.
-    WarmLogits = "warm_logits" { update logits_te, read noise_te }
+    WarmLogits = "warm_logits" { update logits_te: sums, read noise_te: sums }
     {
         /// The logits' share, from 0 to 1.
         keep: f64,
@@ -56,7 +57,7 @@ op! {
         /// The standard deviation of the noise.
         deviation: f64,
     }
-    cost |op| moved(3 * op.logits_te.len())
+    cost |op| moved(3 * op.logits_te.len(), op.logits_te)
 }
 
 /// How experts are chosen and weighed: the numbers of a router that the op needs.
@@ -122,10 +123,10 @@ pub fn route(
     let door = Door::new("route", logits_te)?;
     let [t, e] = check(&door, logits_te, &rule)?;
     if let Some(bias_e) = bias_e {
-        door.floats("bias", bias_e, &[e])?;
+        door.operand("bias", bias_e, &[e])?;
     }
-    door.integers("loads", loads_e, &[e])?;
-    door.floats("losses", losses_2, &[2])?;
+    door.operand("loads", loads_e, &[e])?;
+    door.operand("losses", losses_2, &[2])?;
     let routing = Routing {
         experts_tk: door.empty_integers(&[t, rule.choices])?,
         weights_tk: door.empty(&[t, rule.choices])?,
@@ -145,7 +146,7 @@ pub fn route(
 }
 
 /// Returns the gradient by the logits, times `keep`, of the weights and of both auxiliary losses, which are
-/// multiplied by their scales.
+/// multiplied by their scales. It is of `kind`: of the activations', since products take it with them.
 ///
 /// ```
 /// # use lingot_device::{Device, Kind, RouteRule, cpu::Cpu, ops};
@@ -163,7 +164,7 @@ pub fn route(
 /// let logits = device.floats(&[0.0, 2.0, 1.0], &[1, 3], Kind::F32)?;
 /// let routing = ops::route(&logits, None, rule, &loads, &losses)?;
 /// let d_weights = device.floats(&[1.0], &[1, 1], Kind::F32)?;
-/// let d_logits = ops::route_grad(&d_weights, &logits, &routing, rule, [0.0, 0.0], 1.0)?;
+/// let d_logits = ops::route_grad(&d_weights, &logits, &routing, rule, [0.0, 0.0], 1.0, Kind::F32)?;
 /// assert_eq!(d_logits.to_floats()?, [0.0; 3], "the weight of a single expert is 1 whatever the logits are");
 /// # Ok::<(), lingot_device::Error>(())
 /// ```
@@ -174,14 +175,15 @@ pub fn route_grad(
     rule: RouteRule,
     [balance_scale, z_scale]: [f64; 2],
     keep: f64,
+    kind: Kind,
 ) -> Result<Tensor> {
     let door = Door::new("route_grad", logits_te)?;
     let [t, e] = check(&door, logits_te, &rule)?;
     let Routing { experts_tk, counts_ge, .. } = routing;
-    door.integers("experts", experts_tk, &[t, rule.choices])?;
-    door.integers("counts", counts_ge, &[t / rule.scope_tokens, e])?;
-    door.floats("d_weights", d_weights_tk, &[t, rule.choices])?;
-    let d_logits_te = door.empty(&[t, e])?;
+    door.operand("experts", experts_tk, &[t, rule.choices])?;
+    door.operand("counts", counts_ge, &[t / rule.scope_tokens, e])?;
+    door.operand("d_weights", d_weights_tk, &[t, rule.choices])?;
+    let d_logits_te = logits_te.device().empty(&[t, e], kind)?;
     logits_te.device().enqueue(RouteGrad {
         logits_te,
         experts_tk,
@@ -214,7 +216,7 @@ pub fn warm_logits(
     deviation: f64,
 ) -> Result<()> {
     let door = Door::new("warm_logits", logits_te)?;
-    door.floats("noise", noise_te, logits_te.shape())?;
+    door.operand("noise", noise_te, logits_te.shape())?;
     door.require((0.0..=1.0).contains(&keep), "keep", keep, "between 0 and 1")?;
     logits_te.device().enqueue(WarmLogits { logits_te, noise_te, keep, mean, deviation })
 }

@@ -7,8 +7,10 @@ use crate::tensor::{Kind, Tensor};
 op! {
     /// A stable sort of all choices by expert: `order[r]` is the choice (t*K + k) at sorted row r, `places`
     /// its inverse, `ends[e]` the row after expert e's last.
-    SortByExpert = "sort_by_expert" { read experts_tk, write ends_e, write order_r, write places_tk }
-    cost |op| moved(3 * op.order_r.len())
+    SortByExpert = "sort_by_expert" {
+        read experts_tk: ids, write ends_e: ids, write order_r: ids, write places_tk: ids,
+    }
+    cost |op| moved(3 * op.order_r.len(), op.order_r)
 }
 
 /// A stable sort of the T*K choices by expert.

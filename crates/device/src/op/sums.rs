@@ -7,14 +7,14 @@ use crate::tensor::Tensor;
 
 op! {
     /// `out[0] += sum of x^2`.
-    SumOfSquares = "sum_of_squares" { read x, update out_1 }
-    cost |op| moved(op.x.len())
+    SumOfSquares = "sum_of_squares" { read x, update out_1: sums }
+    cost |op| moved(op.x.len(), op.x)
 }
 
 op! {
     /// `out[0] += sum of x`, `out[1] += sum of x^2`.
-    Moments = "moments" { read x, update out_2 }
-    cost |op| moved(op.x.len())
+    Moments = "moments" { read x, update out_2: sums }
+    cost |op| moved(op.x.len(), op.x)
 }
 
 /// Adds the sum of x^2 to `out[0]`.
@@ -29,7 +29,7 @@ op! {
 /// ```
 pub fn sum_of_squares(x: &Tensor, out_1: &Tensor) -> Result<()> {
     let door = Door::new("sum_of_squares", x)?;
-    door.floats("out", out_1, &[1])?;
+    door.operand("out", out_1, &[1])?;
     x.device().enqueue(SumOfSquares { x, out_1 })
 }
 
@@ -45,6 +45,6 @@ pub fn sum_of_squares(x: &Tensor, out_1: &Tensor) -> Result<()> {
 /// ```
 pub fn moments(x: &Tensor, out_2: &Tensor) -> Result<()> {
     let door = Door::new("moments", x)?;
-    door.floats("out", out_2, &[2])?;
+    door.operand("out", out_2, &[2])?;
     x.device().enqueue(Moments { x, out_2 })
 }

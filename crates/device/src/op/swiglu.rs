@@ -11,16 +11,17 @@ use crate::tensor::Tensor;
 op! {
     /// `out = silu(gate) * up`, the first half of each row being the gate; times the row's weight where
     /// given.
-    Swiglu = "swiglu" { read gate_up, read_if_given weights_r, write out_rf }
-    cost |op| moved(op.gate_up.len() / 2 * 3)
+    Swiglu = "swiglu" { read gate_up, read_if_given weights_r: sums, write out_rf }
+    cost |op| moved(op.gate_up.len() / 2 * 3, op.gate_up)
 }
 
 op! {
     /// Gradient of [`Swiglu`]. `d_weights` is given exactly where `weights` is.
     SwigluGrad = "swiglu_grad" {
-        read gate_up, read_if_given weights_r, read d_out_rf, write d_gate_up, write_if_given d_weights_r,
+        read gate_up, read_if_given weights_r: sums, read d_out_rf, write d_gate_up,
+        write_if_given d_weights_r: sums,
     }
-    cost |op| moved(op.gate_up.len() / 2 * 5)
+    cost |op| moved(op.gate_up.len() / 2 * 5, op.gate_up)
 }
 
 /// Returns `weight * silu(gate) * up` of rows `[gate, up]`, `[R, F]`.
@@ -37,7 +38,7 @@ pub fn swiglu(gate_up: &Tensor, weights_r: Option<&Tensor>) -> Result<Tensor> {
     let [rows, both] = door.dims("gate_up", gate_up)?;
     door.require(both.is_multiple_of(2), "the width of gate_up", both, "even")?;
     if let Some(weights_r) = weights_r {
-        door.floats("weights", weights_r, &[rows])?;
+        door.operand("weights", weights_r, &[rows])?;
     }
     let out_rf = door.empty(&[rows, both / 2])?;
     gate_up.device().enqueue(Swiglu { gate_up, weights_r, out_rf: &out_rf })?;
@@ -95,8 +96,8 @@ pub fn weighted_swiglu_grad(
 ) -> Result<WeightedSwigluGrad> {
     let door = Door::new("swiglu_grad", gate_up)?;
     let [rows, both] = halves(&door, gate_up, d_out_rf)?;
-    door.floats("weights", weights_r, &[rows])?;
-    let d_weights_r = door.empty(&[rows])?;
+    door.operand("weights", weights_r, &[rows])?;
+    let d_weights_r = door.empty_sums(&[rows])?;
     let d_gate_up = door.empty(&[rows, both])?;
     gate_up.device().enqueue(SwigluGrad {
         gate_up,
@@ -112,6 +113,6 @@ pub fn weighted_swiglu_grad(
 fn halves(door: &Door<'_>, gate_up: &Tensor, d_out_rf: &Tensor) -> Result<[usize; 2]> {
     let [rows, both] = door.dims("gate_up", gate_up)?;
     door.require(both.is_multiple_of(2), "the width of gate_up", both, "even")?;
-    door.floats("d_out", d_out_rf, &[rows, both / 2])?;
+    door.operand("d_out", d_out_rf, &[rows, both / 2])?;
     Ok([rows, both])
 }

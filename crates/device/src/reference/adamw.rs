@@ -10,6 +10,10 @@ pub(super) fn adamw(op: &AdamW<'_>) {
     store(op.parameter, &state.parameter);
     store(op.first, &state.first);
     store(op.second, &state.second);
+    // The copy is made of what is held, so that a run that resumes makes the same one.
+    if let Some(working) = op.working {
+        store(working, &floats(op.parameter));
+    }
 }
 
 /// The numbers that a step changes.

@@ -11,13 +11,13 @@ pub(super) fn add(op: &op::Add<'_>) {
 pub(super) fn copy(op: &op::Copy<'_>) {
     match op.out.kind() {
         Kind::I32 => store_integers(op.out, &integers(op.x)),
-        Kind::F32 | Kind::F64 => store(op.out, &floats(op.x)),
+        Kind::F32 | Kind::F64 | Kind::Bf16 => store(op.out, &floats(op.x)),
     }
 }
 
 pub(super) fn fill(op: &op::Fill<'_>) {
     match op.out.kind() {
         Kind::I32 => store_integers(op.out, &vec![op.value as i32; op.out.len()]),
-        Kind::F32 | Kind::F64 => store(op.out, &vec![op.value; op.out.len()]),
+        Kind::F32 | Kind::F64 | Kind::Bf16 => store(op.out, &vec![op.value; op.out.len()]),
     }
 }

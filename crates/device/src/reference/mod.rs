@@ -2,7 +2,8 @@
 //!
 //! [`crate::conformance`] compares backends with these definitions; tests compare the gradients written here
 //! with finite differences. A definition takes slices and returns new values; the function with the
-//! op's name reads each operand into f64 and rounds each result to the kind of the tensor that takes it.
+//! op's name reads each operand into f64, exactly, and rounds each result once, to the kind of the tensor
+//! that takes it. So the definitions are those of f64, f32 and bf16 tensors alike.
 //! Nothing here is fast.
 
 mod device;

@@ -1,5 +1,6 @@
 //! Operands in f64, and results rounded to the kind of the tensor that takes them.
 
+use crate::bf16::Bf16;
 use crate::host::{view, view_mut};
 use crate::precision::{Precision, operand};
 use crate::tensor::{Kind, Tensor};
@@ -13,6 +14,7 @@ pub(super) fn width(tensor: &Tensor) -> usize {
 pub(super) fn floats(tensor: &Tensor) -> Vec<f64> {
     match tensor.kind() {
         Kind::F64 => view::<f64>(tensor).to_vec(),
+        Kind::Bf16 => view::<Bf16>(tensor).iter().map(|&x| f64::from(x.wide())).collect(),
         Kind::F32 | Kind::I32 => view::<f32>(tensor).iter().map(|&x| f64::from(x)).collect(),
     }
 }
@@ -32,6 +34,9 @@ pub(super) fn store(tensor: &Tensor, values: &[f64]) {
     assert_eq!(values.len(), tensor.len(), "values for {tensor:?}");
     match tensor.kind() {
         Kind::F64 => view_mut::<f64>(tensor).copy_from_slice(values),
+        Kind::Bf16 => {
+            view_mut::<Bf16>(tensor).iter_mut().zip(values).for_each(|(to, &from)| *to = Bf16::of_f64(from));
+        }
         Kind::F32 | Kind::I32 => {
             view_mut::<f32>(tensor).iter_mut().zip(values).for_each(|(to, &from)| *to = from as f32);
         }

@@ -31,7 +31,11 @@ pub(super) fn adamw(torch: &Torch, op: &AdamW<'_>) -> Result<(), Refusal> {
             torch.aten().mul_out(&gradient?, &scratch.factor, &clipped)?;
             gradient = Ok(clipped);
         }
-        step(torch, &scratch, [&parameter?, &gradient?, &mean?, &squares?], rule)?;
+        let parameter = parameter?;
+        step(torch, &scratch, [&parameter, &gradient?, &mean?, &squares?], rule)?;
+        if let Some(working) = op.working {
+            torch.flat(working)?.shaped(&sizes, first)?.set(&parameter)?;
+        }
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use super::refusal::Refusal;
 use super::value::Value;
 use crate::op::{CrossEntropy, CrossEntropyGrad};
 use crate::precision::Precision;
-use crate::tensor::Tensor;
+use crate::tensor::{Kind, Tensor};
 
 /// Logits that stay in a processor's caches.
 pub(super) const FEW_LOGITS: usize = 1 << 20;
@@ -88,13 +88,8 @@ impl<'a> Chunk<'a> {
         let (targets, has_target) = (aten.maximum(&given, &zero)?, aten.ge(&given, &zero)?);
         let logits = torch.empty(&[rows, head.vocabulary as i64], torch.torch.dtypes.f32)?;
         let w = head.w.strided(&[width, head.vocabulary as i64], &[1, width], 0)?;
-        multiply(
-            torch,
-            &operand(torch, x.shaped(&[rows, width], 0)?, &[rows, width])?,
-            &w,
-            &logits,
-            Into { add: false, times: 1.0 },
-        )?;
+        let rounded = operand(torch, x.shaped(&[rows, width], 0)?, &[rows, width])?;
+        multiply(torch, [&rounded, &w], &logits, Kind::F32, Into { add: false, times: 1.0 })?;
         let logs = aten.log_softmax(&logits, 1, false)?;
         Ok(Chunk { head, first, tokens, x, targets, has_target, logs })
     }
@@ -125,10 +120,10 @@ impl<'a> Chunk<'a> {
         let p = operand(torch, p, &[rows, vocabulary])?;
         let counts = torch.converted(&self.has_target, &[rows, 1], torch.torch.dtypes.f32)?;
         let d_x = torch.strided(d_x_td, &[rows, width], &[width, 1], self.first * width as usize)?;
-        multiply(torch, &p, &self.head.w, &d_x, Into { add: false, times: 1.0 })?;
+        multiply(torch, [&p, &self.head.w], &d_x, Kind::F32, Into { add: false, times: 1.0 })?;
         aten.mul_(&d_x, &aten.mul(&counts, &torch.scalar(rest)?)?)?;
         let x = operand(torch, aten.mul(&self.x, &counts)?, &[rows, width])?;
         let flipped = p.strided(&[vocabulary, rows], &[1, vocabulary], 0)?;
-        multiply(torch, &flipped, &x, d_w, Into { add: true, times: rest })
+        multiply(torch, [&flipped, &x], d_w, Kind::F32, Into { add: true, times: rest })
     }
 }

@@ -4,6 +4,7 @@ use super::adamw;
 use super::aten::Aten;
 use super::known::Known;
 use super::library::{self, Symbols, unsupported};
+use super::makers;
 use super::refusal::Refusal;
 use super::rope::RopeTable;
 use super::routes::Routes;
@@ -70,10 +71,9 @@ impl Torch {
             return Err(unsupported(name, "the name does not say which device of torch's".into(), hint));
         }
         let torch = Symbols::open(name)?;
-        open_extensions(name)?;
         torch.prepare_thread(options.threads);
+        makers::open(torch, name, known)?;
         let place = torch.parse_device(name, known)?;
-        torch.open_beside(name, known)?;
         let place = if place.0 == torch.cpu { (place.0, -1) } else { (place.0, place.1.max(0)) };
         let on_cpu = place.0 == torch.cpu;
         if on_cpu {
@@ -126,6 +126,12 @@ impl Torch {
         self.place.0 == self.torch.cpu
     }
 
+    /// Whether products take bf16 operands as they are: on a chip that was opened for it. On the CPU f32 is
+    /// faster.
+    pub(super) fn multiplies_bf16(&self) -> bool {
+        self.options.precision == Precision::Bf16 && !self.on_cpu()
+    }
+
     pub(super) fn aten(&self) -> Aten {
         Aten(self.torch)
     }
@@ -157,20 +163,6 @@ impl Torch {
         let hint = "the last words are torch's; device.name = \"cpu\" needs no torch";
         unsupported(device, format!("{what}: {refusal}"), hint)
     }
-}
-
-/// The makers' libraries, each opened once, before a device of theirs is named.
-fn open_extensions(device: &str) -> Result<()> {
-    static OPENED: Mutex<Vec<PathBuf>> = Mutex::new(vec![]);
-    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-    let paths = std::env::var_os("LINGOT_TORCH_EXTENSION").unwrap_or_default();
-    for path in std::env::split_paths(&paths).filter(|path| !path.as_os_str().is_empty()) {
-        if !opened.contains(&path) {
-            std::mem::forget(library::open_library(device, &path)?);
-            opened.push(path);
-        }
-    }
-    Ok(())
 }
 
 impl Backend for Torch {
@@ -220,7 +212,8 @@ impl Backend for Torch {
     fn run(&self, op: &Op<'_>) -> Result<()> {
         self.owner.check(op)?;
         self.prepare_thread();
-        super::run(self, op).map_err(|refusal| self.failed(&format!("`{}`", op.name()), &refusal))
+        let twins = self.with_twins(op, || super::run(self, op));
+        twins.map_err(|refusal| self.failed(&format!("`{}`", op.name()), &refusal))
     }
 
     /// A copy of one element to the host waits for all that came before it; torch's C functions have no other

@@ -10,6 +10,6 @@ pub(super) fn dispatch(torch: &Torch, op: &Dispatch<'_>) -> Result<(), Refusal> 
     let aten = torch.aten();
     let order = torch.indices(order_r, &[order_r.len() as i64])?;
     let tokens = aten.floor_divide(&order, &Value::i64(torch.torch, choices as i64)?)?;
-    aten.index_select_out(&torch.floats(x_td)?, 0, &tokens, &torch.floats(out_rd)?)?;
+    aten.index_select_out(&torch.moved(x_td)?, 0, &tokens, &torch.moved(out_rd)?)?;
     Ok(())
 }

@@ -23,6 +23,6 @@ pub(super) fn fill(torch: &Torch, op: &op::Fill<'_>) -> Result<(), Refusal> {
             let shape = super::sizes(out.shape());
             torch.store_integers(out, &torch.full(&shape, torch.torch.dtypes.i32, value.trunc())?)
         }
-        Kind::F64 => torch.flat(out)?.fill(value),
+        Kind::F64 | Kind::Bf16 => torch.flat(out)?.fill(value),
     }
 }

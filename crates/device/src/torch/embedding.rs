@@ -7,7 +7,7 @@ use crate::op::{Embedding, EmbeddingGrad};
 pub(super) fn embedding(torch: &Torch, op: &Embedding<'_>) -> Result<(), Refusal> {
     let Embedding { table_vd, tokens_t, out_td } = *op;
     let tokens = torch.indices(tokens_t, &[tokens_t.len() as i64])?;
-    torch.aten().index_select_out(&torch.floats(table_vd)?, 0, &tokens, &torch.floats(out_td)?)?;
+    torch.aten().index_select_out(&torch.moved(table_vd)?, 0, &tokens, &torch.moved(out_td)?)?;
     Ok(())
 }
 

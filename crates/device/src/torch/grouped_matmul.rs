@@ -1,14 +1,14 @@
 //! One product per expert, over slices of the rows: by one operator for all experts where the device has it,
 //! else one after the other. For the latter the ends of the slices are read from the device.
 
-use super::matmul::{Into, Matrix, multiply, operand};
+use super::matmul::{Into, Matrix, multiply, operand, operand_of};
 use super::probe::{Numbers, agree};
 use super::refusal::Refusal;
 use super::value::Value;
 use super::{Torch, sizes};
 use crate::op::{GroupedMatMul, GroupedMatMulWeights};
 use crate::precision::Precision;
-use crate::tensor::Tensor;
+use crate::tensor::{Kind, Tensor};
 
 pub(super) fn grouped_matmul(torch: &Torch, op: &GroupedMatMul<'_>) -> Result<(), Refusal> {
     let GroupedMatMul { x, w_enk, ends_e, out, flip } = *op;
@@ -21,15 +21,17 @@ pub(super) fn grouped_matmul(torch: &Torch, op: &GroupedMatMul<'_>) -> Result<()
     }
     if is_fused(torch, [x, w_enk], covered) {
         let covers = |tensor, width: usize| torch.reshaped(tensor, &sizes(&[covered, width]));
-        let x = operand(torch, covers(x, widths[0])?, &sizes(&[covered, widths[0]]))?;
-        let w = operand(torch, torch.floats(w_enk)?, &sizes(w_enk.shape()))?;
+        let of_rows = sizes(&[covered, widths[0]]);
+        let x = operand_of(torch, covers(x, widths[0])?, &of_rows, x.kind())?;
+        let w = operand_of(torch, torch.floats(w_enk)?, &sizes(w_enk.shape()), w_enk.kind())?;
         return covers(out, widths[1])?.set(&fused(torch, &x, &w, &torch.flat(ends_e)?, flip)?);
     }
     for Slice { expert, first, rows } in slices(torch, ends_e, rows)? {
         let part = |tensor, width: usize| Matrix::part(torch, tensor, [rows, width], first * width, false);
         let w = Matrix::part(torch, w_enk, [n, k], expert * n * k, !flip)?.operand(torch)?;
         let x = part(x, widths[0])?.operand(torch)?;
-        multiply(torch, &x, &w, &part(out, widths[1])?.value, Into { add: false, times: 1.0 })?;
+        let into = Into { add: false, times: 1.0 };
+        multiply(torch, [&x, &w], &part(out, widths[1])?.value, out.kind(), into)?;
     }
     Ok(())
 }
@@ -41,7 +43,7 @@ pub(super) fn weights(torch: &Torch, op: &GroupedMatMulWeights<'_>) -> Result<()
     if is_fused(torch, [dy_rn, x_rk], covered) {
         let [dy, x] = [(dy_rn, n), (x_rk, k)].map(|(tensor, width)| {
             let sizes = sizes(&[covered, width]);
-            operand(torch, torch.reshaped(tensor, &sizes)?, &sizes)
+            operand_of(torch, torch.reshaped(tensor, &sizes)?, &sizes, tensor.kind())
         });
         let product = fused_weights(torch, &dy?, &x?, &torch.flat(ends_e)?)?;
         let dw = torch.floats(dw_enk)?;
@@ -51,7 +53,7 @@ pub(super) fn weights(torch: &Torch, op: &GroupedMatMulWeights<'_>) -> Result<()
         let dy = Matrix::part(torch, dy_rn, [rows, n], first * n, true)?.operand(torch)?;
         let x = Matrix::part(torch, x_rk, [rows, k], first * k, false)?.operand(torch)?;
         let dw = Matrix::part(torch, dw_enk, [n, k], expert * n * k, false)?;
-        multiply(torch, &dy, &x, &dw.value, Into { add: true, times: 1.0 })?;
+        multiply(torch, [&dy, &x], &dw.value, dw_enk.kind(), Into { add: true, times: 1.0 })?;
     }
     Ok(())
 }
@@ -75,8 +77,8 @@ fn is_fused(torch: &Torch, tensors: [&Tensor; 2], rows: usize) -> bool {
     let in_f32 = torch.options.precision == Precision::F32;
     let lies_well = |tensor: &Tensor| {
         let (width, first_bytes) = (tensor.shape().last().copied().unwrap_or(1), tensor.place().offset_bytes);
-        // In bf16 the operands are copies.
-        if in_f32 { width % 4 == 0 && first_bytes % 16 == 0 } else { width % 8 == 0 }
+        let in_place = in_f32 || tensor.kind() == Kind::Bf16; // Else the operands are copies.
+        width % (if in_f32 { 4 } else { 8 }) == 0 && (!in_place || first_bytes % 16 == 0)
     };
     rows > 0 && torch.routes.experts.is_found() && tensors.into_iter().all(lies_well)
 }
@@ -106,11 +108,12 @@ pub(super) fn try_fused(torch: &Torch) -> Result<(), Refusal> {
         let of_expert =
             |strides: [i64; 2], sizes: [i64; 2]| w.strided(&sizes, &strides, expert * (n * k) as usize);
         let set = Into { add: false, times: 1.0 };
-        multiply(torch, &rows_of(&x, k)?, &of_expert([1, k], [k, n])?, &rows_of(&out, n)?, set)?;
-        multiply(torch, &rows_of(&dy, n)?, &of_expert([k, 1], [n, k])?, &rows_of(&d_x, k)?, set)?;
+        let multiply = |a: &Value, b: &Value, out: &Value| multiply(torch, [a, b], out, Kind::F32, set);
+        multiply(&rows_of(&x, k)?, &of_expert([1, k], [k, n])?, &rows_of(&out, n)?)?;
+        multiply(&rows_of(&dy, n)?, &of_expert([k, 1], [n, k])?, &rows_of(&d_x, k)?)?;
         let flipped = dy.strided(&[n, count], &[1, n], (first * n) as usize)?;
         let d_w = d_w.strided(&[n, k], &[k, 1], expert * (n * k) as usize)?;
-        multiply(torch, &flipped, &rows_of(&x, k)?, &d_w, set)?;
+        multiply(&flipped, &rows_of(&x, k)?, &d_w)?;
         first = end;
     }
     let ends = torch.whole_numbers(&ends.map(|end| end as i32))?;

@@ -162,30 +162,6 @@ impl Symbols {
         }
     }
 
-    /// Opens the library of a chip that torch itself knows. It lies beside torch's own, where torch was built
-    /// for it.
-    pub(super) fn open_beside(&self, device: &str, name: &str) -> Result<()> {
-        static OPENED: Mutex<Vec<PathBuf>> = Mutex::new(vec![]);
-        let files: &[&str] = match name.split(':').next() {
-            Some("cuda") => &["libtorch_cuda.so", "libtorch_hip.so"],
-            Some("xpu") => &["libtorch_xpu.so"],
-            _ => return Ok(()),
-        };
-        let places: Vec<PathBuf> = files.iter().map(|file| self.path.with_file_name(file)).collect();
-        let Some(path) = places.iter().find(|path| path.exists()) else {
-            let tried: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
-            let what =
-                format!("torch {} was built without it: there is no {}", self.version(), tried.join(" nor "));
-            return Err(unsupported(device, what, "install the torch that the chip's maker names"));
-        };
-        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-        if !opened.contains(path) {
-            std::mem::forget(open_library(device, path)?);
-            opened.push(path.clone());
-        }
-        Ok(())
-    }
-
     /// The version as `2.15`.
     pub(super) fn version(&self) -> String {
         shown(self.version)

@@ -5,19 +5,20 @@ use super::value::Value;
 use super::{Torch, aten::Dtype};
 use crate::op::MatMul;
 use crate::precision::Precision;
-use crate::tensor::Tensor;
+use crate::tensor::{Kind, Tensor};
 
 pub(super) fn matmul(torch: &Torch, op: &MatMul<'_>) -> Result<(), Refusal> {
     let out = Matrix::of(torch, op.out, false)?;
     let (a, b) = (Matrix::of(torch, op.a, op.flip.a)?, Matrix::of(torch, op.b, op.flip.b)?);
     let into = Into { add: op.add, times: 1.0 };
-    multiply(torch, &a.operand(torch)?, &b.operand(torch)?, &out.value, into)
+    multiply(torch, [&a.operand(torch)?, &b.operand(torch)?], &out.value, op.out.kind(), into)
 }
 
-/// A f32 matrix, perhaps a transposed view.
+/// A matrix of floats, perhaps a transposed view.
 pub(super) struct Matrix {
     pub(super) value: Value,
     sizes: [i64; 2],
+    kind: Kind,
 }
 
 impl Matrix {
@@ -37,13 +38,18 @@ impl Matrix {
     ) -> Result<Matrix, Refusal> {
         let (rows, width) = (rows as i64, width as i64);
         let (sizes, strides) = if flip { ([width, rows], [1, width]) } else { ([rows, width], [width, 1]) };
-        Ok(Matrix { value: torch.strided(tensor, &sizes, &strides, first)?, sizes })
+        Ok(Matrix { value: torch.strided(tensor, &sizes, &strides, first)?, sizes, kind: tensor.kind() })
     }
 
     /// The matrix as an operand of a product in the device's precision.
     pub(super) fn operand(self, torch: &Torch) -> Result<Value, Refusal> {
-        operand(torch, self.value, &self.sizes)
+        operand_of(torch, self.value, &self.sizes, self.kind)
     }
+}
+
+/// An operand of products: a bf16 one as it is where products take it so, else by [`operand`].
+pub(super) fn operand_of(torch: &Torch, x: Value, sizes: &[i64], kind: Kind) -> Result<Value, Refusal> {
+    if kind == Kind::Bf16 && torch.multiplies_bf16() { Ok(x) } else { operand(torch, x, sizes) }
 }
 
 /// A f32 operand, rounded to the precision of products. On the CPU it stays f32: products of bf16 are slower
@@ -63,18 +69,24 @@ pub(super) struct Into {
     pub(super) times: f64,
 }
 
-/// `out = a b` in f32, of operands by [`operand`].
-pub(super) fn multiply(torch: &Torch, a: &Value, b: &Value, out: &Value, into: Into) -> Result<(), Refusal> {
+/// `out = a b` of operands by [`operand`]; `out` holds `kind`.
+pub(super) fn multiply(
+    torch: &Torch,
+    [a, b]: [&Value; 2],
+    out: &Value,
+    kind: Kind,
+    into: Into,
+) -> Result<(), Refusal> {
     let aten = torch.aten();
-    let in_f32 = torch.options.precision == Precision::F32 || torch.on_cpu();
-    if in_f32 && into.add {
+    let is_alike = !torch.multiplies_bf16() || kind == Kind::Bf16;
+    if is_alike && into.add {
         return out.add_product(a, b, into.times);
     }
-    if in_f32 && into.times == 1.0 {
+    if is_alike && into.times == 1.0 {
         aten.mm_out(a, b, out)?;
         return Ok(());
     }
-    let product = if in_f32 { aten.mm(a, b)? } else { product_of_bf16(torch, a, b)? };
+    let product = if is_alike { aten.mm(a, b)? } else { product_of_bf16(torch, a, b)? };
     if into.add {
         out.set(&out.minus(&product, -into.times)?)
     } else if into.times == 1.0 {

@@ -1,13 +1,15 @@
 //! Any chip that has a PyTorch: the user's own libtorch, opened at run time through its stable C functions.
 //!
 //! No Python, no C++ and nothing of torch's at build time. A slot is a flat tensor of f32 on the device;
-//! operands are views of it. Ops are compositions of torch's operators, with a fused one where the device has
-//! it. Reading order: `library`, `value`, `aten`, `operands`, then any op.
+//! operands are views of it; bf16 ones are views in bf16, or f32 twins (`Torch::with_twins`). Ops are
+//! compositions of torch's operators, with a fused one where the device has it. Reading order: `library`,
+//! `value`, `aten`, `operands`, then any op.
 
 mod aten;
 mod device;
 mod known;
 mod library;
+mod makers;
 mod operands;
 mod probe;
 mod refusal;
@@ -36,6 +38,7 @@ mod sort_by_expert;
 mod sums;
 mod swiglu;
 
+pub use aten::{Call, calls};
 pub use device::{Options, Torch};
 pub(crate) use library::apparent;
 

@@ -5,8 +5,10 @@ use super::Torch;
 use super::aten::Dtype;
 use super::refusal::Refusal;
 use super::value::{Value, row_major};
+use crate::op::{Access, Op, Operand};
 use crate::slot::Slot;
 use crate::tensor::{Kind, Place, Tensor};
+use std::cell::RefCell;
 use std::sync::Arc;
 
 impl Torch {
@@ -16,17 +18,18 @@ impl Torch {
         use_(&value)
     }
 
-    /// A f32 tensor under its own shape.
+    /// A float tensor under its own shape, as `strided` gives it.
     pub(super) fn floats(&self, tensor: &Tensor) -> Result<Value, Refusal> {
         self.reshaped(tensor, &sizes(tensor.shape()))
     }
 
-    /// A f32 tensor under other sizes.
+    /// A float tensor under other sizes, as `strided` gives it.
     pub(super) fn reshaped(&self, tensor: &Tensor, sizes: &[i64]) -> Result<Value, Refusal> {
         self.strided(tensor, sizes, &row_major(sizes), 0)
     }
 
-    /// Other sizes and strides over a f32 tensor, from its element `first` on.
+    /// Other sizes and strides over a float tensor, from its element `first` on; of a bf16 tensor over its
+    /// f32 twin, where `with_twins` has made one.
     pub(super) fn strided(
         &self,
         tensor: &Tensor,
@@ -34,14 +37,67 @@ impl Torch {
         strides: &[i64],
         first: usize,
     ) -> Result<Value, Refusal> {
-        if tensor.kind() != Kind::F32 {
-            return Err(format!("{} tensors are not computed with; use f32", tensor.kind().name()).into());
+        match tensor.kind() {
+            Kind::F32 => {
+                let before = tensor.place().offset_bytes / 4;
+                self.with_slot(tensor.slot(), |slot| slot.strided(sizes, strides, before + first))
+            }
+            Kind::Bf16 => {
+                TWINS.with_borrow(|twins| match twins.iter().find(|twin| twin.place == tensor.place()) {
+                    Some(twin) => twin.value.strided(sizes, strides, first),
+                    None => self.flat(tensor)?.strided(sizes, strides, first),
+                })
+            }
+            Kind::F64 | Kind::I32 => {
+                Err(format!("{} tensors are not computed with; use f32", tensor.kind().name()).into())
+            }
         }
-        let before = tensor.place().offset_bytes / 4;
-        self.with_slot(tensor.slot(), |slot| slot.strided(sizes, strides, before + first))
     }
 
-    /// The bits of a tensor of any kind, as f32, flat.
+    /// Runs an op on f32 twins of its bf16 tensors: made of them before it, and rounded to them afterwards
+    /// where it writes to them. So composed ops round what they give once. Ops that only move numbers need
+    /// none, nor do products on a chip that multiplies bf16.
+    pub(super) fn with_twins(
+        &self,
+        op: &Op<'_>,
+        run: impl FnOnce() -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let is_bf16 = |operand: &Operand<'_>| operand.tensor.kind() == Kind::Bf16;
+        let takes_bf16 = match op {
+            Op::Copy(_) | Op::Fill(_) | Op::AdamW(_) | Op::Embedding(_) | Op::Dispatch(_) => true,
+            Op::MatMul(_) | Op::GroupedMatMul(_) | Op::GroupedMatMulWeights(_) => self.multiplies_bf16(),
+            _ => false,
+        };
+        if takes_bf16 || !op.operands().any(|operand| is_bf16(&operand)) {
+            return run();
+        }
+        let f32 = self.torch.dtypes.f32;
+        TWINS.take();
+        for operand in op.operands().filter(is_bf16) {
+            let count = [operand.tensor.len() as i64];
+            let value = self.empty(&count, f32)?;
+            if operand.access != Access::Write {
+                value.set(&self.flat(operand.tensor)?)?;
+            }
+            TWINS.with_borrow_mut(|twins| twins.push(Twin { place: operand.tensor.place(), value }));
+        }
+        let outcome = run();
+        let twins = TWINS.take();
+        outcome?;
+        for (operand, twin) in op.operands().filter(is_bf16).zip(twins) {
+            if operand.access != Access::Read {
+                self.flat(operand.tensor)?.set(&twin.value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A tensor of any kind under its own shape, for operators that move numbers.
+    pub(super) fn moved(&self, tensor: &Tensor) -> Result<Value, Refusal> {
+        self.flat(tensor)?.shaped(&sizes(tensor.shape()), 0)
+    }
+
+    /// The memory of a tensor of any kind as f32, flat: its bits, not its numbers.
     pub(super) fn bits(&self, tensor: &Tensor) -> Result<Value, Refusal> {
         let Place { offset_bytes, bytes, .. } = tensor.place();
         self.with_slot(tensor.slot(), |slot| slot.shaped(&[bytes as i64 / 4], offset_bytes / 4))
@@ -49,12 +105,32 @@ impl Torch {
 
     /// A tensor of any kind, flat.
     pub(super) fn flat(&self, tensor: &Tensor) -> Result<Value, Refusal> {
-        let elements = self.bits(tensor)?;
+        let dtypes = self.torch.dtypes;
         match tensor.kind() {
-            Kind::F32 => Ok(elements),
-            Kind::F64 => self.aten().view_dtype(&elements, Dtype(self.torch.dtypes.f64)),
-            Kind::I32 => self.aten().view_dtype(&elements, Dtype(self.torch.dtypes.i32)),
+            Kind::F32 => self.bits(tensor),
+            Kind::F64 => self.aten().view_dtype(&self.bits(tensor)?, Dtype(dtypes.f64)),
+            Kind::I32 => self.aten().view_dtype(&self.bits(tensor)?, Dtype(dtypes.i32)),
+            Kind::Bf16 => {
+                let Place { offset_bytes, bytes, .. } = tensor.place();
+                self.halves(tensor.slot(), offset_bytes, bytes)
+            }
         }
+    }
+
+    /// A piece of a slot as bf16, flat. It may begin in the middle of one of the slot's f32.
+    fn halves(&self, slot: &Slot, offset_bytes: usize, bytes: usize) -> Result<Value, Refusal> {
+        let all = self.with_slot(slot, |all| self.aten().view_dtype(all, Dtype(self.torch.dtypes.bf16)))?;
+        all.shaped(&[bytes as i64 / 2], offset_bytes / 2)
+    }
+
+    /// A piece of a slot in the largest numbers that it consists of, flat, with their type.
+    fn piece(&self, slot: &Slot, offset_bytes: usize, bytes: usize) -> Result<(Value, i32), Refusal> {
+        let dtypes = self.torch.dtypes;
+        if offset_bytes.is_multiple_of(4) && bytes.is_multiple_of(4) {
+            let floats = |slot: &Value| slot.shaped(&[bytes as i64 / 4], offset_bytes / 4);
+            return Ok((self.with_slot(slot, floats)?, dtypes.f32));
+        }
+        Ok((self.halves(slot, offset_bytes, bytes)?, dtypes.bf16))
     }
 
     /// Whole numbers as torch's indices, i64.
@@ -176,28 +252,38 @@ impl Torch {
 
     /// Copies to the device. Waits for the copy.
     pub(super) fn copy_in(&self, slot: &Slot, first_bytes: usize, from: &[u8]) -> Result<(), Refusal> {
-        let count = from.len() / 4;
-        if count == 0 {
+        if from.is_empty() {
             return Ok(());
         }
+        let (device, dtype) = self.piece(slot, first_bytes, from.len())?;
+        let count = from.len() / self.torch.dtypes.bytes(dtype) as usize;
         let data = from.as_ptr().cast_mut().cast();
         // SAFETY: only read, and the copy waits, so it is done before `from` can go.
-        let host = unsafe { Value::on_host(self.torch, data, count, self.torch.dtypes.f32) }?;
-        self.with_slot(slot, |slot| slot.shaped(&[count as i64], first_bytes / 4))?.set(&host)
+        device.set(&unsafe { Value::on_host(self.torch, data, count, dtype) }?)
     }
 
     /// Copies from the device. Waits for all that was enqueued before.
     pub(super) fn copy_out(&self, slot: &Slot, first_bytes: usize, to: &mut [u8]) -> Result<(), Refusal> {
-        let count = to.len() / 4;
-        if count == 0 {
+        if to.is_empty() {
             return Ok(());
         }
-        let device = self.with_slot(slot, |slot| slot.shaped(&[count as i64], first_bytes / 4))?;
+        let (device, dtype) = self.piece(slot, first_bytes, to.len())?;
+        let count = to.len() / self.torch.dtypes.bytes(dtype) as usize;
         // SAFETY: the copy waits, and is done before `to` can go.
-        let host =
-            unsafe { Value::on_host(self.torch, to.as_mut_ptr().cast(), count, self.torch.dtypes.f32) }?;
-        host.set(&device)
+        unsafe { Value::on_host(self.torch, to.as_mut_ptr().cast(), count, dtype) }?.set(&device)
     }
+}
+
+thread_local! {
+    /// The twins of the op that this thread runs.
+    static TWINS: RefCell<Vec<Twin>> = const { RefCell::new(vec![]) };
+}
+
+/// The f32 twin of a bf16 tensor, while an op runs.
+struct Twin {
+    place: Place,
+    /// Its numbers, flat.
+    value: Value,
 }
 
 /// Sizes as torch takes them.

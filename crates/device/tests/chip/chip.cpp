@@ -10,13 +10,15 @@
 //! `CHIP_LACKS=aten::sort` refuses an operator; both take several, with commas between; `CHIP_MEMORY_BYTES` is how much memory it
 //! has. Once a file of the name `CHIP_LOST_WHEN` exists the chip refuses every call, for good. While one of the name
 //! `CHIP_FULL_WHEN` does, it has no memory left for the results of an operator, `aten::silu` or the one that `CHIP_FULL_AT`
-//! names, once `CHIP_FULL_AFTER` more of its calls are done, nor for tensors of `CHIP_FULL_BYTES`.
+//! names, once `CHIP_FULL_AFTER` more of its calls are done, nor for tensors of `CHIP_FULL_BYTES`. To the file `CHIP_LOG`
+//! it adds each operator that reaches it, after the one that was called: `aten::narrow aten::slice.Tensor`.
 //!
 //! It has fused operators that PyTorch's CPU does not have, called as cuda's are: attention, in bf16 that of
 //! FlashAttention, else the memory-efficient one, RMSNorm and its gradient, and the products of all experts.
 
 #include <ATen/ATen.h>
 #include <ATen/EmptyTensor.h>
+#include <ATen/record_function.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <c10/util/Exception.h>
 #include <sys/mman.h>
@@ -26,6 +28,7 @@
 #include <atomic>
 #include <bit>
 #include <cstring>
+#include <fstream>
 #include <mutex>
 #include <set>
 #include <sstream>
@@ -387,10 +390,38 @@ void check_room(const std::string& name) {
   TORCH_CHECK_WITH(OutOfMemoryError, left-- > 0, "testchip out of memory. Tried to allocate 64.0 MiB");
 }
 
+std::string full_name(const c10::OperatorName& name) {
+  return name.overload_name.empty() ? name.name : name.name + "." + name.overload_name;
+}
+
+/// The operator that was called from outside, while PyTorch runs what it is composed of.
+struct Outermost final : at::ObserverContext {
+  static inline thread_local std::string name;
+  static inline thread_local int depth = 0;
+
+  static std::unique_ptr<at::ObserverContext> enter(const at::RecordFunction& call) {
+    if (depth++ == 0) name = call.operator_name() ? full_name(*call.operator_name()) : call.name();
+    return nullptr;
+  }
+  static void leave(const at::RecordFunction&, at::ObserverContext*) { --depth; }
+};
+
+/// Writes down the first call of each operator by each other.
+void write_down(const c10::OperatorName& reached) {
+  static const std::string path = setting("CHIP_LOG");
+  static std::mutex mutex;
+  static std::set<std::string> seen;
+  if (path.empty()) return;
+  const std::string line = Outermost::name + " " + full_name(reached);
+  std::lock_guard lock(mutex);
+  if (seen.insert(line).second) std::ofstream(path, std::ios::app) << line << "\n";
+}
+
 void run_on_cells(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   static const std::string lacks = setting("CHIP_LACKS"), fault = setting("CHIP_FAULT"), way = setting("CHIP_PRODUCTS");
   const std::string& name = op.schema().name();
   TORCH_CHECK_NOT_IMPLEMENTED(!lists(lacks, name), "Could not run '", name, "' with arguments from the 'testchip' backend.");
+  write_down(op.schema().operator_name());
   check_alive();
   check_room(name);
   const at::AutoDispatchBelowADInplaceOrView below;
@@ -407,6 +438,10 @@ C10_REGISTER_GUARD_IMPL(PrivateUse1, Guard);
 const bool named = [] {
   c10::register_privateuse1_backend("testchip");
   c10::SetAllocator(CHIP, &memory());
+  if (!setting("CHIP_LOG").empty()) {
+    at::addGlobalCallback(
+        at::RecordFunctionCallback(&Outermost::enter, &Outermost::leave).scopes({at::RecordScope::FUNCTION}));
+  }
   return true;
 }();
 

@@ -8,7 +8,9 @@ use lingot_device::throttled::{Throttle, Throttled};
 use lingot_device::timed::Timed;
 #[cfg(unix)]
 use lingot_device::torch::{Options, Torch};
-use lingot_device::{Backend, Device, Error, Kind, Op, Result, Slot, Tensor, Wrapper, intercepted, ops};
+use lingot_device::{
+    Backend, Bf16, Device, Error, Kind, Op, Result, Slot, Tensor, Wrapper, intercepted, ops,
+};
 
 /// Two devices of each kind.
 fn pairs() -> Vec<[Device; 2]> {
@@ -40,6 +42,52 @@ fn a_slot_of_another_backend_is_refused() {
         refused(Backend::write(&device, &foreign, 0, &[1; 8]));
         refused(Backend::read(&device, &foreign, 0, &mut [0; 8]));
         Backend::release(&other, foreign);
+    }
+}
+
+/// Every number is kept as it is, in pieces that begin and end within a larger number of the device's.
+#[test]
+fn bf16_numbers_travel_unchanged_at_any_offset() {
+    for [device, _] in pairs() {
+        if device.info().name == "null" {
+            continue;
+        }
+        let all: Vec<f32> = (0..=u16::MAX).map(|bits| Bf16::from_bits(bits).wide()).collect();
+        let bits = |values: &[f32]| values.iter().map(|x| x.to_bits() >> 16).collect::<Vec<u32>>();
+        let tensor = device.floats(&all, &[all.len()], Kind::Bf16).unwrap();
+        // A NaN may lose its digits, but stays none.
+        let quiet = |bits: u32| if bits & 0x7fff > 0x7f80 { bits | 0x40 } else { bits };
+        let wanted: Vec<u32> = bits(&all).into_iter().map(quiet).collect();
+        assert_eq!(bits(&tensor.to_floats().unwrap()), wanted, "{device:?}");
+        for (first, count) in [(0, 1), (1, 1), (2, 2), (5, 3), (9, 0), (65_533, 3)] {
+            let part = tensor.rows(first, count);
+            assert_eq!(bits(&part.to_floats().unwrap()), wanted[first..first + count], "{device:?}");
+            let copy = device.empty(&[count], Kind::Bf16).unwrap();
+            ops::copy(&copy, &part).unwrap();
+            assert_eq!(bits(&copy.to_floats().unwrap()), wanted[first..first + count], "{device:?}");
+            part.write_floats(&vec![1.5; count]).unwrap();
+        }
+        let end = tensor.to_floats().unwrap();
+        assert_eq!((end[65_532].to_bits() >> 16, &end[65_533..]), (wanted[65_532], &[1.5; 3][..]));
+        assert_eq!((end[3], end[4].to_bits() >> 16, end[5]), (1.5, wanted[4], 1.5), "{device:?}");
+    }
+}
+
+#[test]
+fn what_is_no_number_stays_none_in_either_kind() {
+    for [device, _] in pairs() {
+        if device.info().name == "null" {
+            continue;
+        }
+        let hard = [f32::NAN, f32::from_bits(0x7f80_0001), f32::INFINITY, f32::NEG_INFINITY];
+        let x = device.floats(&hard, &[4], Kind::F32).unwrap();
+        let (narrow, wide) =
+            (device.zeros(&[4], Kind::Bf16).unwrap(), device.zeros(&[4], Kind::F32).unwrap());
+        ops::copy(&narrow, &x).unwrap();
+        ops::copy(&wide, &narrow).unwrap();
+        let found = wide.to_floats().unwrap();
+        assert!(found[0].is_nan() && found[1].is_nan(), "{device:?}: {found:?}");
+        assert_eq!(found[2..], hard[2..], "{device:?}");
     }
 }
 

@@ -10,7 +10,7 @@ use lingot_device::{Device, Error, Precision, conformance};
 use std::os::unix::process::ExitStatusExt;
 
 #[path = "../chip/apart.rs"]
-mod apart;
+pub(crate) mod apart;
 use apart::EXTENSION;
 
 const NAME: &str = "torch:testchip:1";
@@ -23,6 +23,14 @@ fn the_chip_passes_the_suite_and_keeps_nothing() {
         {
             let failures = failures(Options { precision, composed_only, ..Options::default() });
             assert!(failures.is_empty(), "{precision:?}: {failures:#?}");
+        }
+        // Through f32 twins alone, and with products that take bf16 as it is.
+        for precision in [Precision::F32, Precision::Bf16] {
+            let options = Options { precision, ..Options::default() };
+            let device = Device::new(Torch::open(NAME, options).unwrap());
+            let verdicts = conformance::check_bf16(&device, &mut |_, _| ()).unwrap();
+            let failures: Vec<_> = verdicts.iter().filter(|verdict| !verdict.passed).collect();
+            assert!(failures.is_empty(), "bf16 tensors, {precision:?}: {failures:#?}");
         }
         let (tensors, bytes) = held();
         assert!((tensors, bytes) == (0, 0), "{tensors} tensors of {bytes} bytes are left on the chip");

@@ -2,7 +2,7 @@
 
 use lingot_device::cpu::Cpu;
 use lingot_device::reference::Reference;
-use lingot_device::{Backend, Device, Op, Precision, Result, Slot, Wrapper, conformance};
+use lingot_device::{Backend, Device, Kind, Op, Precision, Result, Slot, Wrapper, conformance};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
@@ -64,6 +64,38 @@ impl Wrapper for Forgetful {
         self.seen.lock().unwrap().insert(op.name());
         if op.name() == self.forgets { Ok(()) } else { self.inner().run(op) }
     }
+}
+
+#[test]
+fn the_definitions_rounded_to_bf16_pass() {
+    assert_passes_in_bf16(&Device::new(Reference::new()));
+}
+
+#[test]
+fn the_cpu_passes_on_bf16_tensors() {
+    assert_passes_in_bf16(&Device::new(Cpu::new(2)));
+}
+
+#[test]
+fn the_cpu_gives_the_same_bits_on_bf16_tensors_with_one_two_and_three_threads() {
+    let outputs = |threads| conformance::outputs_of(&Device::new(Cpu::new(threads)), Kind::Bf16).unwrap();
+    let alone = outputs(1);
+    for threads in [2, 3] {
+        for ((name, alone), (_, together)) in alone.iter().zip(&outputs(threads)) {
+            assert!(alone == together, "{name}: one thread and {threads} differ");
+        }
+    }
+}
+
+fn assert_passes_in_bf16(device: &Device) {
+    let verdicts = conformance::check_bf16(device, &mut |_, _| ()).unwrap();
+    assert!(verdicts.len() > 300, "{} verdicts", verdicts.len());
+    let failures: Vec<String> = verdicts
+        .iter()
+        .filter(|verdict| !verdict.passed)
+        .map(|v| format!("{} {}: {:.1} units, bound {:.1}", v.op, v.case, v.error_units, v.bound_units))
+        .collect();
+    assert!(failures.is_empty(), "{} of {} fail:\n{}", failures.len(), verdicts.len(), failures.join("\n"));
 }
 
 fn assert_passes(device: &Device) {

@@ -29,7 +29,7 @@ fn every_wrong_shape_is_refused_with_the_op_the_tensor_and_both_shapes() {
     let f = |shape: &[usize]| floats(&device, shape);
     let i = |shape: &[usize]| device.zeros(shape, Kind::I32).unwrap();
     let adam = |gradient: &Tensor, first: &Tensor| {
-        ops::adamw(&f(&[4]), gradient, [first, &f(&[4])], &f(&[1]), adam_rule())
+        ops::adamw(&f(&[4]), gradient, [first, &f(&[4])], &f(&[1]), adam_rule(), None)
     };
     for (op, tensor, error) in [
         ("matmul", "out", refused(ops::matmul_onto(&f(&[2, 2]), &f(&[2, 3]), &f(&[3, 4]), Flip::NONE))),
@@ -136,13 +136,59 @@ fn the_wrong_kind_of_numbers_is_refused() {
     let text = refused(ops::matmul(&f32s, &f64s, Flip::NONE)).to_string();
     assert_eq!(text, "matmul: `b` holds f64, but must hold f32");
     let text = refused(ops::add(&whole, &f32s)).to_string();
-    assert_eq!(text, "add: `the first operand` holds i32, but must hold f32 or f64");
+    assert_eq!(text, "add: `the first operand` holds i32, but must hold bf16, f32 or f64");
     let text = refused(ops::copy(&f32s, &whole)).to_string();
     assert_eq!(text, "copy: `x` holds i32, but must hold f32");
     let text = refused(ops::embedding(&f32s, &floats(&device, &[2]))).to_string();
     assert_eq!(text, "embedding: `tokens` holds f32, but must hold i32");
     let text = refused(ops::sort_by_expert(&f32s, 2)).to_string();
     assert_eq!(text, "sort_by_expert: `experts` holds f32, but must hold i32");
+}
+
+/// Values are of one kind; sums beside bf16 are f32, and bf16 itself is none.
+#[test]
+fn what_must_not_be_rounded_is_refused_in_bf16() {
+    let device = device();
+    let of = |kind: Kind, shape: &[usize]| device.zeros(shape, kind).unwrap();
+    let half = |shape: &[usize]| of(Kind::Bf16, shape);
+    let wide = |shape: &[usize]| of(Kind::F32, shape);
+    let i = |shape: &[usize]| of(Kind::I32, shape);
+    let adam = |parameter: &Tensor, working: &Tensor| {
+        let first = wide(&[4]);
+        ops::adamw(parameter, &wide(&[4]), [&first, &wide(&[4])], &wide(&[1]), adam_rule(), Some(working))
+    };
+    let logits = half(&[4, 6]);
+    for (error, wanted) in [
+        (
+            refused(ops::matmul(&half(&[2, 3]), &wide(&[3, 4]), Flip::NONE)),
+            "matmul: `b` holds f32, but must hold bf16",
+        ),
+        (
+            refused(ops::matmul_onto(&of(Kind::F64, &[2, 2]), &half(&[2, 3]), &half(&[3, 2]), Flip::NONE)),
+            "matmul: `out` holds f64, but must hold bf16 or f32",
+        ),
+        (
+            refused(ops::matmul_onto(&half(&[2, 2]), &wide(&[2, 3]), &wide(&[3, 2]), Flip::NONE)),
+            "matmul: `out` holds bf16, but must hold f32",
+        ),
+        (
+            refused(ops::embedding_grad(&half(&[4, 5]), &i(&[4]), &half(&[9, 5]))),
+            "embedding_grad: `d_table` holds bf16, but must hold f32",
+        ),
+        (
+            refused(ops::swiglu(&half(&[4, 6]), Some(&half(&[4])))),
+            "swiglu: `weights` holds bf16, but must hold f32",
+        ),
+        (
+            refused(ops::route(&logits, None, rule(), &i(&[6]), &wide(&[2]))),
+            "route: `logits` holds bf16, but must hold f32 or f64",
+        ),
+        (refused(adam(&half(&[4]), &half(&[4]))), "adamw: `parameter` holds bf16, but must hold f32 or f64"),
+        (refused(adam(&wide(&[4]), &i(&[4]))), "adamw: `working` holds i32, but must hold bf16 or f32"),
+        (refused(ops::add(&half(&[4]), &wide(&[4]))), "add: `out` holds bf16, but must hold f32"),
+    ] {
+        assert_eq!(error.to_string(), wanted);
+    }
 }
 
 #[test]
@@ -167,7 +213,7 @@ fn an_output_that_overlaps_an_operand_is_refused() {
     assert!(matches!(error, Error::Overlap { op: "matmul", tensor: "out" }), "{error}");
     let squares = floats(&device, &[1]);
     let [p, g, m] = [0, 1, 2].map(|row| all.rows(row, 1).reshape(&[2]));
-    let error = refused(ops::adamw(&p, &g, [&m, &m], &squares, adam_rule()));
+    let error = refused(ops::adamw(&p, &g, [&m, &m], &squares, adam_rule(), None));
     assert!(matches!(error, Error::Overlap { op: "adamw", tensor: "first" }), "{error}");
 }
 
@@ -225,7 +271,7 @@ fn numbers_outside_of_an_ops_definition_are_refused() {
             "warm_logits: keep is 1.5, but must be between 0 and 1",
         ),
         (
-            refused(ops::adamw(&f(&[2]), &f(&[2]), [&f(&[2]), &f(&[2])], &f(&[1]), step_0)),
+            refused(ops::adamw(&f(&[2]), &f(&[2]), [&f(&[2]), &f(&[2])], &f(&[1]), step_0, None)),
             "adamw: the step is 0, but must be at least 1",
         ),
     ];

@@ -53,6 +53,16 @@ fn torch_passes_the_suite_in_bf16() {
     }
 }
 
+#[test]
+fn torch_passes_the_suite_on_bf16_tensors() {
+    for composed_only in [false, true] {
+        let Some(device) = open(Options { composed_only, ..Options::default() }) else { return };
+        let verdicts = conformance::check_bf16(&device, &mut |_, _| ()).unwrap();
+        let failures: Vec<_> = verdicts.iter().filter(|verdict| !verdict.passed).collect();
+        assert!(failures.is_empty(), "{} of {} fail: {failures:#?}", failures.len(), verdicts.len());
+    }
+}
+
 /// Where experts' rows end is read once and remembered, until it is written to.
 #[test]
 fn ends_that_change_are_read_again() {

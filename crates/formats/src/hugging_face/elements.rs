@@ -45,7 +45,7 @@ impl ElementType {
     }
 
     /// Appends the values, rounded to nearest. Errors with the first finite value that would become infinite.
-    pub(super) fn encode(self, values: &[f32], bytes: &mut Vec<u8>) -> Result<(), f32> {
+    pub(crate) fn encode(self, values: &[f32], bytes: &mut Vec<u8>) -> Result<(), f32> {
         match self {
             ElementType::F32 => bytes.extend(values.iter().flat_map(|value| value.to_le_bytes())),
             ElementType::Bf16 => encode_halves(values, bytes, bf16_bits, 0x7f80)?,

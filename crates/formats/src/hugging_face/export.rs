@@ -10,12 +10,10 @@ use super::shards::{Planned, write};
 use super::tokenizer::{ID_KEYS, SpecialIds, carry, refuse_larger, write_json};
 use crate::new_folder::NewFolder;
 use crate::tensor_file::Tensor;
+use crate::weights::{Values, encode, folded, gather};
 use lingot_spec::model::ModelSpec;
 use lingot_spec::problem::{Problem, ProblemKind, Result};
-use lingot_spec::tensors::tensors;
 use serde_json::{Map, Value};
-use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -45,6 +43,8 @@ pub struct Target<'a> {
     pub format: Format,
     /// How most numbers are stored.
     pub element_type: ElementType,
+    /// How the experts of a layer are stored.
+    pub experts: Experts,
     /// Most bytes of numbers in one file; a larger tensor gets a file of its own.
     pub max_shard_bytes: u64,
 }
@@ -64,12 +64,11 @@ pub struct Exported {
     pub norm_head_folded: bool,
 }
 
-type Values<'a> = HashMap<&'a str, Cow<'a, [f32]>>;
-
 /// Writes a model as a Hugging Face folder. Errors if the format cannot express the model.
 pub fn export(source: &Source, target: &Target) -> Result<Exported> {
     refuse_unfit(source.model, target.format)?;
     let kept = source.kept;
+    refuse_stacked(target, kept)?;
     if let Some(folder) = source.tokenizer_folder.filter(|_| kept.is_none()) {
         refuse_larger(folder, source.model.vocabulary)?;
     }
@@ -81,12 +80,8 @@ pub fn export(source: &Source, target: &Target) -> Result<Exported> {
         .of(ProblemKind::Input));
     }
     let folder = NewFolder::begin(target.folder)?;
-    let model = ModelSpec {
-        norm_head: false,
-        tied: source.model.tied && !source.model.norm_head,
-        ..source.model.clone()
-    };
-    let values = gather(source, &model, target.format)?;
+    let model = folded(source.model);
+    let values = gather(source)?;
     fs::create_dir(folder.path()).map_err(|error| Problem::io("create", folder.path(), &error))?;
     let exported = write_folder(source, target, &model, &values, folder.path())?;
     folder.commit("config.json")?;
@@ -107,66 +102,18 @@ fn refuse_unfit(model: &ModelSpec, format: Format) -> Result<()> {
         .of(ProblemKind::Input))
 }
 
-/// Every tensor that the layout takes pieces of, checked against the shapes of the model.
-fn gather<'a>(source: &Source<'a>, model: &ModelSpec, format: Format) -> Result<Values<'a>> {
-    let mut given: HashMap<&str, &Tensor> = HashMap::new();
-    for tensor in source.tensors.iter().chain(source.buffers) {
-        given.insert(&tensor.0, tensor);
+/// Errors if experts should be stacked that nothing could read. The code that is published with Ling knows
+/// them one by one; what was imported stacked has a reader.
+fn refuse_stacked(target: &Target, kept: Option<&Kept>) -> Result<()> {
+    let was_stacked = kept.is_some_and(|kept| kept.experts == Experts::Stacked);
+    if target.experts == Experts::Separate || !target.format.is_bailing() || was_stacked {
+        return Ok(());
     }
-    let mut values = Values::new();
-    for spec in tensors(source.model) {
-        let tensor = take(&given, &spec.name, &spec.shape)?;
-        values.insert(&tensor.0, Cow::Borrowed(&tensor.2));
-    }
-    if source.model.norm_head {
-        let name = if source.model.tied { "embedding" } else { "head" };
-        let folded = fold(&values[name], model.width as usize);
-        values.insert("head", Cow::Owned(folded));
-    }
-    for entry in
-        layout(model, format, Experts::Stacked).into_iter().filter(|entry| entry.kind == Kind::SelectionBias)
-    {
-        let name = &entry.pieces[0].tensor;
-        if source.model.router.selection_bias {
-            let tensor = take(&given, name, &entry.shape)?;
-            values.insert(&tensor.0, Cow::Borrowed(&tensor.2));
-        }
-    }
-    Ok(values)
-}
-
-fn take<'a>(given: &HashMap<&str, &'a Tensor>, name: &str, shape: &[usize]) -> Result<&'a Tensor> {
-    let hint =
-        "the weights belong to another model; export the checkpoint with the model it was written with";
-    let Some(tensor) = given.get(name) else {
-        return Err(Problem::new(format!("the tensor {name} is missing"), hint));
-    };
-    if tensor.1 != shape || tensor.2.len() != shape.iter().product::<usize>() {
-        return Err(Problem::new(
-            format!(
-                "{name} has shape {:?} and {} numbers, but the model needs {shape:?}",
-                tensor.1,
-                tensor.2.len()
-            ),
-            hint,
-        ));
-    }
-    Ok(tensor)
-}
-
-/// NormHead: each column over its norm along the vocabulary.
-fn fold(head: &[f32], width: usize) -> Vec<f32> {
-    let mut squares = vec![0.0f64; width];
-    for row in head.chunks_exact(width) {
-        for (square, &value) in squares.iter_mut().zip(row) {
-            *square += f64::from(value) * f64::from(value);
-        }
-    }
-    let divisors: Vec<f64> = squares.into_iter().map(|square| square.sqrt() + 1e-7).collect();
-    head.iter()
-        .zip(divisors.iter().cycle())
-        .map(|(&value, divisor)| (f64::from(value) / divisor) as f32)
-        .collect()
+    Err(Problem::new(
+        format!("{} has no stacked experts: Ling's published code reads them one by one", target.format),
+        "export with separate experts, or in a format that `transformers` has a class for",
+    )
+    .of(ProblemKind::Input))
 }
 
 fn write_folder(
@@ -194,7 +141,7 @@ fn write_folder(
     }
     write_json(&partial.join("config.json"), &Value::Object(config))?;
     write_json(&partial.join("generation_config.json"), &Value::Object(generation))?;
-    let entries: Vec<Entry> = layout(model, target.format, Experts::Separate)
+    let entries: Vec<Entry> = layout(model, target.format, target.experts)
         .into_iter()
         .filter(|entry| entry.kind != Kind::Copy || entry.name != "lm_head.weight")
         .collect();
@@ -228,24 +175,5 @@ fn plan(entries: &[Entry], target: &Target, kept: Option<&Kept>) -> Vec<Planned>
 }
 
 fn fill(entry: &Entry, element: ElementType, values: &Values, bytes: &mut Vec<u8>) -> Result<()> {
-    for piece in &entry.pieces {
-        match values.get(piece.tensor.as_str()) {
-            Some(numbers) => {
-                encode(entry, element, &numbers[piece.start..piece.start + piece.length], bytes)?
-            }
-            // A router without selection bias, in a format that has one.
-            None => encode(entry, element, &vec![0.0; piece.length], bytes)?,
-        }
-    }
-    Ok(())
-}
-
-fn encode(entry: &Entry, element: ElementType, numbers: &[f32], bytes: &mut Vec<u8>) -> Result<()> {
-    element.encode(numbers, bytes).map_err(|value| {
-        Problem::new(
-            format!("{} holds {value}, more than {element} can", entry.name),
-            "export as f32 or bf16, which have the range of training",
-        )
-        .of(ProblemKind::Input)
-    })
+    encode(&entry.name, &entry.pieces, element, values, bytes)
 }

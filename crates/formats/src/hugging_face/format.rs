@@ -1,5 +1,7 @@
 //! The architectures whose files Lingot reads and writes.
 
+use crate::abilities::{self, Abilities};
+use lingot_spec::model::Score;
 use serde::{Deserialize, Serialize};
 
 /// The architectures whose files Lingot reads and writes, by their `model_type`.
@@ -14,12 +16,25 @@ pub enum Format {
     BailingMoe,
     /// Ling v2: sigmoid routing with a selection bias, shared experts, a multi-token-prediction layer.
     BailingMoeV2,
+    /// Softmax routing that always renormalises, and no shared experts.
+    Mixtral,
+    /// Softmax routing; query and key are normalised over all heads at once.
+    Olmoe,
+    /// The router of DeepSeek-V3 over grouped-query attention.
+    Dots1,
 }
 
 impl Format {
     /// All of them, in the order in which they are offered.
-    pub const ALL: [Format; 4] =
-        [Format::Qwen3Moe, Format::Glm4Moe, Format::BailingMoe, Format::BailingMoeV2];
+    pub const ALL: [Format; 7] = [
+        Format::Qwen3Moe,
+        Format::Glm4Moe,
+        Format::BailingMoe,
+        Format::BailingMoeV2,
+        Format::Mixtral,
+        Format::Olmoe,
+        Format::Dots1,
+    ];
 
     /// The `model_type` of its config.json, which is also the name on Lingot's command line.
     pub fn name(self) -> &'static str {
@@ -28,6 +43,9 @@ impl Format {
             Format::Glm4Moe => "glm4_moe",
             Format::BailingMoe => "bailing_moe",
             Format::BailingMoeV2 => "bailing_moe_v2",
+            Format::Mixtral => "mixtral",
+            Format::Olmoe => "olmoe",
+            Format::Dots1 => "dots1",
         }
     }
 
@@ -48,12 +66,28 @@ impl Format {
             Format::Glm4Moe => "Glm4MoeForCausalLM",
             Format::BailingMoe => "BailingMoeForCausalLM",
             Format::BailingMoeV2 => "BailingMoeV2ForCausalLM",
+            Format::Mixtral => "MixtralForCausalLM",
+            Format::Olmoe => "OlmoeForCausalLM",
+            Format::Dots1 => "Dots1ForCausalLM",
+        }
+    }
+
+    /// What its models may have.
+    pub(crate) fn abilities(self) -> &'static Abilities {
+        match self {
+            Format::Qwen3Moe => &abilities::QWEN3_MOE,
+            Format::Glm4Moe => &abilities::GLM4_MOE,
+            Format::BailingMoe => &abilities::BAILING_MOE,
+            Format::BailingMoeV2 => &abilities::BAILING_MOE_V2,
+            Format::Mixtral => &abilities::MIXTRAL,
+            Format::Olmoe => &abilities::OLMOE,
+            Format::Dots1 => &abilities::DOTS1,
         }
     }
 
     /// Whether the router scores by sigmoid and selects with a bias.
     pub(super) fn is_sigmoid(self) -> bool {
-        matches!(self, Format::Glm4Moe | Format::BailingMoeV2)
+        self.abilities().score == Score::Sigmoid
     }
 
     pub(super) fn is_bailing(self) -> bool {

@@ -46,7 +46,8 @@ pub fn import(folder: &Path) -> Result<Imported> {
     let mut shards = Shards::open(folder)?;
     let (model, rest) = config::read(format, &object, |name| shards.tensors.contains_key(name))?;
     refuse_unfit(&model, format)?;
-    let entries = expected(&model, format, &shards)?;
+    let experts = stored_experts(&shards);
+    let entries = expected(&model, format, experts, &shards)?;
     compare(&entries, &shards)?;
     let element_type = usual(&shards);
     let element_types = exceptions(&entries, &shards, element_type);
@@ -64,7 +65,7 @@ pub fn import(folder: &Path) -> Result<Imported> {
         ));
     }
     let (tensors, buffers) = read_all(&model, &entries, &mut shards)?;
-    let kept = Kept { format, config: rest, generation: generation(folder)?, element_types };
+    let kept = Kept { format, config: rest, generation: generation(folder)?, element_types, experts };
     let tokenizer = tokens.is_some().then(|| folder.to_owned());
     Ok(Imported { model, tensors, buffers, format, element_type, tokenizer, kept, notes })
 }
@@ -94,6 +95,7 @@ fn read_config(folder: &Path) -> Result<(Format, Map<String, Value>)> {
     let name = object.get("model_type").and_then(Value::as_str);
     let Some(format) = name.and_then(Format::from_name) else {
         let said: String = name.unwrap_or("absent").chars().take(100).collect();
+        refuse_latent_attention(&said, &object)?;
         return Err(Problem::new(
             format!("{}: model_type is {said}", path.display()),
             format!("supported: {}", Format::names()),
@@ -102,17 +104,41 @@ fn read_config(folder: &Path) -> Result<(Format, Map<String, Value>)> {
     Ok((format, object))
 }
 
+/// Errors if the model has the attention of DeepSeek-V3, of which the rest could be read.
+fn refuse_latent_attention(model_type: &str, config: &Map<String, Value>) -> Result<()> {
+    let rank = config.get("kv_lora_rank").filter(|rank| !rank.is_null());
+    if rank.is_none() && !model_type.starts_with("deepseek_v") {
+        return Ok(());
+    }
+    let rank = rank.map_or(String::new(), |rank| format!(" of rank {rank} (kv_lora_rank)"));
+    Err(Problem::new(
+        format!(
+            "{model_type} has multi-head latent attention: keys and values are projected from a normed \
+             vector{rank}, which Lingot's grouped-query attention cannot compute"
+        ),
+        "import a model of glm4_moe or dots1, which have such routers over grouped-query attention",
+    )
+    .of(ProblemKind::Input))
+}
+
 fn generation(folder: &Path) -> Result<Option<Map<String, Value>>> {
     let path = folder.join("generation_config.json");
     if path.is_file() { read_object(&path).map(Some) } else { Ok(None) }
 }
 
+/// How the folder stores experts, by the names of its tensors.
+fn stored_experts(shards: &Shards) -> Experts {
+    let is_stacked = shards.tensors.keys().any(|name| name.ends_with(".mlp.experts.gate_up_proj"));
+    if is_stacked { Experts::Stacked } else { Experts::Separate }
+}
+
 /// The entries that the folder should have. Errors if they are many times more than it has, before they are
 /// listed.
-fn expected(model: &ModelSpec, format: Format, shards: &Shards) -> Result<Vec<Entry>> {
-    let is_stacked = shards.tensors.keys().any(|name| name.ends_with(".mlp.experts.gate_up_proj"));
-    let experts = if is_stacked { Experts::Stacked } else { Experts::Separate };
-    let per_layer = if is_stacked { 2 } else { 3 * u64::from(model.experts) };
+fn expected(model: &ModelSpec, format: Format, experts: Experts, shards: &Shards) -> Result<Vec<Entry>> {
+    let per_layer = match experts {
+        Experts::Stacked => 2,
+        Experts::Separate => 3 * u64::from(model.experts),
+    };
     let at_least = 4 * u64::from(model.layers) + u64::from(model.moe_layers()) * per_layer;
     let found = shards.tensors.len() as u64;
     if at_least > 1000 + 16 * found {

@@ -2,6 +2,7 @@
 
 use super::elements::ElementType;
 use super::format::Format;
+use super::names::Experts;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -19,9 +20,17 @@ pub struct Kept {
     pub generation: Option<Map<String, Value>>,
     /// Element types of tensors for which export would choose another one, by their Hugging Face name.
     pub element_types: BTreeMap<String, ElementType>,
+    /// How the imported folder stores experts.
+    #[serde(default)]
+    pub experts: Experts,
 }
 
 impl Kept {
+    /// The tokens of the longest text that the imported model can read, where config.json says it.
+    pub(crate) fn context_tokens(&self) -> Option<u32> {
+        u32::try_from(self.config.get("max_position_embeddings")?.as_u64()?).ok()
+    }
+
     /// The tokens that end a text, any of them: those of generation_config.json, or else of config.json.
     /// Empty where neither says it.
     pub fn ends(&self) -> Vec<u32> {

@@ -25,5 +25,7 @@ pub use export::{Exported, Source, Target, export};
 pub use format::Format;
 pub use import::{Imported, import};
 pub use kept::Kept;
+pub use names::Experts;
 pub use refusals::{fitting, refusals};
 pub use tokenizer::copy_tokenizer;
+pub(crate) use tokenizer::{SpecialIds, read_object, refuse_larger, special_ids};

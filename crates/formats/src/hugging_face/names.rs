@@ -6,7 +6,9 @@
 
 use super::elements::ElementType;
 use super::format::Format;
+use crate::weights::{Piece, piece};
 use lingot_spec::model::ModelSpec;
+use serde::{Deserialize, Serialize};
 
 /// One tensor on disk.
 pub(super) struct Entry {
@@ -32,19 +34,15 @@ pub(super) fn usual_element(kind: Kind, element: ElementType) -> ElementType {
     if kind == Kind::SelectionBias { ElementType::F32 } else { element }
 }
 
-/// `length` numbers from `start` of one of Lingot's tensors or buffers.
-pub(super) struct Piece {
-    pub(super) tensor: String,
-    pub(super) start: usize,
-    pub(super) length: usize,
-}
-
 /// How a folder stores the experts of a layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Experts {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Experts {
     /// Three matrices for each expert, which `save_pretrained` writes and every engine reads.
+    #[default]
     Separate,
-    /// Two stacks of matrices, as the modules of newer `transformers` hold them.
+    /// Two stacks of matrices, `gate_up_proj` `[E, 2F, D]` and `down_proj` `[E, D, F]`, as the modules of
+    /// `transformers` 5 hold them and `save_pretrained(save_original_format=False)` writes them.
     Stacked,
 }
 
@@ -57,13 +55,17 @@ struct Dialect {
     output: &'static str,
     query_norm: &'static str,
     key_norm: &'static str,
+    /// The feed-forward part of a layer.
+    mlp: &'static str,
+    /// Gate, up and down projection of one of several experts.
+    expert: [&'static str; 3],
     selection_bias: Option<&'static str>,
     mtp_final_norm: &'static str,
     /// The multi-token-prediction layer has copies of embedding and head.
     mtp_copies: bool,
 }
 
-fn dialect(format: Format) -> Dialect {
+fn dialect(format: Format, experts: Experts) -> Dialect {
     let common = Dialect {
         embedding: "embed_tokens",
         attention: "self_attn",
@@ -71,6 +73,8 @@ fn dialect(format: Format) -> Dialect {
         output: "o_proj",
         query_norm: "q_norm",
         key_norm: "k_norm",
+        mlp: "mlp",
+        expert: ["gate_proj", "up_proj", "down_proj"],
         selection_bias: None,
         mtp_final_norm: "shared_head.norm",
         mtp_copies: true,
@@ -82,13 +86,18 @@ fn dialect(format: Format) -> Dialect {
         output: "dense",
         query_norm: "query_layernorm",
         key_norm: "key_layernorm",
-        selection_bias: None,
         mtp_final_norm: "final_layernorm",
         mtp_copies: false,
+        ..common
     };
     match format {
-        Format::Qwen3Moe => common,
-        Format::Glm4Moe => Dialect { selection_bias: Some("e_score_correction_bias"), ..common },
+        Format::Qwen3Moe | Format::Olmoe => common,
+        // `transformers` renames these as it stacks them.
+        Format::Mixtral if experts == Experts::Stacked => common,
+        Format::Mixtral => Dialect { mlp: "block_sparse_moe", expert: ["w1", "w3", "w2"], ..common },
+        Format::Glm4Moe | Format::Dots1 => {
+            Dialect { selection_bias: Some("e_score_correction_bias"), ..common }
+        }
         Format::BailingMoe => bailing,
         Format::BailingMoeV2 => Dialect { selection_bias: Some("expert_bias"), ..bailing },
     }
@@ -97,7 +106,8 @@ fn dialect(format: Format) -> Dialect {
 /// All tensors of the model in a format. Where the format has a selection bias, the model is assumed to have
 /// one.
 pub(super) fn layout(model: &ModelSpec, format: Format, experts: Experts) -> Vec<Entry> {
-    let mut builder = Builder { entries: Vec::new(), model, dialect: dialect(format), experts };
+    let dialect = dialect(format, experts);
+    let mut builder = Builder { entries: Vec::new(), model, dialect, experts };
     builder.whole(
         "embedding",
         &format!("model.{}.weight", builder.dialect.embedding),
@@ -140,7 +150,7 @@ impl Builder<'_> {
             &format!("{theirs}.post_attention_layernorm.weight"),
             vec![d],
         );
-        let mlp = format!("{theirs}.mlp");
+        let mlp = format!("{theirs}.{}", self.dialect.mlp);
         if !is_moe {
             return self.feed_forward(&format!("{ours}.dense"), &mlp, model.dense_width as usize);
         }
@@ -197,17 +207,19 @@ impl Builder<'_> {
         let [d, f] = [self.model.width as usize, self.model.expert_width as usize];
         let gate_up = format!("{ours}.experts_gate_up");
         let down = format!("{ours}.experts_down");
+        let [gate_name, up_name, down_name] = self.dialect.expert;
         for expert in 0..self.model.experts as usize {
             let theirs = format!("{mlp}.experts.{expert}");
             let start = expert * 2 * f * d;
-            self.push(format!("{theirs}.gate_proj.weight"), vec![f, d], vec![piece(&gate_up, start, f * d)]);
+            let name = format!("{theirs}.{gate_name}.weight");
+            self.push(name, vec![f, d], vec![piece(&gate_up, start, f * d)]);
             self.push(
-                format!("{theirs}.up_proj.weight"),
+                format!("{theirs}.{up_name}.weight"),
                 vec![f, d],
                 vec![piece(&gate_up, start + f * d, f * d)],
             );
             self.push(
-                format!("{theirs}.down_proj.weight"),
+                format!("{theirs}.{down_name}.weight"),
                 vec![d, f],
                 vec![piece(&down, expert * d * f, d * f)],
             );
@@ -263,10 +275,6 @@ impl Builder<'_> {
             entry.kind = kind;
         }
     }
-}
-
-fn piece(tensor: &str, start: usize, length: usize) -> Piece {
-    Piece { tensor: tensor.into(), start, length }
 }
 
 #[cfg(test)]

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 /// The ids of special tokens, for config.json.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct SpecialIds {
-    pub(super) bos: Option<u64>,
-    pub(super) eos: Option<u64>,
-    pub(super) pad: Option<u64>,
+pub(crate) struct SpecialIds {
+    pub(crate) bos: Option<u64>,
+    pub(crate) eos: Option<u64>,
+    pub(crate) pad: Option<u64>,
 }
 
 /// The keys of special tokens in config.json and generation_config.json.
@@ -50,15 +50,29 @@ const OBJECTS: [&str; 3] = ["tokenizer_config.json", "special_tokens_map.json", 
 pub(super) fn carry(from: &Path, to: &Path, context_tokens: u32) -> Result<SpecialIds> {
     let tokenizer = read_object(&from.join("tokenizer.json"))?;
     copy_tokenizer(from, to)?;
+    let names = roles(from, &tokenizer)?;
+    complete(to, &names, context_tokens)?;
+    Ok(ids_of(&tokenizer, names))
+}
+
+/// The ids of the special tokens of a folder's tokenizer.
+pub(crate) fn special_ids(from: &Path, tokenizer: &Map<String, Value>) -> Result<SpecialIds> {
+    Ok(ids_of(tokenizer, roles(from, tokenizer)?))
+}
+
+fn ids_of(tokenizer: &Map<String, Value>, names: [(&str, Option<String>); 3]) -> SpecialIds {
+    let [bos, eos, pad] = names.map(|(_, name)| name.and_then(|name| id_of(tokenizer, &name)));
+    SpecialIds { bos, eos, pad: pad.or(eos) }
+}
+
+/// The special tokens by role, with the end that is known where no file names one.
+fn roles(from: &Path, tokenizer: &Map<String, Value>) -> Result<[(&'static str, Option<String>); 3]> {
     let named = special_names(from)?;
     let name_of = |role: &str| named.get(&format!("{role}_token")).and_then(content).map(str::to_owned);
     let end = name_of("eos").or_else(|| {
-        KNOWN_ENDS.iter().find(|name| id_of(&tokenizer, name).is_some()).map(|name| (*name).to_owned())
+        KNOWN_ENDS.iter().find(|name| id_of(tokenizer, name).is_some()).map(|name| (*name).to_owned())
     });
-    let names = [("bos", name_of("bos")), ("eos", end), ("pad", name_of("pad"))];
-    complete(to, &names, context_tokens)?;
-    let [bos, eos, pad] = names.map(|(_, name)| name.and_then(|name| id_of(&tokenizer, &name)));
-    Ok(SpecialIds { bos, eos, pad: pad.or(eos) })
+    Ok([("bos", name_of("bos")), ("eos", end), ("pad", name_of("pad"))])
 }
 
 /// Reads the tokenizer of a folder that is imported. Returns one more than its highest token; none where the
@@ -92,7 +106,7 @@ fn outside(folder: &Path, path: &Path) -> Option<PathBuf> {
 }
 
 /// Errors if the tokenizer of a folder has more tokens than the model.
-pub(super) fn refuse_larger(folder: &Path, vocabulary: u32) -> Result<()> {
+pub(crate) fn refuse_larger(folder: &Path, vocabulary: u32) -> Result<()> {
     let tokens = token_count(&read_object(&folder.join("tokenizer.json"))?);
     if tokens <= u64::from(vocabulary) {
         return Ok(());
@@ -193,7 +207,7 @@ fn token_count(tokenizer: &Map<String, Value>) -> u64 {
 }
 
 /// Reads a file that holds one JSON object, as Python writes it.
-pub(super) fn read_object(path: &Path) -> Result<Map<String, Value>> {
+pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>> {
     let bytes = std::fs::read(path).map_err(|error| Problem::io("read", path, &error))?;
     parse_object(&bytes).map_err(|problem| {
         Problem::new(

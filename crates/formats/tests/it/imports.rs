@@ -1,7 +1,7 @@
 //! What an import finds in a folder: it is used, said, or refused; never taken as it is.
 
 use super::made::{Made, again, contents, json_of, models, qwen, write_safetensors};
-use lingot_formats::hugging_face::{ElementType, Format, Source, Target, export, import};
+use lingot_formats::hugging_face::{ElementType, Experts, Format, Source, Target, export, import};
 use lingot_spec::ProblemKind;
 use lingot_spec::model::ModelSpec;
 use serde_json::{Value, json};
@@ -270,8 +270,13 @@ fn the_special_tokens_are_those_of_the_file_that_transformers_takes() {
         fs::write(home.path().join("tokenizer_config.json"), config.to_string()).unwrap();
         let source = Source { tokenizer_folder: Some(home.path()), ..made.source() };
         let folder = home.path().join("m");
-        let target =
-            Target { folder: &folder, format, element_type: ElementType::F32, max_shard_bytes: u64::MAX };
+        let target = Target {
+            folder: &folder,
+            format,
+            element_type: ElementType::F32,
+            experts: Experts::Separate,
+            max_shard_bytes: u64::MAX,
+        };
         export(&source, &target).unwrap();
         assert_eq!(json_of(&folder.join("config.json"))["eos_token_id"], expected, "{map} {config}");
     }
@@ -291,5 +296,20 @@ fn configurations_may_be_what_python_writes() {
         // The spelling of newer releases of `transformers`.
         assert_eq!(object["a"], json!({ "__float__": "NaN" }));
         assert_eq!(object["b"], json!([{ "__float__": "-Infinity" }]));
+    }
+}
+
+#[test]
+fn multi_head_latent_attention_is_refused_by_name() {
+    let home = tempfile::tempdir().unwrap();
+    for (keys, words) in [
+        (json!({ "model_type": "deepseek_v3", "kv_lora_rank": 512 }), ["deepseek_v3", "rank 512"]),
+        (json!({ "model_type": "deepseek_v3" }), ["deepseek_v3", "latent attention"]),
+        (json!({ "model_type": "kimi_k2", "kv_lora_rank": 16 }), ["kimi_k2", "kv_lora_rank"]),
+    ] {
+        fs::write(home.path().join("config.json"), keys.to_string()).unwrap();
+        let error = import(home.path()).unwrap_err();
+        assert!(words.iter().all(|word| error.problem.contains(word)), "{error}");
+        assert!(error.hint.contains("dots1") && error.kind == ProblemKind::Input, "{error}");
     }
 }

@@ -1,6 +1,8 @@
 //! Models with numbers in them, and folders read and written without Lingot.
 
-use lingot_formats::hugging_face::{ElementType, Exported, Format, Source, Target, Tensor, export, import};
+use lingot_formats::hugging_face::{
+    ElementType, Experts, Exported, Format, Source, Target, Tensor, export, import,
+};
 use lingot_spec::model::{ModelSpec, RouterSpec};
 use lingot_spec::presets::preset;
 use lingot_spec::tensors::{buffers, tensors};
@@ -45,6 +47,27 @@ pub(crate) fn qwen() -> ModelSpec {
     ModelSpec { shared_experts: 0, qk_norm: true, dense_layers: 1, dense_width: 12, ..v1() }
 }
 
+pub(crate) fn mixtral() -> ModelSpec {
+    ModelSpec { shared_experts: 0, ..v1() }
+}
+
+/// One head as wide as the model, so that the norm over all heads is that of a head.
+pub(crate) fn olmoe() -> ModelSpec {
+    ModelSpec {
+        heads: 1,
+        kv_heads: 1,
+        head_width: 16,
+        rotary_width: 16,
+        qk_norm: true,
+        router: RouterSpec { renormalise: false, ..v1().router },
+        ..mixtral()
+    }
+}
+
+pub(crate) fn dots1() -> ModelSpec {
+    ModelSpec { rotary_width: 8, mtp_layers: 0, mtp_weight: 0.0, ..v2() }
+}
+
 pub(crate) fn models() -> Vec<(Format, ModelSpec)> {
     let renormalise = |renormalise| RouterSpec { renormalise, ..v1().router };
     let no_mtp = ModelSpec { mtp_layers: 0, mtp_weight: 0.0, ..v2() };
@@ -61,6 +84,12 @@ pub(crate) fn models() -> Vec<(Format, ModelSpec)> {
         (Format::Glm4Moe, ModelSpec { qk_norm: false, tied: true, ..no_mtp.clone() }),
         (Format::Glm4Moe, ModelSpec { tied: true, ..v2() }),
         (Format::BailingMoeV2, ModelSpec { shared_experts: 0, dense_layers: 0, dense_width: 0, ..no_mtp }),
+        (Format::Mixtral, mixtral()),
+        (Format::Mixtral, ModelSpec { tied: true, choices: 1, ..mixtral() }),
+        (Format::Olmoe, olmoe()),
+        (Format::Olmoe, ModelSpec { tied: true, router: renormalise(true), ..olmoe() }),
+        (Format::Dots1, dots1()),
+        (Format::Dots1, ModelSpec { tied: true, dense_layers: 0, dense_width: 0, ..dots1() }),
     ]
 }
 
@@ -113,7 +142,8 @@ impl Made {
         element_type: ElementType,
         max_shard_bytes: u64,
     ) -> lingot_spec::Result<Exported> {
-        export(&self.source(), &Target { folder, format, element_type, max_shard_bytes })
+        let experts = Experts::Separate;
+        export(&self.source(), &Target { folder, format, element_type, experts, max_shard_bytes })
     }
 
     pub(crate) fn values(&self, name: &str) -> &[f32] {
@@ -132,8 +162,13 @@ pub(crate) fn again(from: &Path, to: &Path, max_shard_bytes: u64) {
         context_tokens: 1,
         kept: Some(&imported.kept),
     };
-    let target =
-        Target { folder: to, format: imported.format, element_type: imported.element_type, max_shard_bytes };
+    let target = Target {
+        folder: to,
+        format: imported.format,
+        element_type: imported.element_type,
+        experts: imported.kept.experts,
+        max_shard_bytes,
+    };
     export(&source, &target).unwrap();
 }
 

@@ -1,7 +1,7 @@
 //! What cannot be exported is refused with the reason, and nothing stays.
 
-use super::made::{Made, json_of, models, v1, v2};
-use lingot_formats::hugging_face::{ElementType, Format, Source, Target, export, fitting, import};
+use super::made::{Made, dots1, json_of, mixtral, models, olmoe, v1, v2};
+use lingot_formats::hugging_face::{ElementType, Experts, Format, Source, Target, export, fitting, import};
 use lingot_spec::model::{ModelSpec, RouterSpec};
 use lingot_spec::presets::preset;
 use serde_json::json;
@@ -46,6 +46,24 @@ fn what_a_format_cannot_express_is_refused_with_the_reason() {
         assert!(!fitting(&model).contains(&format));
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
     }
+    for (format, model, reason) in [
+        (Format::Mixtral, ModelSpec { dense_layers: 1, dense_width: 12, ..mixtral() }, "dense layers"),
+        (Format::Mixtral, ModelSpec { qk_norm: true, ..mixtral() }, "qk_norm = true"),
+        (Format::Mixtral, v1(), "shared experts"),
+        (Format::Mixtral, router(RouterSpec { renormalise: false, ..v1().router }), "renormalise = true"),
+        (Format::Olmoe, ModelSpec { qk_norm: true, ..mixtral() }, "each of its 4 and 2 heads"),
+        (Format::Olmoe, mixtral(), "qk_norm = false"),
+        (Format::Olmoe, ModelSpec { head_width: 8, rotary_width: 8, ..olmoe() }, "1 of 8 and 16"),
+        (Format::Dots1, v2.clone(), "rotates whole heads of 8, the model 4"),
+        (Format::Dots1, v2.clone(), "multi-token"),
+        (Format::Dots1, ModelSpec { qk_norm: false, ..dots1() }, "qk_norm = false"),
+        (Format::Dots1, ModelSpec { shared_experts: 0, ..dots1() }, "at least one shared expert"),
+    ] {
+        let home = tempfile::tempdir().unwrap();
+        let made = Made::new(&model, ElementType::F32);
+        let error = made.export(&home.path().join("m"), format, ElementType::F32, u64::MAX).unwrap_err();
+        assert!(error.problem.contains(reason), "{reason}: {error}");
+    }
     assert_eq!(fitting(&v2), [Format::Glm4Moe, Format::BailingMoeV2]);
     assert_eq!(fitting(&preset("ling-mini-2.0").unwrap()), [Format::Glm4Moe, Format::BailingMoeV2]);
     assert_eq!(fitting(&preset("ling-plus").unwrap()), [Format::BailingMoe]);
@@ -67,8 +85,13 @@ fn the_tokenizer_is_carried_along() {
     let made = Made::new(&model, ElementType::F32);
     let source = Source { tokenizer_folder: Some(&tokenizer), ..made.source() };
     let folder = home.path().join("model");
-    let target =
-        Target { folder: &folder, format, element_type: ElementType::F32, max_shard_bytes: u64::MAX };
+    let target = Target {
+        folder: &folder,
+        format,
+        element_type: ElementType::F32,
+        experts: Experts::Separate,
+        max_shard_bytes: u64::MAX,
+    };
     write(model.vocabulary);
     let error = export(&source, &target).unwrap_err();
     assert!(error.problem.contains("24 tokens, the model's vocabulary is 23"), "{error}");

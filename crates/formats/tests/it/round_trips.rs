@@ -1,10 +1,11 @@
 //! Models to Hugging Face folders and back.
 
-use super::made::{Made, again, contents, golden, json_of, models, qwen, v1, v2, write_safetensors};
-use lingot_formats::hugging_face::{ElementType, Format, import};
+use super::made::{Made, again, contents, golden, json_of, models, v1, v2};
+use lingot_formats::hugging_face::{ElementType, Experts, Format, Imported, Source, Target, export, import};
 use lingot_spec::model::ModelSpec;
 use serde_json::json;
 use std::fs;
+use std::path::Path;
 
 #[test]
 fn every_format_gives_the_model_back() {
@@ -24,9 +25,21 @@ fn every_format_gives_the_model_back() {
     }
 }
 
+/// The folders that `transformers` wrote: experts one by one, and stacked.
+const SAVED: [&str; 8] = [
+    "hf_qwen3_moe",
+    "hf_glm4_moe",
+    "hf_mixtral",
+    "hf_mixtral_stacked",
+    "hf_olmoe",
+    "hf_dots1",
+    "hf_dots1_stacked",
+    "hf_qwen3_moe_stacked",
+];
+
 #[test]
 fn import_then_export_gives_back_the_same_bytes() {
-    for name in ["hf_qwen3_moe", "hf_glm4_moe"] {
+    for name in SAVED {
         let golden = golden(name);
         for max_shard_bytes in [4000, u64::MAX] {
             let home = tempfile::tempdir().unwrap();
@@ -59,22 +72,38 @@ fn element_types_are_given_back_tensor_by_tensor() {
 }
 
 #[test]
-fn stacked_experts_are_read_too() {
-    let model = ModelSpec { dense_layers: 2, ..qwen() };
-    let made = Made::new(&model, ElementType::F32);
-    let home = tempfile::tempdir().unwrap();
-    let folder = home.path().join("m");
-    made.export(&folder, Format::Qwen3Moe, ElementType::F32, u64::MAX).unwrap();
-    let mut tensors = contents(&folder);
-    tensors.retain(|name, _| !name.contains("experts."));
-    for (ours, theirs) in [("experts_gate_up", "gate_up_proj"), ("experts_down", "down_proj")] {
-        let (_, shape, values) =
-            made.tensors.iter().find(|tensor| tensor.0 == format!("layers.2.{ours}")).unwrap();
-        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        tensors.insert(format!("model.layers.2.mlp.experts.{theirs}"), ("F32".into(), json!(shape), bytes));
+fn experts_are_stacked_and_taken_apart_in_every_format_of_transformers() {
+    for (format, model) in models() {
+        let made = Made::new(&model, ElementType::Bf16);
+        let home = tempfile::tempdir().unwrap();
+        let [separate, stacked, back] = ["separate", "stacked", "back"].map(|name| home.path().join(name));
+        made.export(&separate, format, ElementType::Bf16, u64::MAX).unwrap();
+        let write = |imported: &Imported, folder: &Path, experts: Experts| {
+            let source = Source { kept: Some(&imported.kept), ..made.source() };
+            let element_type = ElementType::Bf16;
+            let target = Target { folder, format, element_type, experts, max_shard_bytes: 3000 };
+            export(&source, &target).map(|_| ())
+        };
+        let imported = import(&separate).unwrap();
+        let written = write(&imported, &stacked, Experts::Stacked);
+        if matches!(format, Format::BailingMoe | Format::BailingMoeV2) {
+            // Ling's published code reads experts one by one.
+            assert!(written.unwrap_err().problem.contains("no stacked experts"));
+            continue;
+        }
+        written.unwrap();
+        let names = contents(&stacked);
+        let per_expert = |name: &&String| name.contains(".experts.") && name.ends_with(".weight");
+        assert_eq!(names.keys().filter(per_expert).count(), 0);
+        let [width, inner] = [model.width, model.expert_width];
+        let stack = format!("model.layers.{}.mlp.experts.gate_up_proj", model.dense_layers);
+        assert_eq!(names[&stack].1, json!([model.experts, 2 * inner, width]), "{format}");
+        let read = import(&stacked).unwrap();
+        assert_eq!((&read.model, &read.tensors, &read.buffers), (&model, &made.tensors, &made.buffers));
+        assert_eq!(read.kept.experts, Experts::Stacked);
+        write(&read, &back, Experts::Separate).unwrap();
+        assert_eq!(contents(&back), contents(&separate), "{format}");
     }
-    write_safetensors(&folder.join("model.safetensors"), &tensors);
-    assert_eq!(import(&folder).unwrap().tensors, made.tensors);
 }
 
 #[test]

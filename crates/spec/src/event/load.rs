@@ -1,5 +1,6 @@
 //! How evenly the tokens of a layer were spread over its experts.
 
+use super::number;
 use serde::{Deserialize, Serialize};
 
 /// The load of one layer's experts.
@@ -8,13 +9,17 @@ pub struct ExpertLoad {
     /// Number of the layer, from 0; the multi-token-prediction layer comes after the last.
     pub layer: u32,
     /// The busiest expert's tokens over the mean; 1 when even.
+    #[serde(deserialize_with = "number")]
     pub max_over_mean: f64,
     /// The least busy expert's tokens over the mean; 1 when even.
+    #[serde(deserialize_with = "number")]
     pub min_over_mean: f64,
     /// Share of the experts that no token visited, 0 to 1.
+    #[serde(deserialize_with = "number")]
     pub idle_share: f64,
     /// Entropy of the load over its largest possible value, the logarithm of the number of experts; 1 when
     /// even.
+    #[serde(deserialize_with = "number")]
     pub entropy: f64,
 }
 

@@ -6,9 +6,6 @@ use crate::cost;
 use crate::model::ModelSpec;
 use crate::run::Recompute;
 
-/// Bytes of a float.
-const WIDTH: usize = 4;
-
 /// What all layers share. Letters of the sizes are those of `spec::cost`, and e experts, k choices, f inner
 /// width.
 pub(super) struct Pass<'a> {
@@ -127,8 +124,8 @@ fn attention_forward(pass: &Pass<'_>) -> (Allocation, Attention) {
     let v = tape.matmul([t, g * c, d], "b");
     drop(normed);
     let positioned = position(pass, [&raw_q, &raw_k]);
-    let (out, lse) = (tape.allocate(t * h * c), tape.allocate(t * h));
-    let cost = cost::attention([t, t, h, g, c], WIDTH);
+    let (out, lse) = (tape.allocate(t * h * c), tape.allocate_sums(t * h));
+    let cost = cost::attention([t, t, h, g, c], tape.widths);
     tape.op("attention", "", [t, pass.batch.sequence, h, g, c], cost);
     let x = tape.matmul([t, d, h * c], "b");
     tape.moves("add", [t, d], 3);
@@ -152,7 +149,7 @@ fn position(pass: &Pass<'_>, [q, k]: [&Allocation; 2]) -> [Allocation; 2] {
 fn attention_backward(pass: &Pass<'_>, saved: Attention) {
     let Pass { tape, t, d, h, g, c, .. } = *pass;
     let Attention { q, k, v, out, lse } = saved;
-    tape.matmul_onto([d, h * c, t], "a");
+    tape.matmul_weights([d, h * c, t]);
     let d_out = tape.matmul([t, h * c, d], "");
     let seen = if pass.model.qk_norm { position(pass, [&q, &k]) } else { [q.clone(), k.clone()] };
     // A model without head norms releases the values after their last use, one with head norms at the end.
@@ -160,7 +157,7 @@ fn attention_backward(pass: &Pass<'_>, saved: Attention) {
     let late_v = pass.model.qk_norm.then_some(v);
     let (mut d_q, mut d_k) = (tape.allocate(t * h * c), tape.allocate(t * g * c));
     let d_v = tape.allocate(t * g * c);
-    let cost = cost::attention_grad([t, h, g, c], WIDTH);
+    let cost = cost::attention_grad([t, h, g, c], tape.widths);
     tape.op("attention_grad", "", [t, pass.batch.sequence, h, g, c], cost);
     drop((seen, early_v, lse, d_out));
     tape.moves("rope", [t * h, c], 2);
@@ -171,9 +168,9 @@ fn attention_backward(pass: &Pass<'_>, saved: Attention) {
     }
     drop((q, k));
     let h_td = tape.rows_out("rms_norm", [t, d], 2);
-    tape.matmul_onto([h * c, d, t], "a");
-    tape.matmul_onto([g * c, d, t], "a");
-    tape.matmul_onto([g * c, d, t], "a");
+    tape.matmul_weights([h * c, d, t]);
+    tape.matmul_weights([g * c, d, t]);
+    tape.matmul_weights([g * c, d, t]);
     let d_h = tape.matmul([t, d, h * c], "");
     tape.matmul_onto([t, d, g * c], "");
     tape.matmul_onto([t, d, g * c], "");
@@ -194,12 +191,12 @@ fn dense_forward(pass: &Pass<'_>, f: usize) -> (Allocation, Allocation) {
 fn dense_backward(pass: &Pass<'_>, f: usize) -> Allocation {
     let Pass { tape, t, d, .. } = *pass;
     let active = tape.rows_out("swiglu", [t, f], 3);
-    tape.matmul_onto([d, f, t], "a");
+    tape.matmul_weights([d, f, t]);
     drop(active);
     let d_active = tape.matmul([t, f, d], "");
     let d_gate_up = tape.allocate(t * 2 * f);
     tape.moves("swiglu_grad", [t, f], 5);
-    tape.matmul_onto([2 * f, d, t], "a");
+    tape.matmul_weights([2 * f, d, t]);
     let d_h = tape.matmul([t, d, 2 * f], "");
     drop((d_active, d_gate_up));
     d_h
@@ -209,7 +206,7 @@ fn moe_forward(pass: &Pass<'_>, index: usize, decided: Option<Decision>) -> (All
     let Pass { tape, t, d, e, k, f, .. } = *pass;
     let decision = decided.unwrap_or_else(|| decide(pass));
     let gate_up = pre_activation(pass);
-    let weights = tape.rows_out("dispatch", [t * k, 1], 2);
+    let weights = tape.sums_out("dispatch", [t * k, 1], 2);
     let active = tape.rows_out("swiglu", [t * k, f], 3);
     drop(weights);
     let answers = tape.grouped_matmul(t * k, [e, d, f], false);
@@ -231,22 +228,24 @@ fn moe_forward(pass: &Pass<'_>, index: usize, decided: Option<Decision>) -> (All
 
 fn decide(pass: &Pass<'_>) -> Decision {
     let Pass { tape, t, d, e, k, .. } = *pass;
-    let logits = tape.matmul([t, e, d], "b");
+    let logits = tape.matmul_sums([t, e, d], "b");
     let router = &pass.model.router;
     if router.warmup_steps > 0 {
-        tape.moves("moments", [1, t * e], 1);
+        tape.moves_sums("moments", [1, t * e], 1);
     }
     if pass.batch.warming {
-        let noise = tape.allocate(t * e);
-        tape.moves("warm_logits", [t, e], 3);
+        let noise = tape.allocate_sums(t * e);
+        tape.moves_sums("warm_logits", [t, e], 3);
         drop(noise);
     }
     let scope = pass.batch.sequence * router.balance_sequences as usize;
     let scopes = if t.is_multiple_of(scope) { t / scope } else { 1 };
-    let mut allocations = vec![logits, tape.allocate(t * k), tape.allocate(t * k), tape.allocate(scopes * e)];
-    tape.op("route", "", [t, e, k], cost::moves(t * e, WIDTH));
-    allocations.extend([tape.allocate(e), tape.allocate(t * k), tape.allocate(t * k)]);
-    tape.op("sort_by_expert", "", [t * k, e], cost::moves(3 * t * k, WIDTH));
+    let mut allocations = vec![logits];
+    allocations.extend([t * k, t * k, scopes * e].map(|numbers| tape.allocate_sums(numbers)));
+    let sums = tape.widths.sums;
+    tape.op("route", "", [t, e, k], cost::moves(t * e, sums));
+    allocations.extend([e, t * k, t * k].map(|numbers| tape.allocate_sums(numbers)));
+    tape.op("sort_by_expert", "", [t * k, e], cost::moves(3 * t * k, sums));
     allocations
 }
 
@@ -267,14 +266,14 @@ fn moe_backward(
     let Pass { tape, t, d, e, k, f, .. } = *pass;
     let r = t * k;
     let gate_up = gate_up.unwrap_or_else(|| pre_activation(pass));
-    let weights = tape.rows_out("dispatch", [r, 1], 2);
+    let weights = tape.sums_out("dispatch", [r, 1], 2);
     let d_answers = tape.rows_out("dispatch", [r, d], 2);
     let active = tape.rows_out("swiglu", [r, f], 3);
     tape.grouped_matmul_weights(r, [e, d, f]);
     drop(active);
     let d_active = tape.grouped_matmul(r, [e, d, f], true);
     drop(d_answers);
-    let (d_weights, d_gate_up) = (tape.allocate(r), tape.allocate(r * 2 * f));
+    let (d_weights, d_gate_up) = (tape.allocate_sums(r), tape.allocate(r * 2 * f));
     tape.moves("swiglu_grad", [r, f], 5);
     drop((d_active, gate_up, weights));
 
@@ -294,10 +293,11 @@ fn moe_backward(
     };
     drop((shared, d_rows));
 
-    let d_choices = tape.rows_out("dispatch", [r, 1], 2);
+    let d_choices = tape.sums_out("dispatch", [r, 1], 2);
     let d_logits = tape.allocate(t * e);
-    tape.op("route_grad", "", [t, e, k], cost::moves(2 * t * e, WIDTH));
-    tape.matmul_onto([e, d, t], "a");
+    let cost = cost::moves(t * e, tape.widths.sums) + cost::moves(t * e, tape.widths.values);
+    tape.op("route_grad", "", [t, e, k], cost);
+    tape.matmul_weights([e, d, t]);
     tape.matmul_onto([t, d, e], "");
     drop((d_weights, d_choices, d_logits, decision));
     d_h

@@ -11,7 +11,7 @@
 mod layer;
 mod tape;
 
-use crate::cost::Cost;
+use crate::cost::{Cost, Widths};
 use crate::model::ModelSpec;
 use crate::run::Recompute;
 use crate::tensors::tensors;
@@ -30,6 +30,8 @@ pub struct Batch<'a> {
     pub recompute: &'a [Recompute],
     /// Whether the step is within the routing warmup.
     pub warming: bool,
+    /// Bytes of the numbers it computes with.
+    pub widths: Widths,
 }
 
 /// One op of a step.
@@ -55,11 +57,13 @@ pub struct Step {
     pub memory: StepMemory,
 }
 
-/// Bytes of tensors on the device, by part. The first four are allocated throughout.
+/// Bytes of tensors on the device, by part. The first five are allocated throughout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StepMemory {
-    /// Parameters.
+    /// Parameters, as the step computes with them.
     pub weights_bytes: u64,
+    /// Master weights, where the step computes with a copy of them; else 0.
+    pub masters_bytes: u64,
     /// Gradients of the parameters.
     pub gradients_bytes: u64,
     /// AdamW's two moments of each parameter.
@@ -84,12 +88,12 @@ impl Step {
     }
 }
 
-/// Returns the ops and the memory of one training step in f32, AdamW included.
+/// Returns the ops and the memory of one training step, AdamW included.
 pub fn step(model: &ModelSpec, batch: &Batch<'_>) -> Step {
-    let mut memory = standing(model);
-    let standing_bytes =
-        memory.weights_bytes + memory.gradients_bytes + memory.moments_bytes + memory.state_bytes;
-    let tape = Tape::new(standing_bytes);
+    let mut memory = standing(model, batch.widths);
+    let bundles = [memory.weights_bytes, memory.masters_bytes, memory.gradients_bytes];
+    let standing_bytes = bundles.iter().sum::<u64>() + memory.moments_bytes + memory.state_bytes;
+    let tape = Tape::new(standing_bytes, batch.widths);
     clear(&tape, model);
     for _ in 0..batch.micros {
         let kept_bytes = differentiate(&tape, model, batch) - standing_bytes;
@@ -98,23 +102,27 @@ pub fn step(model: &ModelSpec, batch: &Batch<'_>) -> Step {
     update(&tape, model);
     let Record { ops, peak_bytes, blocks_bytes } = tape.finish();
     memory.peak_bytes = peak_bytes;
-    let standing_blocks = 4 * tape::block_bytes(memory.weights_bytes) + memory.state_bytes;
+    let block = |&bytes: &u64| if bytes == 0 { 0 } else { tape::block_bytes(bytes) };
+    let blocks = bundles.iter().map(block).sum::<u64>() + 2 * block(&(memory.moments_bytes / 2));
+    let standing_blocks = blocks + memory.state_bytes;
     memory.pooled_bytes = standing_blocks + blocks_bytes;
     memory.scratch_bytes = peak_bytes - standing_bytes - memory.kept_bytes;
     Step { ops, memory }
 }
 
-fn standing(model: &ModelSpec) -> StepMemory {
-    let weights_bytes = 4 * (model.parameters() + model.mtp_parameters());
+fn standing(model: &ModelSpec, widths: Widths) -> StepMemory {
+    let numbers = model.parameters() + model.mtp_parameters();
+    let [values, sums_width] = [widths.values, widths.sums].map(|width| width as u64);
     let (routed, experts) = (routed_layers(model), u64::from(model.experts));
     let biases = if model.router.selection_bias { routed * experts } else { 0 };
     // Per routed layer the loads, two losses, two moments; two sums of losses; the sum of squares.
     let sums = routed * (experts + 4) + 4 + 1;
     StepMemory {
-        weights_bytes,
-        gradients_bytes: weights_bytes,
-        moments_bytes: 2 * weights_bytes,
-        state_bytes: 4 * (biases + sums),
+        weights_bytes: values * numbers,
+        masters_bytes: if values == sums_width { 0 } else { sums_width * numbers },
+        gradients_bytes: sums_width * numbers,
+        moments_bytes: 2 * sums_width * numbers,
+        state_bytes: sums_width * (biases + sums),
         ..StepMemory::default()
     }
 }
@@ -140,7 +148,7 @@ fn differentiate(tape: &Tape, model: &ModelSpec, batch: &Batch<'_>) -> u64 {
     let pass = layer::Pass::new(tape, model, batch);
     let [t, d, v] = [pass.t, pass.d, model.vocabulary as usize];
     let rows = if model.mtp_layers > 0 { 6 } else { 4 };
-    let _inputs: Vec<Allocation> = (0..rows).map(|_| tape.allocate(t)).collect();
+    let _inputs: Vec<Allocation> = (0..rows).map(|_| tape.allocate_sums(t)).collect();
     let mut x = tape.rows_out("embedding", [t, d], 2);
     let mut saved = Vec::new();
     for index in 0..model.layers as usize {
@@ -175,7 +183,7 @@ fn head(tape: &Tape, model: &ModelSpec, t: usize) -> Allocation {
         (normed, None)
     };
     let (losses, d_features) = tape.cross_entropy_grad([t, v, d]);
-    tape.moves("moments", [1, t], 1);
+    tape.moves_sums("moments", [1, t], 1);
     let d_normed =
         if model.norm_head { tape.rows_out("scale_columns", [t, d], 2) } else { d_features.clone() };
     drop((scales, d_features, losses, features));
@@ -198,8 +206,8 @@ fn mtp(pass: &layer::Pass<'_>) {
     let _d_joined = head(tape, model, t);
     drop(out);
     layer::backward(pass, saved);
-    tape.matmul_onto([d, d, t], "a");
-    tape.matmul_onto([d, d, t], "a");
+    tape.matmul_weights([d, d, t]);
+    tape.matmul_weights([d, d, t]);
     let _d_token = tape.matmul([t, d, d], "");
     let _d_normed = tape.matmul([t, d, d], "");
     let _d_tokens = tape.rows_out("rms_norm_grad", [t, d], 3);
@@ -211,13 +219,13 @@ fn mtp(pass: &layer::Pass<'_>) {
 /// The gradient's norm, AdamW, selection biases.
 fn update(tape: &Tape, model: &ModelSpec) {
     tape.fill(1);
-    tape.moves("sum_of_squares", [1, (model.parameters() + model.mtp_parameters()) as usize], 1);
+    tape.moves_sums("sum_of_squares", [1, (model.parameters() + model.mtp_parameters()) as usize], 1);
     for tensor in tensors(model) {
-        tape.moves("adamw", [1, tensor.shape.iter().product()], 7);
+        tape.adamw(tensor.shape.iter().product());
     }
     if model.router.selection_bias {
         for _ in 0..routed_layers(model) {
-            tape.moves("balance_bias", [1, model.experts as usize], 3);
+            tape.moves_sums("balance_bias", [1, model.experts as usize], 3);
         }
     }
 }

@@ -1,11 +1,13 @@
 //! `manifest.json` on disk: sealed when written, and believed only when version and seal are right.
 
+use super::places::is_there;
+use lingot_formats::disk::{self, Call};
 use lingot_spec::manifest::{FORMAT, Manifest};
 use lingot_spec::model::ModelSpec;
-use lingot_spec::problem::{Problem, Result};
+use lingot_spec::problem::{Problem, ProblemKind, Result};
 use serde_json::Value;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 pub(crate) const MANIFEST: &str = "manifest.json";
@@ -13,16 +15,19 @@ pub(crate) const MANIFEST: &str = "manifest.json";
 /// Reads a checkpoint's manifest, but none of the tensors.
 pub fn read(checkpoint: &Path) -> Result<Manifest> {
     let path = checkpoint.join(MANIFEST);
-    if !checkpoint.is_dir() {
-        return Err(Problem::new(
-            format!("there is no checkpoint {}", checkpoint.display()),
-            "name a run's folder or one of the folders in its `checkpoints`",
-        ));
-    }
-    if !path.is_file() {
-        return Err(Problem::damaged(format!("{} is missing", path.display())));
-    }
-    let bytes = fs::read(&path).map_err(|error| Problem::io("read", &path, &error))?;
+    let bytes = match disk::call(Call::Read, &path, || fs::read(&path)) {
+        Ok(bytes) => bytes,
+        Err(_) if !is_there(checkpoint)? => {
+            return Err(Problem::new(
+                format!("there is no checkpoint {}", checkpoint.display()),
+                "name a run's folder or one of the folders in its `checkpoints`",
+            ));
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory) => {
+            return Err(Problem::damaged(format!("{} is missing", path.display())));
+        }
+        Err(error) => return Err(Problem::io("read", &path, &error)),
+    };
     let text =
         String::from_utf8(bytes).map_err(|error| Problem::damaged(format!("{}: {error}", path.display())))?;
     check_version(&path, &text)?;
@@ -49,9 +54,9 @@ pub(crate) fn write(folder: &Path, mut manifest: Manifest) -> Result<()> {
     })?;
     let hash = blake3::hash(unsealed.as_bytes()).to_hex().to_string();
     let text = exchange_last(&unsealed, &manifest.seal, &hash).unwrap_or_default();
-    let written = File::create(&path).and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
+    let written = disk::call(Call::Create, &path, || File::create(&path)).and_then(|mut file| {
+        disk::call(Call::Write, &path, || file.write_all(text.as_bytes()))?;
+        disk::call(Call::Sync, &path, || file.sync_all())
     });
     written.map_err(|error| Problem::io("write", &path, &error))
 }
@@ -66,7 +71,8 @@ pub fn check_model(checkpoint: &Path, found: &ModelSpec, wanted: &ModelSpec) -> 
                 checkpoint.display()
             ),
             "give the run the checkpoint's model, or another `folder` to start anew",
-        )),
+        )
+        .of(ProblemKind::Input)),
     }
 }
 

@@ -19,7 +19,7 @@ mod writer;
 pub use lingot_formats::tensor_file::{Named, Tensor};
 pub use reader::{Loaded, load, load_weights, verify};
 pub(crate) use snapshot::{Flat, Snapshot, overwrite, restore};
-pub(crate) use writer::{Saver, Saving};
+pub(crate) use writer::{Saved, Saver, Saving};
 pub use writer::{save, save_as};
 
 /// The file of a checkpoint's weights.

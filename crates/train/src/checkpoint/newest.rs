@@ -2,26 +2,39 @@
 //! kill.
 
 use super::manifest::{MANIFEST, is_newer};
-use super::places::{beside, folder_name, remove, sync_folder};
+use super::places::{beside, folder_name, is_there, remove, rename, sync_folder};
 use super::{WEIGHTS, verify};
+use crate::patience::reading;
+use lingot_formats::disk::{self, Call};
 use lingot_spec::problem::{Problem, Result};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Returns the newest checkpoint that verifies, and a warning for every newer one that does not; none when
 /// there are no checkpoints. Errors if there are some and none is sound: to start anew is the user's
-/// decision.
+/// decision. Errors too if one cannot be read now, which says nothing about what it holds.
 pub fn latest(checkpoints: &Path) -> Result<Option<(PathBuf, Vec<String>)>> {
+    latest_before(checkpoints, None)
+}
+
+/// Does what `latest` does for the checkpoints that are older than step `before`.
+pub(crate) fn latest_before(
+    checkpoints: &Path,
+    before: Option<u64>,
+) -> Result<Option<(PathBuf, Vec<String>)>> {
     let mut warnings = Vec::new();
     let mut first = None;
-    for (_, path) in list(checkpoints)?.into_iter().rev() {
+    let all = reading(|| list(checkpoints))?;
+    let all = all.into_iter().filter(|(step, _)| before.is_none_or(|before| *step < before));
+    for (_, path) in all.rev() {
         // A newer format is not damage: falling back from it would quietly lose its steps.
         if let Some(error) = is_newer(&path) {
             return Err(error);
         }
-        match verify(&path) {
+        match reading(|| verify(&path)) {
             Ok(_) => return Ok(Some((path, warnings))),
-            Err(error) => {
+            Err(error) if error.kind.is_damage() => {
                 warnings.push(format!(
                     "skipped the damaged checkpoint {}: {}",
                     path.display(),
@@ -29,6 +42,7 @@ pub fn latest(checkpoints: &Path) -> Result<Option<(PathBuf, Vec<String>)>> {
                 ));
                 first.get_or_insert(error);
             }
+            Err(error) => return Err(error),
         }
     }
     match first {
@@ -42,32 +56,40 @@ pub fn latest(checkpoints: &Path) -> Result<Option<(PathBuf, Vec<String>)>> {
 
 /// Removes all but the newest `keep` checkpoints; 0 keeps all.
 pub fn prune(checkpoints: &Path, keep: u32) -> Result<()> {
+    prune_but(checkpoints, keep, None)
+}
+
+/// Removes all but the newest `keep` checkpoints and the newest one that is not newer than step `sound`; 0
+/// keeps all.
+pub fn prune_but(checkpoints: &Path, keep: u32, sound: Option<u64>) -> Result<()> {
     let mut all = list(checkpoints)?;
-    if keep > 0 && all.len() > keep as usize {
-        all.truncate(all.len() - keep as usize);
-        for (_, path) in all {
-            // Renamed first, so that a kill while the files go leaves no checkpoint with holes.
-            let partial = beside(&path, "partial");
-            remove(&partial)?;
-            fs::rename(&path, &partial).map_err(|error| Problem::io("remove", &path, &error))?;
-            remove(&partial)?;
-        }
+    if keep == 0 || all.len() <= keep as usize {
+        return Ok(());
+    }
+    let sound = sound.and_then(|sound| all.iter().map(|(step, _)| *step).rfind(|step| *step <= sound));
+    all.truncate(all.len() - keep as usize);
+    for (_, path) in all.into_iter().filter(|(step, _)| Some(*step) != sound) {
+        // Renamed first, so that a kill while the files go leaves no checkpoint with holes.
+        let partial = beside(&path, "partial");
+        remove(&partial)?;
+        rename("remove", &path, &partial)?;
+        remove(&partial)?;
     }
     Ok(())
 }
 
 /// Cleans up after a kill, before anything is read: partial folders go; a checkpoint that was being replaced
-/// comes back unless its replacement is there.
+/// comes back unless its replacement is there. What cannot be removed now is removed another time.
 pub fn clean(checkpoints: &Path) -> Result<()> {
-    for (name, path) in folders(checkpoints)? {
+    for (name, path) in reading(|| folders(checkpoints))? {
         if name.ends_with(".partial") {
-            remove(&path)?;
+            let _ = remove(&path);
         } else if let Some(original) = name.strip_suffix(".old") {
             let original = checkpoints.join(original);
-            if original.exists() {
-                remove(&path)?;
+            if is_there(&original)? {
+                let _ = remove(&path);
             } else {
-                fs::rename(&path, &original).map_err(|error| Problem::io("rename", &path, &error))?;
+                rename("rename", &path, &original)?;
                 sync_folder(checkpoints)?;
             }
         }
@@ -78,10 +100,17 @@ pub fn clean(checkpoints: &Path) -> Result<()> {
 /// Renames the checkpoints after `step` to `step-....damaged`, for a run that had to fall back behind them:
 /// they are not lost, but are no longer counted by `prune` or found by `latest`.
 pub fn set_aside_newer(checkpoints: &Path, step: u64) -> Result<()> {
-    for (_, path) in list(checkpoints)?.into_iter().filter(|(found, _)| *found > step) {
-        let aside = beside(&path, "damaged");
+    set_aside(checkpoints, Some(step), "damaged")
+}
+
+/// Renames the checkpoints after `step`, or all, by adding a word to their names. Those that an earlier fall
+/// left under the same name are replaced.
+pub(crate) fn set_aside(checkpoints: &Path, step: Option<u64>, word: &str) -> Result<()> {
+    for (_, path) in list(checkpoints)?.into_iter().filter(|(found, _)| step.is_none_or(|step| *found > step))
+    {
+        let aside = beside(&path, word);
         remove(&aside)?;
-        fs::rename(&path, &aside).map_err(|error| Problem::io("move aside", &path, &error))?;
+        rename("move aside", &path, &aside)?;
     }
     Ok(())
 }
@@ -118,14 +147,21 @@ pub fn list(checkpoints: &Path) -> Result<Vec<(u64, PathBuf)>> {
 }
 
 fn folders(checkpoints: &Path) -> Result<Vec<(String, PathBuf)>> {
-    if !checkpoints.exists() {
-        return Ok(Vec::new());
-    }
     let failed = |error: std::io::Error| Problem::io("list", checkpoints, &error);
+    let entries = match disk::call(Call::Read, checkpoints, || fs::read_dir(checkpoints)) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
     let mut all = Vec::new();
-    for entry in fs::read_dir(checkpoints).map_err(failed)? {
+    for entry in entries {
         let entry = entry.map_err(failed)?;
-        if let Some(name) = entry.file_name().to_str().filter(|_| entry.path().is_dir()) {
+        let is_folder = match fs::metadata(entry.path()) {
+            Ok(about) => about.is_dir(),
+            Err(error) if error.kind() == ErrorKind::NotFound => false,
+            Err(error) => return Err(Problem::io("read", &entry.path(), &error)),
+        };
+        if let Some(name) = entry.file_name().to_str().filter(|_| is_folder) {
             all.push((name.to_owned(), entry.path()));
         }
     }

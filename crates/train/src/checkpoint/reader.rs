@@ -1,5 +1,6 @@
 //! Reading a checkpoint: every size, name, shape and hash is compared with the manifest.
 
+use super::places::is_there;
 use super::{OPTIMIZER, STATE, Tensor, WEIGHTS, manifest};
 use lingot_formats::tensor_file::{self, TensorFile};
 use lingot_spec::manifest::{Manifest, TensorEntry};
@@ -68,8 +69,9 @@ fn visit<T>(
 ) -> Result<Vec<T>> {
     let path = checkpoint.join(file);
     let listed = manifest.files.iter().find(|entry| entry.name == file);
+    let is_there = is_there(&path)?;
     let listed = listed
-        .filter(|_| path.is_file())
+        .filter(|_| is_there)
         .ok_or_else(|| Problem::damaged(format!("{} is missing", path.display())))?;
     let bytes = fs::metadata(&path).map_err(|error| Problem::io("read", &path, &error))?.len();
     if bytes != listed.bytes {

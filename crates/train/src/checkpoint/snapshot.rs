@@ -66,6 +66,7 @@ pub(crate) fn restore(home: &mut Home, path: &Path, loaded: &Loaded) -> Result<(
 /// Puts a checkpoint's weights and routers' state into a model.
 pub(crate) fn overwrite(model: &mut Model, path: &Path, loaded: &Loaded) -> Result<()> {
     write_all(path, "", &model.parameters, &loaded.weights)?;
+    model.renew(0..model.parameters.flat.len())?;
     let mut values = Vec::new();
     for buffer in buffers(&model.spec) {
         values.push(find(path, &loaded.buffers, &buffer.name, &buffer.shape)?.to_vec());

@@ -3,7 +3,14 @@
 use super::source::Source;
 use lingot_device::entry;
 use lingot_spec::Result;
-use lingot_spec::run::{RecomputeSpec, RunSpec, Shape, Strategy};
+use lingot_spec::run::{DeviceSpec, RecomputeSpec, RunSpec, Shape, Strategy};
+
+/// The most workers of one run. Each has a thread and a copy of the model, and the host answers them one by
+/// one.
+const MOST_WORKERS: usize = 256;
+
+/// The most corpora of one run: samples are dealt in blocks of the square of their number.
+const MOST_CORPORA: usize = 1000;
 
 pub(super) fn check(source: &Source, run: &RunSpec) -> Result<()> {
     for (key, text) in [("name", &run.name), ("folder", &run.folder)] {
@@ -11,12 +18,18 @@ pub(super) fn check(source: &Source, run: &RunSpec) -> Result<()> {
             return Err(source.error(key, format!("{key} is empty"), "leave it out for the default"));
         }
     }
+    if run.name.contains(['/', '\\']) || run.name == "." || run.name == ".." {
+        let problem = format!("name ({}) is not a file name", run.name);
+        return Err(source.error("name", problem, "leave out `/`; `folder` says where the run's files lie"));
+    }
+    check_devices(source, run)?;
     check_model(source, run)?;
     check_data(source, run)?;
     check_batch(source, run)?;
     check_numbers(source, run)?;
     check_stop(source, run)?;
     check_sync(source, run)?;
+    check_guard(source, run)?;
     check_device(source, run)
 }
 
@@ -33,6 +46,11 @@ fn check_data(source: &Source, run: &RunSpec) -> Result<()> {
     if data.corpora.is_empty() {
         let hint = "add corpora = [{ path = \"text.txt\" }]";
         return Err(source.error("data.corpora", "data.corpora is empty", hint));
+    }
+    if data.corpora.len() > MOST_CORPORA {
+        let problem =
+            format!("data.corpora has {} entries; one run has at most {MOST_CORPORA}", data.corpora.len());
+        return Err(source.error("data.corpora", problem, "put files with the same weight into one folder"));
     }
     for (index, corpus) in data.corpora.iter().enumerate() {
         positive(source, &format!("data.corpora.{index}.weight"), corpus.weight)?;
@@ -230,8 +248,28 @@ fn check_workers(source: &Source, run: &RunSpec) -> Result<()> {
     Ok(())
 }
 
+fn check_guard(source: &Source, run: &RunSpec) -> Result<()> {
+    positive(source, "guard.deviations", run.guard.deviations)?;
+    if !(8..=10_000).contains(&run.guard.window) {
+        let problem = format!("guard.window ({}) is not from 8 to 10000", run.guard.window);
+        return Err(source.error("guard.window", problem, "64 steps suit most runs"));
+    }
+    if !(run.checkpoint.wait_s >= 0.0 && run.checkpoint.wait_s.is_finite()) {
+        let problem = format!("checkpoint.wait_s is {}", run.checkpoint.wait_s);
+        return Err(source.error("checkpoint.wait_s", problem, "give it 0 or a positive number of seconds"));
+    }
+    Ok(())
+}
+
 fn check_device(source: &Source, run: &RunSpec) -> Result<()> {
-    check_devices(source, run)?;
+    if run.device.threads > DeviceSpec::MOST_THREADS {
+        let problem = format!(
+            "device.threads ({}) is more than the {} that are started at most",
+            run.device.threads,
+            DeviceSpec::MOST_THREADS
+        );
+        return Err(source.error("device.threads", problem, "0 takes all that this machine has"));
+    }
     if run.evaluation.sequences == 0 {
         let hint = "the held-out loss needs at least one sequence";
         return Err(source.error("evaluation.sequences", "evaluation.sequences is 0", hint));
@@ -251,6 +289,14 @@ fn check_device(source: &Source, run: &RunSpec) -> Result<()> {
 
 /// Checks that the entries of `devices` can be read, and that their work can be shared.
 fn check_devices(source: &Source, run: &RunSpec) -> Result<()> {
+    for (key, workers) in
+        [("devices", run.devices.len()), ("sync.virtual_speeds", run.sync.virtual_speeds.len())]
+    {
+        if workers > MOST_WORKERS {
+            let problem = format!("{key} has {workers} entries; one run has at most {MOST_WORKERS}");
+            return Err(source.error(key, problem, "name each device of this machine once"));
+        }
+    }
     entry::parse_all(&run.devices).map_err(|error| source.error("devices", error.problem, error.hint))?;
     positive(source, "sync.deadline_s", run.sync.deadline_s)?;
     if !run.devices.is_empty() && !run.sync.virtual_speeds.is_empty() {

@@ -44,13 +44,14 @@ impl<'a> Source<'a> {
         let failed = |problem: String| {
             Problem::new(problem, "write it as --set section.key=value, for example --set stop.steps=500")
         };
-        let (key, value) = text.split_once('=').ok_or_else(|| failed(format!("--set {text} has no `=`")))?;
+        let shown = short(text);
+        let (key, value) = text.split_once('=').ok_or_else(|| failed(format!("--set {shown} has no `=`")))?;
         let (key, value) = (key.trim(), value.trim());
         let parts: Vec<&str> = key.split('.').map(str::trim).collect();
         if parts.iter().any(|part| part.is_empty()) || parts.len() > DEEPEST {
-            return Err(failed(format!("--set {text}: `{key}` is not a key")));
+            return Err(failed(format!("--set {shown}: `{}` is not a key", short(key))));
         }
-        let place = place(table, &parts).map_err(|problem| failed(format!("--set {text}: {problem}")))?;
+        let place = place(table, &parts).map_err(|problem| failed(format!("--set {shown}: {problem}")))?;
         *place = value_of(value);
         self.origins.insert(parts.join("."), Origin::Set(text.to_owned()));
         Ok(())
@@ -75,7 +76,7 @@ impl<'a> Source<'a> {
             match self.origins.get(key) {
                 Some(Origin::File(at)) => return self.at_byte(*at, problem.as_ref(), hint),
                 Some(Origin::Set(text)) => {
-                    return Problem::new(format!("--set {text}: {}", problem.as_ref()), hint);
+                    return Problem::new(format!("--set {}: {}", short(text), problem.as_ref()), hint);
                 }
                 // A value that is not in the file comes from the section above, such as a preset.
                 None => match key.rsplit_once('.') {
@@ -232,6 +233,14 @@ fn place<'t>(table: &'t mut Table, parts: &[&str]) -> std::result::Result<&'t mu
 fn value_of(text: &str) -> Value {
     let parsed = toml::from_str::<Table>(&format!("value = {text}")).ok().filter(|table| table.len() == 1);
     parsed.and_then(|mut table| table.remove("value")).unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+/// The beginning of an argument, which may be of any length.
+fn short(text: &str) -> String {
+    match text.char_indices().nth(160) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 fn part(segment: &Segment) -> Option<String> {

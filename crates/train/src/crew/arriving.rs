@@ -57,7 +57,7 @@ impl Arriving {
             let weights = self.from_host.recv().map_err(gone)?;
             let received = Instant::now();
             let Layer { numbers, .. } = &layers[self.arrived];
-            model.parameters.flat.rows(numbers.start, numbers.len()).write_floats(&weights)?;
+            model.overwrite(numbers.start, &weights)?;
             self.arrived += 1;
             self.waited += received - begin;
             self.moved.add(Moved { bytes: bytes_of([&*weights]), time: received.elapsed() });

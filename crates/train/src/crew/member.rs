@@ -5,7 +5,7 @@ use super::{Adoption, Command, Computed, Content, Moved, Part, Stepped, Weights,
 use crate::compute::{self, Micro};
 use crate::data::StepBatch;
 use crate::optimizer::{At, Optimizer};
-use lingot_device::{Device, Kind};
+use lingot_device::Device;
 use lingot_model::{Counts, Gradients, Model};
 use lingot_spec::RunSpec;
 use lingot_spec::problem::{Problem, ProblemKind, Result};
@@ -43,7 +43,7 @@ impl Member {
         device: &Device,
         gradients: Option<Rc<Gradients>>,
     ) -> Result<Member> {
-        let model = Model::blank(&run.model, device, Kind::F32)?;
+        let model = Model::blank(&run.model, device, run.device.precision.into())?;
         let trains_alone = run.sync.strategy != Strategy::EveryStep;
         Ok(Member {
             optimizer: trains_alone.then(|| Optimizer::new(&model)).transpose()?,
@@ -123,7 +123,7 @@ impl Member {
         let holds_them = self.holds == Some(weights.number);
         if !holds_them {
             self.holds = None;
-            self.model.parameters.flat.write_floats(&weights.parameters)?;
+            self.model.overwrite(0, &weights.parameters)?;
             self.model.set_buffers(&weights.state)?;
             self.model.device.finish()?;
             self.holds = Some(weights.number);

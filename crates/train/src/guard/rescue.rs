@@ -14,6 +14,15 @@ pub(crate) enum Doing {
     Evaluation,
     /// Saving a checkpoint.
     Checkpoint,
+    /// Writing a checkpoint in the background.
+    Saving,
+    /// Writing down the step that was taken.
+    Record,
+}
+
+/// Whether what is sound is saved before such a failure ends the run: a device or a file is at fault.
+pub(crate) fn is_saved_before(kind: ProblemKind) -> bool {
+    kind.is_device() || matches!(kind, ProblemKind::Io(_) | ProblemKind::Damaged)
 }
 
 /// The state of a run that a device stopped.
@@ -35,6 +44,8 @@ pub(crate) fn explain(error: Problem, run: &RunSpec, stopped: &Stopped) -> Probl
         Doing::Step => format!("step {} was not done", step + 1),
         Doing::Evaluation => format!("the evaluation after step {step} was not done"),
         Doing::Checkpoint => format!("the checkpoint of step {step} is not complete"),
+        Doing::Saving => format!("the run stops after step {step}"),
+        Doing::Record => format!("step {step} was done but not written down"),
     };
     let left = match saved_step {
         Some(saved) if saved == step => format!("step {saved} is saved and the run goes on from it"),

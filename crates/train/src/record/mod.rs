@@ -5,24 +5,31 @@ pub mod ledger;
 pub mod log;
 pub mod tfevents;
 
-use crate::checkpoint::Snapshot;
+use crate::checkpoint::{Saved, Snapshot};
 use crate::compute::Outcome;
 use crate::config::Resolved;
 use crate::engine::{DeviceChange, Meeting, PaidDevice, Taken};
+use crate::guard::finite::is_sane;
 use crate::meter::Spent;
+use crate::patience;
+use crate::step_guard::Quarantined;
 use crate::training::{Found, Training};
 use ledger::{Ledger, Part};
-use lingot_spec::Result;
 use lingot_spec::event::{
     Anomaly, Checkpoint, End, Evaluation, Event, ExpertLoad, Experts, Prediction, Resume, SCHEMA, Start, Step,
 };
+use lingot_spec::problem::{Problem, Result};
 use log::Log;
+use std::io::Write;
 use std::path::Path;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tfevents::EventFile;
 
 /// Expert loads are logged every this many steps.
 const EXPERTS_EVERY: u64 = 10;
+/// A TensorBoard file that failed is tried again every this many steps.
+const BOARD_EVERY: u64 = 100;
 /// The ledger is logged every this many steps.
 const LEDGER_EVERY: u64 = 10;
 
@@ -30,7 +37,11 @@ const LEDGER_EVERY: u64 = 10;
 pub(crate) struct Record<'a> {
     resolved: &'a Resolved,
     log: Log,
-    board: EventFile,
+    /// None while it cannot be written: a run does without.
+    board: Option<EventFile>,
+    /// How long a disk is waited for.
+    wait: Duration,
+    interrupted: &'a AtomicBool,
     listen: &'a mut dyn FnMut(&Event),
     /// When the step under way began.
     step_began: Instant,
@@ -42,7 +53,7 @@ impl<'a> Record<'a> {
     /// are the lines of the log that could not be read.
     pub(crate) fn open(
         resolved: &'a Resolved,
-        training: &Training<'_>,
+        training: &Training<'a>,
         found: &Found,
         unreadable: Vec<String>,
         ledger: Ledger,
@@ -51,8 +62,10 @@ impl<'a> Record<'a> {
         let folder = Path::new(&resolved.run.folder);
         let step = training.position.step;
         let log = Log::open(folder, step)?;
-        let board = EventFile::create(&folder.join("tensorboard"), now_s(), step)?;
-        let mut record = Record { resolved, log, board, listen, step_began: Instant::now(), ledger };
+        let board = None;
+        let wait = Duration::try_from_secs_f64(resolved.run.checkpoint.wait_s).unwrap_or(Duration::MAX);
+        let (interrupted, step_began) = (training.interrupted, Instant::now());
+        let mut record = Record { resolved, log, board, wait, interrupted, listen, step_began, ledger };
         for reason in &found.damaged {
             record.anomaly(step, "damaged_checkpoint", reason.clone())?;
         }
@@ -60,8 +73,15 @@ impl<'a> Record<'a> {
             Some(path) => record.write(Event::Resume(Resume { step, from: relative(path, folder) }))?,
             None => record.write(Event::Start(start(resolved, training)))?,
         }
+        record.open_board(step)?;
         for reason in unreadable {
             record.anomaly(step, "unreadable_log", reason)?;
+        }
+        if let Some(reason) = &found.gone {
+            record.anomaly(step, "no_checkpoint", reason.clone())?;
+        }
+        if let Some(reason) = &found.rolled_back {
+            record.anomaly(step, "rolled_back", reason.clone())?;
         }
         if let Some(prediction) = &resolved.prediction {
             record.write(Event::Prediction(Prediction { step, ..prediction.clone() }))?;
@@ -70,13 +90,25 @@ impl<'a> Record<'a> {
         Ok(record)
     }
 
+    /// Waits for no disk any more: the run ends.
+    pub(crate) fn give_up_waiting(&mut self) {
+        self.wait = Duration::ZERO;
+    }
+
     /// Attributes the time since the last such moment to one part.
     pub(crate) fn lap(&mut self, part: Part) {
         self.ledger.lap(part, Instant::now());
     }
 
     /// Records a step that was taken, or skipped.
-    pub(crate) fn step(&mut self, training: &Training<'_>, taken: &Taken) -> Result<()> {
+    pub(crate) fn step(&mut self, training: &mut Training<'_>, taken: &Taken) -> Result<()> {
+        for note in training.step_guard.take_notes() {
+            if let Some(quarantined) = &note.quarantined {
+                self.quarantine(quarantined)?;
+            }
+            self.anomaly(training.position.step, note.kind, note.reason)?;
+        }
+        let training = &*training;
         let (position, outcome) = (&training.position, &taken.outcome);
         match &taken.meeting {
             Some(meeting) => self.meeting(position.step, meeting)?,
@@ -85,13 +117,6 @@ impl<'a> Record<'a> {
         let step_s = self.step_began.elapsed().as_secs_f64();
         self.step_began = Instant::now();
         let losses = outcome.losses;
-        if !outcome.is_finite() {
-            let reason = format!(
-                "skipped: loss {}, gradient norm {} are not both finite",
-                losses.total, outcome.gradient_norm
-            );
-            self.anomaly(position.step, "not_finite", reason)?;
-        }
         let spent = training.meter.spent();
         let step = Step {
             step: position.step,
@@ -108,7 +133,7 @@ impl<'a> Record<'a> {
             money: spent.money,
             epoch: training.epoch(),
         };
-        self.board.scalars(now_s(), position.step, &scalars(&step))?;
+        self.scalars(position.step, &scalars(&step))?;
         self.write(Event::Step(step))?;
         if position.step.is_multiple_of(EXPERTS_EVERY) {
             self.experts(training, outcome)?;
@@ -174,7 +199,7 @@ impl<'a> Record<'a> {
             .map(|load| (format!("experts/max_over_mean/layer_{}", load.layer), load.max_over_mean))
             .collect();
         let tags: Vec<(&str, f64)> = tags.iter().map(|(tag, value)| (tag.as_str(), *value)).collect();
-        self.board.scalars(now_s(), training.position.step, &tags)?;
+        self.scalars(training.position.step, &tags)?;
         self.write(Event::Experts(Experts { step: training.position.step, layers }))
     }
 
@@ -187,7 +212,10 @@ impl<'a> Record<'a> {
         self.ledger.mark(scored.loss, training.position.tokens);
         training.position.held_out = Some(scored.loss);
         training.position.evaluated_step = Some(step);
-        self.board.scalars(now_s(), step, &[("held_out/loss", scored.loss)])?;
+        if is_sane(scored.loss, training.run.model.vocabulary) {
+            training.position.sound_step = training.position.sound_step.max(Some(step));
+        }
+        self.scalars(step, &[("held_out/loss", scored.loss)])?;
         self.write(Event::Evaluation(Evaluation {
             step,
             loss: scored.loss,
@@ -198,7 +226,8 @@ impl<'a> Record<'a> {
         self.write_ledger(training, Part::Evaluation)
     }
 
-    /// Begins to save a snapshot, and says how long the run waited for that.
+    /// Begins to save a snapshot, and notes how long the run waited for that. Its event is written once it is
+    /// complete.
     pub(crate) fn checkpoint(
         &mut self,
         training: &mut Training<'_>,
@@ -206,17 +235,35 @@ impl<'a> Record<'a> {
     ) -> Result<()> {
         let begin = Instant::now();
         self.lap(Part::Idle);
-        self.log.sync()?;
-        training.saver.finish()?; // Only one snapshot is in memory at a time.
+        self.sync(training.position.step);
+        let saved = training.saver.finish()?; // Only one snapshot is in memory at a time.
+        self.saved(training, saved)?;
         let snapshot = snapshot(training)?;
-        let path = training.save(snapshot, &self.resolved.toml)?;
-        self.write(Event::Checkpoint(Checkpoint {
-            step: training.position.step,
-            path: relative(&path, Path::new(&training.run.folder)),
-            seconds: begin.elapsed().as_secs_f64(),
-        }))?;
+        training.save(snapshot, &self.resolved.toml, begin.elapsed().as_secs_f64())?;
         self.step_began = Instant::now();
         self.write_ledger(training, Part::Checkpoint)
+    }
+
+    /// Records what has become of the checkpoint under way. Errors if it could not be written.
+    pub(crate) fn follow_saver(&mut self, training: &mut Training<'_>) -> Result<()> {
+        if let Some((step, problem)) = training.saver.trouble() {
+            let reason = format!("the checkpoint of step {step} waits for its disk: {}", problem.problem);
+            self.anomaly(training.position.step, "disk", reason)?;
+        }
+        let saved = training.saver.poll()?;
+        self.saved(training, saved)
+    }
+
+    /// Records a checkpoint that is complete.
+    pub(crate) fn saved(&mut self, training: &mut Training<'_>, saved: Option<Saved>) -> Result<()> {
+        let Some(Saved { step, path, waited_s, not_removed }) = saved else { return Ok(()) };
+        training.position.written_step = Some(step);
+        if let Some(problem) = not_removed {
+            let reason = format!("an old checkpoint stays: {}", problem.problem);
+            self.anomaly(training.position.step, "disk", reason)?;
+        }
+        let path = relative(&path, Path::new(&training.run.folder));
+        self.write(Event::Checkpoint(Checkpoint { step, path, seconds: waited_s }))
     }
 
     /// Records the end of the run, which waited for its last checkpoint since the last lap.
@@ -230,7 +277,8 @@ impl<'a> Record<'a> {
             seconds: spent.seconds,
             money: spent.money,
         }))?;
-        self.log.sync()
+        self.sync(training.position.step);
+        Ok(())
     }
 
     /// Closes a lap and writes the ledger.
@@ -250,10 +298,61 @@ impl<'a> Record<'a> {
         self.write(Event::Anomaly(Anomaly { step, kind: kind.into(), reason }))
     }
 
+    /// Writes an event, and shows it. A disk that is full or fails is waited for.
     fn write(&mut self, event: Event) -> Result<()> {
-        self.log.write(&event)?;
-        (self.listen)(&event);
+        let Record { log, wait, interrupted, listen, .. } = self;
+        let mut say = |problem: &Problem| {
+            // It cannot be logged, but it can be shown.
+            let reason = format!("the log waits for its disk: {}", problem.problem);
+            listen(&Event::Anomaly(Anomaly { step: event.step(), kind: "disk".into(), reason }));
+        };
+        let is_hurried = || interrupted.load(Ordering::Relaxed);
+        patience::repeat(*wait, &is_hurried, &mut say, || log.write(&event))?;
+        listen(&event);
         Ok(())
+    }
+
+    /// Waits until the log is on the disk. A log that may be lost in a power cut is no reason to stop.
+    fn sync(&mut self, step: u64) {
+        if let Err(problem) = self.log.sync() {
+            // If this cannot be written either, the next event tells.
+            let _ = self.anomaly(step, "disk", problem.problem);
+        }
+    }
+
+    /// Adds scalars to the TensorBoard file. A run does without where that fails, and tries a new file later.
+    fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<()> {
+        if self.board.is_none() && step.is_multiple_of(BOARD_EVERY) {
+            self.open_board(step)?;
+        }
+        let written = self.board.as_mut().map(|board| board.scalars(now_s(), step, values));
+        self.without_board(step, written.unwrap_or(Ok(())))
+    }
+
+    fn open_board(&mut self, step: u64) -> Result<()> {
+        let folder = Path::new(&self.resolved.run.folder).join("tensorboard");
+        let opened = EventFile::create(&folder, now_s(), step);
+        let problem = opened.map(|board| self.board = Some(board));
+        self.without_board(step, problem)
+    }
+
+    fn without_board(&mut self, step: u64, written: Result<()>) -> Result<()> {
+        let Err(problem) = written else { return Ok(()) };
+        self.board = None;
+        let reason = format!("TensorBoard is not written for now: {}", problem.problem);
+        self.anomaly(step, "disk", reason)
+    }
+
+    /// Appends a batch to the run's list of documents that were set aside.
+    fn quarantine(&mut self, quarantined: &Quarantined) -> Result<()> {
+        let path = Path::new(&self.resolved.run.folder).join("quarantine.jsonl");
+        let line = serde_json::to_string(quarantined)
+            .map_err(|error| Problem::bug(format!("cannot write JSON: {error}")))?;
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(&path);
+        match file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes())) {
+            Ok(()) => Ok(()),
+            Err(error) => self.anomaly(quarantined.step, "disk", Problem::io("write", &path, &error).problem),
+        }
     }
 }
 

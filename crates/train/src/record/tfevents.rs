@@ -6,6 +6,7 @@
 //! Summary  1 value { 1 tag string  2 simple_value float }
 //! ```
 
+use lingot_formats::disk::{self, Call};
 use lingot_spec::problem::{Problem, Result};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -22,7 +23,8 @@ impl EventFile {
     /// Makes a new event file in `folder`. Each process has its own; TensorBoard reads them in the order of
     /// their names as one run, and forgets what an earlier file says about steps after `resume_step`.
     pub fn create(folder: &Path, unix_time_s: f64, resume_step: u64) -> Result<EventFile> {
-        fs::create_dir_all(folder).map_err(|error| Problem::io("make the folder", folder, &error))?;
+        let made = disk::call(Call::Create, folder, || fs::create_dir_all(folder));
+        made.map_err(|error| Problem::io("make the folder", folder, &error))?;
         let (path, file) = create_new(folder, unix_time_s as u64)?;
         let mut events = EventFile { path, file };
         let mut version = Vec::new();
@@ -70,7 +72,8 @@ impl EventFile {
         record.extend_from_slice(&masked_checksum(&length).to_le_bytes());
         record.extend_from_slice(payload);
         record.extend_from_slice(&masked_checksum(payload).to_le_bytes());
-        self.file.write_all(&record).map_err(|error| Problem::io("write", &self.path, &error))
+        let written = disk::call(Call::Write, &self.path, || self.file.write_all(&record));
+        written.map_err(|error| Problem::io("write", &self.path, &error))
     }
 }
 

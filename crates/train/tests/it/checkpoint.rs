@@ -29,6 +29,8 @@ fn head(step: u64) -> ManifestHead {
         seed: 7,
         model: model(),
         run: "name = \"plays\"\n".into(),
+        data: None,
+        guard: None,
         merged: Vec::new(),
     }
 }

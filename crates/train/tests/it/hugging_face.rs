@@ -2,7 +2,7 @@
 
 use lingot_device::reference::Reference;
 use lingot_device::{Device, Kind};
-use lingot_formats::hugging_face::{ElementType, Format, Source, Target, Tensor, export, import};
+use lingot_formats::hugging_face::{ElementType, Experts, Format, Source, Target, Tensor, export, import};
 use lingot_model::{Cache, Model};
 use lingot_spec::model::ModelSpec;
 use lingot_spec::presets::preset;
@@ -11,10 +11,22 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// The folders that `transformers` wrote.
+const SAVED: [&str; 8] = [
+    "hf_qwen3_moe",
+    "hf_glm4_moe",
+    "hf_mixtral",
+    "hf_mixtral_stacked",
+    "hf_olmoe",
+    "hf_dots1",
+    "hf_dots1_stacked",
+    "hf_qwen3_moe_stacked",
+];
+
 /// The expected numbers are what `transformers` made of these folders.
 #[test]
 fn an_imported_model_computes_what_transformers_computes() {
-    for name in ["hf_qwen3_moe", "hf_glm4_moe"] {
+    for name in SAVED {
         let imported = import(&golden(name)).unwrap();
         let model = loaded(&imported.model, &imported.tensors, &imported.buffers);
         let expected = json_of(&golden(name).join("expected.json"));
@@ -71,6 +83,7 @@ fn a_folded_norm_head_gives_the_same_logits() {
             folder: &folder,
             format: Format::BailingMoe,
             element_type: ElementType::F32,
+            experts: Experts::Separate,
             max_shard_bytes: u64::MAX,
         };
         assert!(export(&source, &target).unwrap().norm_head_folded);

@@ -119,9 +119,9 @@ fn a_log_of_a_newer_schema_or_of_something_else_is_refused() {
     fs::write(&path, text.replace("\"schema\":1", "\"schema\":9")).unwrap();
     let problem = read(&path).unwrap_err().problem;
     assert!(problem.contains("schema 9") && problem.contains("schema 1"), "{problem}");
-    fs::write(&path, format!("{text}nonsense\n{text}")).unwrap();
-    assert!(read(&path).unwrap_err().problem.contains("line 2 of"));
-    assert!(Log::open(folder.path(), 1).unwrap_err().problem.contains("line 2 of"));
+    fs::write(&path, "nonsense\n".repeat(9)).unwrap();
+    let problem = read(&path).unwrap_err().problem;
+    assert!(problem.contains("line 1 of") && problem.contains("no other line"), "{problem}");
     assert!(read(&folder.path().join("other")).unwrap_err().problem.contains("cannot read"));
 }
 
@@ -175,14 +175,20 @@ fn a_line_that_is_no_event_is_set_aside_and_named_and_the_rest_is_history() {
     let damaged = text.replacen("\"loss\":1.1,", "", 1);
     assert_ne!(text, damaged);
     fs::write(&path, damaged).unwrap();
-    assert!(read(&path).is_err());
+    assert_eq!(read(&path).unwrap(), [start(), step(2)]);
     let found = history(folder.path(), true).unwrap();
     assert_eq!(found.events, [start(), step(2)]);
     let [reason] = &found.unreadable[..] else { panic!("{found:?}") };
     assert!(reason.contains("line 2 of") && reason.contains("`loss`"), "{reason}");
-    // What is not even JSON, no version has written.
-    fs::write(&path, format!("{text}nonsense\n")).unwrap();
-    assert!(history(folder.path(), true).unwrap_err().problem.contains("line 4 of"));
+    // What is not even JSON is moved away when the run goes on.
+    fs::write(&path, format!("{text}{}", "nonsense\n".repeat(9))).unwrap();
+    let found = history(folder.path(), true).unwrap();
+    assert_eq!((found.events.len(), found.unreadable.len()), (3, 4));
+    assert!(found.unreadable[0].contains("line 4 of"), "{found:?}");
+    assert!(found.unreadable[3].contains("6 more lines"), "{found:?}");
+    Log::open(folder.path(), 2).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    assert_eq!(fs::read_to_string(folder.path().join("run.jsonl.unreadable")).unwrap().lines().count(), 9);
 }
 
 #[test]
@@ -191,4 +197,29 @@ fn a_log_that_is_missing_beside_a_checkpoint_is_said() {
     assert!(history(folder.path(), false).unwrap().unreadable.is_empty());
     let found = history(folder.path(), true).unwrap();
     assert!(found.events.is_empty() && found.unreadable[0].contains("is missing"), "{found:?}");
+}
+
+#[test]
+fn a_null_where_a_number_is_expected_is_read_as_not_a_number_whichever_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.jsonl");
+    let loads = vec![ExpertLoad::from_counts(1, &[3, 0, 1])];
+    for event in [start(), step(2), end(4), Event::Experts(Experts { step: 2, layers: loads })] {
+        let whole = serde_json::to_value(&event).unwrap();
+        let mut numbers = 0;
+        for at in 0..40 {
+            let mut damaged = whole.clone();
+            let inner = damaged.pointer_mut("/layers/0").is_some();
+            let object = damaged.pointer_mut(if inner { "/layers/0" } else { "" }).unwrap();
+            let Some(value) = object.as_object_mut().unwrap().values_mut().nth(at) else { break };
+            if value.is_f64() {
+                *value = serde_json::Value::Null;
+                fs::write(&path, format!("{damaged}\n")).unwrap();
+                let Ok(events) = read(&path) else { panic!("{damaged}") };
+                assert_eq!(events.len(), 1, "{damaged}");
+                numbers += 1;
+            }
+        }
+        assert!(numbers > 0, "{whole}");
+    }
 }

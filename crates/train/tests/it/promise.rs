@@ -9,6 +9,7 @@ use super::random::Random;
 use lingot_device::null::{Count, Null};
 use lingot_device::{Device, Kind};
 use lingot_model::{Inputs, Model, Rows, Totals, Warmth};
+use lingot_spec::cost::Widths;
 use lingot_spec::run::{OptimizerSpec, Recompute};
 use lingot_spec::step::{Batch, Step, StepMemory, step};
 use lingot_spec::{ModelSpec, Score, presets};
@@ -21,12 +22,14 @@ struct Case {
     sequence: usize,
     recompute: Vec<Recompute>,
     warming: bool,
+    kind: Kind,
 }
 
 impl Case {
     fn promised(&self, model: &ModelSpec) -> Step {
-        let Case { micro, micros, sequence, ref recompute, warming } = *self;
-        step(model, &Batch { micro, micros, sequence, recompute, warming })
+        let Case { micro, micros, sequence, ref recompute, warming, kind } = *self;
+        let widths = Widths { values: kind.bytes(), sums: kind.sums().bytes() };
+        step(model, &Batch { micro, micros, sequence, recompute, warming, widths })
     }
 }
 
@@ -35,7 +38,7 @@ fn counted(spec: &ModelSpec, case: &Case) -> (Count, StepMemory) {
     let (null, counter) = Null::new();
     let device = Device::new(null);
     let in_use = || counter.take().memory.now_bytes;
-    let model = Model::blank(spec, &device, Kind::F32).unwrap();
+    let model = Model::blank(spec, &device, case.kind).unwrap();
     let weights_bytes = in_use();
     let gradients = model.gradients().unwrap();
     let gradients_bytes = in_use() - weights_bytes;
@@ -82,12 +85,13 @@ fn compare(name: &str, spec: &ModelSpec, case: &Case) {
     }
     let memory = promised.memory;
     assert_eq!(memory.peak_bytes, counted.memory.peak_bytes, "{name}: peak");
+    let weights = |memory: &StepMemory| memory.weights_bytes + memory.masters_bytes;
     let parts = |memory: &StepMemory| {
-        memory.weights_bytes + memory.gradients_bytes + memory.moments_bytes + memory.state_bytes
+        weights(memory) + memory.gradients_bytes + memory.moments_bytes + memory.state_bytes
     };
     assert_eq!(parts(&memory), counted.memory.now_bytes, "{name}: standing parts");
     assert_eq!(parts(&memory), parts(&standing), "{name}: standing parts as they were made");
-    let state_bytes = standing.weights_bytes - memory.weights_bytes + standing.gradients_bytes
+    let state_bytes = weights(&standing) - weights(&memory) + standing.gradients_bytes
         - memory.gradients_bytes
         + standing.moments_bytes
         - memory.moments_bytes;
@@ -100,8 +104,11 @@ fn every_preset_runs_the_ops_and_takes_the_memory_that_were_promised() {
         let spec = presets::preset(name).unwrap();
         for policy in [Recompute::Nothing, Recompute::Experts, Recompute::Block] {
             for (micro, micros, sequence) in [(1, 1, 128), (2, 2, 64)] {
-                let case = Case { micro, micros, sequence, recompute: vec![policy], warming: false };
-                compare(&format!("{name} {policy:?} {micro} x {micros}"), &spec, &case);
+                for kind in [Kind::F32, Kind::Bf16] {
+                    let recompute = vec![policy];
+                    let case = Case { micro, micros, sequence, recompute, warming: false, kind };
+                    compare(&format!("{name} {kind:?} {policy:?} {micro} x {micros}"), &spec, &case);
+                }
             }
         }
     }
@@ -125,6 +132,7 @@ fn random_models_run_the_ops_and_take_the_memory_that_were_promised() {
                 .map(|_| policies[random.below(3)])
                 .collect(),
             warming: spec.router.warmup_steps > 0 && random.below(2) == 0,
+            kind: [Kind::F32, Kind::Bf16][compared % 2],
         };
         compare(&format!("{spec:?} {:?}", case.recompute), &spec, &case);
         compared += 1;

@@ -22,12 +22,12 @@ mod shapes;
 pub use largest::Largest;
 pub use shapes::{AttentionShape, ExpertsShape, HeadShape, ProductShape, RoutingShape, RowsShape, Shapes};
 
-use super::bench::{Case, Numbers};
+use super::bench::{Case, Drawn, Numbers};
 use super::{Verdict, whole, worst};
 use crate::device::Device;
 use crate::error::Result;
 use crate::precision::{Precision, epsilon, is_of_products};
-use crate::tensor::Tensor;
+use crate::tensor::{Kind, Tensor};
 use sampled::Elements;
 use std::sync::OnceLock;
 
@@ -104,7 +104,7 @@ impl Wide {
         }
         for (done, case) in self.whole.iter().enumerate() {
             progress(self.sampled.len() + done, all);
-            verdicts.extend(whole(case, device, precision)?);
+            verdicts.extend(whole(case, device, Drawn::of(Kind::F32), precision)?);
         }
         Ok(verdicts)
     }
@@ -119,7 +119,9 @@ impl Wide {
             }
         }
         for case in &self.whole {
-            if let Some(failure) = whole(case, device, precision)?.into_iter().find(|verdict| !verdict.passed)
+            if let Some(failure) = whole(case, device, Drawn::of(Kind::F32), precision)?
+                .into_iter()
+                .find(|verdict| !verdict.passed)
             {
                 return Ok(Some(failure));
             }

@@ -19,7 +19,15 @@ pub(super) fn route_has_the_gradient_of_finite_differences() {
                 backward: &|x, d| {
                     let (routing, _) = routed(&x[0], &bias, rule)?;
                     let scales = d[1].to_doubles()?;
-                    Ok(vec![ops::route_grad(&d[0], &x[0], &routing, rule, [scales[0], scales[1]], 1.0)?])
+                    Ok(vec![ops::route_grad(
+                        &d[0],
+                        &x[0],
+                        &routing,
+                        rule,
+                        [scales[0], scales[1]],
+                        1.0,
+                        Kind::F64,
+                    )?])
                 },
             }
             .run();
@@ -49,7 +57,15 @@ pub(super) fn warm_logits_have_the_gradient_of_finite_differences() {
                 let logits = warmed(&x[0])?;
                 let (routing, _) = routed(&logits, &vec![0.0; e], rule)?;
                 let scales = d[1].to_doubles()?;
-                Ok(vec![ops::route_grad(&d[0], &logits, &routing, rule, [scales[0], scales[1]], keep)?])
+                Ok(vec![ops::route_grad(
+                    &d[0],
+                    &logits,
+                    &routing,
+                    rule,
+                    [scales[0], scales[1]],
+                    keep,
+                    Kind::F64,
+                )?])
             },
         }
         .run();

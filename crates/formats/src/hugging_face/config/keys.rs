@@ -39,6 +39,11 @@ impl<'a> Keys<'a> {
         !self.get(key).is_null()
     }
 
+    /// Whether a key is there, null or not.
+    pub(super) fn holds(&self, key: &str) -> bool {
+        self.config.contains_key(key)
+    }
+
     /// Marks keys as used.
     pub(super) fn mark(&self, keys: &[&str]) {
         self.used.borrow_mut().extend(keys.iter().map(|key| (*key).to_owned()));

@@ -1,12 +1,15 @@
 //! A config.json as a model: every key that changes what the model computes is used or refused.
 
+use super::habits::habits;
 use super::keys::{Keys, Object};
+use super::refusals::refuse_unknown;
 use super::rotation::rotation;
+use crate::abilities::{QkNorm, Renormalise};
 use crate::hugging_face::format::Format;
 use lingot_spec::model::{ModelSpec, RouterSpec};
 use lingot_spec::presets::preset;
 use lingot_spec::problem::{Problem, ProblemKind, Result};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// The model of a config.json, and the keys that it does not use. `has_tensor` tells whether the weights have
@@ -29,68 +32,11 @@ pub(crate) fn read(
     Ok((model, keys.unused()))
 }
 
-/// Refuses keys that change what the model computes in ways that Lingot cannot follow. An absent key and null
-/// are accepted. The keys are not marked as used, so that they are given back as they are.
-fn refuse_unknown(format: Format, keys: &Keys) -> Result<()> {
-    let score = if format.is_sigmoid() { "sigmoid" } else { "softmax" };
-    let accepted = [
-        ("hidden_act", vec![json!("silu"), json!("swish")]),
-        ("attention_bias", vec![json!(false)]),
-        ("use_bias", vec![json!(false)]),
-        ("use_qkv_bias", vec![json!(false)]),
-        ("use_rmsnorm", vec![json!(true)]),
-        ("rope_interleave", vec![json!(false)]),
-        ("use_sliding_window", vec![json!(false)]),
-        ("quantization_config", vec![]),
-        ("per_layer_config", vec![]),
-        ("norm_softmax", vec![json!(false)]),
-        ("multi_gate", vec![json!(false)]),
-        ("score_function", vec![json!(score)]),
-        ("scoring_func", vec![json!(score)]),
-        ("moe_router_enable_expert_bias", vec![json!(true)]),
-    ];
-    for (key, accepted) in accepted {
-        if keys.has(key) && !accepted.contains(keys.get(key)) {
-            let why = match accepted.first() {
-                Some(value) => format!("only {value} is supported"),
-                None => "this is not supported".into(),
-            };
-            return Err(keys.unsupported(key, &why));
-        }
-    }
-    // The published class of Ling v1 has biases unless told otherwise.
-    if format.is_bailing() && !keys.has("use_bias") {
-        return Err(
-            keys.unsupported("use_bias", "only false is supported, and it is true where it is absent")
-        );
-    }
-    let kinds = keys.get("layer_types").as_array().into_iter().flatten();
-    if keys.has("layer_types") && kinds.clone().any(|kind| kind != "full_attention") {
-        return Err(keys.unsupported("layer_types", "only \"full_attention\" is supported"));
-    }
-    Ok(())
-}
-
 fn sizes(format: Format, keys: &Keys) -> Result<ModelSpec> {
+    let (habits, abilities) = (habits(format), format.abilities());
     let heads = keys.size(&["num_attention_heads"], None)?;
     let width = keys.size(&["hidden_size"], None)?;
-    let shared = match format {
-        Format::Qwen3Moe => 0,
-        Format::Glm4Moe => keys.size(&["n_shared_experts"], Some(1))?,
-        _ => keys.size(&["num_shared_experts", "n_shared_experts"], Some(0))?,
-    };
-    let experts: &[&str] = match format {
-        Format::Glm4Moe => &["n_routed_experts", "num_local_experts"],
-        _ => &["num_experts", "num_local_experts"],
-    };
-    // What the classes of `transformers` assume where the key is absent.
-    let kv_heads = match format {
-        Format::Qwen3Moe => 4,
-        Format::Glm4Moe => 8,
-        _ => heads,
-    };
-    let epsilon = if format == Format::Qwen3Moe { 1e-6 } else { 1e-5 };
-    let expert_width = keys.size(&["moe_intermediate_size"], None)?;
+    let expert_width = keys.size(&[habits.expert_width], habits.usual_expert_width)?;
     let shared_width = keys.size(&["moe_shared_expert_intermediate_size"], Some(expert_width))?;
     if shared_width != expert_width {
         return Err(keys.unsupported(
@@ -103,18 +49,21 @@ fn sizes(format: Format, keys: &Keys) -> Result<ModelSpec> {
         width,
         layers: keys.size(&["num_hidden_layers"], None)?,
         heads,
-        kv_heads: keys.size(&["num_key_value_heads"], Some(kv_heads))?,
+        kv_heads: keys.size(&["num_key_value_heads"], Some(habits.kv_heads.unwrap_or(heads)))?,
         head_width: keys.size(&["head_dim"], Some(width.checked_div(heads).unwrap_or(0)))?,
-        experts: keys.size(experts, None)?,
-        choices: keys.size(&["num_experts_per_tok"], None)?,
+        experts: keys.size(habits.experts, habits.usual_experts)?,
+        choices: keys.size(&["num_experts_per_tok"], habits.usual_choices)?,
         expert_width,
-        shared_experts: shared,
-        qk_norm: match format {
-            Format::Qwen3Moe => true,
-            Format::BailingMoe => false,
-            _ => keys.flag("use_qk_norm", false)?,
+        shared_experts: match habits.shared {
+            [] => 0,
+            spellings => keys.size(spellings, habits.usual_shared)?,
         },
-        norm_epsilon: keys.number("rms_norm_eps", Some(epsilon))?,
+        qk_norm: match abilities.qk_norm {
+            QkNorm::Always | QkNorm::OverAllHeads => true,
+            QkNorm::Never => false,
+            QkNorm::Either => keys.flag("use_qk_norm", false)?,
+        },
+        norm_epsilon: keys.number("rms_norm_eps", Some(habits.epsilon))?,
         norm_head: format.is_bailing() && keys.flag("norm_head", false)?,
         tied: keys.flag("tie_word_embeddings", false)?,
         initial_deviation: keys.number("initializer_range", Some(0.02))?,
@@ -130,20 +79,19 @@ fn published(format: Format) -> ModelSpec {
 }
 
 fn router(format: Format, keys: &Keys) -> Result<RouterSpec> {
-    let like = published(format).router;
+    let (habits, abilities, like) = (habits(format), format.abilities(), published(format).router);
+    let said = match abilities.renormalise {
+        // Mixtral and Ling v2 do not look at the key.
+        Renormalise::Always | Renormalise::AlwaysOfSeveral => true,
+        _ => keys.flag("norm_topk_prob", habits.renormalise)?,
+    };
+    let renormalise = said && !is_single_choice(format, keys)?;
     if !format.is_sigmoid() {
-        let renormalise = keys.flag("norm_topk_prob", format == Format::BailingMoe)?;
-        return Ok(RouterSpec { renormalise: renormalise && !is_single_choice(format, keys)?, ..like });
+        return Ok(RouterSpec { renormalise, ..like });
     }
-    let (groups, groups_kept, scale) = if format == Format::Glm4Moe { (1, 1, 1.0) } else { (8, 4, 2.5) };
-    let renormalise = keys.flag("norm_topk_prob", true)?;
+    let (groups, groups_kept, scale) = habits.limits;
     Ok(RouterSpec {
-        // Ling v2 does not look at the key.
-        renormalise: if format == Format::BailingMoeV2 {
-            !is_single_choice(format, keys)?
-        } else {
-            renormalise
-        },
+        renormalise,
         scale: keys.number("routed_scaling_factor", Some(scale))?,
         groups: keys.size(&["n_group"], Some(groups))?,
         groups_kept: keys.size(&["topk_group"], Some(groups_kept))?,
@@ -159,8 +107,8 @@ fn is_single_choice(format: Format, keys: &Keys) -> Result<bool> {
 fn dense_layers(format: Format, keys: &Keys, model: &mut ModelSpec) -> Result<()> {
     model.dense_layers = match format {
         Format::Qwen3Moe => first_layers(keys, model.layers)?,
-        Format::Glm4Moe => keys.size(&["first_k_dense_replace"], Some(1))?,
-        _ => keys.size(&["first_k_dense_replace"], Some(0))?,
+        _ if !format.abilities().has_dense => 0,
+        _ => keys.size(&["first_k_dense_replace"], Some(habits(format).dense_layers))?,
     };
     // GLM-4 names its first dense layers even where it has fewer layers than that.
     model.dense_layers = model.dense_layers.min(model.layers);
@@ -203,7 +151,8 @@ fn multi_token_prediction(
     model: &mut ModelSpec,
     has_tensor: impl Fn(&str) -> bool,
 ) -> Result<()> {
-    if !matches!(format, Format::Glm4Moe | Format::BailingMoeV2) {
+    if !format.abilities().has_mtp {
+        model.mtp_weight = 0.0;
         return Ok(());
     }
     let said = keys.size(&["num_nextn_predict_layers", "num_mtp_layers"], Some(0))?;

@@ -4,31 +4,29 @@
 //! in `rope_parameters`. `transformers` reads `rope_scaling` in place of `rope_parameters` where both are
 //! there, and what lies inside before what lies beside.
 
+use super::habits::habits;
 use super::keys::Keys;
 use crate::hugging_face::format::Format;
 use lingot_spec::model::ModelSpec;
 use lingot_spec::problem::Result;
 use serde_json::{Map, Value, json};
 
-/// The base of the frequencies where nothing says it.
-const USUAL_THETA: f64 = 10_000.0;
-
 /// Reads `rope_theta` and `rotary_width`.
 pub(super) fn rotation(format: Format, keys: &Keys, model: &mut ModelSpec) -> Result<()> {
     let empty = Map::new();
     let nested = nested(keys, &empty)?;
     keys.mark(&["rope_scaling", "rope_parameters"]);
-    let theta = keys.number("rope_theta", Some(USUAL_THETA))?;
+    let theta = keys.number("rope_theta", Some(habits(format).theta))?;
     model.rope_theta = nested.number("rope_theta", Some(theta))?;
     // The published classes of Ling look at the outer key alone, `transformers` at the inner one first.
     if format.is_bailing() && keys.has("rope_theta") && model.rope_theta != theta {
         return Err(nested.unsupported("rope_theta", &format!("rope_theta = {theta} names the same thing")));
     }
-    let usual = if rotates_part(format) { 0.5 } else { 1.0 };
+    let usual = if format.abilities().rotates_part { 0.5 } else { 1.0 };
     let factor = keys.number("partial_rotary_factor", Some(usual))?;
     let factor = nested.number("partial_rotary_factor", Some(factor))?;
     let shown = if nested.has("partial_rotary_factor") { &nested } else { keys };
-    if !rotates_part(format) && factor != 1.0 {
+    if !format.abilities().rotates_part && factor != 1.0 {
         return Err(shown.unsupported("partial_rotary_factor", &format!("{format} rotates whole heads")));
     }
     if !(0.0..=1.0).contains(&factor) {
@@ -67,15 +65,10 @@ fn nested<'a>(keys: &Keys<'a>, empty: &'a Map<String, Value>) -> Result<Keys<'a>
     Ok(Keys::nested(empty, ""))
 }
 
-/// Whether the format has heads that are rotated in part.
-fn rotates_part(format: Format) -> bool {
-    matches!(format, Format::Glm4Moe | Format::BailingMoeV2)
-}
-
 /// The rotation in the spelling of newer releases of `transformers`.
 pub(super) fn parameters(model: &ModelSpec, format: Format) -> Value {
     let mut parameters = json!({ "rope_type": "default", "rope_theta": model.rope_theta });
-    if rotates_part(format) {
+    if format.abilities().rotates_part {
         parameters["partial_rotary_factor"] = rotary_factor(model).into();
     }
     parameters

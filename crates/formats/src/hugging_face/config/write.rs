@@ -1,5 +1,6 @@
 //! A model as the config.json of a format.
 
+use super::habits::habits;
 use super::keys::Object;
 use super::rotation::{parameters, rotary_factor};
 use crate::hugging_face::elements::ElementType;
@@ -54,6 +55,9 @@ fn defaults(format: Format, context_tokens: u32) -> Object {
             "use_cache": true,
         }),
     );
+    if format == Format::Dots1 {
+        config.insert("sliding_window".into(), Value::Null);
+    }
     if format.is_bailing() {
         let (home, stem) = match format {
             Format::BailingMoe => ("inclusionAI/Ling-lite", "bailing_moe"),
@@ -89,9 +93,8 @@ fn common(model: &ModelSpec, format: Format, element: ElementType) -> Value {
         "head_dim": model.head_width,
         // Unused without dense layers, but some readers reject a width of 0.
         "intermediate_size": if model.dense_width > 0 { model.dense_width } else { model.expert_width },
-        "moe_intermediate_size": model.expert_width,
+        (habits(format).expert_width): model.expert_width,
         "num_experts_per_tok": model.choices,
-        "norm_topk_prob": model.router.renormalise,
         "rms_norm_eps": model.norm_epsilon,
         "rope_theta": model.rope_theta,
         "initializer_range": model.initial_deviation,
@@ -103,10 +106,35 @@ fn common(model: &ModelSpec, format: Format, element: ElementType) -> Value {
 }
 
 /// The keys of one format.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn own(model: &ModelSpec, format: Format) -> Value {
     let router = &model.router;
     match format {
+        Format::Mixtral => json!({
+            "num_local_experts": model.experts,
+            "sliding_window": null,
+            "rope_parameters": parameters(model, format),
+        }),
+        Format::Olmoe => json!({
+            "num_experts": model.experts,
+            "norm_topk_prob": router.renormalise,
+            "attention_bias": false,
+            "clip_qkv": null,
+            "rope_parameters": parameters(model, format),
+        }),
+        Format::Dots1 => json!({
+            "n_routed_experts": model.experts,
+            "n_shared_experts": model.shared_experts,
+            "first_k_dense_replace": model.dense_layers,
+            "n_group": router.groups,
+            "topk_group": router.groups_kept,
+            "routed_scaling_factor": router.scale,
+            "norm_topk_prob": router.renormalise,
+            "attention_bias": false,
+            "rope_parameters": parameters(model, format),
+        }),
         Format::Qwen3Moe => json!({
+            "norm_topk_prob": router.renormalise,
             "num_experts": model.experts,
             "num_local_experts": model.experts,
             "mlp_only_layers": (0..model.dense_layers).collect::<Vec<_>>(),
@@ -117,6 +145,7 @@ fn own(model: &ModelSpec, format: Format) -> Value {
             "rope_parameters": parameters(model, format),
         }),
         Format::Glm4Moe => json!({
+            "norm_topk_prob": router.renormalise,
             "n_routed_experts": model.experts,
             "n_shared_experts": model.shared_experts,
             "first_k_dense_replace": model.dense_layers,
@@ -130,6 +159,7 @@ fn own(model: &ModelSpec, format: Format) -> Value {
             "num_nextn_predict_layers": model.mtp_layers,
         }),
         Format::BailingMoe => json!({
+            "norm_topk_prob": router.renormalise,
             "num_experts": model.experts,
             "num_shared_experts": model.shared_experts,
             "first_k_dense_replace": model.dense_layers,
@@ -140,6 +170,7 @@ fn own(model: &ModelSpec, format: Format) -> Value {
             "rope_scaling": null,
         }),
         Format::BailingMoeV2 => json!({
+            "norm_topk_prob": router.renormalise,
             "num_experts": model.experts,
             "num_shared_experts": model.shared_experts,
             "moe_shared_expert_intermediate_size": model.expert_width,

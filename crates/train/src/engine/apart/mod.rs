@@ -20,7 +20,7 @@ use super::{Busy, Engine, Fleet, Meeting, PaidDevice, Taken};
 use crate::checkpoint::{Snapshot, Tensor};
 use crate::crew::{Command, Content, Moments};
 use crate::data::StepBatch;
-use crate::guard::finite::nothing_finite;
+use crate::guard::finite::{is_sane, nothing_finite};
 use crate::home::Home;
 use crate::training::Training;
 use agreed::{Agreed, Bytes, Decided, Own};
@@ -166,7 +166,7 @@ impl Apart {
         self.sum_all();
         if let Some(decided) = self.decided.take() {
             self.memory = decided.into_memory();
-            training.home.model.parameters.flat.write_floats(&self.agreed.weights)?;
+            training.home.model.overwrite(0, &self.agreed.weights)?;
             training.home.model.set_buffers(&self.agreed.state)?;
         }
         Ok(())
@@ -294,6 +294,10 @@ impl Engine for Apart {
     fn update(&mut self, training: &mut Training<'_>, taken: &Taken) -> Result<()> {
         if !self.is_begun {
             return self.in_step.update(training, taken);
+        }
+        let loss = taken.outcome.losses.main;
+        if taken.outcome.is_finite() && is_sane(loss, training.run.model.vocabulary) {
+            training.note_sound(training.position.step)?;
         }
         training.position.samples = self.samples.trained();
         training.position.step = training.position.samples / u64::from(training.run.batch.sequences);

@@ -8,7 +8,6 @@ use crate::data::StepBatch;
 use crate::engine::Busy;
 use crate::engine::fleet::{Awaited, Heard};
 use crate::optimizer::At;
-use crate::schedule;
 use crate::training::Training;
 use lingot_spec::problem::{Problem, Result};
 use lingot_spec::run::{Strategy, SyncSpec};
@@ -188,7 +187,7 @@ impl Apart {
         };
         place.taken.push(first);
         let step = round.step + place.steps;
-        let rate = schedule::rate(&run.schedule, run.optimizer.rate, step, run.stop.steps);
+        let rate = training.rate(step);
         training.position.last_rate = rate;
         let batch = StepBatch::read(run, training.dataset, first, self.samples.share)?;
         self.ask(round, worker, Command::Step { at: At { step, rate }, batch });

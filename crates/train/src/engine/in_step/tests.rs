@@ -36,7 +36,7 @@ fn counts(
     let device = Device::new(Cpu::new(1));
     let never = AtomicBool::new(false);
     let run = &resolved.run;
-    let (mut training, _) = Training::open(run, dataset, &device, &never).unwrap();
+    let (mut training, _) = Training::open(run, dataset, &device, &never, None).unwrap();
     let crew = Emulated::new(run, &device, Box::new(|_, _, _| ()));
     let fleet = Fleet::emulated(run, crew, "cpu", 0).unwrap();
     let mut engine = InStep::new(fleet, &[], 0);

@@ -1,6 +1,7 @@
 //! The numbers that each op of a step moves, counted by hand for two small models.
 
 use super::{Case, counted};
+use lingot_device::Kind;
 use lingot_spec::run::Recompute;
 use lingot_spec::{ModelSpec, presets};
 
@@ -280,7 +281,7 @@ fn ling_v2() -> (ModelSpec, ByHand) {
 
 #[test]
 fn every_op_moves_the_bytes_that_a_hand_count_of_its_operands_gives() {
-    for (name, (spec, by_hand)) in [("v1", ling_v1()), ("v2", ling_v2())] {
+    for (name, (spec, by_hand), sums) in [("v1", ling_v1(), sums_of_v1()), ("v2", ling_v2(), sums_of_v2())] {
         spec.check().unwrap();
         let case = Case {
             micro: 2,
@@ -288,18 +289,104 @@ fn every_op_moves_the_bytes_that_a_hand_count_of_its_operands_gives() {
             sequence: T / 2,
             recompute: vec![Recompute::Nothing],
             warming: spec.router.warmup_steps > 0,
+            kind: Kind::F32,
         };
-        let promised: Vec<_> = case.promised(&spec).ops.iter().map(|op| (op.name, op.cost)).collect();
-        let (count, _) = counted(&spec, &case);
-        for (source, ops) in [("promised", promised), ("counted", count.ops)] {
-            for (op, numbers) in &by_hand {
-                let bytes: Vec<f64> =
-                    ops.iter().filter(|(name, _)| name == op).map(|(_, cost)| cost.bytes).collect();
-                let expected: Vec<f64> = numbers.iter().map(|&numbers| 4.0 * numbers as f64).collect();
-                assert_eq!(expected, bytes, "{name}: bytes of each call of {op}, {source}");
-            }
-            let all: usize = by_hand.iter().map(|(_, numbers)| numbers.len()).sum();
-            assert_eq!(ops.len(), all, "{name}: ops, {source}");
-        }
+        agree(name, &spec, &case, &by_hand, |_, _, numbers| 4 * numbers);
+        let in_bf16 = |op: &str, call: usize, numbers: usize| {
+            // The copy of the parameter, beside it, the gradient, and both moments twice.
+            let copied = if op == "adamw" { numbers / 7 } else { 0 };
+            let are_sums = ALL_SUMS.contains(&op);
+            let listed = sums.iter().find(|(name, _)| *name == op).map_or(0, |(_, calls)| calls[call]);
+            let sums = if are_sums { numbers } else { listed };
+            4 * sums + 2 * (numbers - sums + copied)
+        };
+        agree(name, &spec, &Case { kind: Kind::Bf16, ..case }, &by_hand, in_bf16);
     }
+}
+
+/// What is promised and what is counted, against the hand count in bytes: of an op, its n-th call, and the
+/// numbers that this call moves.
+fn agree(
+    name: &str,
+    spec: &ModelSpec,
+    case: &Case,
+    by_hand: &ByHand,
+    bytes_of: impl Fn(&str, usize, usize) -> usize,
+) {
+    let promised: Vec<_> = case.promised(spec).ops.iter().map(|op| (op.name, op.cost)).collect();
+    let (count, _) = counted(spec, case);
+    for (source, ops) in [("promised", promised), ("counted", count.ops)] {
+        for (op, numbers) in by_hand {
+            let bytes: Vec<f64> =
+                ops.iter().filter(|(name, _)| name == op).map(|(_, cost)| cost.bytes).collect();
+            let expected: Vec<f64> = numbers
+                .iter()
+                .enumerate()
+                .map(|(call, &numbers)| bytes_of(op, call, numbers) as f64)
+                .collect();
+            assert_eq!(expected, bytes, "{name} {:?}: bytes of each call of {op}, {source}", case.kind);
+        }
+        let all: usize = by_hand.iter().map(|(_, numbers)| numbers.len()).sum();
+        assert_eq!(ops.len(), all, "{name}: ops, {source}");
+    }
+}
+
+/// Ops that move sums alone, which are f32 whatever values are.
+const ALL_SUMS: [&str; 8] =
+    ["fill", "sum_of_squares", "adamw", "moments", "warm_logits", "route", "sort_by_expert", "balance_bias"];
+
+/// Sums among the numbers of the other ops that move any, by call: gradients by weights, and what of a router
+/// and a softmax is never rounded.
+fn sums_of_v1() -> ByHand {
+    vec![
+        ("embedding_grad", vec![2 * T * D]), // rows of the table
+        ("attention", vec![T * H]),          // lse
+        ("attention_grad", vec![T * H]),
+        (
+            "matmul",
+            [
+                &[0; 4][..],                                    // query, key, value, output
+                &[T * E, 0, 0],                                 // logits; shared gate and up, shared down
+                &[2 * D * F, 0],                                // gradient of shared down; by its input
+                &[2 * 2 * F * D, 0],                            // of shared gate and up
+                &[2 * E * D, 0],                                // of the router
+                &[2 * D * HC, 0],                               // of the output projection
+                &[2 * HC * D, 2 * GC * D, 2 * GC * D, 0, 0, 0], // of query, key, value; by their inputs
+            ]
+            .concat(),
+        ),
+        ("route_grad", vec![T * E]),                      // logits
+        ("dispatch", vec![0, 2 * R, 2 * R, 0, 0, 2 * R]), // weights and their gradients
+        ("grouped_matmul_weights", vec![2 * E * D * F, 2 * E * 2 * F * D]),
+        ("cross_entropy_grad", vec![T + 2 * V * D]), // losses, d_w
+    ]
+}
+
+/// As `sums_of_v1`.
+fn sums_of_v2() -> ByHand {
+    let attention = [2 * D * HC, 0, 2 * HC * D, 2 * GC * D, 2 * GC * D, 0, 0, 0];
+    let matmul = [
+        &[0; 4][..],         // projections and output of the dense layer
+        &[0, 0],             // dense gate and up, down
+        &[0, 0],             // projections of token and hidden
+        &[0; 4],             // projections and output of the block
+        &[T * E],            // logits
+        &[2 * E * D, 0],     // gradient of the router
+        &attention,          // of the block
+        &[2 * D * D; 2],     // of the projections of token and hidden
+        &[0, 0],             // by their inputs
+        &[2 * D * W, 0],     // of dense down
+        &[2 * 2 * W * D, 0], // of dense gate and up
+        &attention,
+    ];
+    vec![
+        ("embedding_grad", vec![2 * T * D; 2]),
+        ("attention", vec![T * H; 2]),
+        ("attention_grad", vec![T * H; 2]),
+        ("matmul", matmul.concat()),
+        ("route_grad", vec![T * E]),
+        ("dispatch", vec![0, 2 * R, 2 * R, 0, 0, 2 * R]),
+        ("grouped_matmul_weights", vec![2 * E * D * F, 2 * E * 2 * F * D]),
+        ("cross_entropy_grad", vec![T + 2 * V * D; 2]),
+    ]
 }
