@@ -3,9 +3,9 @@
 
 use crate::Progress;
 use crate::faults::{Planted, Wiring, faulty};
-use crate::task;
+use crate::task::{self, Task};
 use crate::trainer::Trainer;
-use lingot_device::{Device, Precision};
+use lingot_device::{Device, Kind, Precision};
 use lingot_spec::Result;
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +46,12 @@ pub struct CurveReport {
     pub passed: bool,
     /// First step of the first 50 whose mean difference exceeds the bound.
     pub parted_at: Option<u64>,
+    /// The first steps of a run that was trained again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<FirstSteps>,
+    /// What decided about a run that was trained again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judged_by: Option<JudgedBy>,
     /// The held-out losses of a run that was trained again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_out: Option<HeldOutReport>,
@@ -55,6 +61,39 @@ pub struct CurveReport {
     pub reference: Vec<f64>,
     /// Kept losses on the candidate.
     pub candidate: Vec<f64>,
+}
+
+/// What a run was judged by, in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JudgedBy {
+    /// The first steps, which failed.
+    FirstSteps,
+    /// The losses of all steps.
+    Curve,
+    /// The held-out losses.
+    HeldOut,
+}
+
+/// The comparison of a run's first steps, before rounding has grown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FirstSteps {
+    /// Steps compared.
+    pub steps: u64,
+    /// The largest relative difference between candidate and log, of a loss or a gradient norm.
+    pub difference: f64,
+    /// Its step.
+    pub step: u64,
+    /// What differed most there: `loss` or `gradient norm`.
+    pub quantity: String,
+    /// The same difference between the definitions and the log; absent where the definitions would have
+    /// taken too long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_definition: Option<f64>,
+    /// The largest difference that passes.
+    pub bound: f64,
+    /// The verdict.
+    pub passed: bool,
 }
 
 /// The comparison of held-out losses.
@@ -75,7 +114,7 @@ pub struct HeldOutReport {
 /// What to train and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct CurvePlan {
-    /// Steps of each training.
+    /// Steps of each training; the wide model takes a tenth of them.
     pub steps: u64,
     /// Seeds the weights and the text.
     pub seed: u64,
@@ -87,7 +126,7 @@ pub struct CurvePlan {
     pub seeds: u64,
 }
 
-/// Trains both models on the reference and, once per step in `starts`, on the candidate: from 0 the whole
+/// Trains each model on the reference and, once per step in `starts`, on the candidate: from 0 the whole
 /// curve, from a later step the rest of it, with the reference's state at that step. Returns reports by
 /// start, then by model.
 pub fn check(
@@ -99,49 +138,50 @@ pub fn check(
 ) -> Result<Vec<Vec<CurveReport>>> {
     let candidate = faulty(candidate, plan.planted);
     let mut reports = vec![vec![]; starts.len()];
-    for (name, spec) in task::models() {
-        let found = one(name, &spec, [reference, &candidate], plan, starts, progress)?;
+    for task in task::tasks() {
+        let starts: Vec<u64> = starts.iter().map(|start| start / task.shorter).collect();
+        let found = one(&task, [reference, &candidate], plan, &starts, progress)?;
         reports.iter_mut().zip(found).for_each(|(reports, report)| reports.push(report));
     }
     Ok(reports)
 }
 
 fn one(
-    name: &str,
-    spec: &lingot_spec::ModelSpec,
+    task: &Task,
     [reference, candidate]: [&Device; 2],
     plan: CurvePlan,
     starts: &[u64],
     progress: Progress<'_>,
 ) -> Result<Vec<CurveReport>> {
-    let CurvePlan { steps, seed, .. } = plan;
-    let on_reference = |other: u64| Trainer::new(spec, reference, seed + other, seed, Wiring(None));
+    let (seed, steps) = (plan.seed, (plan.steps / task.shorter).max(2));
+    let on_reference =
+        |other: u64| Trainer::new(task, reference, Kind::F32, [seed + other, seed], Wiring(None));
     let mut here = on_reference(0)?;
     let mut others = (1..plan.seeds).map(on_reference).collect::<Result<Vec<_>>>()?;
-    let there = |_| Trainer::new(spec, candidate, seed, seed, Wiring(plan.planted));
+    let there = |_| Trainer::new(task, candidate, Kind::F32, [seed; 2], Wiring(plan.planted));
     let mut candidates = starts.iter().map(there).collect::<Result<Vec<_>>>()?;
     let mut losses = vec![];
     let mut found = vec![vec![]; candidates.len()];
     let mut noise = vec![vec![]; others.len()];
     for step in 0..steps {
-        progress(&format!("curve {name}"), step, steps);
+        progress(&format!("curve {}", task.name), step, steps);
         for ((there, &start), found) in candidates.iter_mut().zip(starts).zip(&mut found) {
             if start == step && start > 0 {
                 there.take_over(&here)?;
             }
             if start <= step {
-                found.push(there.step()?);
+                found.push(there.step()?.losses.main);
             }
         }
-        let loss = here.step()?;
+        let loss = here.step()?.losses.main;
         losses.push(loss);
         found.iter_mut().filter(|found| found.len() < losses.len()).for_each(|found| found.push(loss));
         for (other, losses) in others.iter_mut().zip(&mut noise) {
-            losses.push(other.step()?);
+            losses.push(other.step()?.losses.main);
         }
     }
     let bound = bound(plan.precision);
-    Ok(found.iter().map(|found| report(name, &losses, found, &noise, bound)).collect())
+    Ok(found.iter().map(|found| report(task.name, &losses, found, &noise, bound)).collect())
 }
 
 /// Compares one curve with another, and with the noise between curves of other seeds.
@@ -178,6 +218,8 @@ pub(crate) fn report(
         // NaN is not within the bound either.
         passed: mean <= bound,
         parted_at: parted_at.map(|step| step as u64),
+        first: None,
+        judged_by: None,
         held_out: None,
         every: every as u64,
         reference: kept(reference),

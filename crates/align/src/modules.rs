@@ -3,10 +3,11 @@
 
 use crate::Progress;
 use crate::faults::{Planted, Wiring, faulty};
-use crate::task;
+use crate::task::{self, Task};
 use crate::trace::{self, Fault, MODULES, ModuleError};
 use crate::trainer::Trainer;
-use lingot_device::{Device, Precision};
+use lingot_device::op::Route;
+use lingot_device::{Device, Kind, Precision};
 use lingot_spec::Result;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,9 @@ pub struct ModulesReport {
 }
 
 /// Compares one step of each model. `planted` alters the candidate.
+///
+/// Two experts that are equal up to the last bit may rightly be chosen in either order. Such a difference is
+/// looked for again in another text, where a fault of the router would show as well.
 pub fn check(
     reference: &Device,
     candidate: &Device,
@@ -35,31 +39,53 @@ pub fn check(
     progress: Progress<'_>,
 ) -> Result<Vec<ModulesReport>> {
     let candidate = faulty(candidate, planted);
-    let wiring = Wiring(planted);
-    let models = task::models();
+    let tasks = task::tasks();
     let mut reports = vec![];
-    for (done, (name, spec)) in models.iter().enumerate() {
-        progress("modules", done as u64, models.len() as u64);
-        let (recorded, watch, trace) = trace::record(reference);
-        let first = Trainer::new(spec, &recorded, seed, seed, Wiring(None))?;
-        watch.start(first.named());
-        first.differentiate()?;
-        watch.stop(&trace);
-        let (followed, watch) = trace::follow(&candidate, &trace, precision);
-        let second = Trainer::new(spec, &followed, seed, seed, wiring)?;
-        watch.start(second.named());
-        second.differentiate()?;
-        let found = watch.stop(&trace);
-        // A step on the candidate's own inputs, in which errors add up.
-        let alone = Trainer::new(spec, &candidate, seed, seed, wiring)?;
-        alone.differentiate()?;
-        let gradients = differences(&first.gradients()?, &alone.gradients()?);
-        let mut modules = found.modules;
-        modules.sort_by_key(|module| MODULES.iter().position(|name| *name == module.module));
-        let passed = found.fault.is_none();
-        reports.push(ModulesReport { model: (*name).into(), modules, gradients, fault: found.fault, passed });
+    for (done, task) in tasks.iter().enumerate() {
+        progress("modules", done as u64, tasks.len() as u64);
+        let compare =
+            |text: u64| one(task, [reference, &candidate], precision, [seed, text], Wiring(planted));
+        let mut report = compare(seed)?;
+        if report.fault.as_ref().is_some_and(is_choice) {
+            report = compare(seed + OTHER_TEXT)?;
+        }
+        reports.push(report);
     }
     Ok(reports)
+}
+
+/// What is added to a seed for another text.
+const OTHER_TEXT: u64 = 1 << 32;
+
+fn is_choice(fault: &Fault) -> bool {
+    fault.op == Route::NAME && fault.what.starts_with("experts[")
+}
+
+fn one(
+    task: &Task,
+    [reference, candidate]: [&Device; 2],
+    precision: Precision,
+    seeds: [u64; 2],
+    wiring: Wiring,
+) -> Result<ModulesReport> {
+    let (recorded, watch, trace) = trace::record(reference);
+    let first = Trainer::new(task, &recorded, Kind::F32, seeds, Wiring(None))?;
+    watch.start(first.named());
+    first.differentiate()?;
+    watch.stop(&trace);
+    let (followed, watch) = trace::follow(candidate, &trace, precision);
+    let second = Trainer::new(task, &followed, Kind::F32, seeds, wiring)?;
+    watch.start(second.named());
+    second.differentiate()?;
+    let found = watch.stop(&trace);
+    // A step on the candidate's own inputs, in which errors add up.
+    let alone = Trainer::new(task, candidate, Kind::F32, seeds, wiring)?;
+    alone.differentiate()?;
+    let gradients = differences(&first.gradients()?, &alone.gradients()?);
+    let mut modules = found.modules;
+    modules.sort_by_key(|module| MODULES.iter().position(|name| *name == module.module));
+    let passed = found.fault.is_none();
+    Ok(ModulesReport { model: task.name.into(), modules, gradients, fault: found.fault, passed })
 }
 
 /// A gradient and the name of its tensor.

@@ -1,4 +1,4 @@
-//! The task that both devices train: two small models that use everything Ling v1 and v2 have, on a text made
+//! The tasks that both devices train: small models that use everything Ling v1 and v2 have, on a text made
 //! from a seed.
 //!
 //! The text has what makes a language hard to predict and worth learning: words of very different frequency,
@@ -9,11 +9,8 @@ use lingot_model::Rows;
 use lingot_model::random::Stream;
 use lingot_spec::ModelSpec;
 use lingot_spec::presets::preset;
+use lingot_spec::run::OptimizerSpec;
 
-/// Tokens of a sequence.
-pub const SEQUENCE: usize = 64;
-/// Sequences of a micro-batch.
-pub const MICRO: usize = 8;
 /// Micro-batches of a worker.
 pub const MICROS: usize = 2;
 /// Workers that share a step.
@@ -26,31 +23,94 @@ const TOPICS: u64 = 4;
 /// One in `COPIES` words repeats the latest of its class in the document, where there is one.
 const COPIES: u64 = 4;
 
-/// Returns the models by name: `v1` with the router, norms and head of Ling v1, `v2` with those of Ling v2.
-pub fn models() -> [(&'static str, ModelSpec); 2] {
-    let small = |name: &str| {
-        let named = preset(name).unwrap_or_else(|| unreachable!("the preset is built in"));
-        ModelSpec {
-            vocabulary: (CLASSES * WORDS) as u32,
-            width: 32,
-            layers: 2,
-            heads: 2,
-            kv_heads: 1,
-            head_width: 16,
-            rotary_width: 16,
-            dense_width: 64,
-            experts: 8,
-            expert_width: 24,
-            initial_deviation: 0.1,
-            ..named
-        }
+/// The optimizer's settings on a curve. Sooner or later any rounding error changes some token's choice of
+/// experts, and from there on two sound devices have two models. The difference of their losses grows with
+/// the rate; docs/alignment.md has figures.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    /// Rate, moments, decay and clip.
+    pub rule: OptimizerSpec,
+    /// Steps until the rate is reached.
+    pub warmup_steps: u64,
+    /// Whether the selection bias follows the loads of all workers together; else each worker's in turn.
+    pub sums_loads: bool,
+}
+
+/// The pace of the small models, with which certificates are made.
+const SMALL: Pace = Pace {
+    rule: OptimizerSpec { rate: 1e-4, beta1: 0.9, beta2: 0.95, epsilon: 1e-5, decay: 0.1, clip: 1.0 },
+    warmup_steps: 50,
+    sums_loads: false,
+};
+
+/// The pace of the wide model. The clip acts in every step, and epsilon is large enough for its factor to
+/// matter: AdamW's updates would not change with the gradient's size otherwise.
+const WIDE: Pace = Pace {
+    rule: OptimizerSpec { rate: 1e-3, beta1: 0.9, beta2: 0.95, epsilon: 1e-3, decay: 0.1, clip: 0.1 },
+    warmup_steps: 5,
+    sums_loads: true,
+};
+
+/// A model and the size of its batches.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// The model's name in certificates.
+    pub name: &'static str,
+    /// The model.
+    pub model: ModelSpec,
+    /// Sequences of a micro-batch.
+    pub micro: usize,
+    /// Tokens of a sequence.
+    pub sequence: usize,
+    /// Of a curve of N steps, this model takes N divided by this.
+    pub shorter: u64,
+    /// How it is trained on a curve.
+    pub pace: Pace,
+}
+
+/// Returns the tasks: `v1` with the router, norms and head of Ling v1, `v2` with those of Ling v2, and
+/// `wide`, a v2 whose sums and outputs are longer than a tile and a piece of a sum on any backend.
+pub fn tasks() -> [Task; 3] {
+    let named = |name: &str| preset(name).unwrap_or_else(|| unreachable!("the preset is built in"));
+    let small = |name: &str| ModelSpec {
+        vocabulary: (CLASSES * WORDS) as u32,
+        width: 32,
+        layers: 2,
+        heads: 2,
+        kv_heads: 1,
+        head_width: 16,
+        rotary_width: 16,
+        dense_width: 64,
+        experts: 8,
+        expert_width: 24,
+        initial_deviation: 0.1,
+        ..named(name)
     };
     let (mut v1, mut v2) = (small("toy-v1"), small("toy"));
     v1.router.z_loss = 1e-3;
     v2.rotary_width = 8;
     v2.router.groups = 4;
     v2.router.groups_kept = 2;
-    [("v1", v1), ("v2", v2)]
+    let mut wide = ModelSpec {
+        vocabulary: 640,
+        width: 352,
+        heads: 6,
+        kv_heads: 2,
+        head_width: 64,
+        rotary_width: 32,
+        dense_width: 520,
+        experts: 16,
+        choices: 4,
+        expert_width: 40,
+        initial_deviation: 0.04,
+        ..v2.clone()
+    };
+    wide.router.z_loss = 1e-3;
+    [
+        Task { name: "v1", model: v1, micro: 8, sequence: 64, shorter: 1, pace: SMALL },
+        Task { name: "v2", model: v2, micro: 8, sequence: 64, shorter: 1, pace: SMALL },
+        Task { name: "wide", model: wide, micro: 1, sequence: 32, shorter: 10, pace: WIDE },
+    ]
 }
 
 /// One micro-batch on the host.
@@ -59,6 +119,7 @@ pub struct Micro {
     targets: Vec<i32>,
     starts: Vec<i32>,
     positions: Vec<i32>,
+    sequence: usize,
 }
 
 impl Micro {
@@ -69,33 +130,37 @@ impl Micro {
             targets_t: &self.targets,
             starts_t: &self.starts,
             positions_t: &self.positions,
-            sequence: SEQUENCE,
+            sequence: self.sequence,
         }
     }
 }
 
-/// Makes micro-batch `index` of step `step`, a pure function of both and the seed.
-pub fn micro(seed: u64, step: u64, index: u64) -> Micro {
-    let mut stream = Stream::new(&[seed, PURPOSE_TEXT, step, index]);
-    let mut micro = Micro { tokens: vec![], targets: vec![], starts: vec![], positions: vec![] };
-    for _ in 0..MICRO {
-        let first = micro.tokens.len();
-        let end = first + SEQUENCE;
-        let mut start = first;
-        let mut document = Document::new(&mut stream);
-        for t in first..end {
-            micro.tokens.push(document.word as i32);
-            micro.starts.push(start as i32);
-            micro.positions.push((t - start) as i32);
-            document.go_on(&mut stream);
-            let has_target = document.left > 0 && t + 1 < end;
-            micro.targets.push(if has_target { document.word as i32 } else { -1 });
-            if document.left == 0 {
-                (document, start) = (Document::new(&mut stream), t + 1);
+impl Task {
+    /// Makes micro-batch `index` of step `step`, a pure function of both and the seed.
+    pub fn micro(&self, seed: u64, step: u64, index: u64) -> Micro {
+        let mut stream = Stream::new(&[seed, PURPOSE_TEXT, step, index]);
+        let sequence = self.sequence;
+        let mut micro =
+            Micro { tokens: vec![], targets: vec![], starts: vec![], positions: vec![], sequence };
+        for _ in 0..self.micro {
+            let first = micro.tokens.len();
+            let end = first + sequence;
+            let mut start = first;
+            let mut document = Document::new(&mut stream);
+            for t in first..end {
+                micro.tokens.push(document.word as i32);
+                micro.starts.push(start as i32);
+                micro.positions.push((t - start) as i32);
+                document.go_on(&mut stream);
+                let has_target = document.left > 0 && t + 1 < end;
+                micro.targets.push(if has_target { document.word as i32 } else { -1 });
+                if document.left == 0 {
+                    (document, start) = (Document::new(&mut stream), t + 1);
+                }
             }
         }
+        micro
     }
-    micro
 }
 
 /// Separates the stream of the text from those of initial values.
@@ -156,10 +221,11 @@ mod tests {
 
     #[test]
     fn the_text_is_a_function_of_seed_step_and_index_and_fits_the_vocabulary() {
-        let (a, b, c) = (micro(1, 2, 3), micro(1, 2, 3), micro(2, 2, 3));
+        let [v1, ..] = tasks();
+        let (a, b, c) = (v1.micro(1, 2, 3), v1.micro(1, 2, 3), v1.micro(2, 2, 3));
         assert_eq!((&a.tokens, &a.targets), (&b.tokens, &b.targets));
         assert_ne!(a.tokens, c.tokens);
-        assert_eq!(a.tokens.len(), MICRO * SEQUENCE);
+        assert_eq!(a.tokens.len(), 8 * 64);
         assert!(a.tokens.iter().all(|&token| (0..128).contains(&token)));
         assert!(a.rows().targets() > 200);
     }
@@ -197,13 +263,13 @@ mod tests {
 
     #[test]
     fn the_text_has_an_entropy_of_three_and_a_half_nats_a_word() {
-        let entropies: Vec<f64> = (0..200).map(|step| entropy(&micro(1, step, 0))).collect();
+        let entropies: Vec<f64> = (0..200).map(|step| entropy(&tasks()[0].micro(1, step, 0))).collect();
         let mean = entropies.iter().sum::<f64>() / entropies.len() as f64;
         assert!((3.4..3.7).contains(&mean), "{mean}");
     }
 
     #[test]
-    fn both_models_fit_together() {
-        models().iter().for_each(|(_, model)| model.check().unwrap());
+    fn the_sizes_of_every_model_fit_together() {
+        tasks().iter().for_each(|task| task.model.check().unwrap());
     }
 }

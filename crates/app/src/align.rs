@@ -1,14 +1,20 @@
 //! `lingot align`: whether two devices compute the same thing, and the certificate of it.
 
+mod like;
+
 use crate::checkpoint::open_device;
 use crate::failure::{Code, Failure, Result};
 use crate::output;
 use crate::plot;
 use crate::terminal::{Progress, Terminal};
-use lingot_align::certificate::{Certificate, PageFile, Side, by_op};
+use lingot_align::certificate::{Certificate, OpReport, PageFile, Side, by_op};
 use lingot_align::curve::{self, CurvePlan, CurveReport};
 use lingot_align::run::{self as earlier, RunPlan};
+use lingot_align::scope::{Levels, Scope};
+use lingot_align::step::Steps;
 use lingot_align::{modules, self_test};
+use lingot_device::conformance::wide::{Shapes, Wide};
+use lingot_device::reference::Reference;
 use lingot_device::{Device, Precision, conformance};
 use lingot_spec::Problem;
 use lingot_spec::run::DeviceSpec;
@@ -18,8 +24,9 @@ use std::process::ExitCode;
 /// Prove that two devices compute the same thing, or name the first op that differs
 ///
 /// Level `ops` compares every op with its definition in f64, `modules` the ops of a training
-/// step with those of the reference device on the same inputs, `curve` the losses of a whole
-/// training, and `move` a training that changes from one device to the other halfway.
+/// step with those of the reference device on the same inputs, `step` some whole steps with
+/// f64, `curve` the losses of a whole training, and `move` a training that changes from one
+/// device to the other halfway. The certificate says what it vouches for and what it does not.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment, after_help = EXAMPLES)]
 pub struct Args {
@@ -38,7 +45,7 @@ pub struct Args {
     /// Compare at this level
     #[arg(long, value_enum, default_value = "all")]
     level: Level,
-    /// Train N steps for the curve and the move [default: 1000, and 300 in the self-test]
+    /// Train N steps for the curve and the move; the wide model takes a tenth [default: 1000]
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
     /// Draw weights and data from this seed
@@ -54,11 +61,21 @@ pub struct Args {
         conflicts_with_all = ["self_test", "reference", "reference_precision", "level", "steps", "seed"]
     )]
     run: Option<PathBuf>,
+    /// Check the ops at the sizes of this RUN.toml or preset, and nothing else
+    #[arg(
+        long,
+        value_name = "RUN.toml|PRESET",
+        conflicts_with_all = ["self_test", "run", "reference_precision", "level", "steps", "seeds"]
+    )]
+    like: Option<String>,
     /// Use N threads of the processor; 0 for all of them
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = crate::threads())]
     threads: u32,
     /// Plant faults in the device, one at a time, and check that each is caught and located
-    #[arg(long, conflicts_with_all = ["reference", "reference_precision", "level", "seed", "seeds", "out"])]
+    #[arg(
+        long,
+        conflicts_with_all = ["reference", "reference_precision", "level", "steps", "seed", "seeds", "out"]
+    )]
     self_test: bool,
     /// Write the certificate, its page and its plots into this folder
     #[arg(long, value_name = "FOLDER")]
@@ -73,6 +90,7 @@ Examples:
   lingot align --level ops --device cpu
   lingot align --reference cpu --device torch:cpu --steps 2000 --out out/certificate
   lingot align --reference-precision f32 --precision bf16 --level curve --steps 2000
+  lingot align --like ling-mini-2.0 --device torch:cpu
   lingot align --run out/quickstart --device torch:cuda:0 --precision bf16
   lingot align --self-test --json
 
@@ -85,6 +103,8 @@ enum Level {
     Ops,
     /// The ops of a training step
     Modules,
+    /// Some whole steps, with optimizer and routers, with f64
+    Step,
     /// The losses of a training
     Curve,
     /// The losses of a training that changes the device
@@ -119,6 +139,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<ExitCode> {
     let passed = match &args.run {
         _ if args.self_test => test_itself(args, &progress)?,
         Some(folder) => certify_run(args, folder, &progress)?,
+        None if args.like.is_some() => certify_sizes(args, &progress)?,
         None => certify(args, &progress)?,
     };
     Ok(if passed { ExitCode::SUCCESS } else { Code::Failed.into() })
@@ -130,6 +151,10 @@ fn open(args: &Args, name: &str, rounding: Rounding) -> Result<Device> {
     open_device(&spec)
 }
 
+fn side(device: &Device) -> Side {
+    Side { device: device.info().name.clone(), description: device.info().description.clone() }
+}
+
 fn certify(args: &Args, progress: &Progress) -> Result<bool> {
     let trusted = args.reference_precision.unwrap_or(args.precision);
     let (reference, device) =
@@ -138,17 +163,16 @@ fn certify(args: &Args, progress: &Progress) -> Result<bool> {
     let tell =
         &mut |label: &str, done, total| progress.update(label, done, total, || format!("{done}/{total}"));
     let has = |level| args.level == level || args.level == Level::All;
-    let side = |device: &Device| Side {
-        device: device.info().name.clone(),
-        description: device.info().description.clone(),
-    };
     let mut certificate = blank(args, side(&reference), side(&device));
+    let shapes = Shapes::reaching(&device.boundaries());
     if has(Level::Ops) {
-        let told = &mut |done, total| tell("ops", done as u64, total as u64);
-        certificate.ops = by_op(&conformance::check_in(&device, precision, told)?);
+        certificate.ops = ops(&device, precision, &shapes, tell)?;
     }
     if has(Level::Modules) {
         certificate.modules = modules::check(&reference, &device, precision, args.seed, None, tell)?;
+    }
+    if has(Level::Step) {
+        certificate.step = Steps::new(precision, args.seed, tell)?.check(&device, None, tell)?;
     }
     let (steps, seed) = (args.steps.unwrap_or(1000), args.seed);
     let plan = CurvePlan { steps, seed, precision, planted: None, seeds: args.seeds };
@@ -160,7 +184,55 @@ fn certify(args: &Args, progress: &Progress) -> Result<bool> {
         [certificate.curve, certificate.moved] =
             starts.map(|start| start.and_then(|_| found.next()).unwrap_or_default());
     }
+    certificate.scope = scope(&device, precision, &certificate, Some(&shapes), None);
     conclude(args, certificate, args.out.as_deref())
+}
+
+/// Level *ops* at the sizes of a run or a preset.
+fn certify_sizes(args: &Args, progress: &Progress) -> Result<bool> {
+    let like = like::read(args.like.as_deref().unwrap_or_default())?;
+    let device = open(args, &args.device, args.precision)?;
+    let precision: Precision = args.precision.into();
+    let tell =
+        &mut |label: &str, done, total| progress.update(label, done, total, || format!("{done}/{total}"));
+    let definitions = side(&Device::new(Reference::new()));
+    let mut certificate = blank(args, definitions, side(&device));
+    certificate.ops = ops(&device, precision, &like.shapes, tell)?;
+    certificate.scope = scope(&device, precision, &certificate, Some(&like.shapes), Some(&like.name));
+    conclude(args, certificate, args.out.as_deref())
+}
+
+/// Level *ops*: small odd shapes, and large ones.
+fn ops(
+    device: &Device,
+    precision: Precision,
+    shapes: &Shapes,
+    tell: &mut dyn FnMut(&str, u64, u64),
+) -> Result<Vec<OpReport>> {
+    let told = &mut |done, total| tell("ops", done as u64, total as u64);
+    let mut verdicts = conformance::check_in(device, precision, told)?;
+    let told = &mut |done, total| tell("large ops", done as u64, total as u64);
+    verdicts.extend(Wide::new(shapes).check(device, precision, told)?);
+    Ok(by_op(&verdicts))
+}
+
+fn scope(
+    device: &Device,
+    precision: Precision,
+    certificate: &Certificate,
+    shapes: Option<&Shapes>,
+    like: Option<&str>,
+) -> Scope {
+    let steps = |curves: &[CurveReport]| curves.iter().map(|curve| curve.steps).max().unwrap_or_default();
+    let levels = Levels {
+        ops: &certificate.ops,
+        shapes,
+        like,
+        has_modules: !certificate.modules.is_empty(),
+        step: &certificate.step,
+        curve_steps: [steps(&certificate.curve), steps(&certificate.moved)],
+    };
+    Scope::of(device, precision, levels)
 }
 
 /// Certifies a run. Its trainings, the certificate and its page go into `--out`, by default `align` in the
@@ -189,7 +261,7 @@ fn certify_run(args: &Args, folder: &Path, progress: &Progress) -> Result<bool> 
 fn blank(args: &Args, reference: Side, candidate: Side) -> Certificate {
     let name = |rounding: Rounding| Precision::from(rounding).name().to_owned();
     Certificate {
-        format: 1,
+        format: 2,
         lingot: env!("CARGO_PKG_VERSION").into(),
         reference,
         candidate,
@@ -198,8 +270,10 @@ fn blank(args: &Args, reference: Side, candidate: Side) -> Certificate {
         seed: args.seed,
         ops: vec![],
         modules: vec![],
+        step: vec![],
         curve: vec![],
         moved: vec![],
+        scope: Scope::default(),
         passed: false,
         fault: None,
     }
@@ -256,17 +330,16 @@ fn test_itself(args: &Args, progress: &Progress) -> Result<bool> {
     let device = open(args, &args.device, args.precision)?;
     let tell =
         &mut |label: &str, done, total| progress.update(label, done, total, || format!("{done}/{total}"));
-    let found = self_test::run(&device, args.precision.into(), args.steps.unwrap_or(300), tell)?;
+    let found = self_test::run(&device, args.precision.into(), tell)?;
     if args.json {
         output::json(&found)?;
         return Ok(found.passed);
     }
-    let mut text = format!("{:<50} {:<4} {:<8} {:<9} place\n", "planted", "ops", "modules", "curve");
+    let mut text = format!("{:<56} {:<8} {:<7} place\n", "planted", "level", "caught");
     for trial in &found.trials {
-        let seen = |seen: bool| if seen { "x" } else { "." };
-        let curve = trial.curve.map_or(".".into(), |mean| format!("{mean:.1e}"));
-        let (ops, modules) = (seen(trial.ops.is_some()), seen(trial.modules.is_some()));
-        text += &format!("{:<50} {ops:<4} {modules:<8} {curve:<9} {}\n", trial.name, trial.place);
+        let level = trial.level.map_or("none", lingot_align::faults::Level::name);
+        let caught = if trial.caught { "yes" } else { "NO" };
+        text += &format!("{:<56} {level:<8} {caught:<7} {}\n", trial.name, trial.place);
     }
     let clean = if found.clean { "passes" } else { "FAILS" };
     text += &format!("{} of {} caught; with none planted it {clean}\n", found.caught, found.planted);

@@ -16,6 +16,7 @@
 //!   operands that are not its own.
 //! * A host backend runs one op or copy at a time, behind a lock.
 
+use crate::boundary::Boundary;
 use crate::error::Result;
 use crate::op::Op;
 use crate::slot::Slot;
@@ -57,6 +58,14 @@ pub trait Backend: Send + Sync {
     fn memory_in_use(&self) -> MemoryUse;
     /// Restarts the peak of [`memory_in_use`](Backend::memory_in_use) from what is in use now.
     fn restart_peak(&self);
+    /// Sizes at which ops change how they are computed: a suite tries both sides of each.
+    fn boundaries(&self) -> Vec<Boundary> {
+        vec![]
+    }
+    /// How ops reach the device, one line each, for people; empty where there is one way only.
+    fn routes(&self) -> Vec<String> {
+        vec![]
+    }
 }
 
 /// A backend that stands before another and changes some of what it does: it times ops, records them, or
@@ -131,6 +140,14 @@ impl<W: Wrapper> Backend for W {
 
     fn restart_peak(&self) {
         self.inner().restart_peak();
+    }
+
+    fn boundaries(&self) -> Vec<Boundary> {
+        self.inner().boundaries()
+    }
+
+    fn routes(&self) -> Vec<String> {
+        self.inner().routes()
     }
 }
 

@@ -1,6 +1,7 @@
 //! A device as the rest of the program sees it: it makes tensors and runs the ops on them.
 
 use crate::backend::{Backend, DeviceInfo, MemoryUse, Wrapper};
+use crate::boundary::Boundary;
 use crate::error::{Error, Result};
 use crate::op::Op;
 use crate::tensor::{Kind, Tensor, elements};
@@ -35,6 +36,16 @@ impl Device {
     /// Restarts the peak of [`Device::memory_in_use`] from what is in use now.
     pub fn restart_peak(&self) {
         self.0.restart_peak();
+    }
+
+    /// Sizes at which the device changes how it computes an op.
+    pub fn boundaries(&self) -> Vec<Boundary> {
+        self.0.boundaries()
+    }
+
+    /// How ops reach the device, one line each, for people; empty where there is one way only.
+    pub fn routes(&self) -> Vec<String> {
+        self.0.routes()
     }
 
     /// Whether both are the same device.

@@ -11,6 +11,7 @@
 
 pub mod backend;
 mod bf16;
+mod boundary;
 pub mod conformance;
 pub mod cpu;
 mod device;
@@ -31,6 +32,7 @@ pub mod wrappers;
 
 pub use backend::{Backend, DeviceInfo, MemoryUse, Wrapper};
 pub use bf16::Bf16;
+pub use boundary::{Boundary, Size};
 pub use device::Device;
 pub use error::{Error, Result};
 pub use op::doors as ops;

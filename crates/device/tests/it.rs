@@ -19,3 +19,6 @@ mod maker;
 #[cfg(unix)]
 #[path = "it/torch.rs"]
 mod torch;
+#[cfg(unix)]
+#[path = "it/wide.rs"]
+mod wide;

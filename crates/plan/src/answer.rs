@@ -35,6 +35,9 @@ pub struct Answer {
     /// What the best plan costs when a price changes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sensitivity: Vec<Sensitivity>,
+    /// Why the best plan takes as long as it does; absent in answers of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<Why>,
     /// What the numbers rest on, in sentences.
     pub assumptions: Vec<String>,
 }
@@ -72,6 +75,37 @@ pub struct Plan {
     pub time: Vec<Share>,
     /// Bytes of the fullest device of each chip type, by part.
     pub memory: Vec<Memory>,
+    /// From the best to the worst that the forecast may turn out; absent where nothing is in doubt, and in
+    /// plans other than the best.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<Range>,
+}
+
+/// The range of a forecast.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Range {
+    /// Least and most seconds.
+    pub seconds: [f64; 2],
+    /// Least and most money.
+    pub cost: [f64; 2],
+}
+
+/// What stands behind a forecast.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Why {
+    /// The one change that would bring most; none where the time is as measured.
+    pub change: Option<Change>,
+    /// What is not modelled, a sentence each, and whether it makes the forecast too fast or too slow.
+    pub unmodelled: Vec<String>,
+}
+
+/// A change to the program, and what it would bring.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Change {
+    /// The change in words.
+    pub change: String,
+    /// The share of a step's time that it would save.
+    pub saves: f64,
 }
 
 /// The part of a layout that is the same on all devices.

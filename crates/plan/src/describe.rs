@@ -42,6 +42,7 @@ impl Planner<'_> {
             why,
             time: self.time(fleet),
             memory: self.memory(fleet),
+            range: None,
         };
         plan.name = plan.fleet_words();
         plan

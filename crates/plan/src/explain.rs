@@ -4,6 +4,8 @@
 use crate::answer::{Answer, Independence, Plan, Sensitivity};
 use crate::binding::binding;
 use crate::fleet::{Fleet, Question};
+use crate::floors::MEASURED;
+use crate::forecast;
 use crate::planner::{EXPLANATORY, MAIN, Planner};
 use crate::rejected::rejections;
 use crate::request::ModelChoice;
@@ -18,6 +20,10 @@ pub(crate) fn answer(planner: &Planner<'_>) -> Answer {
     let request = planner.request;
     let found = planner.search(&planner.question, planner.least(), MAIN);
     let best = found.best.as_ref();
+    let plan = best.map(|fleet| Plan {
+        range: forecast::range(planner, fleet),
+        ..planner.describe(fleet, String::new())
+    });
     let name = match &request.model {
         ModelChoice::Preset(name) => name.clone(),
         ModelChoice::Spec(_) => "a model of its own".into(),
@@ -29,7 +35,8 @@ pub(crate) fn answer(planner: &Planner<'_>) -> Answer {
         objective: objective(planner),
         feasible: best.is_some(),
         binding: best.is_none().then(|| binding(planner)),
-        best: best.map(|fleet| planner.describe(fleet, String::new())),
+        why: best.zip(plan.as_ref()).map(|(fleet, plan)| forecast::why(planner, fleet, plan)),
+        best: plan,
         single_chip: single(planner, best),
         pareto: best.map(|_| front(planner, best)).unwrap_or_default(),
         next_best: best.map(|best| next(planner, best)).unwrap_or_default(),
@@ -182,6 +189,23 @@ pub(crate) fn amount(planner: &Planner<'_>, money: f64) -> String {
     format!("{money:.2} {}", planner.request.currency)
 }
 
+/// What the times of ops rest on.
+fn rests_on(planner: &Planner<'_>) -> String {
+    let assume = &planner.request.assume;
+    match (assume.compute_efficiency, assume.bandwidth_efficiency) {
+        (Some(compute), Some(bandwidth)) => format!(
+            "Where no profile is given, products reach {:.0} % of the peak, memory and links {:.0} % of \
+             their bandwidth (as given)",
+            compute * 100.0,
+            bandwidth * 100.0
+        ),
+        _ => format!(
+            "Where no profile is given, each kind of op is as far from its floor as on {MEASURED}, and links \
+             reach 70 % of their bandwidth, 50 to 90 %: no chip's links were measured"
+        ),
+    }
+}
+
 fn assumptions(planner: &Planner<'_>, gap: f64, boxes: usize) -> Vec<String> {
     let request = planner.request;
     let assume = &request.assume;
@@ -206,10 +230,8 @@ fn assumptions(planner: &Planner<'_>, gap: f64, boxes: usize) -> Vec<String> {
     }
     if request.chips.iter().any(|used| used.utilisation.is_none()) {
         all.push(format!(
-            "Where no profile is given, products reach {:.0} % of the peak, memory and links {:.0} % of \
-             their bandwidth; the busiest expert has {:.3} times the mean load.",
-            assume.compute_efficiency * 100.0,
-            assume.bandwidth_efficiency * 100.0,
+            "{}; the busiest expert has {:.3} times the mean load.",
+            rests_on(planner),
             assume.skew
         ));
         all.push(format!(

@@ -6,6 +6,7 @@
 //! `spec::step`'s ops.
 
 use crate::catalogue::Chip;
+use crate::floors::Pace;
 use crate::pair::SecondSide;
 use crate::pieces::Pieces;
 use crate::profile::Profile;
@@ -66,6 +67,8 @@ pub(crate) struct Placer<'a> {
     pub chip: &'a Chip,
     /// The chip's measured speed, where there is one.
     pub profile: Option<&'a Profile>,
+    /// How optimistic the forecast is where there is none.
+    pub pace: Pace,
 }
 
 impl Layout {
@@ -142,7 +145,7 @@ impl Placer<'_> {
         f64::from(self.request.micro_sequences) * f64::from(self.request.sequence)
     }
 
-    fn layout(&self, pieces: &Pieces, shape: Shape) -> Layout {
+    pub(crate) fn layout(&self, pieces: &Pieces, shape: Shape) -> Layout {
         let model = self.model;
         let cut = self.balanced(pieces, shape);
         let held = self.fullest(pieces, shape, cut.layers);

@@ -5,8 +5,9 @@
 //! Reading order: `money`, `catalogue` and `request` are what comes in. `times`, `pieces`, `stage` and
 //! `layout` price a replica on one chip type, `pair` on two. `fleet` prices a fleet of replicas; `search`,
 //! with the bounds of `cover`, finds the best. `planner` makes the question; `describe`, `explain`,
-//! `rejected` and `binding` make the `answer`. Apart from these, `profile` and `predict` price one device's
-//! step as measured, and `together` the step of several devices on one machine.
+//! `rejected`, `binding` and `forecast` make the `answer`. `floors` has how far ops are from their
+//! floors. Apart from these, `profile` and `predict` price one device's step as measured, and `together` the
+//! step of several devices on one machine. `published` holds the same distances against published runs.
 
 #![deny(missing_docs)]
 
@@ -17,6 +18,8 @@ mod cover;
 mod describe;
 mod explain;
 pub mod fleet;
+mod floors;
+mod forecast;
 mod layout;
 mod money;
 mod pair;
@@ -24,6 +27,7 @@ mod pieces;
 mod planner;
 pub mod predict;
 pub mod profile;
+pub mod published;
 mod rejected;
 mod request;
 pub mod search;

@@ -1,6 +1,7 @@
 //! Prices of the pieces that stages are made of: one dense layer, one MoE layer, and the two ends of the
 //! model.
 
+use crate::floors::over_floor;
 use crate::layout::Placer;
 use crate::times::{Part, Times};
 use lingot_spec::ModelSpec;
@@ -77,12 +78,14 @@ impl Placer<'_> {
     }
 
     /// Seconds of one op: as measured where there is a profile, else the slower of the chip's arithmetic and
-    /// memory.
+    /// memory, as far from it as on the chip that was measured or as the request says.
     fn seconds(&self, op: &StepOp) -> f64 {
         let assume = &self.request.assume;
         self.profile.and_then(|profile| profile.seconds(op)).unwrap_or_else(|| {
-            let compute_s = op.cost.flops / (self.chip.peak() * assume.compute_efficiency);
-            compute_s.max(op.cost.bytes / (self.chip.bandwidth_bytes_s * assume.bandwidth_efficiency))
+            let times = over_floor(op.name, self.pace);
+            let over = |efficiency: Option<f64>| efficiency.map_or(times, |efficiency| 1.0 / efficiency);
+            let compute_s = op.cost.flops / self.chip.peak() * over(assume.compute_efficiency);
+            compute_s.max(op.cost.bytes / self.chip.bandwidth_bytes_s * over(assume.bandwidth_efficiency))
         })
     }
 }

@@ -4,6 +4,7 @@ use crate::answer::Answer;
 use crate::catalogue::{Catalogue, Chip};
 use crate::explain;
 use crate::fleet::{Cap, Family, Question, Second, Way};
+use crate::floors::Pace;
 use crate::layout::{Layout, Placer, fewest_cards};
 use crate::money::Money;
 use crate::pair::{Pair, Variant, variants};
@@ -18,7 +19,7 @@ use lingot_spec::run::Strategy;
 use std::collections::BTreeMap;
 
 /// The effort of the main search.
-pub(crate) const MAIN: Effort = Effort { boxes: 20_000, gap: 1e-4 };
+pub(crate) const MAIN: Effort = Effort { boxes: 60_000, gap: 1e-4 };
 /// The effort of each search that explains the main one.
 pub(crate) const EXPLANATORY: Effort = Effort { boxes: 2_000, gap: 1e-3 };
 
@@ -132,7 +133,13 @@ impl<'a> Planner<'a> {
         let (chip, used) = (self.chips[at], &self.request.chips[at]);
         self.price_per_s(at, 1)?;
         let model = self.model.clone();
-        let placer = Placer { request: self.request, model: &model, chip, profile: self.profile(at) };
+        let placer = Placer {
+            request: self.request,
+            model: &model,
+            chip,
+            profile: self.profile(at),
+            pace: Pace::Likely,
+        };
         let all = placer.all();
         let Some(least) = fewest_cards(all.iter().filter(|layout| placer.fits(layout))) else {
             let needs_bytes = all.iter().map(|layout| layout.memory.total()).fold(f64::INFINITY, f64::min);
@@ -160,7 +167,20 @@ impl<'a> Planner<'a> {
         (needs > self.question.cards[at]).then_some(Reason::VendorExcluded { has })
     }
 
-    fn profile(&self, at: usize) -> Option<&'a Profile> {
+    /// The same request with other ways.
+    pub(crate) fn with(&self, question: Question, layouts: Vec<Layout>) -> Planner<'a> {
+        Planner {
+            request: self.request,
+            model: self.model.clone(),
+            chips: self.chips.clone(),
+            layouts,
+            question,
+            unusable: vec![],
+            profiles: self.profiles,
+        }
+    }
+
+    pub(crate) fn profile(&self, at: usize) -> Option<&'a Profile> {
         self.profiles.get(&self.request.chips[at].name)
     }
 
@@ -172,8 +192,9 @@ impl<'a> Planner<'a> {
         if modelled.len() < 2 {
             return Ok(());
         }
+        let pace = Pace::Likely;
         let placer =
-            |at: usize| Placer { request, model: &model, chip: chips[at], profile: self.profile(at) };
+            |at: usize| Placer { request, model: &model, chip: chips[at], profile: self.profile(at), pace };
         let placers: Vec<Placer<'_>> = (0..chips.len()).map(placer).collect();
         let pieces: Vec<(usize, Vec<Variant>)> =
             modelled.iter().map(|&at| (at, variants(&placers[at]))).collect();

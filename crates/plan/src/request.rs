@@ -129,10 +129,13 @@ pub struct Constraints {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Assumptions {
-    /// Share of the peak that matrix products reach.
-    pub compute_efficiency: f64,
-    /// Share of their bandwidth that memory and links reach.
-    pub bandwidth_efficiency: f64,
+    /// Share of the peak that matrix products reach; where it is not given, a chip without a profile is as
+    /// far from it, op by op, as the chip that was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compute_efficiency: Option<f64>,
+    /// Share of their bandwidth that memory and links reach; likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bandwidth_efficiency: Option<f64>,
     /// Load of the busiest expert over the mean; [`Assumptions::skew_of`] measures it.
     pub skew: f64,
     /// Failures of one card in one hour.
@@ -148,8 +151,8 @@ pub struct Assumptions {
 impl Default for Assumptions {
     fn default() -> Assumptions {
         Assumptions {
-            compute_efficiency: 0.5,
-            bandwidth_efficiency: 0.7,
+            compute_efficiency: None,
+            bandwidth_efficiency: None,
             skew: 1.4,
             failures_per_device_hour: 2e-5,
             checkpoint_s: 60.0,
@@ -241,7 +244,8 @@ impl Request {
             ("assume.compute_efficiency", assume.compute_efficiency),
             ("assume.bandwidth_efficiency", assume.bandwidth_efficiency),
         ];
-        for (key, share) in shares.chain(uses).chain(efficiencies) {
+        let given = efficiencies.into_iter().filter_map(|(key, share)| Some((key, share?)));
+        for (key, share) in shares.chain(uses).chain(given) {
             positive(key, share)?;
             if share > 1.0 {
                 return Err(Problem::new(format!("the share of {key} is {share}"), "give at most 1"));

@@ -1,6 +1,7 @@
 //! One stage of a pipeline: how long a micro-batch takes in it, and what a card of it holds.
 
 use crate::answer::Share;
+use crate::floors::link_share;
 use crate::layout::{Placer, Shape, WIDTH};
 use crate::pieces::Pieces;
 use crate::times::{Part, Times};
@@ -146,11 +147,16 @@ impl Placer<'_> {
     pub(crate) fn link_bytes_per_s(&self, cards: u32) -> f64 {
         let is_inside = cards <= self.chip.cards_per_machine;
         let peak = if is_inside { self.chip.link_bytes_s } else { self.chip.network_bytes_s };
-        peak * self.request.assume.bandwidth_efficiency
+        peak * self.link_share()
     }
 
     /// The bandwidth of a card over the network.
     pub(crate) fn network_bytes_per_s(&self) -> f64 {
-        self.chip.network_bytes_s * self.request.assume.bandwidth_efficiency
+        self.chip.network_bytes_s * self.link_share()
+    }
+
+    /// The share of their bandwidth that links reach.
+    fn link_share(&self) -> f64 {
+        self.request.assume.bandwidth_efficiency.unwrap_or_else(|| link_share(self.pace))
     }
 }

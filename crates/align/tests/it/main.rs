@@ -7,19 +7,55 @@ mod run;
 
 use lingot_align::certificate::Certificate;
 use lingot_align::faults::{Planted, Wiring};
+use lingot_align::step::Steps;
 use lingot_align::trainer::Trainer;
 use lingot_align::{modules, self_test, task};
-use lingot_device::cpu::Cpu;
+use lingot_device::cpu::{Cpu, Kernel};
 use lingot_device::reference::Reference;
-use lingot_device::{Device, Precision};
+use lingot_device::{Device, Kind, Precision};
+use std::collections::BTreeMap;
 
 #[test]
 fn every_planted_fault_is_caught_where_it_was_planted_and_none_is_seen_where_none_is() {
-    let found = self_test::run(&Device::new(Cpu::new(2)), Precision::F32, 60, &mut |_, _, _| ()).unwrap();
-    assert!(found.clean, "{:#?}", found.trials[0]);
-    let missed: Vec<_> = found.trials.iter().filter(|trial| !trial.caught).collect();
-    assert!(missed.is_empty(), "{missed:#?}");
-    assert_eq!((found.planted, found.caught), (10, 10));
+    for precision in [Precision::F32, Precision::Bf16] {
+        let cpu = Device::new(Cpu::with_precision(2, precision));
+        let found = self_test::run(&cpu, precision, &mut |_, _, _| ()).unwrap();
+        assert!(found.clean, "{:#?}", found.trials[0]);
+        let missed: Vec<_> = found.trials.iter().filter(|trial| !trial.caught).collect();
+        assert!(missed.is_empty(), "{precision:?}: {missed:#?}");
+        assert_eq!((found.planted, found.caught), (38, 38));
+    }
+}
+
+/// Two sound devices that round differently: the fastest kernel and the portable one. A sweep of minutes, by
+/// name: `cargo test -p lingot-align --test it twenty_seeds -- --ignored --nocapture`.
+#[test]
+#[ignore = "takes minutes"]
+fn no_level_fails_on_sound_devices_over_twenty_seeds() {
+    let silent = &mut |_: &str, _: u64, _: u64| ();
+    let mut failures = vec![];
+    for precision in [Precision::F32, Precision::Bf16] {
+        let kernels = [Kernel::best(), Kernel::all().pop().unwrap()];
+        let [fast, portable] =
+            kernels.map(|kernel| Device::new(Cpu::with_kernel(2, kernel.in_precision(precision))));
+        let mut worst: BTreeMap<String, f64> = BTreeMap::new();
+        for seed in 1..=20 {
+            let reports = modules::check(&portable, &fast, precision, seed, None, silent).unwrap();
+            let faults = reports.into_iter().filter_map(|report| report.fault);
+            failures.extend(faults.map(|fault| format!("{precision:?} seed {seed}: {fault:?}")));
+            for report in Steps::new(precision, seed, silent).unwrap().check(&fast, None, silent).unwrap() {
+                for difference in &report.worst {
+                    let known = worst.entry(difference.quantity.clone()).or_default();
+                    *known = known.max(difference.error);
+                }
+                failures.extend(report.fault.map(|fault| format!("{precision:?} seed {seed}: {fault:?}")));
+                assert!(report.clipped_to < 0.9, "the clip does not act: {}", report.clipped_to);
+            }
+            let all = worst.iter().map(|(quantity, error)| format!("{quantity} {error:.1e}"));
+            println!("{precision:?}, worst up to seed {seed}: {}", all.collect::<Vec<_>>().join(", "));
+        }
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
 }
 
 #[test]
@@ -94,10 +130,11 @@ fn the_kept_certificates_say_what_their_figures_say() {
 #[test]
 fn the_cpu_still_trains_along_the_curve_that_was_certified() {
     let kept = golden("torch-cpu-f32");
-    for ((name, spec), curve) in task::models().iter().zip(&kept.curve) {
-        let mut trainer =
-            Trainer::new(spec, &Device::new(Cpu::new(2)), kept.seed, kept.seed, Wiring::default()).unwrap();
-        let losses: Vec<f64> = (0..41).map(|_| trainer.step().unwrap()).collect();
+    for (task, curve) in task::tasks().iter().zip(&kept.curve) {
+        let name = task.name;
+        let cpu = Device::new(Cpu::new(2));
+        let mut trainer = Trainer::new(task, &cpu, Kind::F32, [kept.seed; 2], Wiring::default()).unwrap();
+        let losses: Vec<f64> = (0..41).map(|_| trainer.step().unwrap().losses.main).collect();
         for (loss, wanted) in losses.iter().step_by(curve.every as usize).zip(&curve.reference) {
             assert!((loss - wanted).abs() < 1e-5 * wanted, "{name}: {loss}, certified {wanted}");
         }

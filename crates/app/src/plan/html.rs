@@ -61,13 +61,18 @@ fn heading(answer: &Answer, title: &str) -> String {
     html
 }
 
+/// The name of a figure, with its range.
+fn ranged(name: &str, range: Option<[String; 2]>) -> String {
+    range.map_or(name.to_owned(), |[least, most]| format!("{name}, {least} to {most}"))
+}
+
 fn tiles(best: &Plan) -> String {
     let tile = |value: String, name: &str| {
         format!("<div class=\"tile\"><b>{}</b><span>{name}</span></div>\n", escape(&value))
     };
     let tiles = [
-        tile(money(best), "cost"),
-        tile(time(best.seconds), "time"),
+        tile(money(best), &ranged("cost", best.range.map(|range| range.cost.map(amount)))),
+        tile(time(best.seconds), &ranged("time", best.range.map(|range| range.seconds.map(time)))),
         tile(best.fleet_words(), "fleet"),
         tile(format!("{}/s", count(best.tokens_per_s)), "tokens"),
     ];

@@ -3,7 +3,7 @@
 use super::html::time;
 use crate::table::{column, table};
 use crate::terminal::{amount, bytes, count};
-use lingot_plan::answer::{Answer, Plan};
+use lingot_plan::answer::{Answer, Plan, Range, Why};
 
 pub fn text(answer: &Answer) -> String {
     let mut text = format!(
@@ -19,6 +19,7 @@ pub fn text(answer: &Answer) -> String {
     }
     if let Some(best) = &answer.best {
         text += &best_plan(best);
+        text += &answer.why.as_ref().map_or_else(String::new, |why| because(why, best));
         text += &others(answer, best);
         text += &independence(answer, best);
         text += &sensitivity(answer, best);
@@ -38,10 +39,16 @@ pub fn text(answer: &Answer) -> String {
 
 fn best_plan(best: &Plan) -> String {
     let mut text = format!(
-        "best           {}\ncost           {}\ntime           {}, {} tokens/s\nlayout         {}\n",
+        "best           {}\ncost           {}{}\ntime           {}{}, {} tokens/s\nlayout         {}\n",
         best.fleet_words(),
         money(best),
+        best.range.map_or_else(String::new, |Range { cost: [least, most], .. }| {
+            format!(" ({} to {})", amount(least), amount(most))
+        }),
         time(best.seconds),
+        best.range.map_or_else(String::new, |Range { seconds: [least, most], .. }| {
+            format!(" ({} to {})", time(least), time(most))
+        }),
         count(best.tokens_per_s),
         best.layout
     );
@@ -54,6 +61,22 @@ fn best_plan(best: &Plan) -> String {
             memory.chip
         );
     }
+    text
+}
+
+/// Where the time goes, what would save most of it, and what is not in it.
+fn because(why: &Why, best: &Plan) -> String {
+    let all: f64 = best.time.iter().map(|share| share.amount).sum();
+    let parts = best.time.iter().filter(|share| share.amount >= 0.01 * all);
+    let parts = parts.map(|share| format!("{} {:.0} %", share.part, 100.0 * share.amount / all));
+    let mut text = format!("step           {}\n", parts.collect::<Vec<_>>().join(", "));
+    if let Some(change) = &why.change {
+        text += &format!("most to gain   {}: {:.0} % of a step\n", change.change, 100.0 * change.saves);
+    }
+    if !why.unmodelled.is_empty() {
+        text += "\nnot modelled\n";
+    }
+    text.extend(why.unmodelled.iter().map(|sentence| format!("  {sentence}\n")));
     text
 }
 

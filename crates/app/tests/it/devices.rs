@@ -57,12 +57,15 @@ fn other_commands_compute_where_they_are_told_and_not_where_the_run_was() {
     for seeds in ["1", "2"] {
         place.succeed(&["align", "--run", "out/run", "--device", "cpu", "--seeds", seeds]);
     }
+    let said = place.succeed(&["align", "--like", "run.toml"]);
+    assert!(said.contains("aligned") && said.contains("What it says nothing about"), "{said}");
     for args in [
         &["generate", "out/run", "--prompt", "the"][..],
         &["eval", "out/run"],
         &["align", "--level", "modules"],
         &["align", "--run", "out/run"],
         &["align", "--self-test"],
+        &["align", "--like", "run.toml"],
         &["bench", "train"],
         &["bench", "fleet", "--rounds", "1"],
     ] {

@@ -29,7 +29,6 @@ fn numbers_out_of_range_are_refused_by_every_command() {
         &["bench", "plan", "--rounds", "0"],
         &["align", "--steps", "1"],
         &["align", "--seeds", "0"],
-        &["align", "--self-test", "--steps", "0"],
         &["ledger", "run.toml", "--loss", "0"],
         &["ledger", "run.toml", "--loss", "-1"],
         &["ledger", "run.toml", "--loss", "inf"],
@@ -53,6 +52,7 @@ fn names_of_nothing_are_refused_by_every_command() {
         &["merge", "absent", "--out", "new"],
         &["ledger", "absent"],
         &["align", "--run", "absent"],
+        &["align", "--like", "absent"],
         &["align", "--level", "absent"],
         &["bench", "train", "--model", "absent"],
         &["bench", "fleet", "--device", "cpu@absent"],
@@ -87,8 +87,11 @@ fn an_option_that_would_change_nothing_is_refused() {
     for flags in [["--level", "ops"], ["--steps", "9"], ["--reference", "cpu"], ["--seed", "2"]] {
         refused(&place, &[&["align", "--run", "out/run"], &flags[..]].concat(), &["--run", flags[0]]);
     }
-    for flags in [["--level", "ops"], ["--seeds", "2"], ["--out", "new"]] {
+    for flags in [["--level", "ops"], ["--steps", "9"], ["--seeds", "2"], ["--out", "new"]] {
         refused(&place, &[&["align", "--self-test"], &flags[..]].concat(), &["--self-test", flags[0]]);
+    }
+    for flags in [["--level", "ops"], ["--steps", "9"], ["--run", "out/run"]] {
+        refused(&place, &[&["align", "--like", "toy"], &flags[..]].concat(), &["--like", flags[0]]);
     }
 }
 

@@ -198,3 +198,12 @@ pub(super) enum Numbers {
     Floats(Vec<f64>),
     Integers(Vec<i32>),
 }
+
+impl Numbers {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Numbers::Floats(numbers) => numbers.len(),
+            Numbers::Integers(numbers) => numbers.len(),
+        }
+    }
+}

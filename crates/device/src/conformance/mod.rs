@@ -30,6 +30,7 @@ mod products;
 mod random;
 mod routing;
 mod rows;
+pub mod wide;
 
 pub use random::Random;
 
@@ -57,6 +58,12 @@ pub struct Verdict {
     pub inputs_hash: u64,
     /// The device's and the definition's value where the error is largest.
     pub values: [f64; 2],
+    /// Elements of the output.
+    pub elements: usize,
+    /// Elements that were compared.
+    pub checked: usize,
+    /// Rows and columns of the cells of which one element each was compared.
+    pub cell: [usize; 2],
 }
 
 /// Holds every op of `device`, which computes in f32, against its definition.
@@ -85,30 +92,39 @@ fn compare(
     precision: Precision,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Vec<Verdict>> {
-    let reference = Device::new(Reference::new());
     let mut verdicts = vec![];
     let cases = cases();
     for (done, case) in cases.iter().enumerate() {
         progress(done, cases.len());
-        let (found, _) = case.run(device, numbers)?;
-        let (wanted, inputs_hash) = case.run(&reference, numbers.exact())?;
-        for (found, wanted) in found.iter().zip(&wanted) {
-            let is_rounded = is_of_products(case.op) || found.kind() == Kind::Bf16;
-            let precision = if is_rounded { precision } else { Precision::F32 };
-            let unit = epsilon(precision);
-            let worst = worst(&found.numbers()?, &wanted.numbers()?, wanted.size, unit);
-            let bound_units = wanted.bound_units(precision);
-            verdicts.push(Verdict {
-                op: case.op,
-                case: format!("{} {}", case.label, wanted.name),
-                error_units: worst.units,
-                bound_units,
-                // Not `<=` negated: an error that is not a number does not pass.
-                passed: worst.units <= bound_units,
-                inputs_hash,
-                values: worst.values,
-            });
-        }
+        verdicts.extend(whole(case, device, numbers, precision)?);
+    }
+    Ok(verdicts)
+}
+
+/// Compares every element of a case's outputs with the definition.
+fn whole(case: &Case, device: &Device, numbers: Drawn, precision: Precision) -> Result<Vec<Verdict>> {
+    let (found, _) = case.run(device, numbers)?;
+    let (wanted, inputs_hash) = case.run(&Device::new(Reference::new()), numbers.exact())?;
+    let mut verdicts = vec![];
+    for (found, wanted) in found.iter().zip(&wanted) {
+        let is_rounded = is_of_products(case.op) || found.kind() == Kind::Bf16;
+        let precision = if is_rounded { precision } else { Precision::F32 };
+        let (found, numbers) = (found.numbers()?, wanted.numbers()?);
+        let worst = worst(&found, &numbers, wanted.size, epsilon(precision));
+        let bound_units = wanted.bound_units(precision);
+        verdicts.push(Verdict {
+            op: case.op,
+            case: format!("{} {}", case.label, wanted.name),
+            error_units: worst.units,
+            bound_units,
+            // Not `<=` negated: an error that is not a number does not pass.
+            passed: worst.units <= bound_units,
+            inputs_hash,
+            values: worst.values,
+            elements: numbers.len(),
+            checked: numbers.len(),
+            cell: [1, 1],
+        });
     }
     Ok(verdicts)
 }

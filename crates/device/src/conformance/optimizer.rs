@@ -7,8 +7,7 @@ use crate::ops;
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = vec![];
-    let rule =
-        AdamRule { rate: 3e-4, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, decay: 0.1, step: 1, clip: 0.0 };
+    let rule = rule(1, 0.0);
     for (count, rule) in [
         (1, rule),
         (129, AdamRule { step: 7, clip: 1.0, ..rule }),
@@ -26,7 +25,12 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-fn adamw(bench: &mut Bench<'_>, count: usize, rule: AdamRule) -> Result<Vec<Output>> {
+/// A rule as in real training.
+pub(super) fn rule(step: u64, clip: f64) -> AdamRule {
+    AdamRule { rate: 3e-4, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, decay: 0.1, step, clip }
+}
+
+pub(super) fn adamw(bench: &mut Bench<'_>, count: usize, rule: AdamRule) -> Result<Vec<Output>> {
     let (parameter, gradient) = (bench.scaled_sums(&[count], 0.02)?, bench.scaled_sums(&[count], 0.1)?);
     let (first, second) = (bench.scaled_sums(&[count], 0.1)?, bench.positive_sums(&[count], 0.01)?);
     let (squares, working) = (bench.zero_sums(&[1])?, bench.zeros(&[count])?);
@@ -43,7 +47,7 @@ fn adamw(bench: &mut Bench<'_>, count: usize, rule: AdamRule) -> Result<Vec<Outp
 }
 
 /// One load in three is exactly the mean, where there are three.
-fn balance_bias(bench: &mut Bench<'_>, e: usize) -> Result<Vec<Output>> {
+pub(super) fn balance_bias(bench: &mut Bench<'_>, e: usize) -> Result<Vec<Output>> {
     let loads: Vec<i32> = (0..e)
         .map(|i| if e.is_multiple_of(3) { 100 + (i % 3) as i32 } else { 90 + (i % 5) as i32 })
         .collect();

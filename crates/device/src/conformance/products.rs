@@ -86,7 +86,7 @@ fn grouped_matmul(bench: &mut Bench<'_>, ends: &[i32], [n, k]: [usize; 2]) -> Re
     ])
 }
 
-fn embedding(bench: &mut Bench<'_>, [t, v, d]: [usize; 3]) -> Result<Vec<Output>> {
+pub(super) fn embedding(bench: &mut Bench<'_>, [t, v, d]: [usize; 3]) -> Result<Vec<Output>> {
     let (table, d_out) = (bench.normal(&[v, d])?, bench.normal(&[t, d])?);
     let d_table = bench.normal_sums(&[v, d])?;
     let tokens = bench.indices(t, v);

@@ -9,7 +9,7 @@ use lingot_spec::Score;
 
 /// The logits of a case.
 #[derive(Clone, Copy, Debug)]
-enum Logits {
+pub(super) enum Logits {
     /// Mean 0 and this deviation.
     Normal(f64),
     /// All experts of a token alike: the lowest indices win.
@@ -63,7 +63,7 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 /// An error of one unit in a logit is one of |logit| units in its exponential.
-fn route(
+pub(super) fn route(
     bench: &mut Bench<'_>,
     [t, e]: [usize; 2],
     rule: RouteRule,
@@ -108,7 +108,12 @@ fn logits(bench: &mut Bench<'_>, [t, e]: [usize; 2], rule: RouteRule, kind: Logi
 }
 
 /// Sort, dispatch and combine, with choices among the first `used` of `e` experts.
-fn travel(bench: &mut Bench<'_>, [t, k, d]: [usize; 3], e: usize, used: usize) -> Result<Vec<Output>> {
+pub(super) fn travel(
+    bench: &mut Bench<'_>,
+    [t, k, d]: [usize; 3],
+    e: usize,
+    used: usize,
+) -> Result<Vec<Output>> {
     let experts = bench.indices(t * k, used);
     let sorted = ops::sort_by_expert(&bench.device.integers(&experts, &[t, k])?, e)?;
     let (x, answers, onto) = (bench.normal(&[t, d])?, bench.normal(&[t * k, d])?, bench.normal(&[t, d])?);

@@ -34,7 +34,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-fn rms_norm(bench: &mut Bench<'_>, [rows, d]: [usize; 2], deviation: f64) -> Result<Vec<Output>> {
+pub(super) fn rms_norm(bench: &mut Bench<'_>, [rows, d]: [usize; 2], deviation: f64) -> Result<Vec<Output>> {
     let x = bench.scaled(&[rows, d], deviation)?;
     let (d_out, scale) = (bench.normal(&[rows, d])?, bench.normal(&[d])?);
     let (d_scale, onto) = (bench.normal_sums(&[d])?, bench.normal(&[rows, d])?);
@@ -53,14 +53,14 @@ fn rms_norm(bench: &mut Bench<'_>, [rows, d]: [usize; 2], deviation: f64) -> Res
     ])
 }
 
-fn norm_head(bench: &mut Bench<'_>, [v, d]: [usize; 2]) -> Result<Vec<Output>> {
+pub(super) fn norm_head(bench: &mut Bench<'_>, [v, d]: [usize; 2]) -> Result<Vec<Output>> {
     let (w, x) = (bench.scaled(&[v, d], 0.02)?, bench.normal(&[7, d])?);
     let scales = ops::column_scales(&w)?;
     let out = ops::scale_columns(&x, &scales)?;
     Ok(vec![Output::sum("scales", scales, v), Output::sum("out", out, v)])
 }
 
-fn rope(bench: &mut Bench<'_>, shape: [usize; 3], width: usize) -> Result<Vec<Output>> {
+pub(super) fn rope(bench: &mut Bench<'_>, shape: [usize; 3], width: usize) -> Result<Vec<Output>> {
     let (there, back) = (bench.normal(&shape)?, bench.normal(&shape)?);
     let positions = bench.indices(shape[0], 5000);
     let positions = bench.integers(&positions)?;
@@ -70,7 +70,7 @@ fn rope(bench: &mut Bench<'_>, shape: [usize; 3], width: usize) -> Result<Vec<Ou
     Ok(vec![Output::plain("there", there), Output::plain("back", back)])
 }
 
-fn swiglu(bench: &mut Bench<'_>, [rows, f]: [usize; 2], deviation: f64) -> Result<Vec<Output>> {
+pub(super) fn swiglu(bench: &mut Bench<'_>, [rows, f]: [usize; 2], deviation: f64) -> Result<Vec<Output>> {
     let gate_up = bench.scaled(&[rows, 2 * f], deviation)?;
     let (weights, d_out) = (bench.normal_sums(&[rows])?, bench.normal(&[rows, f])?);
     let plain_grad = ops::swiglu_grad(&d_out, &gate_up)?;
@@ -84,7 +84,7 @@ fn swiglu(bench: &mut Bench<'_>, [rows, f]: [usize; 2], deviation: f64) -> Resul
     ])
 }
 
-fn elementwise(bench: &mut Bench<'_>, count: usize) -> Result<Vec<Output>> {
+pub(super) fn elementwise(bench: &mut Bench<'_>, count: usize) -> Result<Vec<Output>> {
     let (x, sum) = (bench.normal(&[count])?, bench.normal(&[count])?);
     let (copy, filled, whole) = (bench.zeros(&[count])?, bench.zeros(&[count])?, bench.indices(count, 1000));
     let whole = bench.integers(&whole)?;
@@ -123,7 +123,7 @@ fn casts(bench: &Bench<'_>, count: usize) -> Result<[Output; 2]> {
     Ok([Output::exact("cast to bf16", narrow), Output::exact("cast back", wide)])
 }
 
-fn sums(bench: &mut Bench<'_>, count: usize) -> Result<Vec<Output>> {
+pub(super) fn sums(bench: &mut Bench<'_>, count: usize) -> Result<Vec<Output>> {
     let (x, squares, moments) = (bench.normal(&[count])?, bench.normal_sums(&[1])?, bench.normal_sums(&[2])?);
     ops::sum_of_squares(&x, &squares)?;
     ops::moments(&x, &moments)?;

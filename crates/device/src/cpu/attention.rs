@@ -13,6 +13,7 @@ use super::operands::{Number, by_kind, floats_mut, numbers, numbers_mut};
 use super::scratch::{Scratch, take, with_scratch};
 use super::team::{Shares, Team};
 use super::vector::{exp, exp_in_place, max};
+use crate::boundary::{Boundary, Size};
 use crate::error::{Error, Result};
 use crate::host::{Element, view};
 use crate::op;
@@ -25,6 +26,12 @@ pub(super) const KEYS: usize = 128;
 pub(super) const SCORES_PITCH: usize = PITCH;
 /// Rows of a tile of queries, stacked heads included.
 const ROWS: usize = 128;
+
+/// Where one more tile of keys, or of queries with one head, begins.
+pub(super) const BOUNDARIES: [Boundary; 2] = [
+    Boundary::new(op::Attention::NAME, Size::Keys, KEYS + 1),
+    Boundary::new(op::Attention::NAME, Size::Keys, 2 * KEYS + 1),
+];
 
 /// The sizes and inputs of attention.
 #[derive(Clone, Copy)]

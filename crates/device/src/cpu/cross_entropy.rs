@@ -8,6 +8,7 @@ use super::scratch::take;
 use super::team::{Chunks, Team};
 use super::vector::{exp_in_place, max};
 use super::workspace::Workspace;
+use crate::boundary::{Boundary, Size};
 use crate::error::Result;
 use crate::op::{CrossEntropy, CrossEntropyGrad};
 use crate::tensor::Tensor;
@@ -16,6 +17,9 @@ use crate::tensor::Tensor;
 const MOST_LOGITS: usize = 1 << 22;
 /// The fewest and the most tokens at a time.
 const TOKENS: std::ops::RangeInclusive<usize> = 64..=512;
+
+/// Where the logits of a small batch no longer exist all at once.
+pub(super) const BOUNDARY: Boundary = Boundary::new(CrossEntropy::NAME, Size::Logits, MOST_LOGITS + 1);
 
 /// The operands: x [T, D], w [V, D], targets [T].
 #[derive(Clone, Copy)]

@@ -4,6 +4,7 @@ use super::kernel::Kernel;
 use super::team::Team;
 use super::workspace::Workspace;
 use crate::backend::{Backend, DeviceInfo, MemoryUse};
+use crate::boundary::Boundary;
 use crate::error::Result;
 use crate::host::HostMemory;
 use crate::op::Op;
@@ -106,6 +107,10 @@ impl Backend for Cpu {
 
     fn restart_peak(&self) {
         self.memory.restart_peak();
+    }
+
+    fn boundaries(&self) -> Vec<Boundary> {
+        super::boundaries(&self.team)
     }
 }
 

@@ -90,7 +90,7 @@ pub(super) fn fill(team: &Team, op: &op::Fill<'_>) -> Result<()> {
 }
 
 /// A number of floats that no cache holds: 32 MiB.
-const BEYOND_CACHES: usize = 8 << 20;
+pub(super) const BEYOND_CACHES: usize = 8 << 20;
 
 /// As `set`; what caches cannot hold is written past them, which saves reading it first.
 fn set_floats(team: &Team, out: &mut [f32], value: f32) {

@@ -15,7 +15,9 @@ use super::prefetch::Ahead;
 use super::scratch::{Packed, Scratch, take, with_scratch};
 use super::team::{Shares, Team};
 use super::vector::dot;
+use crate::boundary::{Boundary, Size};
 use crate::host::Element;
+use crate::op::{GroupedMatMul, MatMul};
 use crate::precision::{Precision, to_bf16};
 
 /// Fewest rows and columns, where a product is cut finer to give every thread work.
@@ -24,6 +26,24 @@ const SMALL_TILE: usize = 64;
 const PACKING: usize = 40;
 /// Up to this many rows of A, packing B costs more than it saves.
 const FEW_ROWS: usize = 3;
+
+/// Where products take another way: beyond a few rows, on a matrix unit, beyond a tile, in pieces of the sum.
+pub(super) fn boundaries(team: &Team) -> Vec<Boundary> {
+    let [tall, wide] = team.tile;
+    let mut rows = vec![FEW_ROWS + 1, SMALL_TILE + 1, tall + 1];
+    #[cfg(target_arch = "x86_64")]
+    if team.kernel.has_matrix_unit() {
+        rows.push(super::amx::LOW + 1);
+    }
+    let rows = rows.into_iter().map(|at| (Size::Rows, at));
+    let columns = [SMALL_TILE + 1, wide + 1].map(|at| (Size::Columns, at));
+    let inner = [DEPTH + 1, 2 * DEPTH + 1].map(|at| (Size::Inner, at));
+    let all: Vec<_> = rows.chain(columns).chain(inner).collect();
+    [MatMul::NAME, GroupedMatMul::NAME]
+        .into_iter()
+        .flat_map(|op| all.iter().map(move |&(size, at)| Boundary::new(op, size, at)))
+        .collect()
+}
 
 /// Runs one product on the whole team. Sums that are not held in f32 are rounded once, at their end.
 pub(super) fn product<E: Number>(team: &Team, product: Product<'_>, c: &mut [E]) {

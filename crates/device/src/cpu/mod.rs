@@ -54,6 +54,7 @@ pub(crate) use device::memory_bytes;
 pub use kernel::Kernel;
 pub use peak::multiply_adds_in_registers;
 
+use crate::boundary::{Boundary, Size};
 use crate::error::Result;
 use crate::op::Op;
 use team::Team;
@@ -92,6 +93,18 @@ fn run(team: &Team, space: &mut Workspace, op: &Op<'_>) -> Result<()> {
         Op::Copy(op) => elementwise::copy(team, op),
         Op::Fill(op) => elementwise::fill(team, op),
     }
+}
+
+/// The sizes at which ops change how they are computed.
+fn boundaries(team: &Team) -> Vec<Boundary> {
+    let mut all = gemm::boundaries(team);
+    all.extend(attention::BOUNDARIES);
+    all.push(cross_entropy::BOUNDARY);
+    all.push(route::BOUNDARY);
+    let elements = [TASK_ELEMENTS, elementwise::BEYOND_CACHES];
+    all.extend(elements.map(|at| Boundary::new("add", Size::Elements, at)));
+    all.push(Boundary::new("swiglu", Size::Elements, TASK_ELEMENTS));
+    all
 }
 
 /// Elements of one task of a loop that memory limits: large against a task's cost, small against a thread's

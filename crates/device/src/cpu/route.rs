@@ -9,6 +9,7 @@ use super::scratch::{take, with_scratch};
 use super::team::{Chunks, Team};
 use super::vector::{dot, exp, exp_in_place, max, sigmoid};
 use super::workspace::Workspace;
+use crate::boundary::{Boundary, Size};
 use crate::error::Result;
 use crate::host::{view, view_mut};
 use crate::op::{self, RouteRule, WarmLogits};
@@ -16,6 +17,9 @@ use lingot_spec::Score;
 
 /// Most tokens of a task.
 const PIECE: usize = 64;
+
+/// Where a second task begins.
+pub(super) const BOUNDARY: Boundary = Boundary::new(op::Route::NAME, Size::Rows, PIECE + 1);
 
 /// Chooses and weighs experts, counts them, and adds the losses.
 pub(super) fn route(team: &Team, space: &mut Workspace, op: &op::Route<'_>) -> Result<()> {

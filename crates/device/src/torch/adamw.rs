@@ -12,7 +12,7 @@ use crate::op::{AdamRule, AdamW};
 use std::sync::Arc;
 
 /// Elements that are updated at a time.
-const PIECE: usize = 1 << 20;
+pub(super) const PIECE: usize = 1 << 20;
 
 pub(super) fn adamw(torch: &Torch, op: &AdamW<'_>) -> Result<(), Refusal> {
     let (rule, tensors) = (op.rule, [op.parameter, op.gradient, op.first, op.second]);

@@ -9,10 +9,10 @@ use crate::precision::Precision;
 use crate::tensor::{Kind, Tensor};
 
 /// Logits that stay in a processor's caches.
-const FEW_LOGITS: usize = 1 << 20;
+pub(super) const FEW_LOGITS: usize = 1 << 20;
 
 /// More than these never exist at a time.
-const MOST_LOGITS: usize = 1 << 23;
+pub(super) const MOST_LOGITS: usize = 1 << 23;
 
 /// Rows of a chunk: few logits, but as many rows as the model is wide. All of the head's gradient is read and
 /// written once per chunk, and in fewer rows that would take longer than the logits themselves.

@@ -10,6 +10,7 @@ use super::rope::RopeTable;
 use super::routes::Routes;
 use super::value::{self, Value};
 use crate::backend::{Backend, DeviceInfo, MemoryUse};
+use crate::boundary::Boundary;
 use crate::error::{Error, Result};
 use crate::op::Op;
 use crate::precision::Precision;
@@ -234,5 +235,13 @@ impl Backend for Torch {
 
     fn restart_peak(&self) {
         self.state().memory.restart_peak();
+    }
+
+    fn routes(&self) -> Vec<String> {
+        Torch::routes(self)
+    }
+
+    fn boundaries(&self) -> Vec<Boundary> {
+        super::boundaries(self.options.precision)
     }
 }

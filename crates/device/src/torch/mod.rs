@@ -42,9 +42,29 @@ pub use aten::{Call, calls};
 pub use device::{Options, Torch};
 pub(crate) use library::apparent;
 
-use crate::op::Op;
+use crate::boundary::{Boundary, Size};
+use crate::op::{self, Op};
+use crate::precision::Precision;
 use operands::sizes;
 use refusal::Refusal;
+
+/// The sizes at which ops change how they are computed: pieces, and how operands have to lie for operators
+/// that compute an op as one.
+fn boundaries(precision: Precision) -> Vec<Boundary> {
+    let aligned = if precision == Precision::F32 { 4 } else { 8 };
+    vec![
+        Boundary::new(op::GroupedMatMul::NAME, Size::Columns, aligned),
+        Boundary::new(op::GroupedMatMul::NAME, Size::Inner, aligned),
+        Boundary::new(op::Attention::NAME, Size::HeadWidth, 8),
+        Boundary::new(op::Attention::NAME, Size::HeadWidth, 257),
+        Boundary::new(op::Attention::NAME, Size::Scores, attention_composed::MOST_SCORES),
+        Boundary::new(op::CrossEntropy::NAME, Size::Logits, cross_entropy::FEW_LOGITS + 1),
+        Boundary::new(op::CrossEntropy::NAME, Size::Logits, cross_entropy::MOST_LOGITS + 1),
+        Boundary::new(op::Swiglu::NAME, Size::Elements, swiglu::PIECE),
+        Boundary::new(op::SumOfSquares::NAME, Size::Elements, sums::PIECE),
+        Boundary::new(op::AdamW::NAME, Size::Elements, adamw::PIECE),
+    ]
+}
 
 /// Enqueues one op.
 fn run(torch: &Torch, op: &Op<'_>) -> Result<(), Refusal> {

@@ -7,7 +7,7 @@ use crate::op::{Moments, SumOfSquares};
 use crate::tensor::Tensor;
 
 /// Elements whose squares exist at a time.
-const PIECE: usize = 1 << 18;
+pub(super) const PIECE: usize = 1 << 18;
 
 pub(super) fn sum_of_squares(torch: &Torch, op: &SumOfSquares<'_>) -> Result<(), Refusal> {
     torch.accumulate(&torch.floats(op.out_1)?, &squares(torch, op.x)?)

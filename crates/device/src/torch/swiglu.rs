@@ -7,7 +7,7 @@ use crate::op::{Swiglu, SwigluGrad};
 use crate::tensor::Tensor;
 
 /// Numbers that a processor computes at a time, so that what lies between two operators stays in its caches.
-const PIECE: usize = 1 << 18;
+pub(super) const PIECE: usize = 1 << 18;
 
 pub(super) fn swiglu(torch: &Torch, op: &Swiglu<'_>) -> Result<(), Refusal> {
     let Swiglu { gate_up, weights_r, out_rf } = *op;

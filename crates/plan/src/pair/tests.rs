@@ -2,6 +2,7 @@
 
 use super::{Pair, variants};
 use crate::catalogue::{Catalogue, Chip};
+use crate::floors::Pace;
 use crate::layout::{Layout, Placer, Shape, USABLE_MEMORY};
 use crate::request::Request;
 
@@ -12,7 +13,13 @@ const REQUEST: &str = "model = \"ling-lite\"\ntokens = 1e9\nsequence = 2048\nbat
 fn layouts(chips: [&Chip; 2], look: impl Fn(&[Layout], [&[Layout]; 2])) {
     let request = Request::parse(REQUEST).unwrap();
     let model = request.model().unwrap();
-    let placers = chips.map(|chip| Placer { request: &request, model: &model, chip, profile: None });
+    let placers = chips.map(|chip| Placer {
+        request: &request,
+        model: &model,
+        chip,
+        profile: None,
+        pace: Pace::Likely,
+    });
     let variants = [variants(&placers[0]), variants(&placers[1])];
     let pair = Pair { placers: [&placers[0], &placers[1]], variants: [&variants[0], &variants[1]] };
     let own = [placers[0].all(), placers[1].all()];

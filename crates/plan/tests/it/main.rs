@@ -7,6 +7,7 @@ mod chips;
 mod pairs;
 mod paper;
 mod parsers;
+mod published;
 mod search;
 mod whole;
 

@@ -1,120 +1,14 @@
-//! Planted faults, to prove that the levels see them: in how the step is put together, or in a device's ops.
-//!
-//! No training can meet them: a faulty device is a wrapper, and only [`crate::self_test`] and tests build
-//! one.
+//! Faults of a device's ops, by a wrapper that changes what the device computes.
 
+use super::{Planted, sizes};
 use lingot_device::intercepted::Intercepted;
-use lingot_device::op::{CrossEntropyGrad, GroupedMatMulWeights, MatMul, Rope, Route, RouteGrad};
+use lingot_device::op::{
+    AdamW, Attention, CrossEntropyGrad, EmbeddingGrad, GroupedMatMul, GroupedMatMulWeights, MatMul, Rope,
+    Route, RouteGrad,
+};
 use lingot_device::ops::{self, Rotation, Routing};
 use lingot_device::{Backend, Device, Kind, Op, Place, Result, RouteRule, Tensor};
-use lingot_model::{Rows, Totals};
-use lingot_spec::ModelSpec;
-use serde::{Deserialize, Serialize};
 use std::sync::Mutex;
-
-/// Ways to port a training system wrongly; the first five are those of the Ling report's figure 20 and its
-/// text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Planted {
-    /// Each micro-batch takes the mean over itself, not over the step.
-    MicroBatchScale,
-    /// The head is not normalised.
-    NormHeadMissing,
-    /// The head's gradient also goes through its norm, which is detached by definition.
-    NormHeadNotDetached,
-    /// The gradient treats the sum of the chosen weights as a constant.
-    RenormalisationGradientDropped,
-    /// The balance loss is taken over a micro-batch, whatever its size.
-    BalanceScopeFollowsMicroBatch,
-    /// The sum of gradients leaves the last worker out.
-    ReductionLosesWorker,
-    /// The highest index wins a tie of the router.
-    TiesTheOtherWay,
-    /// Positions are one too large.
-    RopeOffByOne,
-    /// The weight gradient of expert 0 is transposed.
-    ExpertGradientTransposed,
-    /// A product adds to what the product before it left in memory.
-    StaleScratch,
-}
-
-impl Planted {
-    /// All faults.
-    pub const ALL: [Planted; 10] = [
-        Planted::MicroBatchScale,
-        Planted::NormHeadMissing,
-        Planted::NormHeadNotDetached,
-        Planted::RenormalisationGradientDropped,
-        Planted::BalanceScopeFollowsMicroBatch,
-        Planted::ReductionLosesWorker,
-        Planted::TiesTheOtherWay,
-        Planted::RopeOffByOne,
-        Planted::ExpertGradientTransposed,
-        Planted::StaleScratch,
-    ];
-
-    /// The name for people.
-    pub fn name(self) -> &'static str {
-        match self {
-            Planted::MicroBatchScale => "micro-batch gradients scaled wrongly",
-            Planted::NormHeadMissing => "NormHead missing",
-            Planted::NormHeadNotDetached => "NormHead's norm not detached",
-            Planted::RenormalisationGradientDropped => "router gradient through the renormalisation dropped",
-            Planted::BalanceScopeFollowsMicroBatch => "balance loss whose scope follows the micro-batch",
-            Planted::ReductionLosesWorker => "a reduction that loses a worker",
-            Planted::TiesTheOtherWay => "top-k ties broken the other way",
-            Planted::RopeOffByOne => "RoPE off by one position",
-            Planted::ExpertGradientTransposed => "one expert's weight gradient transposed",
-            Planted::StaleScratch => "stale scratch memory",
-        }
-    }
-
-    /// The ops at which the fault may be found; it must be found at one of them.
-    pub fn places(self) -> &'static [&'static str] {
-        match self {
-            Planted::MicroBatchScale | Planted::NormHeadNotDetached => &["cross_entropy_grad"],
-            Planted::NormHeadMissing => &["column_scales"],
-            Planted::RenormalisationGradientDropped => &["route", "route_grad"],
-            Planted::BalanceScopeFollowsMicroBatch | Planted::TiesTheOtherWay => &["route"],
-            Planted::ReductionLosesWorker => &["add"],
-            Planted::RopeOffByOne => &["rope"],
-            Planted::ExpertGradientTransposed => &["grouped_matmul", "grouped_matmul_weights"],
-            Planted::StaleScratch => &["matmul"],
-        }
-    }
-}
-
-/// How the step is put together: as it should be, or with a fault.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Wiring(pub(crate) Option<Planted>);
-
-impl Wiring {
-    pub(crate) fn rewire(self, spec: &ModelSpec) -> ModelSpec {
-        let mut spec = spec.clone();
-        match self.0 {
-            Some(Planted::NormHeadMissing) => spec.norm_head = false,
-            Some(Planted::BalanceScopeFollowsMicroBatch) => {
-                spec.router.balance_sequences = crate::task::MICRO as u32;
-            }
-            _ => {}
-        }
-        spec
-    }
-
-    pub(crate) fn totals(self, step: Totals, rows: &Rows<'_>) -> Totals {
-        if self.0 != Some(Planted::MicroBatchScale) {
-            return step;
-        }
-        let mut own = Totals::default();
-        own.add(rows, false);
-        own
-    }
-
-    pub(crate) fn workers_heard(self, workers: usize) -> usize {
-        workers - usize::from(self.0 == Some(Planted::ReductionLosesWorker))
-    }
-}
 
 /// Returns `device` with the planted fault, where that is a fault of ops.
 pub fn faulty(device: &Device, planted: Option<Planted>) -> Device {
@@ -127,9 +21,10 @@ pub fn faulty(device: &Device, planted: Option<Planted>) -> Device {
     }
 }
 
-struct Faulty {
-    inner: Device,
-    planted: Planted,
+/// A device with a fault.
+pub(super) struct Faulty {
+    pub(super) inner: Device,
+    pub(super) planted: Planted,
     /// The state that some faults need.
     kept: Mutex<Kept>,
 }
@@ -155,41 +50,52 @@ impl Faulty {
                 self.drop_renormalisation(grad)
             }
             (Planted::TiesTheOtherWay, Op::Route(route)) => self.reverse_ties(route),
+            (Planted::TiesNotRenormalised | Planted::ChoicesExchanged, Op::Route(route)) => {
+                self.go(op)?;
+                self.change_weights(route)
+            }
+            (Planted::ZLossGradientDropped, Op::RouteGrad(grad)) => self.drop_z_loss(grad),
             (Planted::RopeOffByOne, Op::Rope(rope)) => self.shift_positions(rope),
             (Planted::ExpertGradientTransposed, Op::GroupedMatMulWeights(weights)) => {
                 self.transpose_expert(op, weights)
             }
+            (Planted::ExpertOfAnother, Op::GroupedMatMul(product)) => self.exchange_expert(op, product),
             (Planted::StaleScratch, Op::MatMul(product)) if !product.add => self.keep_scratch(product),
-            _ => self.go(op),
+            (Planted::DocumentsLeak, Op::Attention(attention)) => self.leak(attention),
+            (Planted::RepeatedTokensLost, Op::EmbeddingGrad(grad)) => self.lose_repeats(grad),
+            (Planted::EpsilonInsideRoot | Planted::CorrectionOneStepLate, Op::AdamW(adamw)) => {
+                self.change_rule(adamw)
+            }
+            _ => sizes::run(self, op),
         }
     }
 
-    fn floats(&self, tensor: &Tensor) -> Result<Vec<f32>> {
+    pub(super) fn floats(&self, tensor: &Tensor) -> Result<Vec<f32>> {
         let Place { offset_bytes, bytes, .. } = tensor.place();
         let mut bytes = vec![0; bytes];
         self.inner.read(tensor.slot(), offset_bytes, &mut bytes)?;
         Ok(bytes.chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect())
     }
 
-    fn integers(&self, tensor: &Tensor) -> Result<Vec<i32>> {
+    pub(super) fn integers(&self, tensor: &Tensor) -> Result<Vec<i32>> {
         Ok(self.floats(tensor)?.into_iter().map(|x| x.to_bits() as i32).collect())
     }
 
-    fn put(&self, tensor: &Tensor, values: &[f32]) -> Result<()> {
+    pub(super) fn put(&self, tensor: &Tensor, values: &[f32]) -> Result<()> {
         let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_ne_bytes()).collect();
         self.inner.write(tensor.slot(), tensor.place().offset_bytes, &bytes)
     }
 
-    fn put_integers(&self, tensor: &Tensor, values: &[i32]) -> Result<()> {
+    pub(super) fn put_integers(&self, tensor: &Tensor, values: &[i32]) -> Result<()> {
         self.put(tensor, &values.iter().map(|&x| f32::from_bits(x as u32)).collect::<Vec<f32>>())
     }
 
-    fn go(&self, op: &Op<'_>) -> Result<()> {
+    pub(super) fn go(&self, op: &Op<'_>) -> Result<()> {
         Backend::run(&self.inner, op)
     }
 
     /// The tensor as one of the device that computes, for its front doors.
-    fn on(&self, tensor: &Tensor) -> Tensor {
+    pub(super) fn on(&self, tensor: &Tensor) -> Tensor {
         tensor.on(&self.inner)
     }
 
@@ -294,6 +200,98 @@ impl Faulty {
         ops::matmul_onto(&self.on(op.out), &self.on(op.a), &self.on(op.b), op.flip)?;
         kept.scratch = self.floats(op.out)?;
         Ok(())
+    }
+
+    /// Divides the weights of tokens with equal best scores by what the renormalisation multiplied them with,
+    /// or exchanges the first two weights of every token.
+    fn change_weights(&self, op: &Route<'_>) -> Result<()> {
+        let k = op.rule.choices;
+        let mut weights = self.floats(op.weights_tk)?;
+        for weights in weights.chunks_exact_mut(k).filter(|weights| weights.len() > 1) {
+            match self.planted {
+                Planted::ChoicesExchanged => weights.swap(0, 1),
+                _ if weights[0] == weights[1] => weights.iter_mut().for_each(|weight| *weight *= 0.5),
+                _ => {}
+            }
+        }
+        self.put(op.weights_tk, &weights)
+    }
+
+    fn drop_z_loss(&self, op: &RouteGrad<'_>) -> Result<()> {
+        let routing = Routing {
+            experts_tk: self.on(op.experts_tk),
+            weights_tk: self.on(op.d_weights_tk),
+            counts_ge: self.on(op.counts_ge),
+        };
+        let (d_weights, logits) = (self.on(op.d_weights_tk), self.on(op.logits_te));
+        let scales = [op.balance_scale, 0.0];
+        let kind = op.d_logits_te.kind();
+        let d_logits = ops::route_grad(&d_weights, &logits, &routing, op.rule, scales, op.keep, kind)?;
+        ops::copy(&self.on(op.d_logits_te), &d_logits)
+    }
+
+    fn exchange_expert(&self, op: &Op<'_>, product: &GroupedMatMul<'_>) -> Result<()> {
+        let [e, n, k] = [0, 1, 2].map(|axis| product.w_enk.shape()[axis]);
+        if e <= 5 {
+            return self.go(op);
+        }
+        let mut w = self.floats(product.w_enk)?;
+        w.copy_within(4 * n * k..5 * n * k, 5 * n * k);
+        let w = self.inner.floats(&w, product.w_enk.shape(), Kind::F32)?;
+        let out = ops::grouped_matmul(&self.on(product.x), &w, &self.on(product.ends_e), product.flip)?;
+        ops::copy(&self.on(product.out), &out)
+    }
+
+    /// The last three queries see from the first key on.
+    fn leak(&self, op: &Attention<'_>) -> Result<()> {
+        let mut starts = self.integers(op.starts_t)?;
+        let first = starts.len().saturating_sub(3);
+        starts[first..].fill(0);
+        self.attend(op, &starts)
+    }
+
+    /// Attention with other starts.
+    pub(super) fn attend(&self, op: &Attention<'_>, starts: &[i32]) -> Result<()> {
+        let starts = self.inner.integers(starts, &[starts.len()])?;
+        let [q, k, v] = [op.q_thc, op.k_sgc, op.v_sgc].map(|tensor| self.on(tensor));
+        let attended = ops::attention(&q, &k, &v, &starts, op.scale)?;
+        ops::copy(&self.on(op.out_thc), &attended.out_thc)?;
+        ops::copy(&self.on(op.lse_th), &attended.lse_th)
+    }
+
+    /// Of each token, the last place alone reaches the table.
+    fn lose_repeats(&self, op: &EmbeddingGrad<'_>) -> Result<()> {
+        let (tokens, d_out) = (self.integers(op.tokens_t)?, self.floats(op.d_out_td)?);
+        let mut table = self.floats(op.d_table_vd)?;
+        let d = op.d_out_td.rows_and_width().1;
+        for (t, token) in tokens.iter().enumerate() {
+            if !tokens[t + 1..].contains(token) {
+                let row = &mut table[*token as usize * d..][..d];
+                row.iter_mut().zip(&d_out[t * d..]).for_each(|(sum, x)| *sum += x);
+            }
+        }
+        self.put(op.d_table_vd, &table)
+    }
+
+    /// AdamW with another step number, or with epsilon where it makes `sqrt(v + epsilon)` of the root: an
+    /// epsilon of zero over a second moment that has it already.
+    fn change_rule(&self, op: &AdamW<'_>) -> Result<()> {
+        let [parameter, first, second] = [op.parameter, op.first, op.second].map(|tensor| self.on(tensor));
+        let (gradient, squares) = (self.on(op.gradient), self.on(op.squares_1));
+        let working = op.working.map(|tensor| self.on(tensor));
+        let mut rule = op.rule;
+        if self.planted == Planted::CorrectionOneStepLate {
+            rule.step = (rule.step - 1).max(1);
+            return ops::adamw(&parameter, &gradient, [&first, &second], &squares, rule, working.as_ref());
+        }
+        let more = ((1.0 - rule.beta2.powf(rule.step as f64)) * rule.epsilon / rule.beta2) as f32;
+        let raised: Vec<f32> = self.floats(op.second)?.iter().map(|x| x + more).collect();
+        let raised = self.inner.floats(&raised, op.second.shape(), Kind::F32)?;
+        rule.epsilon = 0.0;
+        let moments = [&first, &raised];
+        ops::adamw(&parameter, &gradient, moments, &squares, rule, working.as_ref())?;
+        let lowered: Vec<f32> = raised.to_floats()?.iter().map(|x| x - more * rule.beta2 as f32).collect();
+        second.write_floats(&lowered)
     }
 }
 
