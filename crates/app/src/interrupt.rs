@@ -5,6 +5,8 @@ use crate::failure::{Code, Result};
 use crate::output;
 use lingot_spec::Problem;
 use std::sync::atomic::{AtomicBool, Ordering};
+#[cfg(unix)]
+use std::time::{Duration, Instant};
 
 /// Whether the run was asked to stop.
 pub static REQUESTED: AtomicBool = AtomicBool::new(false);
@@ -35,16 +37,24 @@ pub fn listen() -> Result<()> {
         [Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGXCPU];
     const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT];
 
+    // One wish may arrive twice: `timeout` sends a signal to its child and to the child's group.
+    const AT_ONCE: Duration = Duration::from_secs(1);
+
     let mut signals: SigSet = ASKING.into_iter().collect();
     if is_hangup_ignored() {
         signals.remove(Signal::SIGHUP);
     }
     let failed = |error: nix::Error| Problem::bug(format!("cannot listen for signals: {error}"));
     signals.thread_block().map_err(failed)?;
+    // A shell starts what it runs in the background with Ctrl-C ignored, and an ignored signal never arrives
+    // here. A handler ends that; it is not called while the signal is blocked, and does nothing for SIGHUP.
+    ctrlc::set_handler(|| ()).map_err(|error| Problem::bug(format!("cannot listen for signals: {error}")))?;
     let wait = move || {
         let mut seen = SigSet::empty();
+        let mut first = None;
         while let Ok(signal) = signals.wait() {
-            act(signal.as_str(), seen.contains(signal) && ENDING.contains(&signal));
+            let is_later = first.get_or_insert_with(Instant::now).elapsed() >= AT_ONCE;
+            act(signal.as_str(), is_later && seen.contains(signal) && ENDING.contains(&signal));
             seen.add(signal);
         }
     };

@@ -13,8 +13,16 @@ fn with_models() -> Place {
     let place = Place::new();
     place.succeed(&["train", "run.toml"]);
     place.succeed(&["export", "out/run", "--format", "bailing_moe_v2", "--out", "hf"]);
-    place.write("hf/generation_config.json", "{\"eos_token_id\": [299]}");
-    place.succeed(&["import", "hf", "--out", "imported"]);
+    // What greedy choice draws repeats itself soon, so what is not among the first tokens never comes.
+    let is_endless = |end: &u32| {
+        let _ = std::fs::remove_dir_all(place.path("imported"));
+        place.write("hf/generation_config.json", &format!("{{\"eos_token_id\": [{end}]}}"));
+        place.succeed(&["import", "hf", "--out", "imported"]);
+        let args = ["generate", "imported", "--prompt", "the", "--greedy", "--tokens", "5000"];
+        let other = ["generate", "imported", "--prompt", "the cat", "--greedy", "--tokens", "5000"];
+        [args, other].iter().all(|args| place.json(args)["ended"] == false)
+    };
+    (0..300).rev().find(is_endless).unwrap();
     place.write("q.jsonl", "{\"question\": \"the\", \"choices\": [\"cat\", \"dog\"], \"answer\": 0}\n");
     place.write("p.jsonl", "{\"prompt\": \"the cat\"}\n{\"prompt\": \"a dog\", \"tokens\": 3}\n");
     place
