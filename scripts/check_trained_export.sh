@@ -31,9 +31,9 @@ for case in "toy glm4_moe" "toy-v1 qwen3_moe" "toy-v1 mixtral" "toy dots1" "toy-
     lingot train runs/quickstart.toml --set "folder=$run" --set "model.preset=$preset" \
         --set stop.steps=30 --set evaluation.every=0 --set checkpoint.every=0 "${more[@]}" --json \
         >"$work/train.json" 2>/dev/null
-    lingot export "$run" --format "$format" --out "$work/$format" --json >/dev/null
+    lingot export "$run" --format "$format" --out "$work/exported-$format" --json >/dev/null
     "$bin/examples/expected_text" "$run" "$work/$preset.json"
-    target/venv/bin/python scripts/check_export.py "$work/$format" --expect "$work/$preset.json" \
+    target/venv/bin/python scripts/check_export.py "$work/exported-$format" --expect "$work/$preset.json" \
         >"$work/answer.json"
     echo "$preset as $format: same logits and greedy text"
 done

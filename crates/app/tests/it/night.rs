@@ -214,7 +214,7 @@ fn ten_thousand_devices_in_a_list_are_refused_by_name_before_and_while_a_run_tra
     }
     let run = fs::read_to_string(place.path("run.toml")).unwrap();
     place.write("run.toml", &format!("devices = [\"cpu\"]\n{run}"));
-    let mut child = begun(&place, &[]);
+    let child = begun(&place, &[]);
     place.write("run.toml", &format!("{}\n{run}", list.replace('=', " = ")));
     let log = place.path("out/run/run.jsonl");
     while !fs::read_to_string(&log).unwrap().contains("devices_refused") {
