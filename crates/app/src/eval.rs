@@ -49,7 +49,7 @@ pub struct Args {
     #[arg(long)]
     sequence: Option<u32>,
     /// Score at most this many held-out sequences [default: as in training]
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["data", "choices"])]
     sequences: Option<u32>,
     /// Use this tokenizer.json instead of the one found with the model
     #[arg(long, value_name = "FILE")]

@@ -73,6 +73,10 @@ fn options_that_would_change_nothing_are_refused() {
         let said = place.fail(2, &[&["data", "run.toml"], option].concat());
         assert!(said.contains(option[0]) && said.contains("--set"), "{said}");
     }
+    for what in ["--data", "--choices"] {
+        let said = place.run(&["eval", "out/run", what, "text.txt", "--sequences", "3"]);
+        assert!(said.code == 2 && said.err.contains("--sequences"), "{what}: {}", said.err);
+    }
     let said = place.fail(2, &["data", "run.toml", "--out", "shards", "--set", "seed=3"]);
     assert!(said.contains("--set seed=3") && !place.path("shards").exists(), "{said}");
 }
