@@ -200,13 +200,13 @@ impl State {
 
 /// The largest relative differences that pass.
 struct Bounds {
-    /// Of losses and the gradient norm, which are sums over a whole step.
+    /// Bound on losses and the gradient norm, which are sums over a whole step.
     sums: f64,
-    /// Of gradients and moments, by the norm of a tensor's difference.
+    /// Bound on gradients and moments, by the norm of a tensor's difference.
     tensors: f64,
-    /// Of weights, relative to their change.
+    /// Bound on weights, relative to their change.
     weights: f64,
-    /// Of the routers' logits.
+    /// Bound on the routers' logits.
     logits: f64,
 }
 

@@ -62,7 +62,7 @@ pub struct Task {
     pub micro: usize,
     /// Tokens of a sequence.
     pub sequence: usize,
-    /// Of a curve of N steps, this model takes N divided by this.
+    /// Divides the steps of a curve: this model trains for that share of them.
     pub shorter: u64,
     /// How it is trained on a curve.
     pub pace: Pace,

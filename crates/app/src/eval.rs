@@ -2,12 +2,12 @@
 
 use crate::checkpoint::{self, DeviceArgs, Found};
 use crate::data::wrong_input;
-use crate::failure::{Code, Failure, Result};
+use crate::failure::{Failure, Result};
 use crate::output;
+use crate::records::{self, Record};
 use crate::terminal::{Progress, Terminal, count};
 use lingot_data::{Dataset, Tokenizer};
 use lingot_model::Model;
-use lingot_spec::python_json::{NotFinite, repair};
 use lingot_spec::run::{CorpusSpec, EvaluationSpec};
 use lingot_train::questions::question;
 use lingot_train::score::{ChoiceScorer, Question, TextScorer, share};
@@ -241,27 +241,14 @@ fn score_text(
 }
 
 fn read_questions(path: &Path) -> Result<Vec<Question>> {
-    let bytes = std::fs::read(path).map_err(|error| Failure::io("read", path, &error).with(Code::Input))?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        let problem = format!("{} is not UTF-8: byte {at} begins no character", path.display());
-        Failure::input(problem, "convert it, for example with `iconv -f LATIN1 -t UTF-8`")
-    })?;
     let hint = "a line is {\"question\": \"...\", \"choices\": [\"...\", \"...\"], \"answer\": 0}";
     let mut questions = Vec::new();
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
-        if line.is_empty() {
-            continue;
-        }
-        let place = format!("{}:{}", path.display(), number + 1);
-        let repaired = repair(line, NotFinite::Null);
-        if repaired.lone_surrogates > 0 {
-            let count = repaired.lone_surrogates;
+    for Record { place, json, lone_surrogates: count } in records::read(path)? {
+        if count > 0 {
             output::notice(&format!("note: {place}: {count} halves of surrogate pairs are read as U+FFFD"));
         }
         let wrong = |why: String| Failure::input(format!("{place} is not a question: {why}"), hint);
-        let record = serde_json::from_str(&repaired.json).map_err(|error| wrong(error.to_string()))?;
+        let record = serde_json::from_str(&json).map_err(|error| wrong(error.to_string()))?;
         let question = question(&record).map_err(wrong)?;
         questions.push(question);
     }

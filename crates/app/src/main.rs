@@ -28,6 +28,7 @@ mod prediction;
 mod probe;
 mod profile;
 mod prompts;
+mod records;
 mod report;
 mod shell;
 mod table;

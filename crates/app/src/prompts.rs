@@ -1,12 +1,12 @@
 //! Many texts at once: the prompts of a file, continued together.
 
 use crate::checkpoint::Found;
-use crate::failure::{Code, Failure, Result};
+use crate::failure::{Failure, Result};
 use crate::generate::ends_of;
 use crate::output;
+use crate::records::{self, Record};
 use lingot_data::{Decoding, Tokenizer};
 use lingot_model::Model;
-use lingot_spec::python_json::{NotFinite, repair};
 use lingot_train::sample::{Bounds, Sampling};
 use lingot_train::sample_many::{Finished, Request, sample_many};
 use serde::{Deserialize, Serialize};
@@ -52,22 +52,10 @@ pub struct Making<'a> {
 
 /// Reads the prompts of a file, one JSON object a line.
 pub fn read(path: &Path) -> Result<Vec<Prompt>> {
-    let bytes = std::fs::read(path).map_err(|error| Failure::io("read", path, &error).with(Code::Input))?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        let problem = format!("{} is not UTF-8: byte {at} begins no character", path.display());
-        Failure::input(problem, "convert it, for example with `iconv -f LATIN1 -t UTF-8`")
-    })?;
     let hint = "a line is {\"prompt\": \"Once upon a time\"}, with \"tokens\" and \"seed\" if they differ";
     let mut prompts = Vec::new();
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
-        if line.is_empty() {
-            continue;
-        }
-        let place = format!("{}:{}", path.display(), number + 1);
-        let repaired = repair(line, NotFinite::Null);
-        let prompt: Prompt = serde_json::from_str(&repaired.json)
+    for Record { place, json, .. } in records::read(path)? {
+        let prompt: Prompt = serde_json::from_str(&json)
             .map_err(|error| Failure::input(format!("{place} is not a prompt: {error}"), hint))?;
         if prompt.prompt.is_empty() {
             return Err(Failure::input(format!("{place}: the prompt is empty"), hint));

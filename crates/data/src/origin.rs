@@ -97,7 +97,7 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// Of each corpus.
+    /// Returns the origins of all corpora, in their order.
     pub(crate) fn all(manifest: &Manifest) -> Vec<Origin> {
         let settings = &manifest.settings;
         let origin = |(index, corpus): (usize, &CorpusRecord)| Origin {

@@ -125,8 +125,19 @@ fn read_block(context: &Context<'_>, block: &BlockWeights, cache: &Cache, x_td: 
     let (keys, values) = (keys.rows(0, from + count), values.rows(0, from + count));
     let scale = attention::scale(model);
     let attended = ops::attention(&new.q_thc, &keys, &values, &inputs.starts_t, scale)?;
-    let middle_td = attention::output(model, &block.attention, &attended.out_thc)?;
-    ops::add(&middle_td, &x_td)?;
+    after_attention(context, block, &attended.out_thc, &x_td)
+}
+
+/// Returns the output of a block, `[T, D]`, whose attention over inputs `x_td` gave `[T, H, C]`.
+pub(crate) fn after_attention(
+    context: &Context<'_>,
+    block: &BlockWeights,
+    attended_thc: &Tensor,
+    x_td: &Tensor,
+) -> Result<Tensor> {
+    let model = context.model;
+    let middle_td = attention::output(model, &block.attention, attended_thc)?;
+    ops::add(&middle_td, x_td)?;
 
     let h_td = ops::rms_norm(&middle_td, &block.mlp_norm, model.norm_epsilon)?;
     let out_td = match &block.mlp {

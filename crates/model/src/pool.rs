@@ -6,13 +6,12 @@
 
 use crate::attention;
 use crate::context::Context;
+use crate::decode::after_attention;
 use crate::inputs::{Inputs, Rows};
-use crate::mlp;
-use crate::moe;
 use crate::seam::Resident;
 use crate::tally::Tally;
 use crate::transformer::{Model, Through};
-use crate::weights::{BlockWeights, MlpWeights};
+use crate::weights::BlockWeights;
 use lingot_device::{Result, Tensor, ops};
 use std::ops::Range;
 
@@ -258,14 +257,5 @@ fn read_block(
         let attended = ops::attention(&query, &keys, &values, &starts, attention::scale(model))?;
         ops::copy(&out_thc.rows(first, count), &attended.out_thc)?;
     }
-    let middle_td = attention::output(model, &block.attention, &out_thc)?;
-    ops::add(&middle_td, &x_td)?;
-
-    let h_td = ops::rms_norm(&middle_td, &block.mlp_norm, model.norm_epsilon)?;
-    let out_td = match &block.mlp {
-        MlpWeights::Dense(weights) => mlp::forward(weights, &h_td)?.0,
-        MlpWeights::Moe(weights) => moe::forward(context, weights, &h_td, None, false)?.0,
-    };
-    ops::add(&out_td, &middle_td)?;
-    Ok(out_td)
+    after_attention(context, block, &out_thc, &x_td)
 }

@@ -259,7 +259,7 @@ impl Faulty {
         ops::copy(&self.on(op.lse_th), &attended.lse_th)
     }
 
-    /// Of each token, the last place alone reaches the table.
+    /// Adds only the last occurrence of each token to the table.
     fn lose_repeats(&self, op: &EmbeddingGrad<'_>) -> Result<()> {
         let (tokens, d_out) = (self.integers(op.tokens_t)?, self.floats(op.d_out_td)?);
         let mut table = self.floats(op.d_table_vd)?;

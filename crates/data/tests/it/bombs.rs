@@ -161,7 +161,7 @@ fn every_flipped_bit_in_a_prepared_folder_is_found_by_its_hash() {
         std::fs::write(&path, whole).unwrap();
     }
     open().unwrap();
-    // Nothing is found once nobody wants to know.
+    // A shard of another size is found when the data is opened.
     std::fs::write(bench.shards().join(names[0]), "nonsense").unwrap();
     let dataset = bench.open();
     assert!(dataset.is_err(), "its size is checked at once");

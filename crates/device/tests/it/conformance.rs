@@ -1,5 +1,6 @@
 //! The suite on the definitions themselves, on the CPU, and on the CPU with other numbers of threads.
 
+use lingot_device::conformance::Verdict;
 use lingot_device::cpu::Cpu;
 use lingot_device::reference::Reference;
 use lingot_device::{Backend, Device, Kind, Op, Precision, Result, Slot, Wrapper, conformance};
@@ -88,18 +89,15 @@ fn the_cpu_gives_the_same_bits_on_bf16_tensors_with_one_two_and_three_threads() 
 }
 
 fn assert_passes_in_bf16(device: &Device) {
-    let verdicts = conformance::check_bf16(device, &mut |_, _| ()).unwrap();
-    assert!(verdicts.len() > 300, "{} verdicts", verdicts.len());
-    let failures: Vec<String> = verdicts
-        .iter()
-        .filter(|verdict| !verdict.passed)
-        .map(|v| format!("{} {}: {:.1} units, bound {:.1}", v.op, v.case, v.error_units, v.bound_units))
-        .collect();
-    assert!(failures.is_empty(), "{} of {} fail:\n{}", failures.len(), verdicts.len(), failures.join("\n"));
+    assert_all_pass(&conformance::check_bf16(device, &mut |_, _| ()).unwrap());
 }
 
 fn assert_passes(device: &Device) {
-    let verdicts = conformance::check(device).unwrap();
+    assert_all_pass(&conformance::check(device).unwrap());
+}
+
+/// Errors with all that failed, and how far it is off.
+pub(crate) fn assert_all_pass(verdicts: &[Verdict]) {
     assert!(verdicts.len() > 300, "{} verdicts", verdicts.len());
     let failures: Vec<String> = verdicts
         .iter()
