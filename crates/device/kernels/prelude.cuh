@@ -1,5 +1,5 @@
-// What kernels are written in: one source for NVRTC (NVIDIA), for clang's HIP (AMD), and for any C++ compiler,
-// under which `stand_in.hpp` runs a block's threads on the host. No header of a maker's is needed.
+// What kernels are written in: one source for NVRTC (NVIDIA), for clang's HIP (AMD), and for any C++
+// compiler, under which `stand_in.hpp` runs a block's threads on the host. No header of a maker's is needed.
 //
 // A kernel is `KERNEL(name, Arguments) { ... a.field ... }`. All fields of its arguments are 8 bytes long:
 // pointers, `i64` and `double`. Its grid and its blocks have one dimension. Rows and elements are counted in
@@ -11,6 +11,9 @@
 #define ON_HIP 1
 #endif
 
+// The most threads of a block.
+#define THREADS 256
+
 typedef long long i64;
 typedef unsigned long long u64;
 typedef unsigned int u32;
@@ -18,7 +21,7 @@ typedef unsigned int u32;
 #if ON_CUDA
 
 #define DEVICE static __device__ __forceinline__
-#define KERNEL(name, Arguments) extern "C" __global__ void __launch_bounds__(1024) name(const Arguments a)
+#define KERNEL(name, Arguments) extern "C" __global__ void __launch_bounds__(THREADS) name(const Arguments a)
 #define SHARED(type, name, count) __shared__ type name[count]
 #define UNROLL _Pragma("unroll")
 #define WARP 32
@@ -46,8 +49,8 @@ DEVICE int atomic_add(int *place, int x) { return atomicAdd(place, x); }
 #elif ON_HIP
 
 #define DEVICE static __attribute__((device)) inline __attribute__((always_inline))
-#define KERNEL(name, Arguments)                                                                               \
-    extern "C" __attribute__((global)) __attribute__((amdgpu_flat_work_group_size(1, 1024))) void name(       \
+#define KERNEL(name, Arguments) \
+    extern "C" __attribute__((global)) __attribute__((amdgpu_flat_work_group_size(1, THREADS))) void name( \
         const Arguments a)
 #define SHARED(type, name, count) static __attribute__((shared)) type name[count]
 #define UNROLL _Pragma("unroll")
@@ -77,9 +80,6 @@ DEVICE int atomic_add(int *place, int x) { return __atomic_fetch_add(place, x, _
 #else
 #include "stand_in.hpp"
 #endif
-
-// Threads of a block, unless a kernel says otherwise.
-#define THREADS 256
 
 DEVICE int lane_index() { return thread_index() % WARP; }
 DEVICE int warp_index() { return thread_index() / WARP; }

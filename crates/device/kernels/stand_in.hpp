@@ -17,10 +17,10 @@
 #define UNROLL
 #define DEVICE static inline
 // Beside each kernel stands the length of its arguments, so that a launch with others is refused.
-#define KERNEL(name, Arguments)                                                                               \
-    static void name##_body(const Arguments &);                                                               \
-    extern "C" void name(const void *arguments) { name##_body(*(const Arguments *)arguments); }               \
-    extern "C" const long long name##_bytes = sizeof(Arguments);                                              \
+#define KERNEL(name, Arguments) \
+    static void name##_body(const Arguments &); \
+    extern "C" void name(const void *arguments) { name##_body(*(const Arguments *)arguments); } \
+    extern "C" const long long name##_bytes = sizeof(Arguments); \
     static void name##_body(const Arguments &a)
 
 typedef void Kernel(const void *arguments);
