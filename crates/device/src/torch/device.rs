@@ -285,6 +285,6 @@ impl Backend for Torch {
     }
 
     fn boundaries(&self) -> Vec<Boundary> {
-        super::boundaries(self.options.precision)
+        super::boundaries(self)
     }
 }
