@@ -1,11 +1,12 @@
 //! AdamW over all tensors of a model: its moments, the global gradient norm, and which tensors decay.
 
 use lingot_device::op::AdamRule;
-use lingot_device::ops;
+use lingot_device::{Error, ops};
 use lingot_model::{Bundle, Gradients, Model};
 use lingot_spec::Result;
 use lingot_spec::run::OptimizerSpec;
-use lingot_spec::tensors::Role;
+use lingot_spec::tensors::{Role, TensorSpec};
+use std::ops::Range;
 
 /// When a step happens, and how far it goes.
 #[derive(Clone, Copy)]
@@ -24,6 +25,8 @@ pub struct Optimizer {
     pub(crate) second: Bundle,
     /// The sum of squares of the step's gradient, on the device.
     squares_1: lingot_device::Tensor,
+    /// The numbers of the parameters that decay.
+    decayed: Vec<Range<usize>>,
 }
 
 impl Optimizer {
@@ -34,6 +37,7 @@ impl Optimizer {
             first: Bundle::zeros(&model.spec, &model.device, kind)?,
             second: Bundle::zeros(&model.spec, &model.device, kind)?,
             squares_1: model.device.zeros(&[1], kind)?,
+            decayed: decayed(&model.parameters.specs),
         })
     }
 
@@ -66,28 +70,65 @@ impl Optimizer {
         at: At,
         has_written: &mut bool,
     ) -> Result<()> {
-        for (index, tensor) in model.parameters.specs.iter().enumerate() {
-            let rule = AdamRule {
-                rate: at.rate,
-                beta1: spec.beta1,
-                beta2: spec.beta2,
-                epsilon: spec.epsilon,
-                decay: if tensor.role == Role::Matrix { spec.decay } else { 0.0 },
-                step: at.step + 1,
-                clip: spec.clip,
-            };
-            let moments = [&self.first.tensors[index], &self.second.tensors[index]];
-            let gradient = &gradients.bundle.tensors[index];
-            let working = model.working.as_ref().map(|working| &working.tensors[index]);
-            let parameter = &model.parameters.tensors[index];
-            ops::adamw(parameter, gradient, moments, &self.squares_1, rule, working)?;
-            *has_written = true;
-        }
-        Ok(())
+        let rule = AdamRule {
+            rate: at.rate,
+            beta1: spec.beta1,
+            beta2: spec.beta2,
+            epsilon: spec.epsilon,
+            decay: spec.decay,
+            step: at.step + 1,
+            clip: spec.clip,
+        };
+        let working = model.working.as_ref().map(|working| &working.flat);
+        let (parameters, gradients) = (&model.parameters.flat, &gradients.bundle.flat);
+        let outcome =
+            ops::adamw(parameters, gradients, self.flats(), &self.squares_1, rule, &self.decayed, working);
+        *has_written |= outcome.as_ref().map_or_else(Error::is_half_done, |()| true);
+        Ok(outcome?)
     }
 
     /// Returns both moments, each as one flat tensor.
     pub fn flats(&self) -> [&lingot_device::Tensor; 2] {
         [&self.first.flat, &self.second.flat]
+    }
+}
+
+/// The numbers of the tensors that decay, of a bundle of these tensors. Neighbours share a span.
+fn decayed(specs: &[TensorSpec]) -> Vec<Range<usize>> {
+    let mut spans: Vec<Range<usize>> = Vec::new();
+    let mut from = 0;
+    for spec in specs {
+        let to = from + spec.shape.iter().product::<usize>();
+        match (spec.role, spans.last_mut()) {
+            (Role::Norm, _) => {}
+            (Role::Matrix, Some(last)) if last.end == from => last.end = to,
+            (Role::Matrix, _) => spans.push(from..to),
+        }
+        from = to;
+    }
+    spans
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decayed;
+    use lingot_spec::presets::preset;
+    use lingot_spec::tensors::{Role, tensors};
+
+    #[test]
+    fn exactly_the_numbers_of_matrices_decay() {
+        for name in ["toy", "toy-v1"] {
+            let specs = tensors(&preset(name).unwrap());
+            let spans = decayed(&specs);
+            let mut from = 0;
+            for spec in &specs {
+                let to = from + spec.shape.iter().product::<usize>();
+                let holds = |number| spans.iter().any(|span| span.contains(&number));
+                let decays = spec.role == Role::Matrix;
+                assert!((holds(from), holds(to - 1)) == (decays, decays), "{name}: {}", spec.name);
+                from = to;
+            }
+            assert!(spans.len() < specs.len(), "{name}: neighbours are apart: {spans:?}");
+        }
     }
 }

@@ -14,7 +14,6 @@ mod tape;
 use crate::cost::{Cost, Widths};
 use crate::model::ModelSpec;
 use crate::run::Recompute;
-use crate::tensors::tensors;
 use tape::{Allocation, Record, Tape};
 
 /// The sizes of a step's batch.
@@ -218,11 +217,10 @@ fn mtp(pass: &layer::Pass<'_>) {
 
 /// The gradient's norm, AdamW, selection biases.
 fn update(tape: &Tape, model: &ModelSpec) {
+    let numbers = (model.parameters() + model.mtp_parameters()) as usize;
     tape.fill(1);
-    tape.moves_sums("sum_of_squares", [1, (model.parameters() + model.mtp_parameters()) as usize], 1);
-    for tensor in tensors(model) {
-        tape.adamw(tensor.shape.iter().product());
-    }
+    tape.moves_sums("sum_of_squares", [1, numbers], 1);
+    tape.adamw(numbers);
     if model.router.selection_bias {
         for _ in 0..routed_layers(model) {
             tape.moves_sums("balance_bias", [1, model.experts as usize], 3);
