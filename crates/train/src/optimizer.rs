@@ -23,8 +23,6 @@ pub struct Optimizer {
     pub(crate) first: Bundle,
     /// The running mean of the gradient's square.
     pub(crate) second: Bundle,
-    /// The sum of squares of the step's gradient, on the device.
-    squares_1: lingot_device::Tensor,
     /// The numbers of the parameters that decay.
     decayed: Vec<Range<usize>>,
 }
@@ -36,17 +34,23 @@ impl Optimizer {
         Ok(Optimizer {
             first: Bundle::zeros(&model.spec, &model.device, kind)?,
             second: Bundle::zeros(&model.spec, &model.device, kind)?,
-            squares_1: model.device.zeros(&[1], kind)?,
             decayed: decayed(&model.parameters.specs),
         })
     }
 
+    /// Has the device add up the squares of the gradients, which `update` clips by: they lie in the tally
+    /// afterwards, to be read with everything else that the step found. Does not wait.
+    pub fn sum_squares(&self, gradients: &Gradients) -> Result<()> {
+        let squares_1 = &gradients.tally.squares_1;
+        ops::fill(squares_1, 0.0)?;
+        Ok(ops::sum_of_squares(&gradients.bundle.flat, squares_1)?)
+    }
+
     /// Returns the global norm of the gradient before clipping; `update`, which clips by it, comes after this
-    /// call.
+    /// call. Waits for the device.
     pub fn gradient_norm(&self, gradients: &Gradients) -> Result<f64> {
-        ops::fill(&self.squares_1, 0.0)?;
-        ops::sum_of_squares(&gradients.bundle.flat, &self.squares_1)?;
-        Ok(self.squares_1.to_doubles()?.iter().sum::<f64>().sqrt())
+        self.sum_squares(gradients)?;
+        Ok(gradients.tally.read()?.squares.sqrt())
     }
 
     /// Applies step `step`, counted from 1, in place.
@@ -80,9 +84,10 @@ impl Optimizer {
             clip: spec.clip,
         };
         let working = model.working.as_ref().map(|working| &working.flat);
-        let (parameters, gradients) = (&model.parameters.flat, &gradients.bundle.flat);
+        let (parameters, squares_1) = (&model.parameters.flat, &gradients.tally.squares_1);
+        let gradients = &gradients.bundle.flat;
         let outcome =
-            ops::adamw(parameters, gradients, self.flats(), &self.squares_1, rule, &self.decayed, working);
+            ops::adamw(parameters, gradients, self.flats(), squares_1, rule, &self.decayed, working);
         *has_written |= outcome.as_ref().map_or_else(Error::is_half_done, |()| true);
         Ok(outcome?)
     }
