@@ -35,5 +35,5 @@ pub use inputs::{Inputs, Rows, Totals, Warmth};
 pub use pool::{Next, Pool, SequenceId};
 pub use routers::LogitStatistics;
 pub use seam::{Pass, Resident, Seam};
-pub use tally::{Counts, Losses, Tally};
+pub use tally::{Counts, Losses, Reading, Tally};
 pub use transformer::{Model, Through};

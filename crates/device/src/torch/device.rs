@@ -256,7 +256,14 @@ impl Backend for Torch {
             Ok(false) => self.with_twins(op, || super::run(self, op)),
             done => done.map(|_| ()),
         };
-        outcome.map_err(|refusal| self.failed(&format!("`{}`", op.name()), &refusal))
+        outcome.map_err(|refusal| {
+            let error = self.failed(&format!("`{}`", op.name()), &refusal);
+            if refusal.is_half_done() {
+                Error::HalfDone { op: op.name(), error: Box::new(error) }
+            } else {
+                error
+            }
+        })
     }
 
     /// A copy of one element to the host waits for all that came before it; torch's C functions have no other
