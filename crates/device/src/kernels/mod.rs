@@ -40,6 +40,11 @@ impl Argument {
     pub(crate) fn address(address: u64) -> Argument {
         Argument(address)
     }
+
+    /// The address `bytes` further on.
+    pub(crate) fn after(self, bytes: usize) -> Argument {
+        Argument(self.0 + bytes as u64)
+    }
 }
 
 impl From<usize> for Argument {

@@ -9,7 +9,12 @@
 //! [`FAMILIES`], a file here that builds its launches, and the arms of [`run`].
 #![allow(unsafe_code)]
 
+mod balance_bias;
 mod call;
+mod cross_entropy;
+mod embedding;
+mod route;
+mod sort_by_expert;
 mod swiglu;
 
 use super::Torch;
@@ -36,8 +41,18 @@ struct Family {
     ops: &'static [&'static str],
 }
 
-const FAMILIES: &[Family] =
-    &[Family { what: "SwiGLU", tried_by: op::Swiglu::NAME, ops: &[op::Swiglu::NAME, op::SwigluGrad::NAME] }];
+const FAMILIES: &[Family] = &[
+    Family { what: "SwiGLU", tried_by: op::Swiglu::NAME, ops: &[op::Swiglu::NAME, op::SwigluGrad::NAME] },
+    Family { what: "routing", tried_by: op::Route::NAME, ops: &[op::Route::NAME, op::RouteGrad::NAME] },
+    Family { what: "sort by expert", tried_by: op::Dispatch::NAME, ops: &[op::SortByExpert::NAME] },
+    Family {
+        what: "the head's loss",
+        tried_by: op::CrossEntropy::NAME,
+        ops: &[op::CrossEntropy::NAME, op::CrossEntropyGrad::NAME],
+    },
+    Family { what: "embedding's gradient", tried_by: op::Embedding::NAME, ops: &[op::EmbeddingGrad::NAME] },
+    Family { what: "balance bias", tried_by: op::BalanceBias::NAME, ops: &[op::BalanceBias::NAME] },
+];
 
 /// Runs an op by a kernel of ours; returns whether there was one for it.
 pub(super) fn run(torch: &Torch, op: &Op<'_>) -> Result<bool, Refusal> {
@@ -53,6 +68,13 @@ pub(super) fn run(torch: &Torch, op: &Op<'_>) -> Result<bool, Refusal> {
     match op {
         Op::Swiglu(op) => swiglu::swiglu(&call, op),
         Op::SwigluGrad(op) => swiglu::grad(&call, op),
+        Op::Route(op) if route::takes(op.logits_te, op.rule) => route::route(&call, op),
+        Op::RouteGrad(op) if route::takes(op.logits_te, op.rule) => route::grad(&call, op),
+        Op::SortByExpert(op) if sort_by_expert::takes(op) => sort_by_expert::sort_by_expert(&call, op),
+        Op::CrossEntropy(op) => cross_entropy::cross_entropy(&call, op),
+        Op::CrossEntropyGrad(op) => cross_entropy::grad(&call, op),
+        Op::EmbeddingGrad(op) if embedding::takes(op) => embedding::grad(&call, op),
+        Op::BalanceBias(op) => balance_bias::balance_bias(&call, op),
         _ => return Ok(false),
     }
     .map(|()| true)
