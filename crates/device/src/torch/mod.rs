@@ -7,6 +7,7 @@
 
 mod aten;
 mod device;
+mod kernels;
 mod known;
 mod library;
 mod makers;
