@@ -112,7 +112,7 @@ class Peer:
     def __init__(self, options):
         self.spec, self.variant, self.device = MODELS[options.model], options.variant, torch.device(options.device)
         self.kind, spec = getattr(torch, {"f32": "float32", "bf16": "bfloat16"}[options.precision]), self.spec
-        self.weights = {}
+        self.weights, self.has_trained = {}, False
         for index, (name, shape) in enumerate(shapes(spec).items()):
             weight = self.place_of(name, shape)
             if len(shape) > 1:
@@ -398,7 +398,8 @@ def measure_steps(options, peer, count):
         torch.accelerator.reset_peak_memory_stats()
     routings = options.routings.split(",") + ["skewed"] * options.skewed
     pull = {routing: pulls(spec, routing, device) for routing in routings}
-    losses, seconds, first = [], {routing: [] for routing in routings}, None
+    losses, seconds, first, has_fresh_weights = [], {routing: [] for routing in routings}, None, not peer.has_trained
+    peer.has_trained = True
     for number in range(options.warm + options.steps):
         for routing in routings:
             drawn = range(len(losses) * count, (len(losses) + 1) * count)
@@ -411,7 +412,7 @@ def measure_steps(options, peer, count):
                 seconds[routing].append(took)
     tokens = spec["batch"] * spec["sequence"] * count
     return {
-        "micros": count,
+        "micros": count, "has_fresh_weights": has_fresh_weights,
         "routings": [
             {"routing": routing, "step_s": spread(values), "tokens_per_s": spread([tokens / s for s in values])}
             for routing, values in seconds.items()
