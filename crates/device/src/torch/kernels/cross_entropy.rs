@@ -42,12 +42,20 @@ pub(super) fn grad(call: &Call<'_>, op: &CrossEntropyGrad<'_>) -> Result<(), Ref
         chunk.losses(&logits, Some((&d_logits, kind)), op.scale)?;
         drop(logits);
         let [rows, vocabulary, width] = [chunk.rows, vocabulary, width].map(|size| size as i64);
-        let d_logits = operand_of(torch, d_logits, &[rows, vocabulary], kind)?;
+        let d_logits = operand(torch, d_logits, &[rows, vocabulary], kind)?;
         chunk.by_rows(&d_logits, op.d_x_td)?;
         let flipped = d_logits.strided(&[vocabulary, rows], &[1, vocabulary], 0)?;
         let x = chunk.x.shaped(&[rows, width], 0)?;
         multiply(torch, [&flipped, &x], &d_w, Kind::F32, Into { add: true, times: 1.0 })
     })
+}
+
+/// An operand of products: bf16 where these take it, else f32.
+fn operand(torch: &Torch, x: Value, sizes: &[i64], kind: Kind) -> Result<Value, Refusal> {
+    match kind {
+        Kind::Bf16 if !torch.multiplies_bf16() => torch.converted(&x, sizes, torch.torch.dtypes.f32),
+        _ => operand_of(torch, x, sizes, kind),
+    }
 }
 
 impl Torch {
@@ -91,14 +99,14 @@ impl<'a> Head<'a> {
 
     fn each_chunk(&self, run: impl Fn(&Chunk<'_>) -> Result<(), Refusal>) -> Result<(), Refusal> {
         let Head { call: Call { torch, .. }, x_td, w_vd, vocabulary, width, .. } = *self;
-        let w = operand_of(torch, torch.floats(w_vd)?, &sizes(w_vd.shape()), w_vd.kind())?;
+        let w = operand(torch, torch.floats(w_vd)?, &sizes(w_vd.shape()), w_vd.kind())?;
         let tokens = x_td.shape()[0];
         let most = cross_entropy::rows_of_chunk(torch, [tokens, vocabulary, width]);
         for first in (0..tokens).step_by(most) {
             let rows = most.min(tokens - first);
             let shape = sizes(&[rows, width]);
             let x = torch.strided(x_td, &shape, &[width as i64, 1], first * width)?;
-            let x = operand_of(torch, x, &shape, x_td.kind())?;
+            let x = operand(torch, x, &shape, x_td.kind())?;
             run(&Chunk { head: *self, w: &w, x, first, rows })?;
         }
         Ok(())
@@ -137,6 +145,9 @@ impl Chunk<'_> {
         let Head { call: Call { torch, .. }, width, .. } = self.head;
         let shape = sizes(&[self.rows, width]);
         let d_x = torch.strided(d_x_td, &shape, &[width as i64, 1], self.first * width)?;
+        if d_x_td.kind() == Kind::Bf16 && !torch.multiplies_bf16() {
+            return d_x.set(&torch.aten().mm(d_logits, self.w)?);
+        }
         multiply(torch, [d_logits, self.w], &d_x, d_x_td.kind(), Into { add: false, times: 1.0 })
     }
 }
