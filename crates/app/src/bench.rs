@@ -1,15 +1,14 @@
-//! `lingot bench` and what it measures. `train` and `fleet` are here, `ops` and `predict` in `profile.rs`,
-//! `plan` in `growth.rs`.
+//! `lingot bench` and what it measures. `fleet` is here, `train` in `speed.rs`, `ops` and `predict` in
+//! `profile.rs`, `plan` in `growth.rs`.
 
 use crate::failure::{Failure, Result};
 use crate::growth;
 use crate::output;
 use crate::profile;
-use crate::terminal::{bytes, count};
+use crate::speed;
 use lingot_device::entry;
-use lingot_measure::{Case, Report, Request, RoutingReport, Spread, fleet, steps};
+use lingot_measure::{Spread, fleet};
 use lingot_plan::together;
-use lingot_spec::run::Precision;
 use std::time::Instant;
 
 /// Measure the devices of this machine
@@ -20,6 +19,7 @@ Examples:
   lingot bench train --model M --profile
   lingot bench train --model M --precision bf16
   lingot bench train --device torch:cpu
+  lingot bench train --device torch:cuda:0 --model G --precision bf16 --micros 4
   lingot bench fleet --device cpu@0.4,cpu@0.2,cpu@0.1
   lingot bench ops
   lingot bench predict
@@ -31,45 +31,11 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
-    Train(TrainArgs),
+    Train(speed::TrainArgs),
     Fleet(FleetArgs),
     Ops(profile::OpsArgs),
     Predict(profile::PredictArgs),
     Plan(growth::Args),
-}
-
-/// Time whole training steps on generated tokens
-///
-/// A step copies the batch to the device and runs forward pass, backward pass and update;
-/// generating the tokens is not timed. Steps with the router's own choices and steps with
-/// equal loads alternate, and both are reported.
-#[derive(clap::Args)]
-#[command(verbatim_doc_comment)]
-struct TrainArgs {
-    /// Train S (18 M parameters), M (230 M) or L (one layer of Ling-mini-2.0; needs 16 GB)
-    #[arg(long, default_value = "S")]
-    model: String,
-    /// Measure this device; `lingot devices` lists those of this machine
-    #[arg(long, default_value = "cpu")]
-    device: String,
-    /// Hold activations and working weights in f32 or bf16
-    #[arg(long, value_name = "KIND", default_value = "f32", value_parser = ["f32", "bf16"])]
-    precision: String,
-    /// Use N threads of the processor; 0 for all of them
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = crate::threads())]
-    threads: u32,
-    /// Time N steps of each routing
-    #[arg(long, value_name = "N", default_value = "5", value_parser = crate::counts())]
-    steps: u64,
-    /// Also print the time of each kind of op
-    #[arg(long)]
-    profile: bool,
-    /// Also time steps in which all tokens choose the same experts
-    #[arg(long)]
-    skewed: bool,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
 }
 
 /// Compare the speed of a fleet with the sum of its devices
@@ -205,83 +171,11 @@ fn fleet_text(FleetReport { measured: report, planned }: &FleetReport) -> String
 }
 
 pub fn run(args: &Args, start: Instant) -> Result<()> {
-    let args = match &args.what {
-        What::Train(args) => args,
-        What::Fleet(args) => return fleet(args),
-        What::Ops(args) => return profile::measure(args),
-        What::Predict(args) => return profile::compare(args),
-        What::Plan(args) => return growth::run(args),
-    };
-    let case = Case::named(&args.model).ok_or_else(|| {
-        Failure::input(format!("unknown benchmark model `{}`", args.model), "choose S, M or L")
-    })?;
-    let request = Request {
-        device: args.device.clone(),
-        precision: if args.precision == "bf16" { Precision::Bf16 } else { Precision::F32 },
-        threads: args.threads as usize,
-        steps: args.steps as usize,
-        profile: args.profile,
-        skewed: args.skewed,
-    };
-    let report = steps::train(&case, &request, start)?;
-    if args.json {
-        return output::json(&report);
+    match &args.what {
+        What::Train(args) => speed::run(args, start),
+        What::Fleet(args) => fleet(args),
+        What::Ops(args) => profile::measure(args),
+        What::Predict(args) => profile::compare(args),
+        What::Plan(args) => growth::run(args),
     }
-    output::result(&text(&report))
-}
-
-fn text(report: &Report) -> String {
-    let mut text = format!(
-        "{} in {}: {} parameters, {} tokens a step, {:.1} MFLOP a token; {}\n\n",
-        report.model,
-        report.precision.name(),
-        count(report.parameters as f64),
-        report.tokens_per_step,
-        report.flops_per_token / 1e6,
-        report.device
-    );
-    text += "routing    tokens/s (range)            GFLOP/s  of products  busiest expert\n";
-    text.extend(report.routings.iter().map(line));
-    let matmul = &report.matmul;
-    let [m, k, n] = matmul.shape;
-    text += &format!(
-        "\nproducts   {:.0} GFLOP/s ({:.0} to {:.0}) at {m} x {k} x {n}; registers {:.0} GFLOP/s\n",
-        matmul.gflops_per_s.median,
-        matmul.gflops_per_s.least,
-        matmul.gflops_per_s.most,
-        matmul.registers_gflops_per_s.median
-    );
-    if let Some(peak) = report.peak_memory_bytes {
-        text +=
-            &format!("memory     {} at most, {} of tensors\n", bytes(peak), bytes(report.peak_tensor_bytes));
-    }
-    text += &format!(
-        "first step {:.3} s, {:.3} s after the start of the program\n",
-        report.first_step_s, report.start_to_first_step_s
-    );
-    if let Some(profile) = &report.profile {
-        text += "\nop                        calls        ms   share  GFLOP/s     GB/s\n";
-        text.extend(profile.iter().map(|entry| {
-            let (ms, percent) = (1e3 * entry.seconds, 100.0 * entry.share);
-            format!(
-                "{:<24} {:>6.0} {ms:>9.3} {percent:>5.1} % {:>8.1} {:>8.1}\n",
-                entry.op, entry.calls, entry.gflops_per_s, entry.gbytes_per_s
-            )
-        }));
-    }
-    text
-}
-
-fn line(routing: &RoutingReport) -> String {
-    let speed = &routing.tokens_per_s;
-    let name = format!("{:?}", routing.routing).to_lowercase();
-    format!(
-        "{name:<9} {:>9.0} ({:.0} to {:.0}) {:>13.1} {:>10.0} %  {:>8.2} x mean\n",
-        speed.median,
-        speed.least,
-        speed.most,
-        routing.gflops_per_s,
-        100.0 * routing.matmul_share,
-        routing.imbalance
-    )
 }

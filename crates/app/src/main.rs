@@ -6,6 +6,7 @@
 
 mod align;
 mod bench;
+mod case;
 mod checkpoint;
 mod comparison;
 mod contribution;
@@ -31,6 +32,7 @@ mod prompts;
 mod records;
 mod report;
 mod shell;
+mod speed;
 mod table;
 mod target;
 mod terminal;

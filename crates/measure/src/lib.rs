@@ -21,6 +21,6 @@ pub mod steps;
 mod training;
 
 pub use case::{Case, Routing};
-pub use rate::Rates;
+pub use rate::{Ceilings, Rates, ceilings};
 pub use spread::Spread;
-pub use steps::{Report, Request, RoutingReport};
+pub use steps::{Peak, Report, Request, RoutingReport};

@@ -26,6 +26,14 @@ pub(crate) struct Training {
     pub(crate) steps: u64,
 }
 
+/// Seconds that making a model took.
+pub(crate) struct Made {
+    /// Drawing the weights and moving them to the device.
+    pub(crate) weights_s: f64,
+    /// Gradients and the optimizer's state.
+    pub(crate) state_s: f64,
+}
+
 /// A step that was taken.
 pub(crate) struct Taken {
     pub(crate) loss: f64,
@@ -34,8 +42,19 @@ pub(crate) struct Taken {
 
 impl Training {
     pub(crate) fn new(spec: &ModelSpec, device: &Device, kind: Kind) -> Result<Training> {
+        Ok(Training::timed(spec, device, kind)?.0)
+    }
+
+    /// As `new`, and how long its parts took. Waits for the device.
+    pub(crate) fn timed(spec: &ModelSpec, device: &Device, kind: Kind) -> Result<(Training, Made)> {
+        let begin = Instant::now();
         let model = Model::new(spec, device, kind, SEED)?;
-        Ok(Training { gradients: model.gradients()?, optimizer: Optimizer::new(&model)?, model, steps: 0 })
+        device.finish()?;
+        let weights_s = begin.elapsed().as_secs_f64();
+        let (gradients, optimizer) = (model.gradients()?, Optimizer::new(&model)?);
+        device.finish()?;
+        let state_s = begin.elapsed().as_secs_f64() - weights_s;
+        Ok((Training { gradients, optimizer, model, steps: 0 }, Made { weights_s, state_s }))
     }
 
     /// Takes the next step on these micro-batches. Waits for the device.
@@ -56,8 +75,8 @@ impl Training {
             let inputs = Inputs::new(&model.device, micro.rows(), has_mtp)?;
             model.differentiate(&inputs, totals, warmth, &[recompute], gradients)?;
         }
-        let losses = gradients.losses(&model.spec, totals, sequence)?;
-        optimizer.gradient_norm(gradients)?;
+        optimizer.sum_squares(gradients)?;
+        let losses = gradients.tally.read()?.counts.losses(&model.spec, totals, sequence);
         self.steps += 1;
         optimizer.update(model, gradients, &OptimizerSpec::default(), RATE, self.steps)?;
         model.balance(&gradients.tally)?;
