@@ -1,8 +1,8 @@
 //! Attention by cuDNN, forward only: its gradient adds up in any order, whatever torch is asked for, so that
 //! of FlashAttention follows, which takes the same output and log-sum-exp.
 //!
-//! The operator returns whole numbers among its tensors, so it cannot be called through the dispatcher. It has
-//! a C function of its own, by the name of the device's type.
+//! The operator returns whole numbers among its tensors, so it cannot be called through the dispatcher. It
+//! has a C function of its own, by the name of the device's type.
 #![allow(unsafe_code)]
 
 use super::Torch;
@@ -16,8 +16,8 @@ use std::ptr::null_mut;
 
 type Code = i32;
 /// Query, key, value, a bias that may be null, whether the log-sum-exp is wanted, dropout, whether attention
-/// is causal, whether a mask is wanted for debugging, the scale; then what comes back: output, log-sum-exp, two
-/// bounds of documents, two lengths, seed, offset, mask.
+/// is causal, whether a mask is wanted for debugging, the scale; then what comes back: output, log-sum-exp,
+/// two bounds of documents, two lengths, seed, offset, mask.
 type Forward = unsafe extern "C" fn(
     Handle,
     Handle,

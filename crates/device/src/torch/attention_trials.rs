@@ -1,5 +1,5 @@
-//! Trials of the fused attention when a device is opened: random documents, and a comparison with the composed
-//! attention.
+//! Trials of the fused attention when a device is opened: random documents, and a comparison with the
+//! composed attention.
 
 use super::attention_composed::{self as composed, Heads};
 use super::attention_fused::Fused;

@@ -27,8 +27,8 @@ impl Determinism {
     /// The library is torch's, 2.10 or newer, and stays open.
     pub(super) unsafe fn of(library: &Library) -> Option<Determinism> {
         // SAFETY: `at::globalContext()`, `at::Context::setDeterministicAlgorithms(bool, bool)` and
-        // `at::Context::setDeterministicFillUninitializedMemory(bool)`, in the types of 2.10 to 2.15. A method
-        // of C++ takes its object as a first argument.
+        // `at::Context::setDeterministicFillUninitializedMemory(bool)`, in the types of 2.10 to 2.15. A
+        // method of C++ takes its object as a first argument.
         unsafe {
             let context: unsafe extern "C" fn() -> *mut c_void =
                 *library.get(b"_ZN2at13globalContextEv").ok()?;

@@ -118,8 +118,8 @@ impl Value {
 
     /// Makes the tensor behind this one's handle that of `other`.
     fn become_(&self, other: &Value) -> Result<(), Refusal> {
-        // SAFETY: both are live tensors. Torch copies a counted reference; the caller sees to it that no other
-        // thread uses this handle meanwhile.
+        // SAFETY: both are live tensors. Torch copies a counted reference; the caller sees to it that no
+        // other thread uses this handle meanwhile.
         self.torch().check(unsafe { (self.torch().memory.assign)(other.handle(), self.handle()) })
     }
 }

@@ -81,12 +81,11 @@ impl Torch {
         // Those of an op that failed half-way must not be taken for this one's.
         TWINS.take();
         let is_bf16 = |operand: &Operand<'_>| operand.tensor.kind() == Kind::Bf16;
-        let takes_bf16 = match op {
-            Op::Copy(_) | Op::Fill(_) | Op::AdamW(_) | Op::Embedding(_) | Op::Dispatch(_) => true,
-            Op::MatMul(_) | Op::GroupedMatMul(_) | Op::GroupedMatMulWeights(_) => true,
-            Op::Attention(_) | Op::AttentionGrad(_) => true,
-            _ => false,
-        };
+        let moves =
+            matches!(op, Op::Copy(_) | Op::Fill(_) | Op::AdamW(_) | Op::Embedding(_) | Op::Dispatch(_));
+        let multiplies = matches!(op, Op::MatMul(_) | Op::GroupedMatMul(_) | Op::GroupedMatMulWeights(_));
+        let attends = matches!(op, Op::Attention(_) | Op::AttentionGrad(_));
+        let takes_bf16 = moves || multiplies || attends;
         if takes_bf16 || !op.operands().any(|operand| is_bf16(&operand)) {
             return run();
         }

@@ -187,7 +187,8 @@ fn what_the_chip_has_in_one_piece_is_used() {
         }
         let packed = "attention of documents of several lengths";
         assert_eq!(route(bf16(), packed), "one call of _flash_attention_forward");
-        let both = "one operator, _scaled_dot_product_cudnn_attention, and _flash_attention_forward for its gradient";
+        let both = "one operator, _scaled_dot_product_cudnn_attention, \
+                    and _flash_attention_forward for its gradient";
         assert_eq!(route(bf16(), "attention"), both);
     });
 }
