@@ -40,6 +40,11 @@ impl Argument {
     pub(crate) fn address(address: u64) -> Argument {
         Argument(address)
     }
+
+    /// Whether an address is a multiple of `bytes`.
+    pub(crate) fn is_multiple_of(self, bytes: u64) -> bool {
+        self.0.is_multiple_of(bytes)
+    }
 }
 
 impl From<usize> for Argument {
