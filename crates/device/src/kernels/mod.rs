@@ -45,6 +45,11 @@ impl Argument {
     pub(crate) fn is_multiple_of(self, bytes: u64) -> bool {
         self.0.is_multiple_of(bytes)
     }
+
+    /// The address `bytes` further on.
+    pub(crate) fn after(self, bytes: usize) -> Argument {
+        Argument(self.0 + bytes as u64)
+    }
 }
 
 impl From<usize> for Argument {

@@ -13,6 +13,12 @@ const FILES: &[(&str, &str)] = &[
     ("elementwise.cu", include_str!("../../kernels/elementwise.cu")),
     ("sums.cu", include_str!("../../kernels/sums.cu")),
     ("adamw.cu", include_str!("../../kernels/adamw.cu")),
+    ("route.cu", include_str!("../../kernels/route.cu")),
+    ("route_grad.cu", include_str!("../../kernels/route_grad.cu")),
+    ("sort_by_expert.cu", include_str!("../../kernels/sort_by_expert.cu")),
+    ("cross_entropy.cu", include_str!("../../kernels/cross_entropy.cu")),
+    ("embedding.cu", include_str!("../../kernels/embedding.cu")),
+    ("balance_bias.cu", include_str!("../../kernels/balance_bias.cu")),
 ];
 
 /// The text that is compiled: for NVIDIA and AMD at run time, for the host by a C++ compiler that finds

@@ -293,6 +293,6 @@ impl Backend for Torch {
     }
 
     fn boundaries(&self) -> Vec<Boundary> {
-        super::boundaries(self.options.precision)
+        super::boundaries(self)
     }
 }

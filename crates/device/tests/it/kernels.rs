@@ -38,11 +38,21 @@ fn stand_in(name: &str, options: &[&str]) -> Option<&'static Path> {
     Some(Box::leak(library.into_boxed_path()))
 }
 
+/// What kernels serve, in the words of `lingot devices -v`.
+const FAMILIES: [&str; 6] =
+    ["SwiGLU", "routing", "sort by expert", "the head's loss", "embedding's gradient", "balance bias"];
+
 /// A device whose ops run by kernels where there are some.
 fn open(name: &str, options: &[&str], precision: Precision) -> Option<Device> {
     let stand_in = Some(stand_in(name, options)?);
     match Torch::open("torch:cpu", Options { precision, stand_in, ..Options::default() }) {
-        Ok(torch) => Some(Device::new(torch)),
+        Ok(torch) => {
+            let routes = torch.routes();
+            for family in FAMILIES {
+                assert!(routes.contains(&format!("{family}: kernel of ours")), "{family}: {routes:#?}");
+            }
+            Some(Device::new(torch))
+        }
         Err(error) => {
             eprintln!("skipped: {error}");
             None

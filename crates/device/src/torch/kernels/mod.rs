@@ -10,11 +10,16 @@
 #![allow(unsafe_code)]
 
 mod adamw;
+mod balance_bias;
 mod call;
+mod cross_entropy;
 mod elementwise;
+mod embedding;
 mod norm;
 mod rope;
+mod route;
 mod rows;
+mod sort_by_expert;
 mod sums;
 mod swiglu;
 
@@ -58,6 +63,15 @@ const FAMILIES: &[Family] = &[
     Family { what: "addition and casts", tried_by: op::Add::NAME, ops: &[op::Add::NAME, op::Copy::NAME] },
     Family { what: "sums", tried_by: op::Moments::NAME, ops: &[op::SumOfSquares::NAME, op::Moments::NAME] },
     Family { what: "AdamW in one pass", tried_by: op::AdamW::NAME, ops: &[op::AdamW::NAME] },
+    Family { what: "routing", tried_by: op::Route::NAME, ops: &[op::Route::NAME, op::RouteGrad::NAME] },
+    Family { what: "sort by expert", tried_by: op::Dispatch::NAME, ops: &[op::SortByExpert::NAME] },
+    Family {
+        what: "the head's loss",
+        tried_by: op::CrossEntropy::NAME,
+        ops: &[op::CrossEntropy::NAME, op::CrossEntropyGrad::NAME],
+    },
+    Family { what: "embedding's gradient", tried_by: op::Embedding::NAME, ops: &[op::EmbeddingGrad::NAME] },
+    Family { what: "balance bias", tried_by: op::BalanceBias::NAME, ops: &[op::BalanceBias::NAME] },
 ];
 
 /// What launches leave for the next ones, on the device.
@@ -91,6 +105,13 @@ pub(super) fn run(torch: &Torch, op: &Op<'_>) -> Result<bool, Refusal> {
         Op::SumOfSquares(op) => sums::sum_of_squares(&call, op),
         Op::Moments(op) => sums::moments(&call, op),
         Op::AdamW(op) => adamw::adamw(&call, op),
+        Op::Route(op) if route::takes(op.logits_te, op.rule) => route::route(&call, op),
+        Op::RouteGrad(op) if route::takes(op.logits_te, op.rule) => route::grad(&call, op),
+        Op::SortByExpert(op) if sort_by_expert::takes(op) => sort_by_expert::sort_by_expert(&call, op),
+        Op::CrossEntropy(op) => cross_entropy::cross_entropy(&call, op),
+        Op::CrossEntropyGrad(op) => cross_entropy::grad(&call, op),
+        Op::EmbeddingGrad(op) if embedding::takes(op) => embedding::grad(&call, op),
+        Op::BalanceBias(op) => balance_bias::balance_bias(&call, op),
         _ => return Ok(false),
     }
     .map(|()| true)
