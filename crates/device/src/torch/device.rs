@@ -2,7 +2,7 @@
 
 use super::adamw;
 use super::aten::Aten;
-use super::kernels::{self, OwnKernels};
+use super::kernels::{self, OwnKernels, OwnState};
 use super::known::Known;
 use super::library::{self, Symbols, unsupported};
 use super::makers;
@@ -59,6 +59,7 @@ pub(super) struct State {
     memory: MemoryUse,
     pub(super) known: Known,
     pub(super) rope: HashMap<(usize, u64), Arc<RopeTable>>,
+    pub(super) own: OwnState,
     /// 0, 1, 2, ... as i64, and how many they are.
     pub(super) counting: Option<(usize, Arc<Value>)>,
     pub(super) scratch: Option<Arc<adamw::Scratch>>,
