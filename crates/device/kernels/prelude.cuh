@@ -24,6 +24,9 @@ typedef unsigned int u32;
 #define KERNEL(name, Arguments) extern "C" __global__ void __launch_bounds__(THREADS) name(const Arguments a)
 #define SHARED(type, name, count) __shared__ type name[count]
 #define UNROLL _Pragma("unroll")
+#define UNROLL_4 _Pragma("unroll 4")
+// For loops of many turns, which compilers would unroll: code costs seconds at the first start.
+#define ROLLED _Pragma("unroll 1")
 #define WARP 32
 
 DEVICE int thread_index() { return threadIdx.x; }
@@ -54,6 +57,8 @@ DEVICE int atomic_add(int *place, int x) { return atomicAdd(place, x); }
         const Arguments a)
 #define SHARED(type, name, count) static __attribute__((shared)) type name[count]
 #define UNROLL _Pragma("unroll")
+#define UNROLL_4 _Pragma("unroll 4")
+#define ROLLED _Pragma("unroll 1")
 #define WARP __AMDGCN_WAVEFRONT_SIZE
 
 DEVICE int thread_index() { return __builtin_amdgcn_workitem_id_x(); }
@@ -115,20 +120,21 @@ DEVICE u32 two_bf16(float first, float second) {
 DEVICE void put(float *place, float x) { *place = x; }
 DEVICE void put(bf16 *place, float x) { place->bits = (unsigned short)nearest_bf16(x); }
 
-// Neighbours that a thread reads or writes at once: 16 bytes of bf16, twice 16 of f32.
+// Neighbours that a thread reads or writes at once where they lie on multiples of 16 bytes: 16 bytes of bf16,
+// twice 16 of f32. Else a thread takes one at a time: `take` and `give` go by the length of the array.
 #define CHUNK 8
 
 struct alignas(16) Quad {
     u32 x, y, z, w;
 };
 
-DEVICE void take_quads(const float *from, float (&x)[CHUNK]) {
+DEVICE void take(const float *from, float (&x)[CHUNK]) {
     Quad low = ((const Quad *)from)[0], high = ((const Quad *)from)[1];
     x[0] = float_of(low.x), x[1] = float_of(low.y), x[2] = float_of(low.z), x[3] = float_of(low.w);
     x[4] = float_of(high.x), x[5] = float_of(high.y), x[6] = float_of(high.z), x[7] = float_of(high.w);
 }
 
-DEVICE void take_quads(const bf16 *from, float (&x)[CHUNK]) {
+DEVICE void take(const bf16 *from, float (&x)[CHUNK]) {
     Quad all = *(const Quad *)from;
     x[0] = float_of(all.x << 16), x[1] = float_of(all.x & 0xffff0000u);
     x[2] = float_of(all.y << 16), x[3] = float_of(all.y & 0xffff0000u);
@@ -136,25 +142,28 @@ DEVICE void take_quads(const bf16 *from, float (&x)[CHUNK]) {
     x[6] = float_of(all.w << 16), x[7] = float_of(all.w & 0xffff0000u);
 }
 
-DEVICE void put_quads(float *to, const float (&x)[CHUNK]) {
+DEVICE void give(float *to, const float (&x)[CHUNK]) {
     ((Quad *)to)[0] = {bits_of(x[0]), bits_of(x[1]), bits_of(x[2]), bits_of(x[3])};
     ((Quad *)to)[1] = {bits_of(x[4]), bits_of(x[5]), bits_of(x[6]), bits_of(x[7])};
 }
 
-DEVICE void put_quads(bf16 *to, const float (&x)[CHUNK]) {
+DEVICE void give(bf16 *to, const float (&x)[CHUNK]) {
     *(Quad *)to = {two_bf16(x[0], x[1]), two_bf16(x[2], x[3]), two_bf16(x[4], x[5]), two_bf16(x[6], x[7])};
 }
 
+template <class T> DEVICE void take(const T *from, float (&x)[1]) { x[0] = wide(*from); }
+template <class T> DEVICE void give(T *to, const float (&x)[1]) { put(to, x[0]); }
+
 // Reads `count` neighbours, at most CHUNK, and zeros for the rest. `quads` says that a whole chunk lies on a
-// multiple of 16 bytes.
+// multiple of 16 bytes. Each call is a hundred instructions: rather have two loops, of chunks and of ones.
 template <class T> DEVICE void take(const T *from, int count, bool quads, float (&x)[CHUNK]) {
-    if (quads && count >= CHUNK) return take_quads(from, x);
+    if (quads && count >= CHUNK) return take(from, x);
     UNROLL for (int i = 0; i < CHUNK; ++i) x[i] = i < count ? wide(from[i]) : 0.0f;
 }
 
 // Writes the first `count` of a chunk, each rounded to the kind of its place.
 template <class T> DEVICE void give(T *to, int count, bool quads, const float (&x)[CHUNK]) {
-    if (quads && count >= CHUNK) return put_quads(to, x);
+    if (quads && count >= CHUNK) return give(to, x);
     UNROLL for (int i = 0; i < CHUNK; ++i)
         if (i < count) put(to + i, x[i]);
 }
@@ -163,6 +172,11 @@ template <class T> DEVICE void give(T *to, int count, bool quads, const float (&
 template <class T> DEVICE bool in_quads(const T *place, i64 width) {
     return (u64)place % 16 == 0 && width * sizeof(T) % 16 == 0;
 }
+
+// Calls `kernel<T, CHUNK>` where everything lies on multiples of 16 bytes, else `kernel<T, 1>`.
+#define BY_CHUNKS(quads, kernel, T) \
+    if (quads) kernel<T, CHUNK>(a); \
+    else kernel<T, 1>(a)
 
 // What is left of `count` from `first` on, as far as a chunk needs to know.
 DEVICE int left(i64 count, i64 first) { return count - first >= CHUNK ? CHUNK : (int)(count - first); }

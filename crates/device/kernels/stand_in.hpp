@@ -15,6 +15,8 @@
 #endif
 #define MOST_THREADS 1024
 #define UNROLL
+#define UNROLL_4
+#define ROLLED
 #define DEVICE static inline
 // Beside each kernel stands the length of its arguments, so that a launch with others is refused.
 #define KERNEL(name, Arguments) \

@@ -11,27 +11,28 @@ struct SwigluArguments {
 
 DEVICE float sigmoid(float x) { return 1.0f / (1.0f + exp_of(-x)); }
 
-template <class T> DEVICE void swiglu(const SwigluArguments &a) {
-    const T *gate_up = (const T *)a.gate_up;
-    T *out = (T *)a.out;
-    bool quads = in_quads(gate_up, a.width) && in_quads(out, a.width);
+template <class T, int N> DEVICE void swiglu(const SwigluArguments &a) {
     i64 warps = grid_blocks() * block_warps();
-    for (i64 row = block_index() * block_warps() + warp_index(); row < a.rows; row += warps) {
+    ROLLED for (i64 row = block_index() * block_warps() + warp_index(); row < a.rows; row += warps) {
         float weight = a.weights ? a.weights[row] : 1.0f;
-        const T *gates = gate_up + row * 2 * a.width, *ups = gates + a.width;
-        for (i64 first = lane_index() * CHUNK; first < a.width; first += WARP * CHUNK) {
-            int count = left(a.width, first);
-            float gate[CHUNK], up[CHUNK];
-            take(gates + first, count, quads, gate);
-            take(ups + first, count, quads, up);
-            UNROLL for (int i = 0; i < CHUNK; ++i) up[i] *= gate[i] * sigmoid(gate[i]) * weight;
-            give(out + row * a.width + first, count, quads, up);
+        const T *gates = (const T *)a.gate_up + row * 2 * a.width;
+        T *out = (T *)a.out + row * a.width;
+        ROLLED for (int at = lane_index() * N; at < (int)a.width; at += WARP * N) {
+            float gate[N], up[N];
+            take(gates + at, gate);
+            take(gates + a.width + at, up);
+            UNROLL for (int i = 0; i < N; ++i) up[i] *= gate[i] * sigmoid(gate[i]) * weight;
+            give(out + at, up);
         }
     }
 }
 
-KERNEL(swiglu_f32, SwigluArguments) { swiglu<float>(a); }
-KERNEL(swiglu_bf16, SwigluArguments) { swiglu<bf16>(a); }
+template <class T> DEVICE bool in_quads(const SwigluArguments &a) {
+    return in_quads((const T *)a.gate_up, a.width) && in_quads((const T *)a.out, a.width);
+}
+
+KERNEL(swiglu_f32, SwigluArguments) { BY_CHUNKS(in_quads<float>(a), swiglu, float); }
+KERNEL(swiglu_bf16, SwigluArguments) { BY_CHUNKS(in_quads<bf16>(a), swiglu, bf16); }
 
 struct SwigluGradArguments {
     const void *gate_up;
@@ -43,29 +44,27 @@ struct SwigluGradArguments {
 };
 
 // With s the sigmoid of the gate: d_up = w d_out gate s, d_gate = w d_out up s (1 + gate (1 - s)).
-template <class T> DEVICE void swiglu_grad(const SwigluGradArguments &a) {
-    const T *gate_up = (const T *)a.gate_up, *d_out = (const T *)a.d_out;
-    T *d_gate_up = (T *)a.d_gate_up;
-    bool quads = in_quads(gate_up, a.width) && in_quads(d_out, a.width) && in_quads(d_gate_up, a.width);
+template <class T, int N> DEVICE void swiglu_grad(const SwigluGradArguments &a) {
     i64 warps = grid_blocks() * block_warps();
-    for (i64 row = block_index() * block_warps() + warp_index(); row < a.rows; row += warps) {
+    ROLLED for (i64 row = block_index() * block_warps() + warp_index(); row < a.rows; row += warps) {
         float weight = a.weights ? a.weights[row] : 1.0f, d_weight = 0.0f;
-        i64 at = row * 2 * a.width;
-        for (i64 first = lane_index() * CHUNK; first < a.width; first += WARP * CHUNK) {
-            int count = left(a.width, first);
-            float gate[CHUNK], up[CHUNK], d[CHUNK];
-            take(gate_up + at + first, count, quads, gate);
-            take(gate_up + at + a.width + first, count, quads, up);
-            take(d_out + row * a.width + first, count, quads, d);
-            UNROLL for (int i = 0; i < CHUNK; ++i) {
+        const T *gates = (const T *)a.gate_up + row * 2 * a.width;
+        const T *d_out = (const T *)a.d_out + row * a.width;
+        T *d_gates = (T *)a.d_gate_up + row * 2 * a.width;
+        ROLLED for (int at = lane_index() * N; at < (int)a.width; at += WARP * N) {
+            float gate[N], up[N], d[N];
+            take(gates + at, gate);
+            take(gates + a.width + at, up);
+            take(d_out + at, d);
+            UNROLL for (int i = 0; i < N; ++i) {
                 float s = sigmoid(gate[i]), silu = gate[i] * s;
                 d_weight += d[i] * up[i] * silu;
                 float d_weighted = d[i] * weight;
                 gate[i] = d_weighted * up[i] * s * (1.0f + gate[i] * (1.0f - s));
                 up[i] = d_weighted * silu;
             }
-            give(d_gate_up + at + first, count, quads, gate);
-            give(d_gate_up + at + a.width + first, count, quads, up);
+            give(d_gates + at, gate);
+            give(d_gates + a.width + at, up);
         }
         if (a.d_weights) {
             d_weight = warp_sum(d_weight);
@@ -74,5 +73,10 @@ template <class T> DEVICE void swiglu_grad(const SwigluGradArguments &a) {
     }
 }
 
-KERNEL(swiglu_grad_f32, SwigluGradArguments) { swiglu_grad<float>(a); }
-KERNEL(swiglu_grad_bf16, SwigluGradArguments) { swiglu_grad<bf16>(a); }
+template <class T> DEVICE bool in_quads(const SwigluGradArguments &a) {
+    return in_quads((const T *)a.gate_up, a.width) && in_quads((const T *)a.d_out, a.width) &&
+           in_quads((const T *)a.d_gate_up, a.width);
+}
+
+KERNEL(swiglu_grad_f32, SwigluGradArguments) { BY_CHUNKS(in_quads<float>(a), swiglu_grad, float); }
+KERNEL(swiglu_grad_bf16, SwigluGradArguments) { BY_CHUNKS(in_quads<bf16>(a), swiglu_grad, bf16); }

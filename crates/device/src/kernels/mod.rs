@@ -41,6 +41,11 @@ impl Argument {
         Argument(address)
     }
 
+    /// Whether an address is a multiple of `bytes`.
+    pub(crate) fn is_multiple_of(self, bytes: u64) -> bool {
+        self.0.is_multiple_of(bytes)
+    }
+
     /// The address `bytes` further on.
     pub(crate) fn after(self, bytes: usize) -> Argument {
         Argument(self.0 + bytes as u64)

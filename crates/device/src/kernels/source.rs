@@ -7,6 +7,12 @@
 const FILES: &[(&str, &str)] = &[
     ("prelude.cuh", include_str!("../../kernels/prelude.cuh")),
     ("swiglu.cu", include_str!("../../kernels/swiglu.cu")),
+    ("rows.cu", include_str!("../../kernels/rows.cu")),
+    ("norm.cu", include_str!("../../kernels/norm.cu")),
+    ("rope.cu", include_str!("../../kernels/rope.cu")),
+    ("elementwise.cu", include_str!("../../kernels/elementwise.cu")),
+    ("sums.cu", include_str!("../../kernels/sums.cu")),
+    ("adamw.cu", include_str!("../../kernels/adamw.cu")),
     ("route.cu", include_str!("../../kernels/route.cu")),
     ("route_grad.cu", include_str!("../../kernels/route_grad.cu")),
     ("sort_by_expert.cu", include_str!("../../kernels/sort_by_expert.cu")),

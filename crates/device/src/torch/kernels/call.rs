@@ -1,6 +1,7 @@
 //! What a launch is made of: addresses of tensors, torch's current stream, and the kernel's name by kind.
 
 use super::super::Torch;
+use super::super::counts;
 use super::super::library::Handle;
 use super::super::refusal::Refusal;
 use super::super::value::Value;
@@ -71,6 +72,28 @@ impl Call<'_> {
         Ok(Argument::address(self.address(value.number())?))
     }
 
+    /// Words of the host's, 8 bytes each, on the device.
+    pub(super) fn words(&self, words: &[u64]) -> Result<Value, Refusal> {
+        let (count, i64) = (words.len(), self.torch.torch.dtypes.i64);
+        let to = self.torch.empty(&[count as i64], i64)?;
+        let data = words.as_ptr().cast_mut().cast();
+        // SAFETY: only read, and the copy is done before `words` can go.
+        to.set(&unsafe { Value::on_host(self.torch.torch, data, count, i64) }?)?;
+        Ok(to)
+    }
+
+    /// Adds the sum over the rows of `parts`, f32 `[rows, width]`, to `out`.
+    pub(super) fn add_columns(
+        &self,
+        parts: &Value,
+        [rows, width]: [usize; 2],
+        out: &Tensor,
+    ) -> Result<(), Refusal> {
+        let columns = width.next_power_of_two().min(8);
+        let arguments = [self.value(parts)?, self.tensor(out)?, rows.into(), width.into(), columns.into()];
+        self.launch("add_columns", width.div_ceil(columns), &arguments)
+    }
+
     fn address(&self, handle: u64) -> Result<u64, Refusal> {
         let mut data = std::ptr::null_mut();
         // SAFETY: a live tensor; writes one address.
@@ -86,6 +109,7 @@ impl Call<'_> {
     /// Callers give the kernel's arguments as its structure declares them, of tensors that live: torch keeps
     /// what is freed later until its stream has come by.
     pub(super) fn launch(&self, name: &str, blocks: usize, arguments: &[Argument]) -> Result<(), Refusal> {
+        counts::launch();
         let mut stream = std::ptr::null_mut();
         if let Some(current) = self.started.stream {
             // SAFETY: writes one handle.
@@ -95,6 +119,19 @@ impl Call<'_> {
         // SAFETY: the front doors have checked the tensors' sizes, and tests each kernel's arguments.
         unsafe { self.started.kernels.launch(name, blocks, stream, arguments) }.map_err(Refusal::from)
     }
+}
+
+/// Elements that a thread reads at once: `CHUNK` of the prelude.
+pub(super) const CHUNK: usize = 8;
+
+/// Whether rows of `width` elements of bf16 or f32 can be read 16 bytes at a time at all of these addresses.
+pub(super) fn in_chunks(addresses: &[Argument], width: usize) -> bool {
+    width.is_multiple_of(CHUNK) && addresses.iter().all(|address| address.is_multiple_of(16))
+}
+
+/// Blocks with a thread for each of `items`.
+pub(super) fn thread_per(items: usize) -> usize {
+    items.div_ceil(THREADS)
 }
 
 /// Blocks with a warp for each row.

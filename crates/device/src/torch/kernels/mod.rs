@@ -9,12 +9,18 @@
 //! [`FAMILIES`], a file here that builds its launches, and the arms of [`run`].
 #![allow(unsafe_code)]
 
+mod adamw;
 mod balance_bias;
 mod call;
 mod cross_entropy;
+mod elementwise;
 mod embedding;
+mod norm;
+mod rope;
 mod route;
+mod rows;
 mod sort_by_expert;
+mod sums;
 mod swiglu;
 
 use super::Torch;
@@ -23,7 +29,7 @@ use super::refusal::Refusal;
 use crate::conformance;
 use crate::device::Device;
 use crate::kernels::{Gpu, Kernels, Maker};
-use crate::op::{self, Access, Op};
+use crate::op::{self, Op};
 use crate::precision::Precision;
 use crate::tensor::Kind;
 use call::{Call, Started};
@@ -43,6 +49,20 @@ struct Family {
 
 const FAMILIES: &[Family] = &[
     Family { what: "SwiGLU", tried_by: op::Swiglu::NAME, ops: &[op::Swiglu::NAME, op::SwigluGrad::NAME] },
+    Family {
+        what: "dispatch and combine",
+        tried_by: op::Dispatch::NAME,
+        ops: &[op::Dispatch::NAME, op::Combine::NAME],
+    },
+    Family {
+        what: "RMSNorm and its gradient",
+        tried_by: op::RmsNorm::NAME,
+        ops: &[op::RmsNorm::NAME, op::RmsNormGrad::NAME],
+    },
+    Family { what: "rotary positions", tried_by: op::Rope::NAME, ops: &[op::Rope::NAME] },
+    Family { what: "addition and casts", tried_by: op::Add::NAME, ops: &[op::Add::NAME, op::Copy::NAME] },
+    Family { what: "sums", tried_by: op::Moments::NAME, ops: &[op::SumOfSquares::NAME, op::Moments::NAME] },
+    Family { what: "AdamW in one pass", tried_by: op::AdamW::NAME, ops: &[op::AdamW::NAME] },
     Family { what: "routing", tried_by: op::Route::NAME, ops: &[op::Route::NAME, op::RouteGrad::NAME] },
     Family { what: "sort by expert", tried_by: op::Dispatch::NAME, ops: &[op::SortByExpert::NAME] },
     Family {
@@ -54,20 +74,33 @@ const FAMILIES: &[Family] = &[
     Family { what: "balance bias", tried_by: op::BalanceBias::NAME, ops: &[op::BalanceBias::NAME] },
 ];
 
+/// What launches leave for the next ones, on the device.
+#[derive(Default)]
+pub(super) struct OwnState {
+    rope: rope::Turns,
+    adamw: adamw::Spans,
+}
+
 /// Runs an op by a kernel of ours; returns whether there was one for it.
 pub(super) fn run(torch: &Torch, op: &Op<'_>) -> Result<bool, Refusal> {
     let Some(started) = torch.own.serving(op.name()) else { return Ok(false) };
-    for operand in op.operands() {
-        match operand.tensor.kind() {
-            Kind::F64 => return Ok(false),
-            Kind::I32 if operand.access != Access::Read => _ = torch.written(operand.tensor),
-            _ => (),
-        }
+    if op.operands().any(|operand| operand.tensor.kind() == Kind::F64) {
+        return Ok(false);
     }
     let call = Call { torch, started };
     match op {
         Op::Swiglu(op) => swiglu::swiglu(&call, op),
         Op::SwigluGrad(op) => swiglu::grad(&call, op),
+        Op::Dispatch(op) => rows::dispatch(&call, op),
+        Op::Combine(op) => rows::combine(&call, op),
+        Op::RmsNorm(op) => norm::rms_norm(&call, op),
+        Op::RmsNormGrad(op) if norm::takes(&call, op)? => norm::grad(&call, op),
+        Op::Rope(op) => rope::rope(&call, op),
+        Op::Add(op) => elementwise::add(&call, op),
+        Op::Copy(op) if op.x.kind() != op.out.kind() => elementwise::cast(&call, op),
+        Op::SumOfSquares(op) => sums::sum_of_squares(&call, op),
+        Op::Moments(op) => sums::moments(&call, op),
+        Op::AdamW(op) => adamw::adamw(&call, op),
         Op::Route(op) if route::takes(op.logits_te, op.rule) => route::route(&call, op),
         Op::RouteGrad(op) if route::takes(op.logits_te, op.rule) => route::grad(&call, op),
         Op::SortByExpert(op) if sort_by_expert::takes(op) => sort_by_expert::sort_by_expert(&call, op),
