@@ -43,7 +43,7 @@ const FAMILIES: [&str; 6] =
     ["SwiGLU", "routing", "sort by expert", "the head's loss", "embedding's gradient", "balance bias"];
 
 /// A device whose ops run by kernels where there are some.
-fn open(name: &str, options: &[&str], precision: Precision) -> Option<Device> {
+pub(crate) fn open(name: &str, options: &[&str], precision: Precision) -> Option<Device> {
     let stand_in = Some(stand_in(name, options)?);
     match Torch::open("torch:cpu", Options { precision, stand_in, ..Options::default() }) {
         Ok(torch) => {
