@@ -2,6 +2,7 @@
 
 use super::adamw;
 use super::aten::Aten;
+use super::cleared::Cleared;
 use super::kernels::{self, OwnKernels, OwnState};
 use super::known::Known;
 use super::library::{self, Symbols, unsupported};
@@ -17,7 +18,7 @@ use crate::kernels::Gpu;
 use crate::op::{Access, Op, Operand};
 use crate::precision::Precision;
 use crate::slot::{Owner, Slot};
-use crate::tensor::Kind;
+use crate::tensor::{Kind, Place};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,7 @@ pub struct Options {
     pub threads: usize,
     /// Leave out what not every chip has: fused operators, kernels of ours, and f64.
     pub composed_only: bool,
-    /// For tests: a library that runs kernels of ours on the host, for `torch:cpu`.
+    /// For tests: a library that runs kernels of ours on the host, for devices whose memory is the host's.
     pub stand_in: Option<&'static Path>,
 }
 
@@ -58,6 +59,7 @@ pub struct Torch {
 pub(super) struct State {
     memory: MemoryUse,
     pub(super) known: Known,
+    pub(super) cleared: Cleared,
     pub(super) rope: HashMap<(usize, u64), Arc<RopeTable>>,
     pub(super) own: OwnState,
     /// 0, 1, 2, ... as i64, and how many they are.
@@ -246,6 +248,7 @@ impl Backend for Torch {
         let mut state = self.state();
         state.memory.subtract(slot.bytes());
         state.known.forget(slot.id());
+        state.cleared.forget(slot.id());
         drop(state);
         drop(Value::from_number(self.torch, handle));
     }
@@ -254,7 +257,9 @@ impl Backend for Torch {
         self.owner.number_of_range(slot, offset_bytes, from_host.len())?;
         self.prepare_thread();
         self.state().known.forget(slot.id());
-        self.copy_in(slot, offset_bytes, from_host)
+        let place = Place { slot: slot.id(), offset_bytes, bytes: from_host.len() };
+        self.settle(slot, place)
+            .and_then(|()| self.copy_in(slot, offset_bytes, from_host))
             .map_err(|refusal| self.failed("a copy to the device", &refusal))?;
         self.state().known.write(slot.id(), offset_bytes, from_host);
         Ok(())
@@ -263,7 +268,9 @@ impl Backend for Torch {
     fn read(&self, slot: &Slot, offset_bytes: usize, to_host: &mut [u8]) -> Result<()> {
         self.owner.number_of_range(slot, offset_bytes, to_host.len())?;
         self.prepare_thread();
-        self.copy_out(slot, offset_bytes, to_host)
+        let place = Place { slot: slot.id(), offset_bytes, bytes: to_host.len() };
+        self.settle(slot, place)
+            .and_then(|()| self.copy_out(slot, offset_bytes, to_host))
             .map_err(|refusal| self.failed("a copy from the device", &refusal))
     }
 
@@ -271,10 +278,10 @@ impl Backend for Torch {
         self.owner.check(op)?;
         self.prepare_thread();
         self.forget_outputs(op);
-        let outcome = match kernels::run(self, op) {
+        let outcome = self.settle_operands(op).and_then(|()| match kernels::run(self, op) {
             Ok(false) => self.with_twins(op, || super::run(self, op)),
             done => done.map(|_| ()),
-        };
+        });
         outcome.map_err(|refusal| {
             let error = self.failed(&format!("`{}`", op.name()), &refusal);
             if refusal.is_half_done() {

@@ -1,6 +1,7 @@
 //! One product per expert, over slices of the rows: by one operator for all experts where the device has it,
 //! else one after the other. For the latter the ends of the slices are read from the device.
 
+use super::kernels::elementwise::sum;
 use super::matmul::{Into, Matrix, multiply, operand, operand_of};
 use super::probe::{Numbers, agree};
 use super::refusal::Refusal;
@@ -51,8 +52,15 @@ pub(super) fn weights(torch: &Torch, op: &GroupedMatMulWeights<'_>) -> Result<()
             operand_of(torch, torch.reshaped(tensor, &sizes)?, &sizes, tensor.kind())
         });
         let product = fused_weights(torch, &dy?, &x?, &torch.flat(ends_e)?)?;
-        return torch.accumulate(&torch.floats(dw_enk)?, &product);
+        let dw = torch.floats(dw_enk)?;
+        return torch.onto(dw_enk, |add| {
+            if torch.multiplies_bf16() && sum(torch, &product, dw_enk, add)? {
+                return Ok(());
+            }
+            if add { torch.accumulate(&dw, &product) } else { dw.set(&product) }
+        });
     }
+    torch.settle(dw_enk.slot(), dw_enk.place())?;
     for Slice { expert, first, rows } in slices(torch, ends_e, x_rk.shape()[0])? {
         let dy = Matrix::part(torch, dy_rn, [rows, n], first * n, true)?.operand(torch)?;
         let x = Matrix::part(torch, x_rk, [rows, k], first * k, false)?.operand(torch)?;

@@ -6,7 +6,9 @@
 //! `value`, `aten`, `operands`, then any op.
 
 mod aten;
+mod cleared;
 mod counts;
+mod cublas;
 mod determinism;
 mod device;
 mod documents;

@@ -3,40 +3,10 @@
 
 use crate::conformance::assert_all_pass;
 use lingot_device::torch::{Options, Torch};
-use lingot_device::{Device, Precision, conformance, kernels};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use lingot_device::{Device, Precision, conformance};
 
-/// A library of all kernels for the host, built with some options of the compiler; or a line that says why
-/// there is none.
-fn stand_in(name: &str, options: &[&str]) -> Option<&'static Path> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    // Aside and then in place, so that two builds at once do not meet in one file.
-    let aside = |end: &str| folder.join(format!("kernels-{name}-{}.{end}", std::process::id()));
-    let (text, built) = (aside("cpp"), aside("so"));
-    std::fs::write(&text, kernels::source()).unwrap();
-    let headers = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
-    let compiled = Command::new("g++")
-        .args(["-std=c++17", "-O2", "-fPIC", "-shared", "-fno-strict-aliasing", "-Wall", "-Werror"])
-        .args(options)
-        .arg("-I")
-        .arg(headers)
-        .arg(&text)
-        .arg("-o")
-        .arg(&built)
-        .output();
-    let library: PathBuf = folder.join(format!("kernels-{name}.so"));
-    match compiled {
-        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr)),
-        Err(error) => {
-            eprintln!("skipped: g++: {error}");
-            return None;
-        }
-    }
-    std::fs::rename(built, &library).unwrap();
-    std::fs::remove_file(text).unwrap();
-    Some(Box::leak(library.into_boxed_path()))
-}
+#[path = "../chip/stand_in.rs"]
+pub(crate) mod stand_in;
 
 /// What kernels serve, in the words of `lingot devices -v`.
 const FAMILIES: [&str; 6] =
@@ -44,7 +14,7 @@ const FAMILIES: [&str; 6] =
 
 /// A device whose ops run by kernels where there are some.
 pub(crate) fn open(name: &str, options: &[&str], precision: Precision) -> Option<Device> {
-    let stand_in = Some(stand_in(name, options)?);
+    let stand_in = Some(stand_in::build(name, options)?);
     match Torch::open("torch:cpu", Options { precision, stand_in, ..Options::default() }) {
         Ok(torch) => {
             let routes = torch.routes();
