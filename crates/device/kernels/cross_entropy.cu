@@ -44,31 +44,43 @@ DEVICE Exponentials with_chunk(Exponentials all, const float (&x)[CHUNK], int co
 // Of a row, in each of a block's threads.
 DEVICE Exponentials exponentials_of(const float *logits, i64 width, bool quads) {
     Exponentials own = {float_of(0xff800000u), 0.0f};
-    for (i64 first = thread_index() * CHUNK; first < width; first += block_threads() * CHUNK) {
-        float x[CHUNK];
-        int count = left(width, first);
+    // Two chunks at a time: both are on their way before the first is needed.
+    i64 step = block_threads() * CHUNK;
+    for (i64 first = thread_index() * CHUNK; first < width; first += 2 * step) {
+        float x[CHUNK], y[CHUNK];
+        int count = left(width, first), next = left(width, first + step);
         take(logits + first, count, quads, x);
+        take(logits + first + step, next, quads, y);
         own = with_chunk(own, x, count);
+        own = with_chunk(own, y, next);
     }
     float largest = block_most(own.largest);
     return {largest, block_sum(own.sum * exp_of(own.largest - shift_of(largest)))};
 }
 
-// Writes `scale (softmax - [target])` of a row.
+// Turns the logits of a chunk into `scale (softmax - [target])`, the target being at `hit` or elsewhere.
+DEVICE void to_gradient(float (&x)[CHUNK], i64 hit, float scale, Exponentials all) {
+    float share = scale / all.sum;
+    UNROLL for (int i = 0; i < CHUNK; ++i) {
+        float d = share * exp_of(x[i] - all.largest);
+        x[i] = i == hit ? d - scale : d;
+    }
+}
+
 template <class T>
 DEVICE void put_gradient(
     const LossArguments &a, const float *logits, T *d_logits, i64 target, Exponentials all) {
     bool quads = in_quads(a.logits, a.width), d_quads = in_quads(d_logits, a.width);
-    float scale = (float)a.scale, share = scale / all.sum;
-    for (i64 first = thread_index() * CHUNK; first < a.width; first += block_threads() * CHUNK) {
-        float x[CHUNK];
-        int count = left(a.width, first);
+    i64 step = block_threads() * CHUNK;
+    for (i64 first = thread_index() * CHUNK; first < a.width; first += 2 * step) {
+        float x[CHUNK], y[CHUNK];
+        int count = left(a.width, first), next = left(a.width, first + step);
         take(logits + first, count, quads, x);
-        UNROLL for (int i = 0; i < CHUNK; ++i) {
-            float d = share * exp_of(x[i] - all.largest);
-            x[i] = first + i == target ? d - scale : d;
-        }
+        take(logits + first + step, next, quads, y);
+        to_gradient(x, target - first, (float)a.scale, all);
         give(d_logits + first, count, d_quads, x);
+        to_gradient(y, target - first - step, (float)a.scale, all);
+        give(d_logits + first + step, next, d_quads, y);
     }
 }
 

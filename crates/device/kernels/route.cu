@@ -27,7 +27,7 @@ struct Scores {
     const float *logits;
     bool is_sigmoid;
     float largest;
-    float sum; // of exp(x - largest)
+    float sum, inverse; // of exp(x - largest); 1 / sum
 };
 
 // The same in all lanes.
@@ -37,12 +37,14 @@ DEVICE Scores scores_of(const float *logits, int experts, i64 is_sigmoid) {
         largest = logits[i] > largest ? logits[i] : largest;
     largest = warp_most(largest);
     ROLLED for (int i = lane_index(); i < experts; i += WARP) sum += exp_of(logits[i] - largest);
-    return {logits, is_sigmoid != 0, largest, warp_sum(sum)};
+    sum = warp_sum(sum);
+    return {logits, is_sigmoid != 0, largest, sum, 1.0f / sum};
 }
 
 DEVICE float score_of(const Scores &scores, int expert) {
     float logit = scores.logits[expert];
-    return scores.is_sigmoid ? 1.0f / (1.0f + exp_of(-logit)) : exp_of(logit - scores.largest) / scores.sum;
+    if (scores.is_sigmoid) return 1.0f / (1.0f + exp_of(-logit));
+    return exp_of(logit - scores.largest) * scores.inverse;
 }
 
 DEVICE float log_sum_exp(const Scores &scores) { return scores.largest + log_of(scores.sum); }

@@ -86,7 +86,7 @@ template <class T> DEVICE void route_grad(const RouteGradArguments &a) {
             ROLLED for (int k = 0; k < a.choices; ++k)
                 if (choices.experts[k] == i) d_score += d_choice(choices, k);
             float d = scores.is_sigmoid ? score * (1.0f - score) * d_score : score * (d_score - along);
-            if (z_scale != 0.0f) d += twice * (exp_of(scores.logits[i] - scores.largest) / scores.sum);
+            if (z_scale != 0.0f) d += twice * exp_of(scores.logits[i] - scores.largest) * scores.inverse;
             put(d_logits + i, (float)a.keep * d);
         }
     }

@@ -17,6 +17,9 @@ mod gradients;
 #[path = "it/kernels.rs"]
 mod kernels;
 #[cfg(unix)]
+#[path = "it/kernels_edges.rs"]
+mod kernels_edges;
+#[cfg(unix)]
 #[path = "it/maker.rs"]
 mod maker;
 #[cfg(unix)]

@@ -14,9 +14,9 @@ pub(super) const FEW_LOGITS: usize = 1 << 20;
 /// More than these never exist at a time: on the CPU.
 const MOST_LOGITS: usize = 1 << 23;
 
-/// More than these, 512 MiB in f32, never exist at a time on another device. Fewer would make its products
+/// More than these, 256 MiB in f32, never exist at a time on another device. Fewer would make its products
 /// small, and the head's gradient pass through memory more often.
-const MOST_LOGITS_ON_CHIP: usize = 1 << 27;
+const MOST_LOGITS_ON_CHIP: usize = 1 << 26;
 
 /// More than these never exist at a time.
 pub(super) fn most_logits(torch: &Torch) -> usize {

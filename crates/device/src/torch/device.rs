@@ -14,9 +14,10 @@ use crate::backend::{Backend, DeviceInfo, MemoryUse};
 use crate::boundary::Boundary;
 use crate::error::{Error, Result};
 use crate::kernels::Gpu;
-use crate::op::Op;
+use crate::op::{Access, Op, Operand};
 use crate::precision::Precision;
 use crate::slot::{Owner, Slot};
+use crate::tensor::Kind;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -142,6 +143,11 @@ impl Torch {
         self.own.launches()
     }
 
+    /// torch's name of the device's type: `cuda`, `npu`.
+    pub(super) fn device_type(&self) -> &str {
+        self.info.name.split(':').nth(1).unwrap_or_default()
+    }
+
     pub(super) fn on_cpu(&self) -> bool {
         self.place.0 == self.torch.cpu
     }
@@ -166,6 +172,15 @@ impl Torch {
         if PREPARED.get() != Some(self.options.threads) {
             self.torch.prepare_thread(self.options.threads);
             PREPARED.set(Some(self.options.threads));
+        }
+    }
+
+    /// Forgets what the host knows of whole numbers that an op is about to write.
+    fn forget_outputs(&self, op: &Op<'_>) {
+        let is_out =
+            |operand: &Operand<'_>| operand.access != Access::Read && operand.tensor.kind() == Kind::I32;
+        for operand in op.operands().filter(is_out) {
+            self.state().known.forget(operand.tensor.slot().id());
         }
     }
 
@@ -240,7 +255,9 @@ impl Backend for Torch {
         self.prepare_thread();
         self.state().known.forget(slot.id());
         self.copy_in(slot, offset_bytes, from_host)
-            .map_err(|refusal| self.failed("a copy to the device", &refusal))
+            .map_err(|refusal| self.failed("a copy to the device", &refusal))?;
+        self.state().known.write(slot.id(), offset_bytes, from_host);
+        Ok(())
     }
 
     fn read(&self, slot: &Slot, offset_bytes: usize, to_host: &mut [u8]) -> Result<()> {
@@ -253,6 +270,7 @@ impl Backend for Torch {
     fn run(&self, op: &Op<'_>) -> Result<()> {
         self.owner.check(op)?;
         self.prepare_thread();
+        self.forget_outputs(op);
         let outcome = match kernels::run(self, op) {
             Ok(false) => self.with_twins(op, || super::run(self, op)),
             done => done.map(|_| ()),

@@ -6,21 +6,29 @@
 //! `value`, `aten`, `operands`, then any op.
 
 mod aten;
+mod counts;
+mod determinism;
 mod device;
+mod documents;
 mod kernels;
 mod known;
 mod library;
 mod makers;
+mod memory;
 mod operands;
 mod probe;
 mod refusal;
 mod routes;
+mod staging;
 mod value;
 
 mod adamw;
 mod attention;
 mod attention_composed;
+mod attention_cudnn;
 mod attention_fused;
+mod attention_packed;
+mod attention_trials;
 mod balance_bias;
 mod combine;
 mod cross_entropy;
@@ -40,6 +48,7 @@ mod sums;
 mod swiglu;
 
 pub use aten::{Call, calls};
+pub use counts::{Counts, counts};
 pub use device::{Options, Torch};
 pub(crate) use library::apparent;
 

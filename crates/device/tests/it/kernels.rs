@@ -44,7 +44,7 @@ fn stand_in(name: &str, options: &[&str]) -> Option<&'static Path> {
 }
 
 /// A device whose ops run by kernels where there are some.
-fn open(name: &str, options: &[&str], precision: Precision) -> Option<Device> {
+pub(crate) fn open(name: &str, options: &[&str], precision: Precision) -> Option<Device> {
     let stand_in = Some(stand_in(name, options)?);
     match Torch::open("torch:cpu", Options { precision, stand_in, ..Options::default() }) {
         Ok(torch) => Some(Device::new(torch)),

@@ -1,6 +1,7 @@
 //! What a launch is made of: addresses of tensors, torch's current stream, and the kernel's name by kind.
 
 use super::super::Torch;
+use super::super::counts;
 use super::super::library::Handle;
 use super::super::refusal::Refusal;
 use super::super::value::Value;
@@ -108,6 +109,7 @@ impl Call<'_> {
     /// Callers give the kernel's arguments as its structure declares them, of tensors that live: torch keeps
     /// what is freed later until its stream has come by.
     pub(super) fn launch(&self, name: &str, blocks: usize, arguments: &[Argument]) -> Result<(), Refusal> {
+        counts::launch();
         let mut stream = std::ptr::null_mut();
         if let Some(current) = self.started.stream {
             // SAFETY: writes one handle.

@@ -29,7 +29,7 @@ use super::refusal::Refusal;
 use crate::conformance;
 use crate::device::Device;
 use crate::kernels::{Gpu, Kernels, Maker};
-use crate::op::{self, Access, Op};
+use crate::op::{self, Op};
 use crate::precision::Precision;
 use crate::tensor::Kind;
 use call::{Call, Started};
@@ -84,12 +84,8 @@ pub(super) struct OwnState {
 /// Runs an op by a kernel of ours; returns whether there was one for it.
 pub(super) fn run(torch: &Torch, op: &Op<'_>) -> Result<bool, Refusal> {
     let Some(started) = torch.own.serving(op.name()) else { return Ok(false) };
-    for operand in op.operands() {
-        match operand.tensor.kind() {
-            Kind::F64 => return Ok(false),
-            Kind::I32 if operand.access != Access::Read => _ = torch.written(operand.tensor),
-            _ => (),
-        }
+    if op.operands().any(|operand| operand.tensor.kind() == Kind::F64) {
+        return Ok(false);
     }
     let call = Call { torch, started };
     match op {
