@@ -31,6 +31,8 @@ pub enum Error {
     Unsupported { device: String, what: String, hint: String },
     /// The device does not answer any more.
     Lost { device: String, reason: String },
+    /// An op stopped for a reason, after a part of what it updates in place was written.
+    HalfDone { op: &'static str, error: Box<Error> },
 }
 
 impl fmt::Display for Error {
@@ -67,6 +69,7 @@ impl fmt::Display for Error {
             }
             Error::Unsupported { device, what, .. } => write!(f, "{device}: {what}"),
             Error::Lost { device, reason } => write!(f, "{device}: {reason}"),
+            Error::HalfDone { op, error } => write!(f, "{error}; a part of the tensors of {op} is written"),
         }
     }
 }
@@ -74,12 +77,18 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl Error {
+    /// Whether the op had written a part of what it updates in place before it stopped.
+    pub fn is_half_done(&self) -> bool {
+        matches!(self, Error::HalfDone { .. })
+    }
+
     /// One thing to do about the error.
     fn hint(&self) -> &str {
         match self {
             Error::OutOfMemory { .. } => "use a smaller batch.micro, or device.recompute = \"block\"",
             Error::Unsupported { hint, .. } => hint,
             Error::Lost { .. } => "the run goes on from its newest checkpoint, on other devices if need be",
+            Error::HalfDone { error, .. } => error.hint(),
             _ => "this is a bug; report it",
         }
     }
@@ -91,6 +100,7 @@ impl Error {
             }
             Error::Unsupported { .. } => ProblemKind::Device,
             Error::Lost { .. } => ProblemKind::DeviceLost,
+            Error::HalfDone { error, .. } => error.kind(),
             _ => ProblemKind::Bug,
         }
     }

@@ -191,6 +191,20 @@ impl Tensor {
         Tensor { memory: self.memory.clone(), first: self.first + from * row, shape, kind: self.kind }
     }
 
+    /// A tensor of its own in this one's memory, `offset_bytes` after its beginning.
+    pub(crate) fn part(&self, offset_bytes: usize, shape: &[usize], kind: Kind) -> Tensor {
+        let first = self.first * self.kind.bytes() + offset_bytes;
+        assert!(first.is_multiple_of(kind.bytes()), "a part of {} at byte {first}", kind.name());
+        let part = Tensor {
+            memory: self.memory.clone(),
+            first: first / kind.bytes(),
+            shape: Shape::new(shape),
+            kind,
+        };
+        assert!(offset_bytes + part.place().bytes <= self.place().bytes, "a part beyond {:?}", self.shape());
+        part
+    }
+
     /// The memory that the tensor lies in, whole.
     pub fn slot(&self) -> &Slot {
         self.memory.slot()

@@ -14,6 +14,12 @@ mod front_doors;
 #[path = "it/gradients/mod.rs"]
 mod gradients;
 #[cfg(unix)]
+#[path = "it/kernels.rs"]
+mod kernels;
+#[cfg(unix)]
+#[path = "it/kernels_edges.rs"]
+mod kernels_edges;
+#[cfg(unix)]
 #[path = "it/maker.rs"]
 mod maker;
 #[cfg(unix)]

@@ -198,7 +198,12 @@ struct Opened {
 
 fn open(request: &Request) -> Result<Opened> {
     let (name, threads) = (request.device.clone(), request.threads as u32);
-    let device = lingot_device::open::open(&DeviceSpec { name, threads, ..DeviceSpec::default() })?;
+    let device = lingot_device::open::open(&DeviceSpec {
+        name,
+        threads,
+        precision: request.precision,
+        ..DeviceSpec::default()
+    })?;
     if !request.profile {
         return Ok(Opened { device, times: None });
     }

@@ -75,8 +75,8 @@ impl Training {
             let inputs = Inputs::new(&model.device, micro.rows(), has_mtp)?;
             model.differentiate(&inputs, totals, warmth, &[recompute], gradients)?;
         }
-        let losses = gradients.losses(&model.spec, totals, sequence)?;
-        optimizer.gradient_norm(gradients)?;
+        optimizer.sum_squares(gradients)?;
+        let losses = gradients.tally.read()?.counts.losses(&model.spec, totals, sequence);
         self.steps += 1;
         optimizer.update(model, gradients, &OptimizerSpec::default(), RATE, self.steps)?;
         model.balance(&gradients.tally)?;

@@ -34,23 +34,6 @@ impl Gradients {
 
     /// The losses of a step of `totals`, in sequences of `sequence` tokens. Waits for the device.
     pub fn losses(&self, model: &ModelSpec, totals: Totals, sequence: usize) -> Result<Losses> {
-        let tally = &self.tally;
-        let tokens = totals.tokens as f64;
-        let scopes = tokens / (sequence as f64 * f64::from(model.router.balance_sequences));
-        let mut losses = Losses {
-            main: tally.main_2.to_doubles()?[0] / (totals.targets as f64).max(1.0),
-            mtp: tally.mtp_2.to_doubles()?[0] / (totals.mtp_targets as f64).max(1.0),
-            ..Losses::default()
-        };
-        for routed in &tally.routed {
-            let sums = routed.losses_2.to_doubles()?;
-            losses.balance += sums[0] / scopes;
-            losses.z += sums[1] / tokens;
-        }
-        losses.total = losses.main
-            + model.mtp_weight * losses.mtp
-            + model.router.balance_loss * losses.balance
-            + model.router.z_loss * losses.z;
-        Ok(losses)
+        Ok(self.tally.counts()?.losses(model, totals, sequence))
     }
 }

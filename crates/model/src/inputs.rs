@@ -29,22 +29,21 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Copies the rows to the device; with `mtp` also what multi-token prediction needs.
+    /// Copies the rows to the device, by one copy; with `mtp` also what multi-token prediction needs.
     pub fn new(device: &Device, rows: Rows<'_>, mtp: bool) -> Result<Inputs> {
-        let put = |values: &[i32]| device.integers(values, &[values.len()]);
-        let next = if mtp {
-            let [tokens, targets] = rows.after_next();
-            Some([put(&tokens)?, put(&targets)?])
-        } else {
-            None
-        };
+        let Rows { tokens_t, targets_t, starts_t, positions_t, sequence } = rows;
+        let next = if mtp { rows.after_next().concat() } else { vec![] };
+        let all = [tokens_t, targets_t, starts_t, positions_t, &next].concat();
+        let t = tokens_t.len();
+        let all = device.integers(&all, &[all.len()])?;
+        let row = |number: usize| all.rows(number * t, t);
         Ok(Inputs {
-            tokens_t: put(rows.tokens_t)?,
-            targets_t: put(rows.targets_t)?,
-            starts_t: put(rows.starts_t)?,
-            positions_t: put(rows.positions_t)?,
-            next,
-            sequence: rows.sequence,
+            tokens_t: row(0),
+            targets_t: row(1),
+            starts_t: row(2),
+            positions_t: row(3),
+            next: mtp.then(|| [row(4), row(5)]),
+            sequence,
         })
     }
 }

@@ -37,12 +37,11 @@ impl Model {
     }
 
     /// Updates the running statistics of the logits from those of step `step`: by a tenth of the difference,
-    /// and in step 0 by all of it. Waits for the device.
-    pub fn follow_logits(&mut self, tally: &Tally, totals: Totals, step: u64) -> Result<()> {
+    /// and in step 0 by all of it. `moments` are those of the step's [`Counts`](crate::Counts).
+    pub fn follow_logits(&mut self, moments: &[[f64; 2]], totals: Totals, step: u64) {
         let count = totals.tokens as f64 * f64::from(self.spec.experts);
         let share = if step == 0 { 1.0 } else { 0.1 };
-        for (running, routed) in self.statistics.iter_mut().zip(&tally.routed) {
-            let sums = routed.moments_2.to_doubles()?;
+        for (running, sums) in self.statistics.iter_mut().zip(moments) {
             let mean = sums[0] / count;
             let deviation = (sums[1] / count - mean * mean).max(0.0).sqrt();
             // Rounded to f32, which is what a checkpoint holds: a resumed run must see the same numbers.
@@ -50,7 +49,6 @@ impl Model {
             running.deviation =
                 f64::from((running.deviation + share * (deviation - running.deviation)) as f32);
         }
-        Ok(())
     }
 
     /// Returns the routers' state by name, as `spec::tensors::buffers` lists it. Waits for the device.

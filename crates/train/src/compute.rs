@@ -5,7 +5,7 @@ use crate::data::{StepBatch, rows};
 use crate::optimizer::{At, Optimizer};
 use lingot_data::Batch;
 use lingot_model::random::Stream;
-use lingot_model::{Gradients, Inputs, Losses, Model, Seam, Totals, Warmth};
+use lingot_model::{Gradients, Inputs, Losses, Model, Reading, Seam, Totals, Warmth};
 use lingot_spec::RunSpec;
 use lingot_spec::problem::Result;
 use lingot_spec::run::{Recompute, RecomputeSpec};
@@ -22,20 +22,25 @@ pub(crate) struct Outcome {
     pub(crate) gradient_norm: f64,
     /// How often each expert was chosen, by routed layer.
     pub(crate) loads: Vec<Vec<i32>>,
+    /// Sums of each router's logits and of their squares; none where several steps were taken.
+    pub(crate) moments: Vec<[f64; 2]>,
 }
 
 impl Outcome {
-    /// Reads the outcome from gradients that hold a whole step. Waits for the device.
+    /// Reads the outcome from gradients that hold a whole step. Waits for the device, once.
     pub(crate) fn read(
         run: &RunSpec,
         gradients: &Gradients,
         optimizer: &Optimizer,
         totals: Totals,
     ) -> Result<Outcome> {
+        optimizer.sum_squares(gradients)?;
+        let Reading { counts, squares } = gradients.tally.read()?;
         Ok(Outcome {
-            losses: gradients.losses(&run.model, totals, run.data.sequence as usize)?,
-            gradient_norm: optimizer.gradient_norm(gradients)?,
-            loads: gradients.tally.loads()?,
+            losses: counts.losses(&run.model, totals, run.data.sequence as usize),
+            gradient_norm: squares.sqrt(),
+            moments: counts.moments(),
+            loads: counts.loads,
         })
     }
 
@@ -56,18 +61,23 @@ pub(crate) struct Micro<'a> {
     pub(crate) totals: Totals,
 }
 
-/// Adds a micro-batch to the gradients and the tally of a model on any device.
+/// Copies a micro-batch to a model's device.
+pub(crate) fn upload(model: &Model, batch: &Batch) -> Result<Inputs> {
+    Ok(Inputs::new(&model.device, rows(batch), model.spec.mtp_layers > 0)?)
+}
+
+/// Adds a micro-batch, whose `inputs` are on the device, to the gradients and the tally of a model.
 pub(crate) fn differentiate(
     run: &RunSpec,
     model: &Model,
     gradients: &Gradients,
     micro: &Micro<'_>,
+    inputs: &Inputs,
 ) -> Result<()> {
     let (step, warmup) = (micro.step, run.model.router.warmup_steps);
-    let inputs = Inputs::new(&model.device, rows(micro.batch), run.model.mtp_layers > 0)?;
     let noise = |layer: usize| noise(run, step, layer, micro.first_sequence, micro.batch);
     let warmth = (step < warmup).then(|| Warmth { keep: step as f64 / warmup as f64, noise: &noise });
-    Ok(model.differentiate(&inputs, micro.totals, warmth, &recompute(run), gradients)?)
+    Ok(model.differentiate(inputs, micro.totals, warmth, &recompute(run), gradients)?)
 }
 
 /// Takes one step of a model alone, after the warm-up of routing. Its weights may still be on their way
@@ -83,7 +93,7 @@ pub(crate) fn step_alone(
     seam: &dyn Seam,
 ) -> Result<Outcome> {
     for micro in &batch.micros {
-        let inputs = Inputs::new(&model.device, rows(micro), run.model.mtp_layers > 0)?;
+        let inputs = upload(model, micro)?;
         model.through(seam).differentiate(&inputs, batch.totals, None, &recompute(run), gradients)?;
     }
     let outcome = Outcome::read(run, gradients, optimizer, batch.totals)?;

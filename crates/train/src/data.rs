@@ -14,6 +14,14 @@ use std::thread::JoinHandle;
 /// Data of up to this size is compared with its hashes before the first step; it takes a moment.
 const AT_ONCE_BYTES: u64 = 64 << 20;
 
+/// The samples of one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Samples {
+    /// The first one's number.
+    pub(crate) first: u64,
+    pub(crate) sequences: u32,
+}
+
 /// The micro-batches of one step.
 #[derive(Clone)]
 pub struct StepBatch {

@@ -11,7 +11,7 @@ use crate::compute::{self, Micro, Outcome};
 use crate::data::StepBatch;
 use crate::optimizer::{At, Optimizer};
 use lingot_device::Device;
-use lingot_model::{Gradients, Model, Totals};
+use lingot_model::{Gradients, Inputs, Model, Totals};
 use lingot_spec::RunSpec;
 use lingot_spec::problem::Result;
 
@@ -44,29 +44,36 @@ impl Home {
     }
 
     /// Computes the gradients of a whole step here, micro-batch by micro-batch. `step` steps were taken
-    /// before it.
-    pub(crate) fn differentiate(&self, run: &RunSpec, step: u64, batch: &StepBatch) -> Result<()> {
+    /// before it. The first micro-batch may be on the device already, as `uploaded`.
+    pub(crate) fn differentiate(
+        &self,
+        run: &RunSpec,
+        step: u64,
+        batch: &StepBatch,
+        mut uploaded: Option<Inputs>,
+    ) -> Result<()> {
         self.gradients.clear()?;
         let mut first_sequence = 0;
         for micro in &batch.micros {
+            let inputs = uploaded.take().map_or_else(|| compute::upload(&self.model, micro), Ok)?;
             let within = Micro { step, first_sequence, batch: micro, totals: batch.totals };
-            compute::differentiate(run, &self.model, &self.gradients, &within)?;
+            compute::differentiate(run, &self.model, &self.gradients, &within, &inputs)?;
             first_sequence += micro.sequences as u64;
         }
         Ok(())
     }
 
-    /// Reads losses, norm and loads from gradients that hold a whole step. Waits for the device.
+    /// Reads losses, norm and loads from gradients that hold a whole step. Waits for the device, once.
     pub(crate) fn outcome(&self, run: &RunSpec, totals: Totals) -> Result<Outcome> {
         Outcome::read(run, &self.gradients, &self.optimizer, totals)
     }
 
-    /// Applies the gradients of a whole step.
-    pub(crate) fn update(&mut self, run: &RunSpec, at: At, totals: Totals) -> Result<()> {
+    /// Applies the gradients of a whole step, whose outcome was read. Does not wait.
+    pub(crate) fn update(&mut self, run: &RunSpec, at: At, totals: Totals, outcome: &Outcome) -> Result<()> {
         self.optimizer.write(&self.model, &self.gradients, &run.optimizer, at, &mut self.is_torn)?;
         self.model.balance(&self.gradients.tally)?;
         if at.step < run.model.router.warmup_steps {
-            self.model.follow_logits(&self.gradients.tally, totals, at.step)?;
+            self.model.follow_logits(&outcome.moments, totals, at.step);
         }
         self.is_torn = false;
         Ok(())

@@ -1,11 +1,12 @@
 //! AdamW over all tensors of a model: its moments, the global gradient norm, and which tensors decay.
 
 use lingot_device::op::AdamRule;
-use lingot_device::ops;
+use lingot_device::{Error, ops};
 use lingot_model::{Bundle, Gradients, Model};
 use lingot_spec::Result;
 use lingot_spec::run::OptimizerSpec;
-use lingot_spec::tensors::Role;
+use lingot_spec::tensors::{Role, TensorSpec};
+use std::ops::Range;
 
 /// When a step happens, and how far it goes.
 #[derive(Clone, Copy)]
@@ -22,8 +23,8 @@ pub struct Optimizer {
     pub(crate) first: Bundle,
     /// The running mean of the gradient's square.
     pub(crate) second: Bundle,
-    /// The sum of squares of the step's gradient, on the device.
-    squares_1: lingot_device::Tensor,
+    /// The numbers of the parameters that decay.
+    decayed: Vec<Range<usize>>,
 }
 
 impl Optimizer {
@@ -33,16 +34,23 @@ impl Optimizer {
         Ok(Optimizer {
             first: Bundle::zeros(&model.spec, &model.device, kind)?,
             second: Bundle::zeros(&model.spec, &model.device, kind)?,
-            squares_1: model.device.zeros(&[1], kind)?,
+            decayed: decayed(&model.parameters.specs),
         })
     }
 
+    /// Has the device add up the squares of the gradients, which `update` clips by: they lie in the tally
+    /// afterwards, to be read with everything else that the step found. Does not wait.
+    pub fn sum_squares(&self, gradients: &Gradients) -> Result<()> {
+        let squares_1 = &gradients.tally.squares_1;
+        ops::fill(squares_1, 0.0)?;
+        Ok(ops::sum_of_squares(&gradients.bundle.flat, squares_1)?)
+    }
+
     /// Returns the global norm of the gradient before clipping; `update`, which clips by it, comes after this
-    /// call.
+    /// call. Waits for the device.
     pub fn gradient_norm(&self, gradients: &Gradients) -> Result<f64> {
-        ops::fill(&self.squares_1, 0.0)?;
-        ops::sum_of_squares(&gradients.bundle.flat, &self.squares_1)?;
-        Ok(self.squares_1.to_doubles()?.iter().sum::<f64>().sqrt())
+        self.sum_squares(gradients)?;
+        Ok(gradients.tally.read()?.squares.sqrt())
     }
 
     /// Applies step `step`, counted from 1, in place.
@@ -66,28 +74,66 @@ impl Optimizer {
         at: At,
         has_written: &mut bool,
     ) -> Result<()> {
-        for (index, tensor) in model.parameters.specs.iter().enumerate() {
-            let rule = AdamRule {
-                rate: at.rate,
-                beta1: spec.beta1,
-                beta2: spec.beta2,
-                epsilon: spec.epsilon,
-                decay: if tensor.role == Role::Matrix { spec.decay } else { 0.0 },
-                step: at.step + 1,
-                clip: spec.clip,
-            };
-            let moments = [&self.first.tensors[index], &self.second.tensors[index]];
-            let gradient = &gradients.bundle.tensors[index];
-            let working = model.working.as_ref().map(|working| &working.tensors[index]);
-            let parameter = &model.parameters.tensors[index];
-            ops::adamw(parameter, gradient, moments, &self.squares_1, rule, working)?;
-            *has_written = true;
-        }
-        Ok(())
+        let rule = AdamRule {
+            rate: at.rate,
+            beta1: spec.beta1,
+            beta2: spec.beta2,
+            epsilon: spec.epsilon,
+            decay: spec.decay,
+            step: at.step + 1,
+            clip: spec.clip,
+        };
+        let working = model.working.as_ref().map(|working| &working.flat);
+        let (parameters, squares_1) = (&model.parameters.flat, &gradients.tally.squares_1);
+        let gradients = &gradients.bundle.flat;
+        let outcome =
+            ops::adamw(parameters, gradients, self.flats(), squares_1, rule, &self.decayed, working);
+        *has_written |= outcome.as_ref().map_or_else(Error::is_half_done, |()| true);
+        Ok(outcome?)
     }
 
     /// Returns both moments, each as one flat tensor.
     pub fn flats(&self) -> [&lingot_device::Tensor; 2] {
         [&self.first.flat, &self.second.flat]
+    }
+}
+
+/// The numbers of the tensors that decay, of a bundle of these tensors. Neighbours share a span.
+fn decayed(specs: &[TensorSpec]) -> Vec<Range<usize>> {
+    let mut spans: Vec<Range<usize>> = Vec::new();
+    let mut from = 0;
+    for spec in specs {
+        let to = from + spec.shape.iter().product::<usize>();
+        match (spec.role, spans.last_mut()) {
+            (Role::Norm, _) => {}
+            (Role::Matrix, Some(last)) if last.end == from => last.end = to,
+            (Role::Matrix, _) => spans.push(from..to),
+        }
+        from = to;
+    }
+    spans
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decayed;
+    use lingot_spec::presets::preset;
+    use lingot_spec::tensors::{Role, tensors};
+
+    #[test]
+    fn exactly_the_numbers_of_matrices_decay() {
+        for name in ["toy", "toy-v1"] {
+            let specs = tensors(&preset(name).unwrap());
+            let spans = decayed(&specs);
+            let mut from = 0;
+            for spec in &specs {
+                let to = from + spec.shape.iter().product::<usize>();
+                let holds = |number| spans.iter().any(|span| span.contains(&number));
+                let decays = spec.role == Role::Matrix;
+                assert!((holds(from), holds(to - 1)) == (decays, decays), "{name}: {}", spec.name);
+                from = to;
+            }
+            assert!(spans.len() < specs.len(), "{name}: neighbours are apart: {spans:?}");
+        }
     }
 }

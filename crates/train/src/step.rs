@@ -64,7 +64,7 @@ pub fn train(
     }
     again(|back| {
         let start = Start::open(resolved, dataset, device, interrupted, back)?;
-        start.train(Alone, listen)
+        start.train(Alone::default(), listen)
     })
 }
 

@@ -90,6 +90,12 @@ impl StepGuard {
         self.state.retries.iter().find(|retry| self.is_calm() && retry.after_step <= step)
     }
 
+    /// The batch that will be tried again in the step after the one after `step` steps, if that one is applied.
+    pub(crate) fn expected(&self, step: u64) -> Option<&Retry> {
+        let present = self.due(step);
+        self.state.retries.iter().find(|retry| Some(*retry) != present && retry.after_step <= step + 1)
+    }
+
     /// Decides about the step after `step` steps, whose batch is `(first_sample, sequences)` unless one is
     /// tried again. Errors if the run has diverged; where only its losses leap, it may go back only if
     /// `can_roll_back`.

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::{self, Saver, Saving, Snapshot, Tensor, manifest, newest};
 use crate::compute::Outcome;
-use crate::data::{DataCheck, StepBatch};
+use crate::data::{DataCheck, Samples, StepBatch};
 use crate::evaluate::{self, HeldOut};
 use crate::guard::finite::is_sane;
 use crate::guard::stop::Progress;
@@ -158,16 +158,40 @@ impl<'a> Training<'a> {
     /// Reads the next step's micro-batches: those of a batch that is to be tried again, or the next of the
     /// text. A function of the seed, the position and what the guard remembers.
     pub(crate) fn fetch(&self) -> Result<StepBatch> {
-        let (first, sequences) = match self.step_guard.due(self.position.step) {
-            Some(retry) => (retry.first_sample, retry.sequences),
-            None => (self.position.samples, self.sequences()),
-        };
-        StepBatch::read(self.run, self.dataset, first, sequences)
+        self.read(self.next())
     }
 
-    /// Sequences of the next step.
-    fn sequences(&self) -> u32 {
-        schedule::sequences_at(&self.run.batch, self.position.step)
+    /// The samples of the next step.
+    pub(crate) fn next(&self) -> Samples {
+        match self.step_guard.due(self.position.step) {
+            Some(retry) => Samples { first: retry.first_sample, sequences: retry.sequences },
+            None => Samples { first: self.position.samples, sequences: self.sequences(self.position.step) },
+        }
+    }
+
+    /// The samples of the step after the next, if the next one is applied; none if it is the run's last.
+    pub(crate) fn after_next(&self) -> Option<Samples> {
+        let step = self.position.step;
+        if step + 1 >= self.run.stop.steps {
+            return None;
+        }
+        if let Some(retry) = self.step_guard.expected(step) {
+            return Some(Samples { first: retry.first_sample, sequences: retry.sequences });
+        }
+        // A batch that is tried again is not the next of the text.
+        let is_retry = self.step_guard.due(step).is_some();
+        let taken = if is_retry { 0 } else { u64::from(self.sequences(step)) };
+        Some(Samples { first: self.position.samples + taken, sequences: self.sequences(step + 1) })
+    }
+
+    /// Reads samples as micro-batches. A function of the seed and of which samples they are.
+    pub(crate) fn read(&self, samples: Samples) -> Result<StepBatch> {
+        StepBatch::read(self.run, self.dataset, samples.first, samples.sequences)
+    }
+
+    /// Sequences of the step after `step` steps.
+    fn sequences(&self, step: u64) -> u32 {
+        schedule::sequences_at(&self.run.batch, step)
     }
 
     /// The learning rate of the step after `step` steps.
@@ -191,7 +215,7 @@ impl<'a> Training<'a> {
         let run = self.run;
         let step = self.position.step;
         let is_retry = self.step_guard.due(step).is_some();
-        let batch = (self.position.samples, self.sequences());
+        let batch = (self.position.samples, self.sequences(step));
         let mut step_guard = std::mem::take(&mut self.step_guard);
         let can_roll_back = || self.next_rollback(step, String::new()).is_some();
         let decision = step_guard.decide(self.dataset, run, step, batch, outcome, &can_roll_back);
@@ -200,7 +224,7 @@ impl<'a> Training<'a> {
         let at = At { step, rate: self.rate(step) * decision.rate_factor };
         self.position.last_rate = at.rate;
         if decision.is_applied {
-            self.home.update(run, at, totals)?;
+            self.home.update(run, at, totals, outcome)?;
         }
         if decision.is_sound && is_sane(outcome.losses.main, run.model.vocabulary) {
             self.note_sound(step)?;

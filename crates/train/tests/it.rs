@@ -27,4 +27,5 @@ mod it {
     mod step;
     mod stop;
     mod tfevents;
+    mod waits;
 }

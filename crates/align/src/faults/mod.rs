@@ -129,6 +129,8 @@ planted! {
     EpsilonInsideRoot = "epsilon inside AdamW's root", Ops ["adamw"];
     /// The moments' bias is corrected for one step less.
     CorrectionOneStepLate = "AdamW's bias correction one step late", Ops ["adamw"];
+    /// Elements decay that should not.
+    DecayOfAll = "AdamW's decay of all elements", Ops ["adamw"];
     /// The last micro-batch of a step is not computed.
     LastMicroBatchLost = "the last micro-batch lost", Modules ["embedding"];
     /// Gradients are not set to zero before a step.

@@ -3,11 +3,12 @@
 use super::{Planted, sizes};
 use lingot_device::intercepted::Intercepted;
 use lingot_device::op::{
-    AdamW, Attention, CrossEntropyGrad, EmbeddingGrad, GroupedMatMul, GroupedMatMulWeights, MatMul, Rope,
-    Route, RouteGrad,
+    AdamRule, AdamW, Attention, CrossEntropyGrad, EmbeddingGrad, GroupedMatMul, GroupedMatMulWeights, MatMul,
+    Rope, Route, RouteGrad,
 };
 use lingot_device::ops::{self, Rotation, Routing};
 use lingot_device::{Backend, Device, Kind, Op, Place, Result, RouteRule, Tensor};
+use std::ops::Range;
 use std::sync::Mutex;
 
 /// Returns `device` with the planted fault, where that is a fault of ops.
@@ -63,9 +64,10 @@ impl Faulty {
             (Planted::StaleScratch, Op::MatMul(product)) if !product.add => self.keep_scratch(product),
             (Planted::DocumentsLeak, Op::Attention(attention)) => self.leak(attention),
             (Planted::RepeatedTokensLost, Op::EmbeddingGrad(grad)) => self.lose_repeats(grad),
-            (Planted::EpsilonInsideRoot | Planted::CorrectionOneStepLate, Op::AdamW(adamw)) => {
-                self.change_rule(adamw)
-            }
+            (
+                Planted::EpsilonInsideRoot | Planted::CorrectionOneStepLate | Planted::DecayOfAll,
+                Op::AdamW(adamw),
+            ) => self.change_rule(adamw),
             _ => sizes::run(self, op),
         }
     }
@@ -273,25 +275,40 @@ impl Faulty {
         self.put(op.d_table_vd, &table)
     }
 
-    /// AdamW with another step number, or with epsilon where it makes `sqrt(v + epsilon)` of the root: an
-    /// epsilon of zero over a second moment that has it already.
+    /// AdamW with another step number, with decay of all elements, or with epsilon inside the root.
     fn change_rule(&self, op: &AdamW<'_>) -> Result<()> {
-        let [parameter, first, second] = [op.parameter, op.first, op.second].map(|tensor| self.on(tensor));
-        let (gradient, squares) = (self.on(op.gradient), self.on(op.squares_1));
-        let working = op.working.map(|tensor| self.on(tensor));
-        let mut rule = op.rule;
-        if self.planted == Planted::CorrectionOneStepLate {
-            rule.step = (rule.step - 1).max(1);
-            return ops::adamw(&parameter, &gradient, [&first, &second], &squares, rule, working.as_ref());
+        let (mut rule, mut decayed, all) = (op.rule, op.decayed, 0..op.parameter.len());
+        match self.planted {
+            Planted::CorrectionOneStepLate => rule.step = (rule.step - 1).max(1),
+            Planted::DecayOfAll => decayed = std::slice::from_ref(&all),
+            _ => return self.move_epsilon(op),
         }
+        self.update(op, rule, decayed, &self.on(op.second))
+    }
+
+    /// AdamW with epsilon where it makes `sqrt(v + epsilon)` of the root: an epsilon of zero over a second
+    /// moment that has it already.
+    fn move_epsilon(&self, op: &AdamW<'_>) -> Result<()> {
+        let rule = op.rule;
         let more = ((1.0 - rule.beta2.powf(rule.step as f64)) * rule.epsilon / rule.beta2) as f32;
         let raised: Vec<f32> = self.floats(op.second)?.iter().map(|x| x + more).collect();
         let raised = self.inner.floats(&raised, op.second.shape(), Kind::F32)?;
-        rule.epsilon = 0.0;
-        let moments = [&first, &raised];
-        ops::adamw(&parameter, &gradient, moments, &squares, rule, working.as_ref())?;
+        self.update(op, AdamRule { epsilon: 0.0, ..rule }, op.decayed, &raised)?;
         let lowered: Vec<f32> = raised.to_floats()?.iter().map(|x| x - more * rule.beta2 as f32).collect();
-        second.write_floats(&lowered)
+        self.on(op.second).write_floats(&lowered)
+    }
+
+    fn update(
+        &self,
+        op: &AdamW<'_>,
+        rule: AdamRule,
+        decayed: &[Range<usize>],
+        second: &Tensor,
+    ) -> Result<()> {
+        let [parameter, gradient, first] =
+            [op.parameter, op.gradient, op.first].map(|tensor| self.on(tensor));
+        let (squares, working) = (self.on(op.squares_1), op.working.map(|tensor| self.on(tensor)));
+        ops::adamw(&parameter, &gradient, [&first, second], &squares, rule, decayed, working.as_ref())
     }
 }
 

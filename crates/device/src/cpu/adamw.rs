@@ -1,11 +1,11 @@
-//! AdamW, one pass over parameter, gradient, both moments and the working copy.
+//! AdamW, one pass over parameter, gradient, both moments and the working copy, whatever decays of them.
 
 use super::TASK_ELEMENTS;
 use super::kernel::wide;
 use super::operands::{Number, by_kind, floats, floats_mut, numbers_mut};
 use super::team::{Chunks, Team};
 use crate::error::Result;
-use crate::op::{AdamRule, AdamW};
+use crate::op::{AdamRule, AdamW, Stretch};
 
 /// One step in place.
 pub(super) fn adamw(team: &Team, op: &AdamW<'_>) -> Result<()> {
@@ -16,14 +16,23 @@ fn step<E: Number>(team: &Team, op: &AdamW<'_>) -> Result<()> {
     let (parameter, gradient) = (floats_mut(op.parameter)?, floats(op.gradient)?);
     let (first, second) = (floats_mut(op.first)?, floats_mut(op.second)?);
     let working = op.working.map(numbers_mut::<E>).transpose()?;
-    let numbers = Numbers::of(op.rule, f64::from(floats(op.squares_1)?[0]));
+    let squares = f64::from(floats(op.squares_1)?[0]);
+    let decaying = Numbers::of(op.rule, squares);
+    let other = Numbers::of(AdamRule { decay: 0.0, ..op.rule }, squares);
     let chunks = |slice| Chunks::of(slice, TASK_ELEMENTS);
     let working = working.map(|working| Chunks::of(working, TASK_ELEMENTS));
     team.each_piece(
         ((chunks(parameter), chunks(first), chunks(second)), working),
         |task, ((parameter, first, second), working)| {
-            let gradient = &gradient[task * TASK_ELEMENTS..][..parameter.len()];
-            update(team.kernel, parameter, gradient, first, second, numbers);
+            let from = task * TASK_ELEMENTS;
+            let gradient = &gradient[from..][..parameter.len()];
+            for Stretch { elements, decays } in op.stretches(from..from + parameter.len()) {
+                let at = elements.start - from..elements.end - from;
+                let numbers = if decays { decaying } else { other };
+                let [parameter, first, second] =
+                    [&mut parameter[at.clone()], &mut first[at.clone()], &mut second[at.clone()]];
+                update(team.kernel, parameter, &gradient[at], first, second, numbers);
+            }
             // While the piece is in the caches.
             if let Some(working) = working {
                 copy(team.kernel, parameter, working);

@@ -50,7 +50,7 @@ mod sort_by_expert;
 mod sums;
 mod swiglu;
 
-pub use adamw::{AdamRule, AdamW};
+pub use adamw::{AdamRule, AdamW, Stretch};
 pub use attention::{Attention, AttentionGrad};
 pub use balance_bias::BalanceBias;
 pub use combine::Combine;

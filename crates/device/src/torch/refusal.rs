@@ -12,17 +12,29 @@ pub(super) struct Refusal {
     words: String,
     /// The bytes that an allocator did not find, 0 if unknown; none if the reason is another one.
     lacking_bytes: Option<u64>,
+    /// Whether the op had written a part of what it updates.
+    is_half_done: bool,
 }
 
 impl Refusal {
     /// A refusal in the words of torch, or of the maker of a chip.
     pub(super) fn of_torch(words: &str) -> Refusal {
-        Refusal { words: words.into(), lacking_bytes: lacking_bytes(words) }
+        Refusal { words: words.into(), lacking_bytes: lacking_bytes(words), is_half_done: false }
     }
 
     /// A refusal of `bytes` bytes of memory.
     pub(super) fn of_memory(self, bytes: u64) -> Refusal {
         Refusal { lacking_bytes: Some(bytes), ..self }
+    }
+
+    /// A refusal after a part of what the op updates was written.
+    pub(super) fn half_done(self) -> Refusal {
+        Refusal { is_half_done: true, ..self }
+    }
+
+    /// Whether the op had written a part of what it updates.
+    pub(super) fn is_half_done(&self) -> bool {
+        self.is_half_done
     }
 
     /// The same refusal in the words that `explain` makes of these.
@@ -38,7 +50,7 @@ impl Refusal {
 
 impl From<String> for Refusal {
     fn from(words: String) -> Refusal {
-        Refusal { words, lacking_bytes: None }
+        Refusal { words, lacking_bytes: None, is_half_done: false }
     }
 }
 

@@ -5,6 +5,7 @@ use lingot_device::ops::{self, Rotation};
 use lingot_device::reference::Reference;
 use lingot_device::{Device, Error, Flip, Kind, RouteRule, Tensor};
 use lingot_spec::Score;
+use std::ops::Range;
 
 #[test]
 fn matmul_names_the_operand_and_both_shapes() {
@@ -29,7 +30,7 @@ fn every_wrong_shape_is_refused_with_the_op_the_tensor_and_both_shapes() {
     let f = |shape: &[usize]| floats(&device, shape);
     let i = |shape: &[usize]| device.zeros(shape, Kind::I32).unwrap();
     let adam = |gradient: &Tensor, first: &Tensor| {
-        ops::adamw(&f(&[4]), gradient, [first, &f(&[4])], &f(&[1]), adam_rule(), None)
+        ops::adamw(&f(&[4]), gradient, [first, &f(&[4])], &f(&[1]), adam_rule(), &[], None)
     };
     for (op, tensor, error) in [
         ("matmul", "out", refused(ops::matmul_onto(&f(&[2, 2]), &f(&[2, 3]), &f(&[3, 4]), Flip::NONE))),
@@ -155,7 +156,15 @@ fn what_must_not_be_rounded_is_refused_in_bf16() {
     let i = |shape: &[usize]| of(Kind::I32, shape);
     let adam = |parameter: &Tensor, working: &Tensor| {
         let first = wide(&[4]);
-        ops::adamw(parameter, &wide(&[4]), [&first, &wide(&[4])], &wide(&[1]), adam_rule(), Some(working))
+        ops::adamw(
+            parameter,
+            &wide(&[4]),
+            [&first, &wide(&[4])],
+            &wide(&[1]),
+            adam_rule(),
+            &[],
+            Some(working),
+        )
     };
     let logits = half(&[4, 6]);
     for (error, wanted) in [
@@ -213,7 +222,7 @@ fn an_output_that_overlaps_an_operand_is_refused() {
     assert!(matches!(error, Error::Overlap { op: "matmul", tensor: "out" }), "{error}");
     let squares = floats(&device, &[1]);
     let [p, g, m] = [0, 1, 2].map(|row| all.rows(row, 1).reshape(&[2]));
-    let error = refused(ops::adamw(&p, &g, [&m, &m], &squares, adam_rule(), None));
+    let error = refused(ops::adamw(&p, &g, [&m, &m], &squares, adam_rule(), &[], None));
     assert!(matches!(error, Error::Overlap { op: "adamw", tensor: "first" }), "{error}");
 }
 
@@ -226,6 +235,7 @@ fn neighbouring_rows_of_one_tensor_do_not_overlap() {
 }
 
 #[test]
+#[expect(clippy::single_range_in_vec_init, reason = "one span of elements")]
 fn numbers_outside_of_an_ops_definition_are_refused() {
     let device = device();
     let f = |shape: &[usize]| floats(&device, shape);
@@ -234,6 +244,9 @@ fn numbers_outside_of_an_ops_definition_are_refused() {
     let more_keys = |q: &[usize], kv: &[usize]| ops::attention(&f(q), &f(kv), &f(kv), &i(&q[..1]), 1.0);
     let rotate = |width| ops::rope(&f(&[2, 1, 4]), &i(&[2]), Rotation { width, theta: 1e4 }, false);
     let step_0 = AdamRule { step: 0, ..adam_rule() };
+    let decaying = |spans: &[Range<usize>]| {
+        ops::adamw(&f(&[4]), &f(&[4]), [&f(&[4]), &f(&[4])], &f(&[1]), adam_rule(), spans, None)
+    };
     let texts = [
         (
             refused(route(RouteRule { groups: 4, ..rule() })),
@@ -271,9 +284,11 @@ fn numbers_outside_of_an_ops_definition_are_refused() {
             "warm_logits: keep is 1.5, but must be between 0 and 1",
         ),
         (
-            refused(ops::adamw(&f(&[2]), &f(&[2]), [&f(&[2]), &f(&[2])], &f(&[1]), step_0, None)),
+            refused(ops::adamw(&f(&[2]), &f(&[2]), [&f(&[2]), &f(&[2])], &f(&[1]), step_0, &[], None)),
             "adamw: the step is 0, but must be at least 1",
         ),
+        (refused(decaying(&[0..2, 1..3])), "adamw: a span that decays is 1..3, but must be within 2..4"),
+        (refused(decaying(&[1..5])), "adamw: a span that decays is 1..5, but must be within 0..4"),
     ];
     for (error, wanted) in texts {
         assert_eq!(error.to_string(), wanted);

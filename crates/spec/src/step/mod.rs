@@ -14,7 +14,6 @@ mod tape;
 use crate::cost::{Cost, Widths};
 use crate::model::ModelSpec;
 use crate::run::Recompute;
-use crate::tensors::tensors;
 use tape::{Allocation, Record, Tape};
 
 /// The sizes of a step's batch.
@@ -115,14 +114,12 @@ fn standing(model: &ModelSpec, widths: Widths) -> StepMemory {
     let [values, sums_width] = [widths.values, widths.sums].map(|width| width as u64);
     let (routed, experts) = (routed_layers(model), u64::from(model.experts));
     let biases = if model.router.selection_bias { routed * experts } else { 0 };
-    // Per routed layer the loads, two losses, two moments; two sums of losses; the sum of squares.
-    let sums = routed * (experts + 4) + 4 + 1;
     StepMemory {
         weights_bytes: values * numbers,
         masters_bytes: if values == sums_width { 0 } else { sums_width * numbers },
         gradients_bytes: sums_width * numbers,
         moments_bytes: 2 * sums_width * numbers,
-        state_bytes: sums_width * (biases + sums),
+        state_bytes: sums_width * (biases + sums(model)),
         ..StepMemory::default()
     }
 }
@@ -134,13 +131,13 @@ fn routed_layers(model: &ModelSpec) -> u64 {
 /// Sets gradients and sums to zero.
 fn clear(tape: &Tape, model: &ModelSpec) {
     tape.fill((model.parameters() + model.mtp_parameters()) as usize);
-    tape.fill(2);
-    tape.fill(2);
-    for _ in 0..routed_layers(model) {
-        tape.fill(model.experts as usize);
-        tape.fill(2);
-        tape.fill(2);
-    }
+    tape.fill(sums(model) as usize);
+}
+
+/// Sums of a step beside its gradients: per routed layer the loads, two losses, two moments; two sums of
+/// each of two losses; the sum of squares.
+fn sums(model: &ModelSpec) -> u64 {
+    routed_layers(model) * (u64::from(model.experts) + 4) + 4 + 1
 }
 
 /// One micro-batch; returns the bytes in use between forward and backward.
@@ -148,7 +145,7 @@ fn differentiate(tape: &Tape, model: &ModelSpec, batch: &Batch<'_>) -> u64 {
     let pass = layer::Pass::new(tape, model, batch);
     let [t, d, v] = [pass.t, pass.d, model.vocabulary as usize];
     let rows = if model.mtp_layers > 0 { 6 } else { 4 };
-    let _inputs: Vec<Allocation> = (0..rows).map(|_| tape.allocate_sums(t)).collect();
+    let _inputs = tape.allocate_sums(rows * t);
     let mut x = tape.rows_out("embedding", [t, d], 2);
     let mut saved = Vec::new();
     for index in 0..model.layers as usize {
@@ -218,11 +215,10 @@ fn mtp(pass: &layer::Pass<'_>) {
 
 /// The gradient's norm, AdamW, selection biases.
 fn update(tape: &Tape, model: &ModelSpec) {
+    let numbers = (model.parameters() + model.mtp_parameters()) as usize;
     tape.fill(1);
-    tape.moves_sums("sum_of_squares", [1, (model.parameters() + model.mtp_parameters()) as usize], 1);
-    for tensor in tensors(model) {
-        tape.adamw(tensor.shape.iter().product());
-    }
+    tape.moves_sums("sum_of_squares", [1, numbers], 1);
+    tape.adamw(numbers);
     if model.router.selection_bias {
         for _ in 0..routed_layers(model) {
             tape.moves_sums("balance_bias", [1, model.experts as usize], 3);

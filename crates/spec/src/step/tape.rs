@@ -142,7 +142,7 @@ impl Tape {
         self.op(name, "", [rows, width, entries], cost);
     }
 
-    /// AdamW of a tensor, with the working copy where values are not as wide as sums.
+    /// AdamW of all tensors, with the working copy where values are not as wide as sums.
     pub(super) fn adamw(&self, numbers: usize) {
         let Widths { values, sums } = self.widths;
         let copied = if values == sums { 0 } else { numbers };

@@ -94,7 +94,8 @@ impl Member {
         for micro in &batch.micros[range.clone()] {
             let begin = Instant::now();
             let within = Micro { step, first_sequence, batch: micro, totals: batch.totals };
-            compute::differentiate(&self.run, &self.model, &self.gradients, &within)?;
+            let inputs = compute::upload(&self.model, micro)?;
+            compute::differentiate(&self.run, &self.model, &self.gradients, &within, &inputs)?;
             self.model.device.finish()?;
             tell(Content::Micro(begin.elapsed()));
             first_sequence += micro.sequences as u64;

@@ -66,6 +66,7 @@ impl Sums {
             z: sum.z / count,
             total: sum.total / count,
         };
-        Outcome { losses, gradient_norm: self.gradient_norm / count, loads: self.loads.clone() }
+        let (gradient_norm, loads) = (self.gradient_norm / count, self.loads.clone());
+        Outcome { losses, gradient_norm, loads, moments: Vec::new() }
     }
 }

@@ -124,30 +124,11 @@ fn ling_v1() -> (ModelSpec, ByHand) {
         ("column_scales", vec![V * D]),            // head
         ("scale_columns", vec![T * D + T * D; 2]), // features, their gradient: x, out
         ("cross_entropy_grad", vec![T * D + V * D + T + T * D + 2 * V * D]), // x, w, losses, d_x, d_w
-        // Gradients, two sums of losses, loads, two sums of the router; the sum of squares.
-        ("fill", vec![parameters, 2, 2, E, 2, 2, 1]),
+        // Gradients; two sums of each of two losses, four of the router, loads, the sum of squares; that again.
+        ("fill", vec![parameters, 2 + 2 + 4 + E + 1, 1]),
         ("sum_of_squares", vec![parameters]),
-        (
-            "adamw", // parameter, gradient, first and second moment: all but the gradient twice
-            [
-                V * D,
-                D,
-                HC * D,
-                GC * D,
-                GC * D,
-                D * HC,
-                D,
-                E * D,
-                E * 2 * F * D,
-                E * D * F,
-                2 * F * D,
-                D * F,
-                D,
-                V * D,
-            ]
-            .map(|numbers| 2 * numbers + numbers + 2 * numbers + 2 * numbers)
-            .to_vec(),
-        ),
+        // Parameter, gradient, first and second moment: all but the gradient twice.
+        ("adamw", vec![2 * parameters + parameters + 2 * parameters + 2 * parameters]),
     ];
     (spec, numbers)
 }
@@ -271,9 +252,9 @@ fn ling_v2() -> (ModelSpec, ByHand) {
         ("swiglu", vec![3 * T * W, 3 * R * F, 3 * R * F, 3 * T * W]),
         ("swiglu_grad", vec![5 * R * F, 5 * T * W]),
         ("cross_entropy_grad", vec![T * D + V * D + T + T * D + 2 * V * D; 2]),
-        ("fill", vec![parameters, 2, 2, E, 2, 2, 1]),
+        ("fill", vec![parameters, 2 + 2 + 4 + E + 1, 1]),
         ("sum_of_squares", vec![parameters]),
-        ("adamw", tensors.iter().map(|numbers| 7 * numbers).collect()),
+        ("adamw", vec![7 * parameters]),
         ("balance_bias", vec![E + 2 * E]), // loads, bias
     ];
     (spec, numbers)
