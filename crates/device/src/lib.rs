@@ -18,6 +18,8 @@ mod device;
 pub mod entry;
 pub mod error;
 mod host;
+#[cfg(unix)]
+pub mod kernels;
 pub mod null;
 pub mod op;
 pub mod open;

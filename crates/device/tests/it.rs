@@ -14,6 +14,9 @@ mod front_doors;
 #[path = "it/gradients/mod.rs"]
 mod gradients;
 #[cfg(unix)]
+#[path = "it/kernels.rs"]
+mod kernels;
+#[cfg(unix)]
 #[path = "it/maker.rs"]
 mod maker;
 #[cfg(unix)]

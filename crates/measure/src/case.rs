@@ -57,17 +57,18 @@ impl Routing {
 
 impl Case {
     /// The names that [`Case::named`] knows.
-    pub const NAMES: [&str; 5] = ["S", "M", "L", "G", "Q"];
+    pub const NAMES: [&str; 6] = ["T", "S", "M", "L", "G", "Q"];
 
     /// Returns the case of that name, in either case, with one micro-batch a step.
     ///
-    /// `S` and `M` are the presets `small` and `medium`; `L` is one layer shaped like Ling-mini-2.0's, with a
+    /// `T` is a Ling v2 that tests train in moments. `S` and `M` are the presets `small` and `medium`; `L` is one layer shaped like Ling-mini-2.0's, with a
     /// smaller vocabulary, so that weights, gradients and moments fit in 24 GiB. `G` and `Q` are for
     /// accelerators: a Ling v2 of 907 M parameters, and four layers of Qwen3-30B-A3B's shape with a shared
     /// expert, 2.6 B parameters.
     pub fn named(name: &str) -> Option<Case> {
         let name = name.to_ascii_uppercase();
         let (model, sequences, sequence) = match name.as_str() {
+            "T" => (ModelSpec { layers: 2, dense_layers: 0, dense_width: 0, ..preset("toy")? }, 4, 64),
             "S" => (preset("small")?, 8, 256),
             "M" => (preset("medium")?, 4, 512),
             "L" => {

@@ -1,6 +1,6 @@
 //! Named tensors in a fixed order, one after the other in one allocation.
 
-use crate::random::Stream;
+use crate::initial;
 use lingot_device::{Device, Kind, Result, Tensor, ops};
 use lingot_spec::ModelSpec;
 use lingot_spec::tensors::{Role, TensorSpec, tensors};
@@ -18,9 +18,16 @@ pub struct Bundle {
 impl Bundle {
     /// Allocates zeros, laid out for `model`.
     pub fn zeros(model: &ModelSpec, device: &Device, kind: Kind) -> Result<Bundle> {
+        let bundle = Bundle::empty(model, device, kind)?;
+        bundle.clear()?;
+        Ok(bundle)
+    }
+
+    /// Allocates numbers that are unspecified, to be overwritten.
+    pub(crate) fn empty(model: &ModelSpec, device: &Device, kind: Kind) -> Result<Bundle> {
         let specs = tensors(model);
         let count = specs.iter().map(numbers).sum();
-        let flat = device.zeros(&[count], kind)?;
+        let flat = device.empty(&[count], kind)?;
         let mut from = 0;
         let mut views = Vec::with_capacity(specs.len());
         for spec in &specs {
@@ -31,18 +38,16 @@ impl Bundle {
     }
 
     /// Allocates initial parameters: matrices normal with the model's deviation, norms one. They depend on
-    /// `seed` and the model alone.
+    /// `seed` and the model alone. They are drawn by as many threads as the device computes with, or by all
+    /// where the host does not compute.
     pub fn initial(model: &ModelSpec, device: &Device, kind: Kind, seed: u64) -> Result<Bundle> {
-        let bundle = Bundle::zeros(model, device, kind)?;
-        for (index, (spec, tensor)) in bundle.specs.iter().zip(&bundle.tensors).enumerate() {
-            match spec.role {
-                Role::Norm => ops::fill(tensor, 1.0)?,
-                Role::Matrix => {
-                    let mut stream = Stream::new(&[seed, PURPOSE_INITIAL, index as u64]);
-                    tensor.write_floats(&stream.normal_values(tensor.len(), model.initial_deviation))?;
-                }
+        let bundle = Bundle::empty(model, device, kind)?;
+        for (spec, tensor) in bundle.specs.iter().zip(&bundle.tensors) {
+            if spec.role == Role::Norm {
+                ops::fill(tensor, 1.0)?;
             }
         }
+        initial::draw(&bundle, model.initial_deviation, seed)?;
         Ok(bundle)
     }
 
@@ -58,9 +63,7 @@ impl Bundle {
     }
 }
 
-/// Separates the stream of initial values from others with the same seed.
-const PURPOSE_INITIAL: u64 = 1;
-
-fn numbers(spec: &TensorSpec) -> usize {
+/// The number of elements of a tensor.
+pub(crate) fn numbers(spec: &TensorSpec) -> usize {
     spec.shape.iter().product()
 }

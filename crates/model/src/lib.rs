@@ -16,6 +16,7 @@ mod context;
 mod decode;
 mod gradients;
 mod head;
+mod initial;
 mod inputs;
 mod mlp;
 mod moe;

@@ -15,7 +15,7 @@ impl Stream {
 
     /// Returns 64 random bits (SplitMix64: Steele, Lea and Flood, 2014).
     pub fn bits(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.state = self.state.wrapping_add(STEP);
         mix(self.state)
     }
 
@@ -28,8 +28,13 @@ impl Stream {
     /// everywhere.
     pub fn normals(&mut self) -> [f64; 2] {
         let radius = libm::sqrt(-2.0 * libm::log(self.uniform()));
-        let angle = std::f64::consts::TAU * self.uniform();
-        [radius * libm::cos(angle), radius * libm::sin(angle)]
+        let (sine, cosine) = libm::sincos(std::f64::consts::TAU * self.uniform());
+        [radius * cosine, radius * sine]
+    }
+
+    /// Passes over the numbers that `pairs` calls of [`Stream::normals`] would return.
+    pub fn skip_normals(&mut self, pairs: u64) {
+        self.state = self.state.wrapping_add(STEP.wrapping_mul(2 * pairs));
     }
 
     /// Returns `count` normal numbers of mean 0 and the given standard deviation.
@@ -42,6 +47,9 @@ impl Stream {
         values
     }
 }
+
+/// What the state of SplitMix64 grows by with each number.
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 fn mix(word: u64) -> u64 {
     let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -59,5 +67,24 @@ mod tests {
         let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / 1e5;
         let square = values.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / 1e5;
         assert!(mean.abs() < 0.01 && (square - 1.0).abs() < 0.02, "{mean} {square}");
+    }
+
+    #[test]
+    fn the_rest_of_a_stream_is_the_same_after_numbers_that_were_drawn_and_that_were_skipped() {
+        let (mut drawn, mut skipped) = (Stream::new(&[3]), Stream::new(&[3]));
+        drawn.normal_values(2 * 77, 1.0);
+        skipped.skip_normals(77);
+        assert_eq!(drawn.normal_values(5, 1.0), skipped.normal_values(5, 1.0));
+    }
+
+    #[test]
+    fn sine_and_cosine_together_have_the_bits_that_each_has_alone() {
+        let mut stream = Stream::new(&[4]);
+        for _ in 0..1_000_000 {
+            let angle = std::f64::consts::TAU * stream.uniform();
+            let alone = [libm::sin(angle), libm::cos(angle)].map(f64::to_bits);
+            let (sine, cosine) = libm::sincos(angle);
+            assert_eq!(alone, [sine, cosine].map(f64::to_bits), "{angle}");
+        }
     }
 }

@@ -57,7 +57,7 @@ impl Model {
 
     fn with(spec: &ModelSpec, device: &Device, parameters: Bundle, kind: Kind) -> Result<Model> {
         let has_copy = kind != kind.sums();
-        let working = has_copy.then(|| Bundle::zeros(spec, device, kind)).transpose()?;
+        let working = has_copy.then(|| Bundle::empty(spec, device, kind)).transpose()?;
         let routers = (spec.moe_layers() + spec.mtp_layers) as usize;
         let biases = if spec.router.selection_bias { routers } else { 0 };
         let model = Model {

@@ -45,6 +45,7 @@ use crate::precision::{Precision, epsilon, is_of_products};
 use crate::reference::Reference;
 use crate::tensor::Kind;
 use bench::{Case, Drawn, Numbers};
+use std::collections::BTreeSet;
 
 /// The verdict on one output of one op on one shape.
 #[derive(Clone, Debug)]
@@ -206,6 +207,27 @@ fn worst_rounded(found: &[f64], wanted: &[f64], size: f64, bound_units: f64) -> 
         };
         if units > worst.units { Worst { units, values: [found, wanted] } } else { worst }
     })
+}
+
+/// Holds `op` and its family against their definitions on the first, the middle and the last of their cases;
+/// says where they differ. Values are of `kind`, products of `precision`.
+///
+/// # Errors
+/// If the device fails.
+pub(crate) fn trial(device: &Device, op: &str, kind: Kind, precision: Precision) -> Result<Option<String>> {
+    let cases: Vec<Case> = cases().into_iter().filter(|case| case.op == op).collect();
+    let tried: BTreeSet<usize> = [0, cases.len() / 2, cases.len().saturating_sub(1)].into();
+    for case in tried.into_iter().filter_map(|index| cases.get(index)) {
+        let verdicts = whole(case, device, Drawn::of(kind), precision)?;
+        if let Some(verdict) = verdicts.iter().find(|verdict| !verdict.passed) {
+            let Verdict { case, error_units, bound_units, .. } = verdict;
+            let kind = kind.name();
+            return Ok(Some(format!(
+                "{kind}, {case}: off by {error_units:.1} units, {bound_units:.1} at most"
+            )));
+        }
+    }
+    Ok(None)
 }
 
 /// Every output of the suite, by op, shape and name, bit for bit: to compare a device with itself.

@@ -7,6 +7,7 @@
 //! that returns numbers among tensors.
 #![allow(unsafe_code)]
 
+use super::counts::launch;
 use super::library::{Handle, Symbols};
 use super::refusal::Refusal;
 use super::value::Value;
@@ -98,7 +99,6 @@ aten! {
     mul_out = c"aten::mul" c"out" (x: &Value, y: &Value, out: &Value) -> Value;
     nan_to_num = c"aten::nan_to_num" c"" (
         x: &Value, nan: Option<f64>, infinity: Option<f64>, minus_infinity: Option<f64>) -> Value;
-    narrow = c"aten::narrow" c"" (x: &Value, axis: i64, first: i64, count: i64) -> Value;
     reciprocal = c"aten::reciprocal" c"" (x: &Value) -> Value;
     rsqrt = c"aten::rsqrt" c"" (x: &Value) -> Value;
     scatter = c"aten::scatter" c"src" (x: &Value, axis: i64, index: &Value, from: &Value) -> Value;
@@ -119,10 +119,7 @@ aten! {
     sqrt_out = c"aten::sqrt" c"out" (x: &Value, out: &Value) -> Value;
     sum = c"aten::sum" c"dim_IntList" (
         x: &Value, axes: Option<&[i64]>, keep: bool, dtype: Option<Dtype>) -> Value;
-    transpose = c"aten::transpose" c"int" (x: &Value, first: i64, second: i64) -> Value;
     tril = c"aten::tril" c"" (x: &Value, diagonal: i64) -> Value;
-    unsqueeze = c"aten::unsqueeze" c"" (x: &Value, axis: i64) -> Value;
-    view_dtype = c"aten::view" c"dtype" (x: &Value, dtype: Dtype) -> Value;
     where_ = c"aten::where" c"self" (condition: &Value, yes: &Value, no: &Value) -> Value;
 }
 
@@ -165,6 +162,7 @@ aten! {
     grouped_mm = c"aten::_grouped_mm" c"" (
         a: &Value, b: &Value, ends: Option<&Value>, bias: Option<&Value>, dtype: Option<Dtype>) -> Value;
     mm_dtype = c"aten::mm" c"dtype" (a: &Value, b: &Value, dtype: Dtype) -> Value;
+    mm_dtype_out = c"aten::mm" c"dtype_out" (a: &Value, b: &Value, dtype: Dtype, out: &Value) -> Value;
 }
 
 /// Every operator that this backend can call by name, on any device.
@@ -178,6 +176,7 @@ const SLOTS: usize = 24;
 impl Aten {
     /// Calls an operator. The call consumes its arguments, whatever comes of it.
     fn call<R: Results>(self, name: &CStr, overload: &CStr, arguments: &[u64]) -> Result<R, Refusal> {
+        launch();
         let mut stack = [0; SLOTS];
         stack[..arguments.len()].copy_from_slice(arguments);
         let torch = self.0;

@@ -1,34 +1,52 @@
-//! Causal attention within documents, a document at a time, by the fused operator where there is one.
+//! Causal attention within documents, by the fused operator where there is one: all documents in one call
+//! where it takes them so or they are of one length, else one after the other.
 
 use super::attention_composed::{self as composed, Heads};
+use super::attention_fused::Fused;
+use super::documents::{Documents, Run};
 use super::refusal::Refusal;
 use super::value::Value;
 use super::{Torch, sizes};
 use crate::op;
 use crate::tensor::Tensor;
+use std::sync::Arc;
 
 pub(super) fn attention(torch: &Torch, op: &op::Attention<'_>) -> Result<(), Refusal> {
-    let given = Given { torch, tensors: [op.q_thc, op.k_sgc, op.v_sgc], scale: op.scale };
-    for part in given.parts(op.starts_t)? {
+    let given = Given::of(torch, [op.q_thc, op.k_sgc, op.v_sgc], op.scale, op.starts_t)?;
+    if let Some(packed) = given.packed() {
+        let (out, lse) = packed.forward(given.tensors, &given.documents, given.scale)?;
+        torch.store(op.out_thc, &out)?;
+        return torch.strided(op.lse_th, &lse.sizes()?, &[1, op.lse_th.shape()[1] as i64], 0)?.set(&lse);
+    }
+    for part in given.parts() {
         let (out, lse) = given.forward(part)?;
-        part.queries_of(torch, op.out_thc)?.set(&out)?;
+        part.set_queries(torch, op.out_thc, &out)?;
         part.rows_of(torch, op.lse_th)?.set(&lse)?;
     }
     Ok(())
 }
 
 pub(super) fn grad(torch: &Torch, op: &op::AttentionGrad<'_>) -> Result<(), Refusal> {
-    let given = Given { torch, tensors: [op.q_thc, op.k_sgc, op.v_sgc], scale: op.scale };
-    given.backward(op)
+    let given = Given::of(torch, [op.q_thc, op.k_sgc, op.v_sgc], op.scale, op.starts_t)?;
+    let Some(packed) = given.packed() else { return given.backward(op) };
+    let saved = [op.d_out_thc, op.out_thc, op.lse_th];
+    let found = packed.backward(given.tensors, saved, &given.documents, given.scale)?;
+    for (tensor, found) in [op.d_q_thc, op.d_k_sgc, op.d_v_sgc].into_iter().zip(&found) {
+        torch.store(tensor, found)?;
+    }
+    Ok(())
 }
 
-/// Consecutive queries that see the keys from one on: the i-th of them sees all but the last
-/// `queries - 1 - i`.
+/// Documents of one length, one after the other: consecutive queries, of which the i-th of a document sees
+/// all but the last `queries - 1 - i` of its keys.
 #[derive(Clone, Copy)]
 struct Part {
+    documents: usize,
     first: usize,
+    /// Of one document.
     queries: usize,
     first_key: usize,
+    /// Of one document.
     keys: usize,
 }
 
@@ -38,28 +56,53 @@ impl Part {
         self.keys == self.queries || self.queries == 1
     }
 
-    /// The part's rows of a tensor like q, heads first: [1, H, t, C].
+    /// Whether the next part continues this one with a document like its own.
+    fn is_followed_by(self, next: Part) -> bool {
+        (self.queries, self.keys) == (next.queries, next.keys)
+            && self.keys == self.queries
+            && next.first == self.first + self.documents * self.queries
+            && next.first_key == self.first_key + self.documents * self.keys
+    }
+
+    /// The part's rows of a tensor like q, heads first: [B, H, t, C].
     fn queries_of(self, torch: &Torch, tensor: &Tensor) -> Result<Value, Refusal> {
-        heads_first(torch, tensor, self.first, self.queries)
+        heads_first(torch, tensor, [self.documents, self.first, self.queries])
     }
 
-    /// The part's rows of a tensor like k: [1, G, s, C].
+    /// The part's rows of a tensor like k: [B, G, s, C].
     fn keys_of(self, torch: &Torch, tensor: &Tensor) -> Result<Value, Refusal> {
-        heads_first(torch, tensor, self.first_key, self.keys)
+        heads_first(torch, tensor, [self.documents, self.first_key, self.keys])
     }
 
-    /// The part's rows of a tensor like lse: [1, H, t].
+    /// The part's rows of a tensor like lse: [B, H, t].
     fn rows_of(self, torch: &Torch, tensor: &Tensor) -> Result<Value, Refusal> {
         let heads = tensor.shape()[1];
-        let row = [1, heads as i64, self.queries as i64];
-        torch.strided(tensor, &row, &[1, 1, heads as i64], self.first * heads)
+        let sizes = sizes(&[self.documents, heads, self.queries]);
+        let strides = super::sizes(&[heads * self.queries, 1, heads]);
+        torch.strided(tensor, &sizes, &strides, self.first * heads)
+    }
+
+    /// Writes the part's rows of a tensor like q, from [B, H, t, C].
+    fn set_queries(self, torch: &Torch, tensor: &Tensor, from: &Value) -> Result<(), Refusal> {
+        if self.documents * self.queries == tensor.shape()[0] {
+            return torch.store(tensor, &from.transposed(1, 2)?);
+        }
+        self.queries_of(torch, tensor)?.set(from)
+    }
+
+    /// Writes the part's rows of a tensor like k, from [B, G, s, C].
+    fn set_keys(self, torch: &Torch, tensor: &Tensor, from: &Value) -> Result<(), Refusal> {
+        if self.documents * self.keys == tensor.shape()[0] {
+            return torch.store(tensor, &from.transposed(1, 2)?);
+        }
+        self.keys_of(torch, tensor)?.set(from)
     }
 }
 
-/// Rows of [T, H, C] as [1, H, rows, C].
-fn heads_first(torch: &Torch, tensor: &Tensor, first: usize, rows: usize) -> Result<Value, Refusal> {
-    let [_, heads, width] = tensor.dims();
-    let sizes = sizes(&[1, heads, rows, width]);
+/// `rows` rows of each of some documents of [T, H, C] as [documents, H, rows, C].
+fn heads_first(torch: &Torch, tensor: &Tensor, at: [usize; 3]) -> Result<Value, Refusal> {
+    let ([_, heads, width], [documents, first, rows]) = (tensor.dims(), at);
+    let sizes = sizes(&[documents, heads, rows, width]);
     let strides = super::sizes(&[heads * width * rows, width, heads * width, 1]);
     torch.strided(tensor, &sizes, &strides, first * heads * width)
 }
@@ -70,85 +113,133 @@ struct Given<'a> {
     /// q, k and v.
     tensors: [&'a Tensor; 3],
     scale: f64,
+    documents: Arc<Documents>,
+    /// The fused operator, if there is one that takes heads as these are.
+    fused: Option<&'a Fused>,
 }
 
 impl<'a> Given<'a> {
+    fn of(
+        torch: &'a Torch,
+        tensors: [&'a Tensor; 3],
+        scale: f64,
+        starts_t: &Tensor,
+    ) -> Result<Given<'a>, Refusal> {
+        let documents = torch.documents(starts_t, tensors[1].shape()[0])?;
+        let fused = torch.routes.attention.found().filter(|fused| fused.takes(torch, tensors));
+        Ok(Given { torch, tensors, scale, documents, fused })
+    }
+
+    /// The operator for documents of any lengths in one call, if the device has it and these want it.
+    fn packed(&self) -> Option<super::attention_packed::Packed<'a>> {
+        let lengths = self.documents.runs.windows(2).any(|pair| pair[0].queries != pair[1].queries);
+        let is_needed = lengths && self.documents.are_whole();
+        self.fused.filter(|_| is_needed)?.packed(self.torch)
+    }
+
     fn is_fused(&self, part: Part) -> bool {
-        let takes = |fused: &super::attention_fused::Fused| fused.takes(self.torch, self.tensors);
-        part.is_plain() && self.torch.routes.attention.found().is_some_and(takes)
+        part.is_plain() && self.fused.is_some()
     }
 
     fn heads(&self, part: Part) -> Result<Heads<'a>, Refusal> {
-        let Given { torch, tensors: [q, k, v], scale } = *self;
-        let Part { queries, keys, .. } = part;
-        let (heads, kv_heads, width) = (q.shape()[1], k.shape()[1], q.shape()[2]);
+        let Given { torch, tensors: [q, k, v], scale, .. } = *self;
+        let Part { documents, queries, keys, .. } = part;
+        let (heads, kv_heads, width, kind) = (q.shape()[1], k.shape()[1], q.shape()[2], q.kind());
         let [q, k, v] = [part.queries_of(torch, q)?, part.keys_of(torch, k)?, part.keys_of(torch, v)?];
-        Ok(Heads { torch, q, k, v, heads, kv_heads, queries, keys, width, scale })
+        Ok(Heads { torch, kind, q, k, v, documents, heads, kv_heads, queries, keys, width, scale })
     }
 
     /// The output, and the logarithm of each softmax's denominator.
     fn forward(&self, part: Part) -> Result<(Value, Value), Refusal> {
         let heads = self.heads(part)?;
-        match self.torch.routes.attention.found().filter(|_| self.is_fused(part)) {
+        match self.fused.filter(|_| self.is_fused(part)) {
             Some(fused) => fused.forward(&heads),
             None => composed::forward(&heads),
         }
     }
 
     fn backward(&self, op: &op::AttentionGrad<'_>) -> Result<(), Refusal> {
-        let (torch, d_k, d_v) = (self.torch, op.d_k_sgc, op.d_v_sgc);
-        let parts = self.parts(op.starts_t)?;
-        let apart = parts.windows(2).all(|pair| pair[0].first_key + pair[0].keys <= pair[1].first_key);
-        if !apart {
-            torch.floats(d_k)?.fill(0.0)?;
-            torch.floats(d_v)?.fill(0.0)?;
-        }
+        let (torch, parts) = (self.torch, self.parts());
+        let end = |part: &Part| part.first_key + part.documents * part.keys;
+        let apart = parts.windows(2).all(|pair| end(&pair[0]) <= pair[1].first_key);
+        // Gradients that several parts add to are rounded once, at the end.
+        let sums = if apart { None } else { Some([self.zeros(op.d_k_sgc)?, self.zeros(op.d_v_sgc)?]) };
         for part in parts {
             let (heads, d_out) = (self.heads(part)?, part.queries_of(torch, op.d_out_thc)?);
-            let fused = torch.routes.attention.found().filter(|_| self.is_fused(part));
-            let (d_queries, d_keys, d_values) = match fused {
+            let (d_queries, d_keys, d_values) = match self.fused.filter(|_| self.is_fused(part)) {
                 Some(fused) => {
                     let (out, lse) = (part.queries_of(torch, op.out_thc)?, part.rows_of(torch, op.lse_th)?);
                     fused.backward(&heads, &d_out, (&out, &lse))?
                 }
                 None => composed::backward(&heads, &d_out)?,
             };
-            part.queries_of(torch, op.d_q_thc)?.set(&d_queries)?;
-            for (tensor, found) in [(d_k, &d_keys), (d_v, &d_values)] {
-                let out = part.keys_of(torch, tensor)?;
-                if apart { out.set(found)? } else { torch.accumulate(&out, found)? }
+            part.set_queries(torch, op.d_q_thc, &d_queries)?;
+            match &sums {
+                None => {
+                    part.set_keys(torch, op.d_k_sgc, &d_keys)?;
+                    part.set_keys(torch, op.d_v_sgc, &d_values)?;
+                }
+                Some(sums) => {
+                    for (sum, found) in sums.iter().zip([&d_keys, &d_values]) {
+                        torch.accumulate(&self.keys_of(sum, part)?, found)?;
+                    }
+                }
             }
+        }
+        if let Some([d_k, d_v]) = &sums {
+            torch.floats(op.d_k_sgc)?.set(d_k)?;
+            torch.floats(op.d_v_sgc)?.set(d_v)?;
         }
         Ok(())
     }
 
-    /// Queries of equal starts are one part, cut where its scores would take too much memory. Starts are read
-    /// from the device: each query sees at least itself.
-    fn parts(&self, starts_t: &Tensor) -> Result<Vec<Part>, Refusal> {
-        let starts = self.torch.integers(starts_t)?;
-        let earlier = self.tensors[1].shape()[0] - starts.len();
+    fn zeros(&self, tensor: &Tensor) -> Result<Value, Refusal> {
+        self.torch.full(&sizes(tensor.shape()), self.torch.torch.dtypes.f32, 0.0)
+    }
+
+    /// The part's rows of sums like k, of one document: [1, G, s, C].
+    fn keys_of(&self, sums: &Value, part: Part) -> Result<Value, Refusal> {
+        let [_, kv_heads, width] = self.tensors[1].dims();
+        let strides = sizes(&[kv_heads * width * part.keys, width, kv_heads * width, 1]);
+        let sizes = sizes(&[part.documents, kv_heads, part.keys, width]);
+        sums.strided(&sizes, &strides, part.first_key * kv_heads * width)
+    }
+
+    /// Runs of equal starts, cut where their scores would take too much memory; documents of one length that
+    /// the fused operator takes are one part.
+    fn parts(&self) -> Vec<Part> {
         let mut parts: Vec<Part> = vec![];
-        for (t, &start) in starts.iter().enumerate() {
-            let own = earlier + t;
-            let first_key = usize::try_from(start).ok().filter(|&start| start <= own);
-            let first_key = first_key
-                .ok_or_else(|| format!("the start of query {t} is {start}, but must be 0 to {own}"))?;
-            let keys = own + 1 - first_key;
+        for &run in &self.documents.runs {
+            for part in self.cut(run) {
+                match parts.last_mut() {
+                    Some(last) if last.is_followed_by(part) && self.is_fused(part) => last.documents += 1,
+                    _ => parts.push(part),
+                }
+            }
+        }
+        parts
+    }
+
+    fn cut(&self, run: Run) -> Vec<Part> {
+        let Run { first, queries, first_key } = run;
+        let last_key = |query: usize| self.documents.earlier + query;
+        let whole =
+            Part { documents: 1, first, queries, first_key, keys: last_key(first + queries) - first_key };
+        if self.is_fused(whole) {
+            return vec![whole];
+        }
+        let heads = self.tensors[0].shape()[1];
+        let mut parts: Vec<Part> = vec![];
+        for query in first..first + queries {
+            let keys = last_key(query) + 1 - first_key;
             match parts.last_mut() {
-                Some(part) if part.first_key == first_key && self.has_room(*part, keys) => {
+                Some(part) if heads * (part.queries + 1) * keys <= composed::MOST_SCORES => {
                     part.queries += 1;
                     part.keys = keys;
                 }
-                _ => parts.push(Part { first: t, queries: 1, first_key, keys }),
+                _ => parts.push(Part { documents: 1, first: query, queries: 1, first_key, keys }),
             }
         }
-        Ok(parts)
-    }
-
-    /// Whether a part may take one more query, which sees `keys` keys.
-    fn has_room(&self, part: Part, keys: usize) -> bool {
-        let longer = Part { queries: part.queries + 1, keys, ..part };
-        let heads = self.tensors[0].shape()[1];
-        self.is_fused(longer) || heads * longer.queries * keys <= composed::MOST_SCORES
+        parts
     }
 }

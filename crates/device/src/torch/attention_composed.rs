@@ -6,13 +6,18 @@ use super::sums::log_sum_exp;
 use super::value::Value;
 use super::{Torch, aten::Dtype, sizes};
 use crate::precision::Precision;
+use crate::tensor::Kind;
 
 /// Most scores that exist at a time.
 pub(super) const MOST_SCORES: usize = 1 << 24;
 
-/// A part's operands, heads first: q [1, H, t, C], k and v [1, G, s, C], f32, perhaps views.
+/// The operands of one document, or of B of one length, heads first: q [B, H, t, C], k and v [B, G, s, C],
+/// perhaps views.
 pub(super) struct Heads<'a> {
     pub(super) torch: &'a Torch,
+    /// The kind of q, k and v, and of the gradient by the output.
+    pub(super) kind: Kind,
+    pub(super) documents: usize,
     pub(super) q: Value,
     pub(super) k: Value,
     pub(super) v: Value,
@@ -24,7 +29,7 @@ pub(super) struct Heads<'a> {
     pub(super) scale: f64,
 }
 
-/// The output as [1, H, t, C], and the logarithm of each softmax's denominator as [1, H, t].
+/// The output of one document as [1, H, t, C], and the logarithm of each softmax's denominator as [1, H, t].
 pub(super) fn forward(given: &Heads<'_>) -> Result<(Value, Value), Refusal> {
     let rows = Rows::of(given);
     let scores = rows.scores()?;
@@ -35,7 +40,7 @@ pub(super) fn forward(given: &Heads<'_>) -> Result<(Value, Value), Refusal> {
     Ok((rows.heads_first(&out)?, lse))
 }
 
-/// The gradients by the part's queries [1, H, t, C], keys and values [1, G, s, C].
+/// The gradients by one document's queries [1, H, t, C], keys and values [1, G, s, C].
 pub(super) fn backward(given: &Heads<'_>, d_out: &Value) -> Result<(Value, Value, Value), Refusal> {
     let rows = Rows::of(given);
     let Rows { torch, groups, queries, keys, width, .. } = rows;

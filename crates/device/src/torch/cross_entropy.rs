@@ -11,14 +11,28 @@ use crate::tensor::{Kind, Tensor};
 /// Logits that stay in a processor's caches.
 pub(super) const FEW_LOGITS: usize = 1 << 20;
 
-/// More than these never exist at a time.
-pub(super) const MOST_LOGITS: usize = 1 << 23;
+/// More than these never exist at a time: on the CPU.
+const MOST_LOGITS: usize = 1 << 23;
 
-/// Rows of a chunk: few logits, but as many rows as the model is wide. All of the head's gradient is read and
-/// written once per chunk, and in fewer rows that would take longer than the logits themselves.
-fn rows_of_chunk(vocabulary: usize, width: usize) -> usize {
+/// More than these, 512 MiB in f32, never exist at a time on another device. Fewer would make its products
+/// small, and the head's gradient pass through memory more often.
+const MOST_LOGITS_ON_CHIP: usize = 1 << 27;
+
+/// More than these never exist at a time.
+pub(super) fn most_logits(torch: &Torch) -> usize {
+    if torch.on_cpu() { MOST_LOGITS } else { MOST_LOGITS_ON_CHIP }
+}
+
+/// Rows of a chunk. On the CPU: few logits, but as many rows as the model is wide, since all of the head's
+/// gradient is read and written once per chunk, and in fewer rows that would take longer than the logits
+/// themselves. On another device: chunks alike, as few as can be.
+pub(super) fn rows_of_chunk(torch: &Torch, [tokens, vocabulary, width]: [usize; 3]) -> usize {
     let vocabulary = vocabulary.max(1);
-    width.min(MOST_LOGITS / vocabulary).max(FEW_LOGITS / vocabulary).max(1)
+    let most = (most_logits(torch) / vocabulary).max(1);
+    if torch.on_cpu() {
+        return width.min(most).max(FEW_LOGITS / vocabulary).max(1);
+    }
+    tokens.div_ceil(tokens.div_ceil(most).max(1)).max(1)
 }
 
 pub(super) fn cross_entropy(torch: &Torch, op: &CrossEntropy<'_>) -> Result<(), Refusal> {
@@ -55,7 +69,8 @@ impl<'a> Head<'a> {
     }
 
     fn each_chunk(&self, run: impl Fn(&Chunk<'_>) -> Result<(), Refusal>) -> Result<(), Refusal> {
-        let (tokens, most) = (self.x_td.shape()[0], rows_of_chunk(self.vocabulary, self.x_td.shape()[1]));
+        let [tokens, width] = self.x_td.dims();
+        let most = rows_of_chunk(self.torch, [tokens, self.vocabulary, width]);
         for first in (0..tokens).step_by(most) {
             run(&Chunk::of(self, first, most.min(tokens - first))?)?;
         }

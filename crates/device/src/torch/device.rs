@@ -2,6 +2,7 @@
 
 use super::adamw;
 use super::aten::Aten;
+use super::kernels::{self, OwnKernels, OwnState};
 use super::known::Known;
 use super::library::{self, Symbols, unsupported};
 use super::makers;
@@ -12,12 +13,14 @@ use super::value::{self, Value};
 use crate::backend::{Backend, DeviceInfo, MemoryUse};
 use crate::boundary::Boundary;
 use crate::error::{Error, Result};
-use crate::op::Op;
+use crate::kernels::Gpu;
+use crate::op::{Access, Op, Operand};
 use crate::precision::Precision;
 use crate::slot::{Owner, Slot};
+use crate::tensor::Kind;
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How a torch device is opened.
@@ -27,8 +30,10 @@ pub struct Options {
     pub precision: Precision,
     /// Threads that torch computes with on the CPU; 0 for its own choice.
     pub threads: usize,
-    /// Leave out what not every chip has: fused operators, and f64.
+    /// Leave out what not every chip has: fused operators, kernels of ours, and f64.
     pub composed_only: bool,
+    /// For tests: a library that runs kernels of ours on the host, for `torch:cpu`.
+    pub stand_in: Option<&'static Path>,
 }
 
 /// A device of the user's torch.
@@ -42,6 +47,7 @@ pub struct Torch {
     /// Whether the device has f64.
     pub(super) has_f64: bool,
     pub(super) routes: Routes,
+    pub(super) own: OwnKernels,
     /// A number on the device: if it cannot be read, the device is lost.
     pulse: Value,
     state: Mutex<State>,
@@ -53,6 +59,7 @@ pub(super) struct State {
     memory: MemoryUse,
     pub(super) known: Known,
     pub(super) rope: HashMap<(usize, u64), Arc<RopeTable>>,
+    pub(super) own: OwnState,
     /// 0, 1, 2, ... as i64, and how many they are.
     pub(super) counting: Option<(usize, Arc<Value>)>,
     pub(super) scratch: Option<Arc<adamw::Scratch>>,
@@ -79,31 +86,38 @@ impl Torch {
         if on_cpu {
             library::keep_freed_memory();
         }
-        let emulated = if on_cpu && options.precision == Precision::Bf16 { ", bf16 emulated" } else { "" };
-        let threads = if on_cpu { torch.threads() } else { 0 };
-        let count = if on_cpu { format!(", {threads} threads") } else { String::new() };
-        let info = DeviceInfo {
-            name: name.into(),
-            description: format!("torch {}{count}{emulated}", torch.version()),
-            memory_bytes: if on_cpu { crate::cpu::memory_bytes() } else { 0 },
-            threads,
-        };
-        let (routes, state) = (Routes::default(), Mutex::default());
         // The first tensor wakes the device, or tells why that fails.
-        let wake = |dtype: i32| {
-            let one = Value::empty(torch, &[1], dtype, place)?;
-            one.fill(1.0).map(|()| one)
-        };
-        let pulse = wake(torch.dtypes.f32).map_err(|refusal| {
+        let pulse = wake(torch, place, torch.dtypes.f32).map_err(|refusal| {
             unsupported(name, format!("torch {}: {refusal}", torch.version()), "the words are torch's")
         })?;
-        let owner = Owner::new();
-        let mut opened = Torch { info, owner, torch, place, options, has_f64: false, routes, pulse, state };
-        opened.has_f64 = !options.composed_only && wake(torch.dtypes.f64).is_ok();
+        let gpu = kernels::gpu(torch, known, place.1);
+        let info = info(torch, name, on_cpu, &options, gpu.as_ref().ok());
+        let (routes, state, owner) = (Routes::default(), Mutex::default(), Owner::new());
+        let own = OwnKernels::default();
+        let mut opened =
+            Torch { info, owner, torch, place, options, has_f64: false, routes, own, pulse, state };
+        opened.has_f64 = !options.composed_only && wake(torch, place, torch.dtypes.f64).is_ok();
         if !options.composed_only {
             opened.routes = Routes::of(&opened);
+            opened.own = OwnKernels::open(&opened, gpu);
         }
         Ok(opened)
+    }
+
+    /// The same device once more, with composed ops and the kernels `own` alone, to try them.
+    pub(super) fn sibling(&self, own: OwnKernels) -> std::result::Result<Torch, Refusal> {
+        Ok(Torch {
+            info: self.info.clone(),
+            owner: Owner::new(),
+            torch: self.torch,
+            place: self.place,
+            options: self.options,
+            has_f64: self.has_f64,
+            routes: Routes::default(),
+            own,
+            pulse: self.pulse.again()?,
+            state: Mutex::default(),
+        })
     }
 
     /// The number of torch's tensors that this process holds. It does not grow from step to step.
@@ -119,7 +133,19 @@ impl Torch {
 
     /// How ops reach the device, one line each, for people.
     pub fn routes(&self) -> Vec<String> {
-        self.routes.text(self)
+        let mut lines = self.routes.text(self);
+        lines.extend(self.own.text());
+        lines
+    }
+
+    /// Kernels of ours that were started since the device was opened, those of its trials included.
+    pub fn kernel_launches(&self) -> u64 {
+        self.own.launches()
+    }
+
+    /// torch's name of the device's type: `cuda`, `npu`.
+    pub(super) fn device_type(&self) -> &str {
+        self.info.name.split(':').nth(1).unwrap_or_default()
     }
 
     pub(super) fn on_cpu(&self) -> bool {
@@ -149,6 +175,15 @@ impl Torch {
         }
     }
 
+    /// Forgets what the host knows of whole numbers that an op is about to write.
+    fn forget_outputs(&self, op: &Op<'_>) {
+        let is_out =
+            |operand: &Operand<'_>| operand.access != Access::Read && operand.tensor.kind() == Kind::I32;
+        for operand in op.operands().filter(is_out) {
+            self.state().known.forget(operand.tensor.slot().id());
+        }
+    }
+
     /// Turns a refusal of torch's into an error that names what was refused.
     pub(super) fn failed(&self, what: &str, refusal: &Refusal) -> Error {
         let device = &self.info.name;
@@ -162,6 +197,27 @@ impl Torch {
         }
         let hint = "the last words are torch's; device.name = \"cpu\" needs no torch";
         unsupported(device, format!("{what}: {refusal}"), hint)
+    }
+}
+
+/// A tensor of one number on the device.
+fn wake(torch: &'static Symbols, place: (i32, i32), dtype: i32) -> std::result::Result<Value, Refusal> {
+    let one = Value::empty(torch, &[1], dtype, place)?;
+    one.fill(1.0).map(|()| one)
+}
+
+/// What the device says about itself: what torch knows, and the driver of a GPU.
+fn info(torch: &Symbols, name: &str, on_cpu: bool, options: &Options, gpu: Option<&Gpu>) -> DeviceInfo {
+    let emulated = if on_cpu && options.precision == Precision::Bf16 { ", bf16 emulated" } else { "" };
+    let threads = if on_cpu { torch.threads() } else { 0 };
+    let count = if on_cpu { format!(", {threads} threads") } else { String::new() };
+    let card = gpu.map_or(String::new(), |gpu| format!("{}, ", gpu.card()));
+    let memory_bytes = if on_cpu { crate::cpu::memory_bytes() } else { 0 };
+    DeviceInfo {
+        name: name.into(),
+        description: format!("{card}torch {}{count}{emulated}", torch.version()),
+        memory_bytes: gpu.map_or(memory_bytes, |gpu| gpu.card().memory_bytes),
+        threads,
     }
 }
 
@@ -199,7 +255,9 @@ impl Backend for Torch {
         self.prepare_thread();
         self.state().known.forget(slot.id());
         self.copy_in(slot, offset_bytes, from_host)
-            .map_err(|refusal| self.failed("a copy to the device", &refusal))
+            .map_err(|refusal| self.failed("a copy to the device", &refusal))?;
+        self.state().known.write(slot.id(), offset_bytes, from_host);
+        Ok(())
     }
 
     fn read(&self, slot: &Slot, offset_bytes: usize, to_host: &mut [u8]) -> Result<()> {
@@ -212,8 +270,12 @@ impl Backend for Torch {
     fn run(&self, op: &Op<'_>) -> Result<()> {
         self.owner.check(op)?;
         self.prepare_thread();
-        let twins = self.with_twins(op, || super::run(self, op));
-        twins.map_err(|refusal| {
+        self.forget_outputs(op);
+        let outcome = match kernels::run(self, op) {
+            Ok(false) => self.with_twins(op, || super::run(self, op)),
+            done => done.map(|_| ()),
+        };
+        outcome.map_err(|refusal| {
             let error = self.failed(&format!("`{}`", op.name()), &refusal);
             if refusal.is_half_done() {
                 Error::HalfDone { op: op.name(), error: Box::new(error) }
@@ -249,6 +311,6 @@ impl Backend for Torch {
     }
 
     fn boundaries(&self) -> Vec<Boundary> {
-        super::boundaries(self.options.precision)
+        super::boundaries(self)
     }
 }

@@ -24,7 +24,12 @@ pub(super) fn grouped_matmul(torch: &Torch, op: &GroupedMatMul<'_>) -> Result<()
         let of_rows = sizes(&[covered, widths[0]]);
         let x = operand_of(torch, covers(x, widths[0])?, &of_rows, x.kind())?;
         let w = operand_of(torch, torch.floats(w_enk)?, &sizes(w_enk.shape()), w_enk.kind())?;
-        return covers(out, widths[1])?.set(&fused(torch, &x, &w, &torch.flat(ends_e)?, flip)?);
+        let product = fused(torch, &x, &w, &torch.flat(ends_e)?, flip)?;
+        return if covered == rows {
+            torch.store(out, &product)
+        } else {
+            covers(out, widths[1])?.set(&product)
+        };
     }
     for Slice { expert, first, rows } in slices(torch, ends_e, rows)? {
         let part = |tensor, width: usize| Matrix::part(torch, tensor, [rows, width], first * width, false);
@@ -46,8 +51,7 @@ pub(super) fn weights(torch: &Torch, op: &GroupedMatMulWeights<'_>) -> Result<()
             operand_of(torch, torch.reshaped(tensor, &sizes)?, &sizes, tensor.kind())
         });
         let product = fused_weights(torch, &dy?, &x?, &torch.flat(ends_e)?)?;
-        let dw = torch.floats(dw_enk)?;
-        return dw.set(&dw.plus(&product)?);
+        return torch.accumulate(&torch.floats(dw_enk)?, &product);
     }
     for Slice { expert, first, rows } in slices(torch, ends_e, x_rk.shape()[0])? {
         let dy = Matrix::part(torch, dy_rn, [rows, n], first * n, true)?.operand(torch)?;
@@ -77,7 +81,7 @@ fn is_fused(torch: &Torch, tensors: [&Tensor; 2], rows: usize) -> bool {
     let in_f32 = torch.options.precision == Precision::F32;
     let lies_well = |tensor: &Tensor| {
         let (width, first_bytes) = (tensor.shape().last().copied().unwrap_or(1), tensor.place().offset_bytes);
-        let in_place = in_f32 || tensor.kind() == Kind::Bf16; // Else the operands are copies.
+        let in_place = in_f32 == (tensor.kind() == Kind::F32); // Else the operands are copies.
         width % (if in_f32 { 4 } else { 8 }) == 0 && (!in_place || first_bytes % 16 == 0)
     };
     rows > 0 && torch.routes.experts.is_found() && tensors.into_iter().all(lies_well)

@@ -3,7 +3,10 @@
 //! A process holds one libtorch: once opened, it stays open, because its threads do.
 #![allow(unsafe_code)]
 
+use super::determinism::Determinism;
+use super::memory::Memory;
 use super::refusal::Refusal;
+use super::staging::Staging;
 use crate::error::{Error, Result};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -36,6 +39,9 @@ pub(super) struct Symbols {
     pub(super) undefined: unsafe extern "C" fn(*mut Handle) -> Code,
     pub(super) rank: unsafe extern "C" fn(Handle, *mut i64) -> Code,
     pub(super) sizes: unsafe extern "C" fn(Handle, *mut *const i64) -> Code,
+    pub(super) memory: Memory,
+    pub(super) staging: Staging,
+    pub(super) determinism: Option<Determinism>,
     new_box: NewBox,
     pub(super) new_list: unsafe extern "C" fn(usize, *mut Handle) -> Code,
     pub(super) push: unsafe extern "C" fn(Handle, u64) -> Code,
@@ -135,6 +141,9 @@ impl Symbols {
                 undefined: symbol!(b"aoti_torch_new_uninitialized_tensor"),
                 rank: symbol!(b"aoti_torch_get_dim"),
                 sizes: symbol!(b"aoti_torch_get_sizes"),
+                memory: Memory::of(&library).map_err(failed)?,
+                staging: Staging::of(&library).map_err(failed)?,
+                determinism: Determinism::of(&library),
                 new_box: match library.get(b"torch_new_stable_ivalue") {
                     Ok(symbol) => NewBox::Torch(*symbol),
                     Err(_) => NewBox::Cpp(symbol!(b"_Znwm")),

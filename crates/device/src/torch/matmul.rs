@@ -47,9 +47,14 @@ impl Matrix {
     }
 }
 
-/// An operand of products: a bf16 one as it is where products take it so, else by [`operand`].
+/// An operand of products: a bf16 one as it is where products take it so, else by [`operand`]. Elsewhere its
+/// numbers are f32 already rounded.
 pub(super) fn operand_of(torch: &Torch, x: Value, sizes: &[i64], kind: Kind) -> Result<Value, Refusal> {
-    if kind == Kind::Bf16 && torch.multiplies_bf16() { Ok(x) } else { operand(torch, x, sizes) }
+    match kind {
+        Kind::Bf16 if torch.multiplies_bf16() => Ok(x),
+        Kind::Bf16 => torch.converted(&x, sizes, torch.torch.dtypes.f32),
+        _ => operand(torch, x, sizes),
+    }
 }
 
 /// A f32 operand, rounded to the precision of products. On the CPU it stays f32: products of bf16 are slower
@@ -69,7 +74,7 @@ pub(super) struct Into {
     pub(super) times: f64,
 }
 
-/// `out = a b` of operands by [`operand`]; `out` holds `kind`.
+/// `out = a b` of operands by [`operand_of`]; `out` holds `kind`. It is rounded once.
 pub(super) fn multiply(
     torch: &Torch,
     [a, b]: [&Value; 2],
@@ -78,7 +83,8 @@ pub(super) fn multiply(
     into: Into,
 ) -> Result<(), Refusal> {
     let aten = torch.aten();
-    let is_alike = !torch.multiplies_bf16() || kind == Kind::Bf16;
+    let operands = if torch.multiplies_bf16() { Kind::Bf16 } else { Kind::F32 };
+    let is_alike = operands == kind;
     if is_alike && into.add {
         return out.add_product(a, b, into.times);
     }
@@ -86,8 +92,15 @@ pub(super) fn multiply(
         aten.mm_out(a, b, out)?;
         return Ok(());
     }
-    let product = if is_alike { aten.mm(a, b)? } else { product_of_bf16(torch, a, b)? };
-    if into.add {
+    let widens = operands == Kind::Bf16 && kind == Kind::F32;
+    if widens && !into.add && into.times == 1.0 && torch.routes.f32_results.is_found() {
+        aten.mm_dtype_out(a, b, Dtype(torch.torch.dtypes.f32), out)?;
+        return Ok(());
+    }
+    let product = if widens { product_of_bf16(torch, a, b)? } else { aten.mm(a, b)? };
+    if into.add && widens && into.times == 1.0 {
+        torch.accumulate(out, &product)
+    } else if into.add {
         out.set(&out.minus(&product, -into.times)?)
     } else if into.times == 1.0 {
         out.set(&product)

@@ -6,20 +6,29 @@
 //! `value`, `aten`, `operands`, then any op.
 
 mod aten;
+mod counts;
+mod determinism;
 mod device;
+mod documents;
+mod kernels;
 mod known;
 mod library;
 mod makers;
+mod memory;
 mod operands;
 mod probe;
 mod refusal;
 mod routes;
+mod staging;
 mod value;
 
 mod adamw;
 mod attention;
 mod attention_composed;
+mod attention_cudnn;
 mod attention_fused;
+mod attention_packed;
+mod attention_trials;
 mod balance_bias;
 mod combine;
 mod cross_entropy;
@@ -39,6 +48,7 @@ mod sums;
 mod swiglu;
 
 pub use aten::{Call, calls};
+pub use counts::{Counts, counts};
 pub use device::{Options, Torch};
 pub(crate) use library::apparent;
 
@@ -50,8 +60,8 @@ use refusal::Refusal;
 
 /// The sizes at which ops change how they are computed: pieces, and how operands have to lie for operators
 /// that compute an op as one.
-fn boundaries(precision: Precision) -> Vec<Boundary> {
-    let aligned = if precision == Precision::F32 { 4 } else { 8 };
+fn boundaries(torch: &Torch) -> Vec<Boundary> {
+    let aligned = if torch.options.precision == Precision::F32 { 4 } else { 8 };
     vec![
         Boundary::new(op::GroupedMatMul::NAME, Size::Columns, aligned),
         Boundary::new(op::GroupedMatMul::NAME, Size::Inner, aligned),
@@ -59,7 +69,7 @@ fn boundaries(precision: Precision) -> Vec<Boundary> {
         Boundary::new(op::Attention::NAME, Size::HeadWidth, 257),
         Boundary::new(op::Attention::NAME, Size::Scores, attention_composed::MOST_SCORES),
         Boundary::new(op::CrossEntropy::NAME, Size::Logits, cross_entropy::FEW_LOGITS + 1),
-        Boundary::new(op::CrossEntropy::NAME, Size::Logits, cross_entropy::MOST_LOGITS + 1),
+        Boundary::new(op::CrossEntropy::NAME, Size::Logits, cross_entropy::most_logits(torch) + 1),
         Boundary::new(op::Swiglu::NAME, Size::Elements, swiglu::PIECE),
         Boundary::new(op::SumOfSquares::NAME, Size::Elements, sums::PIECE),
         Boundary::new(op::AdamW::NAME, Size::Elements, adamw::PIECE),

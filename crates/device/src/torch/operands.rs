@@ -2,7 +2,8 @@
 #![allow(unsafe_code)]
 
 use super::Torch;
-use super::aten::Dtype;
+use super::counts::wait;
+use super::known::whole_numbers;
 use super::refusal::Refusal;
 use super::value::{Value, row_major};
 use crate::op::{Access, Op, Operand};
@@ -38,14 +39,11 @@ impl Torch {
         first: usize,
     ) -> Result<Value, Refusal> {
         match tensor.kind() {
-            Kind::F32 => {
-                let before = tensor.place().offset_bytes / 4;
-                self.with_slot(tensor.slot(), |slot| slot.strided(sizes, strides, before + first))
-            }
+            Kind::F32 => self.typed(tensor, sizes, strides, first),
             Kind::Bf16 => {
                 TWINS.with_borrow(|twins| match twins.iter().find(|twin| twin.place == tensor.place()) {
                     Some(twin) => twin.value.strided(sizes, strides, first),
-                    None => self.flat(tensor)?.strided(sizes, strides, first),
+                    None => self.typed(tensor, sizes, strides, first),
                 })
             }
             Kind::F64 | Kind::I32 => {
@@ -54,9 +52,27 @@ impl Torch {
         }
     }
 
+    /// Sizes and strides over a tensor of any kind, from its element `first` on.
+    fn typed(&self, tensor: &Tensor, sizes: &[i64], strides: &[i64], first: usize) -> Result<Value, Refusal> {
+        let (dtype, kind) = (self.dtype(tensor.kind()), tensor.kind());
+        let first_bytes = tensor.place().offset_bytes + first * kind.bytes();
+        self.with_slot(tensor.slot(), |slot| slot.typed(dtype, sizes, strides, first_bytes))
+    }
+
+    /// torch's number of a kind.
+    pub(super) fn dtype(&self, kind: Kind) -> i32 {
+        let dtypes = self.torch.dtypes;
+        match kind {
+            Kind::F64 => dtypes.f64,
+            Kind::F32 => dtypes.f32,
+            Kind::Bf16 => dtypes.bf16,
+            Kind::I32 => dtypes.i32,
+        }
+    }
+
     /// Runs an op on f32 twins of its bf16 tensors: made of them before it, and rounded to them afterwards
-    /// where it writes to them. So composed ops round what they give once. Ops that only move numbers need
-    /// none, nor do products on a chip that multiplies bf16.
+    /// where it writes to them. So ops that are composed of several operators round what they give once. Ops
+    /// that only move numbers need none, nor do products and attention, which take bf16 as it is.
     pub(super) fn with_twins(
         &self,
         op: &Op<'_>,
@@ -65,11 +81,11 @@ impl Torch {
         // Those of an op that failed half-way must not be taken for this one's.
         TWINS.take();
         let is_bf16 = |operand: &Operand<'_>| operand.tensor.kind() == Kind::Bf16;
-        let takes_bf16 = match op {
-            Op::Copy(_) | Op::Fill(_) | Op::AdamW(_) | Op::Embedding(_) | Op::Dispatch(_) => true,
-            Op::MatMul(_) | Op::GroupedMatMul(_) | Op::GroupedMatMulWeights(_) => self.multiplies_bf16(),
-            _ => false,
-        };
+        let moves =
+            matches!(op, Op::Copy(_) | Op::Fill(_) | Op::AdamW(_) | Op::Embedding(_) | Op::Dispatch(_));
+        let multiplies = matches!(op, Op::MatMul(_) | Op::GroupedMatMul(_) | Op::GroupedMatMulWeights(_));
+        let attends = matches!(op, Op::Attention(_) | Op::AttentionGrad(_));
+        let takes_bf16 = moves || multiplies || attends;
         if takes_bf16 || !op.operands().any(|operand| is_bf16(&operand)) {
             return run();
         }
@@ -95,7 +111,8 @@ impl Torch {
 
     /// A tensor of any kind under its own shape, for operators that move numbers.
     pub(super) fn moved(&self, tensor: &Tensor) -> Result<Value, Refusal> {
-        self.flat(tensor)?.shaped(&sizes(tensor.shape()), 0)
+        let shape = sizes(tensor.shape());
+        self.typed(tensor, &shape, &row_major(&shape), 0)
     }
 
     /// The memory of a tensor of any kind as f32, flat: its bits, not its numbers.
@@ -106,52 +123,32 @@ impl Torch {
 
     /// A tensor of any kind, flat.
     pub(super) fn flat(&self, tensor: &Tensor) -> Result<Value, Refusal> {
-        let dtypes = self.torch.dtypes;
-        match tensor.kind() {
-            Kind::F32 => self.bits(tensor),
-            Kind::F64 => self.aten().view_dtype(&self.bits(tensor)?, Dtype(dtypes.f64)),
-            Kind::I32 => self.aten().view_dtype(&self.bits(tensor)?, Dtype(dtypes.i32)),
-            Kind::Bf16 => {
-                let Place { offset_bytes, bytes, .. } = tensor.place();
-                self.halves(tensor.slot(), offset_bytes, bytes)
-            }
-        }
-    }
-
-    /// A piece of a slot as bf16, flat. It may begin in the middle of one of the slot's f32.
-    fn halves(&self, slot: &Slot, offset_bytes: usize, bytes: usize) -> Result<Value, Refusal> {
-        let all = self.with_slot(slot, |all| self.aten().view_dtype(all, Dtype(self.torch.dtypes.bf16)))?;
-        all.shaped(&[bytes as i64 / 2], offset_bytes / 2)
+        self.typed(tensor, &[tensor.len() as i64], &[1], 0)
     }
 
     /// A piece of a slot in the largest numbers that it consists of, flat, with their type.
     fn piece(&self, slot: &Slot, offset_bytes: usize, bytes: usize) -> Result<(Value, i32), Refusal> {
         let dtypes = self.torch.dtypes;
-        if offset_bytes.is_multiple_of(4) && bytes.is_multiple_of(4) {
-            let floats = |slot: &Value| slot.shaped(&[bytes as i64 / 4], offset_bytes / 4);
-            return Ok((self.with_slot(slot, floats)?, dtypes.f32));
-        }
-        Ok((self.halves(slot, offset_bytes, bytes)?, dtypes.bf16))
+        let is_whole = offset_bytes.is_multiple_of(4) && bytes.is_multiple_of(4);
+        let dtype = if is_whole { dtypes.f32 } else { dtypes.bf16 };
+        let count = bytes as i64 / dtypes.bytes(dtype);
+        Ok((self.with_slot(slot, |slot| slot.typed(dtype, &[count], &[1], offset_bytes))?, dtype))
     }
 
     /// Whole numbers as torch's indices, i64.
     pub(super) fn indices(&self, tensor: &Tensor, sizes: &[i64]) -> Result<Value, Refusal> {
         let wide = self.empty(sizes, self.torch.dtypes.i64)?;
-        wide.set(&self.flat(tensor)?.shaped(sizes, 0)?)?;
+        wide.set(&self.typed(tensor, sizes, &row_major(sizes), 0)?)?;
         Ok(wide)
     }
 
     /// Writes whole numbers of any type into an i32 tensor.
     pub(super) fn store_integers(&self, tensor: &Tensor, values: &Value) -> Result<(), Refusal> {
-        let narrow = self.empty(&sizes(tensor.shape()), self.torch.dtypes.i32)?;
-        narrow.set(values)?;
-        // Through a copy of the same bits: not every chip can give a view another type.
-        let bits = self.aten().view_dtype(&narrow, Dtype(self.torch.dtypes.f32))?;
-        let first = self.written(tensor).place().offset_bytes / 4;
-        self.with_slot(tensor.slot(), |slot| slot.shaped(&sizes(tensor.shape()), first))?.set(&bits)
+        let shape = sizes(tensor.shape());
+        self.typed(self.written(tensor), &shape, &row_major(&shape), 0)?.set(values)
     }
 
-    /// Whole numbers on the host. Waits for the device the first time.
+    /// Whole numbers on the host. Waits for the device the first time, unless the host wrote them.
     pub(super) fn integers(&self, tensor: &Tensor) -> Result<Arc<[i32]>, Refusal> {
         if let Some(known) = self.state().known.get(tensor) {
             return Ok(known);
@@ -159,8 +156,7 @@ impl Torch {
         let Place { offset_bytes, bytes, .. } = tensor.place();
         let mut numbers = vec![0; bytes];
         self.copy_out(tensor.slot(), offset_bytes, &mut numbers)?;
-        let numbers: Arc<[i32]> =
-            numbers.chunks_exact(4).map(|b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect();
+        let numbers = whole_numbers(&numbers);
         self.state().known.insert(tensor, numbers.clone());
         Ok(numbers)
     }
@@ -190,23 +186,17 @@ impl Torch {
 
     /// Floats of the host's, on the device.
     pub(super) fn hosted(&self, values: &[f32], sizes: &[i64]) -> Result<Value, Refusal> {
-        let to = self.empty(sizes, self.torch.dtypes.f32)?;
-        if !values.is_empty() {
-            let data = values.as_ptr().cast_mut().cast();
-            // SAFETY: only read, and the copy is done before `values` can go.
-            let host = unsafe { Value::on_host(self.torch, data, values.len(), self.torch.dtypes.f32) }?;
-            to.set(&host.shaped(sizes, 0)?)?;
-        }
+        let f32 = self.torch.dtypes.f32;
+        let to = self.empty(sizes, f32)?;
+        self.upload(&to.shaped(&[values.len() as i64], 0)?, bytemuck::cast_slice(values), f32)?;
         Ok(to)
     }
 
     /// Whole numbers of the host's, on the device, as i32.
     pub(super) fn whole_numbers(&self, values: &[i32]) -> Result<Value, Refusal> {
-        let (i32, count) = (self.torch.dtypes.i32, values.len());
-        let to = self.empty(&[count as i64], i32)?;
-        let data = values.as_ptr().cast_mut().cast();
-        // SAFETY: only read, and the copy is done before `values` can go.
-        to.set(&unsafe { Value::on_host(self.torch, data, count, i32) }?)?;
+        let i32 = self.torch.dtypes.i32;
+        let to = self.empty(&[values.len() as i64], i32)?;
+        self.upload(&to, bytemuck::cast_slice(values), i32)?;
         Ok(to)
     }
 
@@ -217,12 +207,10 @@ impl Torch {
         {
             return Ok(numbers.clone());
         }
-        let count = count.next_power_of_two();
-        let mut host: Vec<i64> = (0..count as i64).collect();
-        let numbers = self.empty(&[count as i64], self.torch.dtypes.i64)?;
-        let data = host.as_mut_ptr().cast();
-        // SAFETY: only read, and the copy is done before `host` goes.
-        numbers.set(&unsafe { Value::on_host(self.torch, data, count, self.torch.dtypes.i64) }?)?;
+        let (count, i64) = (count.next_power_of_two(), self.torch.dtypes.i64);
+        let host: Vec<i64> = (0..count as i64).collect();
+        let numbers = self.empty(&[count as i64], i64)?;
+        self.upload(&numbers, bytemuck::cast_slice(&host), i64)?;
         let numbers = Arc::new(numbers);
         self.state().counting = Some((count, numbers.clone()));
         Ok(numbers)
@@ -234,6 +222,7 @@ impl Torch {
 
     /// The first element of a f32 tensor. Waits for the device.
     pub(super) fn first(&self, x: &Value) -> Result<f32, Refusal> {
+        wait();
         let mut found = 0.0_f32;
         let data = (&raw mut found).cast();
         // SAFETY: the copy waits, and is done before `found` goes.
@@ -251,16 +240,13 @@ impl Torch {
         self.aten().foreach_addcmul_(&[out], &[x], &[&one], &one.shaped(&[1], 0)?)
     }
 
-    /// Copies to the device. Waits for the copy.
+    /// Copies to the device, as [`Torch::upload`] does.
     pub(super) fn copy_in(&self, slot: &Slot, first_bytes: usize, from: &[u8]) -> Result<(), Refusal> {
         if from.is_empty() {
             return Ok(());
         }
         let (device, dtype) = self.piece(slot, first_bytes, from.len())?;
-        let count = from.len() / self.torch.dtypes.bytes(dtype) as usize;
-        let data = from.as_ptr().cast_mut().cast();
-        // SAFETY: only read, and the copy waits, so it is done before `from` can go.
-        device.set(&unsafe { Value::on_host(self.torch, data, count, dtype) }?)
+        self.upload(&device, from, dtype)
     }
 
     /// Copies from the device. Waits for all that was enqueued before.
@@ -268,6 +254,7 @@ impl Torch {
         if to.is_empty() {
             return Ok(());
         }
+        wait();
         let (device, dtype) = self.piece(slot, first_bytes, to.len())?;
         let count = to.len() / self.torch.dtypes.bytes(dtype) as usize;
         // SAFETY: the copy waits, and is done before `to` can go.

@@ -7,6 +7,7 @@
 use super::aten::Dtype;
 use super::attention_fused::Fused;
 use super::refusal::Refusal;
+use super::value::Value;
 use super::{Torch, adamw, grouped_matmul, rms_norm};
 use crate::precision::Precision;
 
@@ -43,6 +44,10 @@ pub(super) struct Routes {
     pub(super) sums_of_rows: Route,
     /// Products of bf16 whose sums come out in f32.
     pub(super) f32_sums: Route,
+    /// The same, written where they belong.
+    pub(super) f32_results: Route,
+    /// Copies to the device that the host does not wait for.
+    pub(super) pinned: Route,
 }
 
 impl Routes {
@@ -53,29 +58,40 @@ impl Routes {
             false => try_(torch),
         };
         Routes {
+            pinned: Route(torch.try_pinned()),
             attention: Route(Fused::find(torch)),
             experts: Route(not_on_cpu(grouped_matmul::try_fused)),
             norm: Route(not_on_cpu(rms_norm::try_fused)),
             norm_grad: Route(not_on_cpu(rms_norm::try_fused_grad)),
             adamw: Route(adamw::try_fused(torch)),
             sums_of_rows: Route(sums_of_rows(torch)),
-            f32_sums: Route(f32_sums(torch)),
+            f32_sums: Route(f32_sums(torch, |a, b, f32| torch.aten().mm_dtype(a, b, f32))),
+            f32_results: Route(f32_sums(torch, |a, b, f32| {
+                let out = torch.empty(&[1, 1], f32.0)?;
+                torch.aten().mm_dtype_out(a, b, f32, &out)?;
+                Ok(out)
+            })),
         }
     }
 
     /// A line on each route, for people.
     pub(super) fn text(&self, torch: &Torch) -> Vec<String> {
-        let name = self.attention.found().map_or("", Fused::name);
+        let name = self.attention.found().map_or(String::new(), Fused::name);
         let mut lines = vec![
             format!("at {}", torch.torch.path.display()),
-            line("attention", &self.attention, name),
+            line("attention", &self.attention, &name),
             line("products per expert", &self.experts, "_grouped_mm"),
             line("RMSNorm", &self.norm, "_fused_rms_norm"),
             line("RMSNorm's gradient", &self.norm_grad, "_fused_rms_norm_backward"),
             line("AdamW", &self.adamw, "_fused_adamw_"),
+            match &self.pinned.0 {
+                Ok(()) => "copies to the device: through pinned memory".into(),
+                Err(why) => format!("copies to the device: waited for ({why})"),
+            },
             line("combine", &self.sums_of_rows, "_embedding_bag_forward_only"),
             format!("f64: {}", if torch.has_f64 { "yes" } else { "no" }),
         ];
+        lines.splice(2..2, self.attention.found().map_or(vec![], Fused::details));
         if torch.options.precision == Precision::Bf16 && !torch.on_cpu() {
             lines.push(match &self.f32_sums.0 {
                 Ok(()) => "sums of bf16 products: f32".into(),
@@ -102,7 +118,10 @@ fn sums_of_rows(torch: &Torch) -> Result<(), Refusal> {
 }
 
 /// 1 + 2^-9 needs more digits than bf16 has.
-fn f32_sums(torch: &Torch) -> Result<(), Refusal> {
+fn f32_sums(
+    torch: &Torch,
+    multiply: impl FnOnce(&Value, &Value, Dtype) -> Result<Value, Refusal>,
+) -> Result<(), Refusal> {
     if torch.options.precision == Precision::F32 || torch.on_cpu() {
         return Err("products are not of bf16".into());
     }
@@ -110,6 +129,6 @@ fn f32_sums(torch: &Torch) -> Result<(), Refusal> {
     let small = 1.0 / 512.0;
     let a = torch.converted(&torch.hosted(&[1.0, small], &[1, 2])?, &[1, 2], dtypes.bf16)?;
     let b = torch.full(&[2, 1], dtypes.bf16, 1.0)?;
-    let found = torch.first(&torch.aten().mm_dtype(&a, &b, Dtype(dtypes.f32))?)?;
+    let found = torch.first(&multiply(&a, &b, Dtype(dtypes.f32))?)?;
     if found == 1.0 + small { Ok(()) } else { Err(format!("1 + 2^-9 is {found}").into()) }
 }

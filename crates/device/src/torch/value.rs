@@ -1,6 +1,7 @@
 //! Tensors of torch's that this program owns, and what the C functions do to them without the dispatcher.
 #![allow(unsafe_code)]
 
+use super::counts::launch;
 use super::library::{Handle, Symbols};
 use super::refusal::Refusal;
 use std::ffi::c_void;
@@ -40,8 +41,20 @@ impl Value {
         Value { torch, handle }
     }
 
+    pub(super) fn torch(&self) -> &'static Symbols {
+        self.torch
+    }
+
+    /// The handle, which stays this value's.
+    pub(super) fn handle(&self) -> Handle {
+        self.handle
+    }
+
     /// The tensor that `make` writes. Errors if it fails.
-    fn made(torch: &'static Symbols, make: impl FnOnce(*mut Handle) -> i32) -> Result<Value, Refusal> {
+    pub(super) fn made(
+        torch: &'static Symbols,
+        make: impl FnOnce(*mut Handle) -> i32,
+    ) -> Result<Value, Refusal> {
         let mut handle = std::ptr::null_mut();
         torch.check(make(&raw mut handle))?;
         Ok(Value::owning(torch, handle))
@@ -134,17 +147,20 @@ impl Value {
 
     /// Copies `from` here, across types and devices, and is done when it returns if either side is the host.
     pub(super) fn set(&self, from: &Value) -> Result<(), Refusal> {
+        launch();
         // SAFETY: both are live tensors.
         self.torch.check(unsafe { (self.torch.copy)(self.handle, from.handle, 0) })
     }
 
     pub(super) fn fill(&self, value: f64) -> Result<(), Refusal> {
+        launch();
         // SAFETY: a live tensor.
         self.torch.check(unsafe { (self.torch.fill)(self.handle, value) })
     }
 
     /// `self - times other`: the only addition among torch's stable C functions.
     pub(super) fn minus(&self, other: &Value, times: f64) -> Result<Value, Refusal> {
+        launch();
         // SAFETY: both are live tensors.
         Value::made(self.torch, |out| unsafe { (self.torch.subtract)(self.handle, other.handle, times, out) })
     }
@@ -155,6 +171,7 @@ impl Value {
 
     /// `self += times a b`.
     pub(super) fn add_product(&self, a: &Value, b: &Value, times: f64) -> Result<(), Refusal> {
+        launch();
         let out = self.handle;
         // SAFETY: all are live tensors.
         let code = unsafe { (self.torch.addmm)(out, out, a.handle, b.handle, 1.0, times as f32) };
@@ -173,6 +190,11 @@ impl Value {
     pub(super) fn again(&self) -> Result<Value, Refusal> {
         // SAFETY: a live tensor; writes one handle.
         Value::made(self.torch, |out| unsafe { (self.torch.again)(self.handle, out) })
+    }
+
+    /// The handle as a number, which stays this value's.
+    pub(super) fn number(&self) -> u64 {
+        self.handle.expose_provenance() as u64
     }
 
     /// The handle as a number, which the caller has to turn back or to free.

@@ -14,7 +14,8 @@
 //! it adds each operator that reaches it, after the one that was called: `aten::narrow aten::slice.Tensor`.
 //!
 //! It has fused operators that PyTorch's CPU does not have, called as cuda's are: attention, in bf16 that of
-//! FlashAttention, else the memory-efficient one, RMSNorm and its gradient, and the products of all experts.
+//! FlashAttention and, through its C function, cuDNN's, else the memory-efficient one, RMSNorm and its gradient, and the
+//! products of all experts.
 
 #include <ATen/ATen.h>
 #include <ATen/EmptyTensor.h>
@@ -23,6 +24,8 @@
 #include <c10/util/Exception.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <torch/csrc/inductor/aoti_torch/generated/c_shim_cuda.h>
+#include <torch/csrc/inductor/aoti_torch/utils.h>
 #include <torch/library.h>
 
 #include <atomic>
@@ -292,18 +295,71 @@ void spoil(torch::jit::Stack& stack, size_t first) {
 /// A product of bf16 numbers summed in f32, as matrix units do it; PyTorch's own on a CPU is slow, and has no `mm.dtype`.
 bool multiply_in_f32(const c10::OperatorHandle& op, torch::jit::Stack& stack, size_t first) {
   const auto& [name, overload] = op.schema().operator_name();
-  const bool widens = overload == "dtype";
-  if ((name != "aten::mm" && name != "aten::bmm") || !(overload.empty() || widens)) return false;
+  const bool widens = overload.starts_with("dtype"), is_out = overload.ends_with("out");
+  if ((name != "aten::mm" && name != "aten::bmm") || !(overload.empty() || widens || is_out)) return false;
   const at::Tensor a = stack[first].toTensor(), b = stack[first + 1].toTensor();
   if (a.scalar_type() != at::kBFloat16) return false;
   const auto type = widens ? at::ScalarType(stack[first + 2].toInt()) : at::kBFloat16;
+  const at::Tensor product = at::matmul(a.to(at::kFloat), b.to(at::kFloat)).to(type);
+  const at::Tensor out = is_out ? stack[first + 2 + widens].toTensor() : product;
+  TORCH_CHECK(out.scalar_type() == type && out.sizes() == product.sizes(), "testchip: the product does not fit its place");
+  if (is_out) out.copy_(product);
   stack.resize(first);
-  stack.emplace_back(at::matmul(a.to(at::kFloat), b.to(at::kFloat)).to(type));
+  stack.emplace_back(out);
   return true;
+}
+
+/// Rows of one of the documents whose bounds are given, heads first.
+at::Tensor document(const at::Tensor& x, const at::Tensor& bounds, int64_t number) {
+  const int64_t first = bounds[number].item<int64_t>(), end = bounds[number + 1].item<int64_t>();
+  return x.slice(0, first, end).unsqueeze(0).transpose(1, 2);
+}
+
+/// Back to rows first.
+at::Tensor packed(const std::vector<at::Tensor>& documents) {
+  std::vector<at::Tensor> rows;
+  for (const at::Tensor& one : documents) rows.push_back(one.transpose(1, 2).squeeze(0));
+  return at::cat(rows);
+}
+
+/// Attention within documents one after the other, of any lengths: [T, H, C].
+void attend_packed(torch::jit::Stack& stack, size_t first) {
+  const auto tensor = [&](size_t i) { return stack[first + i].toTensor(); };
+  const at::Tensor bounds = tensor(3);
+  TORCH_CHECK(bounds.scalar_type() == at::kInt && tensor(4).equal(bounds), "testchip: bounds are i32, of keys as of queries");
+  TORCH_CHECK(bounds.diff().max().item<int64_t>() <= stack[first + 5].toInt(), "testchip: a document is longer than the longest");
+  const auto scale = stack[first + 10].toOptional<double>();
+  std::vector<at::Tensor> outs, lses;
+  for (int64_t i = 0; i + 1 < bounds.numel(); ++i) {
+    auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(document(tensor(0), bounds, i), document(tensor(1), bounds, i),
+                                                                      document(tensor(2), bounds, i), 0.0, true, {}, scale);
+    outs.push_back(out), lses.push_back(lse.squeeze(0));
+  }
+  const at::Tensor seed = at::zeros({2}, at::kLong), offset = at::zeros({}, at::kLong);
+  const at::Tensor out = packed(outs), lse = at::cat(lses, 1);
+  stack.resize(first);
+  for (const at::Tensor& tensor : {out, lse, seed, offset, at::Tensor()}) stack.emplace_back(tensor);
+}
+
+void attend_packed_backward(torch::jit::Stack& stack, size_t first) {
+  const auto tensor = [&](size_t i) { return stack[first + i].toTensor(); };
+  const at::Tensor bounds = tensor(6);
+  const auto scale = stack[first + 14].toOptional<double>();
+  std::vector<at::Tensor> found[3];
+  for (int64_t i = 0; i + 1 < bounds.numel(); ++i) {
+    const auto part = [&](size_t number) { return document(tensor(number), bounds, i); };
+    const at::Tensor lse = tensor(5).slice(1, bounds[i].item<int64_t>(), bounds[i + 1].item<int64_t>()).unsqueeze(0).contiguous();
+    auto [d_q, d_k, d_v] = at::_scaled_dot_product_flash_attention_for_cpu_backward(part(0), part(1), part(2), part(3), part(4), lse,
+                                                                                    0.0, true, {}, scale);
+    found[0].push_back(d_q), found[1].push_back(d_k), found[2].push_back(d_v);
+  }
+  stack.resize(first);
+  for (const auto& one : found) stack.emplace_back(packed(one));
 }
 
 /// Attention as PyTorch's CPU has it, asked for as cuda's. A log-sum-exp has rows in multiples of 32.
 void attend(torch::jit::Stack& stack, size_t first, bool rows_first) {
+  if (rows_first && stack[first + 3].isTensor() && stack[first + 3].toTensor().defined()) return attend_packed(stack, first);
   const auto tensor = [&](size_t i) {
     const at::Tensor x = stack[first + i].toTensor();
     return rows_first ? x.transpose(1, 2) : x;
@@ -325,6 +381,7 @@ void attend(torch::jit::Stack& stack, size_t first, bool rows_first) {
 }
 
 void attend_backward(torch::jit::Stack& stack, size_t first, bool rows_first) {
+  if (rows_first && stack[first + 6].toTensor().defined()) return attend_packed_backward(stack, first);
   const auto tensor = [&](size_t i) { return stack[first + i].toTensor(); };
   const auto turned = [&](const at::Tensor& x) { return rows_first ? x.transpose(1, 2) : x; };
   const at::Tensor d_out = turned(tensor(0)), q = turned(tensor(1)), k = turned(tensor(2)), v = turned(tensor(3));
@@ -460,6 +517,38 @@ TORCH_LIBRARY_IMPL(_, PrivateUse1, library) {
 }
 
 }  // namespace
+
+/// cuDNN's attention, by a C function as cuda has it.
+extern "C" AOTITorchError aoti_torch_testchip__scaled_dot_product_cudnn_attention(
+    AtenTensorHandle query, AtenTensorHandle key, AtenTensorHandle value, AtenTensorHandle* attn_bias, int32_t compute_log_sumexp,
+    double dropout_p, int32_t is_causal, int32_t return_debug_mask, double* scale, AtenTensorHandle* ret0, AtenTensorHandle* ret1,
+    AtenTensorHandle* ret2, AtenTensorHandle* ret3, int64_t* ret4, int64_t* ret5, AtenTensorHandle* ret6, AtenTensorHandle* ret7,
+    AtenTensorHandle* ret8) {
+  AOTI_TORCH_CONVERT_EXCEPTION_TO_ERROR_CODE({
+    static const std::string lacks = setting("CHIP_LACKS"), fault = setting("CHIP_FAULT");
+    const std::string name = "aten::_scaled_dot_product_cudnn_attention";
+    TORCH_CHECK_NOT_IMPLEMENTED(!lists(lacks, name), "Could not run '", name, "' with arguments from the 'testchip' backend.");
+    check_alive();
+    const at::AutoDispatchBelowADInplaceOrView below;
+    Call call;
+    const auto lent = [&](AtenTensorHandle handle) {
+      return call.lend(*torch::aot_inductor::tensor_handle_to_tensor_pointer(handle));
+    };
+    const at::Tensor q = lent(query), k = lent(key), v = lent(value);
+    TORCH_CHECK(q.scalar_type() == at::kBFloat16 && !attn_bias && compute_log_sumexp && dropout_p == 0.0 && is_causal && !return_debug_mask,
+                "testchip: cuDNN's attention is called otherwise");
+    auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, true, {}, scale ? std::optional(*scale) : std::nullopt);
+    if (lists(fault, name)) out.as_strided({1}, {1}).mul_(1.01).add_(0.5);
+    const auto give = [&](AtenTensorHandle* place, const at::Tensor& result) {
+      *place = torch::aot_inductor::new_tensor_handle(call.take(result));
+    };
+    give(ret0, out), give(ret1, lse.unsqueeze(-1));
+    for (AtenTensorHandle* place : {ret2, ret3, ret6, ret7, ret8}) give(place, at::Tensor());
+    *ret4 = q.size(2), *ret5 = k.size(2);
+  });
+}
+static_assert(std::is_same_v<decltype(&aoti_torch_testchip__scaled_dot_product_cudnn_attention),
+                             decltype(&aoti_torch_cuda__scaled_dot_product_cudnn_attention)>);
 
 /// An address of the chip's.
 extern "C" const void* chip_address() { return memory().first(); }

@@ -5,8 +5,8 @@
 //! of its own.
 #![allow(unsafe_code)]
 
-use lingot_device::torch::{Options, Torch};
-use lingot_device::{Device, Error, Precision, conformance};
+use lingot_device::torch::{self, Options, Torch};
+use lingot_device::{Device, Error, Precision, conformance, ops};
 use std::os::unix::process::ExitStatusExt;
 
 #[path = "../chip/apart.rs"]
@@ -185,8 +185,71 @@ fn what_the_chip_has_in_one_piece_is_used() {
             let short = operator.strip_prefix("aten::").unwrap();
             assert_eq!(route(Options::default(), op), format!("one operator, {short}"));
         }
-        let bf16 = Options { precision: Precision::Bf16, ..Options::default() };
-        assert_eq!(route(bf16, "attention"), "one operator, _flash_attention_forward");
+        let packed = "attention of documents of several lengths";
+        assert_eq!(route(bf16(), packed), "one call of _flash_attention_forward");
+        let both = "one operator, _scaled_dot_product_cudnn_attention, \
+                    and _flash_attention_forward for its gradient";
+        assert_eq!(route(bf16(), "attention"), both);
+    });
+}
+
+fn bf16() -> Options {
+    Options { precision: Precision::Bf16, ..Options::default() }
+}
+
+/// Without cuDNN's operator, or with one that is wrong, FlashAttention goes both ways.
+#[test]
+fn attention_without_cudnn_is_that_of_flash_attention_and_why_is_told() {
+    let name = "aten::_scaled_dot_product_cudnn_attention";
+    for setting in ["CHIP_LACKS", "CHIP_FAULT"] {
+        apart(
+            "attention_without_cudnn_is_that_of_flash_attention_and_why_is_told",
+            &[(setting, name)],
+            || {
+                assert_eq!(route(bf16(), "attention"), "one operator, _flash_attention_forward");
+                let told = route(bf16(), "attention by cuDNN");
+                let why = if std::env::var_os("CHIP_LACKS").is_some() {
+                    "Could not run"
+                } else {
+                    "the output differs"
+                };
+                assert!(told.starts_with("no (") && told.contains(why), "{told}");
+            },
+        );
+    }
+}
+
+/// Documents of several lengths, and documents of one length, each way in one call; where they begin is not
+/// read back from the device.
+#[test]
+fn attention_over_all_documents_is_one_call_and_waits_for_nothing() {
+    apart("attention_over_all_documents_is_one_call_and_waits_for_nothing", &[], || {
+        let device = Device::new(Torch::open(NAME, bf16()).unwrap());
+        let one = |shape: &[usize]| {
+            let count = shape.iter().product::<usize>();
+            let numbers: Vec<f32> = (0..count).map(|i| (i % 13) as f32 / 13.0).collect();
+            device.floats(&numbers, shape, lingot_device::Kind::Bf16).unwrap()
+        };
+        let (q, k, v) = (one(&[24, 4, 16]), one(&[24, 2, 16]), one(&[24, 2, 16]));
+        for lengths in [&[5, 1, 18][..], &[8, 8, 8]] {
+            let starts: Vec<i32> = lengths
+                .iter()
+                .scan(0, |first, &length| {
+                    *first += length;
+                    Some(vec![*first - length; length as usize])
+                })
+                .flatten()
+                .collect();
+            let starts = device.integers(&starts, &[24]).unwrap();
+            let before = torch::counts();
+            let attended = ops::attention(&q, &k, &v, &starts, 0.25).unwrap();
+            ops::attention_grad(&attended.out_thc, [&q, &k, &v], &starts, 0.25, &attended).unwrap();
+            let after = torch::counts();
+            // The two operators, the log-sum-exp turned each way; of several lengths, where they begin.
+            let bounds = u64::from(lengths[0] != 8);
+            assert_eq!(after.launches - before.launches, 4 + bounds, "{lengths:?}");
+            assert_eq!(after.waits - before.waits, bounds, "{lengths:?}: the chip has no pinned memory");
+        }
     });
 }
 
