@@ -230,9 +230,9 @@ pub(crate) fn differences(a: &[f64], b: &[f64]) -> Vec<f64> {
     a.iter().zip(b).map(|(a, b)| (b - a) / a).collect()
 }
 
-/// The mean of the absolute values.
+/// The mean of the absolute values; 0 of none.
 pub(crate) fn mean_size(values: &[f64]) -> f64 {
-    values.iter().map(|x| x.abs()).sum::<f64>() / values.len().max(1) as f64
+    values.iter().fold(0.0, |sum, x| sum + x.abs()) / values.len().max(1) as f64
 }
 
 /// The distance of each two.
