@@ -196,8 +196,7 @@ pub(crate) mod tests {
         let timed = Device::new(Intercepted::new(device, run));
         let tensor = timed.zeros(&[4], Kind::F32).unwrap();
         ops::fill(&tensor, 1.0).unwrap();
-        let found = *found.lock().unwrap();
-        found
+        *found.lock().unwrap()
     }
 
     #[test]
