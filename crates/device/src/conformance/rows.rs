@@ -15,6 +15,11 @@ pub(super) fn cases() -> Vec<Case> {
         }
         cases.push(Case::new("scale_columns", format!("v {rows} d {d}"), move |b| norm_head(b, [rows, d])));
     }
+    // Widths of heads and models, for which backends share rows among threads in other ways.
+    for [rows, d] in [[33, 64], [9, 128], [5, 256], [3, 1024], [2, 2056], [1, 8200]] {
+        let label = format!("rows {rows} d {d}");
+        cases.push(Case::new("rms_norm", label, move |bench| rms_norm(bench, [rows, d], 1.0)));
+    }
     for (shape, width) in
         [([1, 1, 2], 2), ([7, 3, 10], 10), ([65, 2, 16], 8), ([130, 4, 64], 64), ([5, 1, 7], 0)]
     {
