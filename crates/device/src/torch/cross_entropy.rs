@@ -42,6 +42,9 @@ pub(super) fn cross_entropy(torch: &Torch, op: &CrossEntropy<'_>) -> Result<(), 
 pub(super) fn grad(torch: &Torch, op: &CrossEntropyGrad<'_>) -> Result<(), Refusal> {
     let d_w = torch.floats(op.d_w_vd)?;
     let head = Head::of(torch, op.x_td, op.w_vd, op.targets_t, op.losses_t)?;
+    if !op.add {
+        d_w.fill(0.0)?;
+    }
     head.each_chunk(|chunk| chunk.gradients(op.scale, op.d_x_td, &d_w))
 }
 

@@ -34,13 +34,17 @@ pub(super) fn grad(call: &Call<'_>, op: &CrossEntropyGrad<'_>) -> Result<(), Ref
     let head = Head::of(call, [op.x_td, op.w_vd, op.targets_t, op.losses_t])?;
     let (torch, chunk) = (call.torch, head.rows_of_chunk());
     let d_w = torch.floats(op.d_w_vd)?;
+    if op.x_td.is_empty() && !op.add {
+        d_w.fill(0.0)?;
+    }
     let is_rounded = torch.options.precision == Precision::Bf16;
     head.each(if is_rounded { CHUNKS_KEPT * chunk } else { chunk }, |rows| {
         let d_logits = if is_rounded { rows.rounded(chunk, op.scale)? } else { rows.in_place(op.scale)? };
         rows.by_rows(&d_logits, op.d_x_td)?;
         let [count, vocabulary] = [rows.count, head.vocabulary].map(|size| size as i64);
         let flipped = d_logits.strided(&[vocabulary, count], &[1, vocabulary], 0)?;
-        multiply(torch, [&flipped, &rows.x], &d_w, Kind::F32, Into { add: true, times: 1.0 })
+        let into = Into { add: op.add || rows.first > 0, times: 1.0 };
+        multiply(torch, [&flipped, &rows.x], &d_w, Kind::F32, into)
     })
 }
 
