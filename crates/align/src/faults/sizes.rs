@@ -5,7 +5,7 @@ use super::ops::Faulty;
 use lingot_device::op::{Attention, CrossEntropy, CrossEntropyGrad, MatMul, Rope, Route};
 use lingot_device::ops::{self, Rotation};
 use lingot_device::precision::to_bf16;
-use lingot_device::{Kind, Op, Result, Tensor};
+use lingot_device::{Op, Result, Tensor};
 
 /// The longest sum that is right.
 const LONGEST_SUM: usize = 320;
@@ -96,7 +96,7 @@ fn see_fewer_experts(device: &Faulty, op: &Op<'_>, route: &Route<'_>) -> Result<
     }
     let mut logits = device.floats(route.logits_te)?;
     logits.chunks_exact_mut(e).for_each(|logits| logits[MOST_EXPERTS..].fill(-20.0));
-    let logits = device.inner.floats(&logits, route.logits_te.shape(), Kind::F32)?;
+    let logits = device.inner.floats(&logits, route.logits_te.shape(), route.logits_te.kind())?;
     let bias = route.bias_e.map(|bias| device.on(bias));
     let (loads, losses) = (device.on(route.loads_e), device.on(route.losses_2));
     let routing = ops::route(&logits, bias.as_ref(), route.rule, &loads, &losses)?;

@@ -31,20 +31,20 @@ fn kernels_pass_where_keys_words_and_chunks_are_many() {
         is_biased: true,
         width: 3,
     };
-    let wide = Wide::new(&Shapes {
+    let shapes = Shapes {
         heads: vec![HeadShape { tokens: 600, vocabulary: 8192, width: 16, targets: 16 }],
         // Of 1,100 experts, and of 50 groups, ops are composed.
         routing: vec![routing(300, 10, 3), routing(1100, 1, 1), routing(100, 50, 5)],
         rows: vec![RowsShape::Embedding([300, 3000, 33]), RowsShape::Embedding([300, 3, 2500])],
         ..Shapes::default()
-    });
+    };
     for (name, precision) in [("edges", Precision::F32), ("edges-bf16", Precision::Bf16)] {
         let Some(device) = open(name, &[], precision) else { return };
         let routes = device.routes();
         for family in FAMILIES {
             assert!(routes.contains(&format!("{family}: kernel of ours")), "{family}: {routes:#?}");
         }
-        assert_all_pass(&wide.check(&device, precision, &mut |_, _| ()).unwrap());
+        assert_all_pass(&Wide::new(&shapes, precision).check(&device, &mut |_, _| ()).unwrap());
     }
 }
 

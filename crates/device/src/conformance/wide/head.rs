@@ -6,6 +6,7 @@ use super::sampled::{Drawn, Elements, dot, each, log_sum_exp};
 use super::{HeadShape, SampledCase, SampledOutput};
 use crate::conformance::random::Random;
 use crate::ops;
+use crate::tensor::Kind;
 
 /// What the loss is multiplied by.
 const SCALE: f64 = 0.125;
@@ -29,13 +30,13 @@ struct Head {
 }
 
 /// The loss and both gradients.
-pub(super) fn cross_entropy(shape: HeadShape) -> SampledCase {
+pub(super) fn cross_entropy(shape: HeadShape, kind: Kind) -> SampledCase {
     let HeadShape { tokens: t, vocabulary: v, width: d, targets } = shape;
     let label = format!("t {t} v {v} d {d} targets {targets}");
     let mut random = Random::new(seed(&label));
     // Logits of deviation 1.
-    let [x, d_w] = [(); 2].map(|()| Drawn::new(&mut random, 1.0));
-    let w = Drawn::new(&mut random, 1.0 / (d as f64).sqrt());
+    let [x, d_w] = [kind, kind.sums()].map(|kind| Drawn::new(&mut random, 1.0, kind));
+    let w = Drawn::new(&mut random, 1.0 / (d as f64).sqrt(), kind);
     let count = targets.min(t);
     let tokens: Vec<usize> = (0..count)
         .map(|index| {
