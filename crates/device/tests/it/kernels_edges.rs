@@ -18,6 +18,10 @@ const RULE: RouteRule = RouteRule {
     scope_tokens: 5,
 };
 
+/// In the words of `lingot devices -v`.
+const FAMILIES: [&str; 6] =
+    ["routing", "sort by expert", "the head's loss", "embedding's gradient", "NormHead", "balance bias"];
+
 #[test]
 fn kernels_pass_where_keys_words_and_chunks_are_many() {
     let routing = |experts, groups, groups_kept| RoutingShape {
@@ -36,6 +40,10 @@ fn kernels_pass_where_keys_words_and_chunks_are_many() {
     };
     for (name, precision) in [("edges", Precision::F32), ("edges-bf16", Precision::Bf16)] {
         let Some(device) = open(name, &[], precision) else { return };
+        let routes = device.routes();
+        for family in FAMILIES {
+            assert!(routes.contains(&format!("{family}: kernel of ours")), "{family}: {routes:#?}");
+        }
         assert_all_pass(&Wide::new(&shapes, precision).check(&device, &mut |_, _| ()).unwrap());
     }
 }
