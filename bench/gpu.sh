@@ -14,7 +14,7 @@
 #   TRAIN    MODEL:PRECISION:MICROS,...      ["S:f32:1 M:f32:1 G:bf16:1,4 Q:bf16:4"]
 #   OPS      MODEL:PRECISION of the op tables            ["G:bf16 Q:bf16"]
 #   STEPS    timed steps of each routing    [8]
-#   TINY=1   small models, for a machine without an accelerator
+#   TINY=1   small models and one thread, for a machine without an accelerator
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 LINGOT=$(realpath "${LINGOT:-$here/../target/release/lingot}")
@@ -107,7 +107,7 @@ ops() {
     local entry
     for entry in $OPS; do
         step "ops-${entry%%:*}-${entry##*:}" 60 "$LINGOT" bench ops --device "$DEVICE" --model "${entry%%:*}" \
-            --precision "${entry##*:}" --json
+            --precision "${entry##*:}" --threads $THREADS --json
     done
 }
 
@@ -116,7 +116,7 @@ profile() {
     local precision=bf16 steps=3 only=()
     [ -n "$TINY" ] && precision=f32 steps=1 only=(--only h1)
     step profile 150 "$LINGOT" bench ops --device "$DEVICE" --precision $precision --steps $steps \
-        --out "$OUT/profile.toml"
+        --threads $THREADS --out "$OUT/profile.toml"
     step predict 120 "$LINGOT" bench predict --profile "$OUT/profile.toml" --steps $steps --json "${only[@]}"
 }
 

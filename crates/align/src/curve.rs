@@ -9,13 +9,10 @@ use lingot_device::{Device, Kind, Precision};
 use lingot_spec::Result;
 use serde::{Deserialize, Serialize};
 
-/// The mean relative difference of losses that passes: in bf16 what the Ling report calls sufficient, in f32
-/// a tenth.
-pub fn bound(precision: Precision) -> f64 {
-    match precision {
-        Precision::F32 => 1e-4,
-        Precision::Bf16 => 1e-3,
-    }
+/// The mean relative difference of losses that passes between devices of these precisions: with bf16 what
+/// the Ling report calls sufficient, in f32 a tenth.
+pub fn bound(precisions: [Precision; 2]) -> f64 {
+    if precisions.contains(&Precision::Bf16) { 1e-3 } else { 1e-4 }
 }
 
 /// Most points of a curve that a report keeps.
@@ -118,8 +115,8 @@ pub struct CurvePlan {
     pub steps: u64,
     /// Seeds the weights and the text.
     pub seed: u64,
-    /// The candidate's precision, which decides the bound.
-    pub precision: Precision,
+    /// The precisions of the reference and of the candidate, which decide the bound.
+    pub precisions: [Precision; 2],
     /// The fault of the candidate, in a self-test.
     pub planted: Option<Planted>,
     /// Seeds trained on the reference, to show how much they differ; 1 for its own alone.
@@ -154,11 +151,12 @@ fn one(
     progress: Progress<'_>,
 ) -> Result<Vec<CurveReport>> {
     let (seed, steps) = (plan.seed, (plan.steps / task.shorter).max(2));
+    let kinds = plan.precisions.map(Kind::from);
     let on_reference =
-        |other: u64| Trainer::new(task, reference, Kind::F32, [seed + other, seed], Wiring(None));
+        |other: u64| Trainer::new(task, reference, kinds[0], [seed + other, seed], Wiring(None));
     let mut here = on_reference(0)?;
     let mut others = (1..plan.seeds).map(on_reference).collect::<Result<Vec<_>>>()?;
-    let there = |_| Trainer::new(task, candidate, Kind::F32, [seed; 2], Wiring(plan.planted));
+    let there = |_| Trainer::new(task, candidate, kinds[1], [seed; 2], Wiring(plan.planted));
     let mut candidates = starts.iter().map(there).collect::<Result<Vec<_>>>()?;
     let mut losses = vec![];
     let mut found = vec![vec![]; candidates.len()];
@@ -180,7 +178,7 @@ fn one(
             losses.push(other.step()?.losses.main);
         }
     }
-    let bound = bound(plan.precision);
+    let bound = bound(plan.precisions);
     Ok(found.iter().map(|found| report(task.name, &losses, found, &noise, bound)).collect())
 }
 
@@ -232,9 +230,9 @@ pub(crate) fn differences(a: &[f64], b: &[f64]) -> Vec<f64> {
     a.iter().zip(b).map(|(a, b)| (b - a) / a).collect()
 }
 
-/// The mean of the absolute values.
+/// The mean of the absolute values; 0 of none.
 pub(crate) fn mean_size(values: &[f64]) -> f64 {
-    values.iter().map(|x| x.abs()).sum::<f64>() / values.len().max(1) as f64
+    values.iter().fold(0.0, |sum, x| sum + x.abs()) / values.len().max(1) as f64
 }
 
 /// The distance of each two.

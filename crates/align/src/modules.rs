@@ -26,14 +26,15 @@ pub struct ModulesReport {
     pub passed: bool,
 }
 
-/// Compares one step of each model. `planted` alters the candidate.
+/// Compares one step of each model, in the precisions of the reference and the candidate. `planted` alters
+/// the candidate.
 ///
 /// Two experts that are equal up to the last bit may rightly be chosen in either order. Such a difference is
 /// looked for again in another text, where a fault of the router would show as well.
 pub fn check(
     reference: &Device,
     candidate: &Device,
-    precision: Precision,
+    precisions: [Precision; 2],
     seed: u64,
     planted: Option<Planted>,
     progress: Progress<'_>,
@@ -44,7 +45,7 @@ pub fn check(
     for (done, task) in tasks.iter().enumerate() {
         progress("modules", done as u64, tasks.len() as u64);
         let compare =
-            |text: u64| one(task, [reference, &candidate], precision, [seed, text], Wiring(planted));
+            |text: u64| one(task, [reference, &candidate], precisions, [seed, text], Wiring(planted));
         let mut report = compare(seed)?;
         if report.fault.as_ref().is_some_and(is_choice) {
             report = compare(seed + OTHER_TEXT)?;
@@ -64,22 +65,23 @@ fn is_choice(fault: &Fault) -> bool {
 fn one(
     task: &Task,
     [reference, candidate]: [&Device; 2],
-    precision: Precision,
+    precisions: [Precision; 2],
     seeds: [u64; 2],
     wiring: Wiring,
 ) -> Result<ModulesReport> {
+    let kinds = precisions.map(Kind::from);
     let (recorded, watch, trace) = trace::record(reference);
-    let first = Trainer::new(task, &recorded, Kind::F32, seeds, Wiring(None))?;
+    let first = Trainer::new(task, &recorded, kinds[0], seeds, Wiring(None))?;
     watch.start(first.named());
     first.differentiate()?;
     watch.stop(&trace);
-    let (followed, watch) = trace::follow(candidate, &trace, precision);
-    let second = Trainer::new(task, &followed, Kind::F32, seeds, wiring)?;
+    let (followed, watch) = trace::follow(candidate, &trace);
+    let second = Trainer::new(task, &followed, kinds[1], seeds, wiring)?;
     watch.start(second.named());
     second.differentiate()?;
     let found = watch.stop(&trace);
     // A step on the candidate's own inputs, in which errors add up.
-    let alone = Trainer::new(task, candidate, Kind::F32, seeds, wiring)?;
+    let alone = Trainer::new(task, candidate, kinds[1], seeds, wiring)?;
     alone.differentiate()?;
     let gradients = differences(&first.gradients()?, &alone.gradients()?);
     let mut modules = found.modules;

@@ -169,11 +169,14 @@ impl Certificate {
 
 fn curve_table(text: &mut String, heading: &str, curves: &[CurveReport]) {
     let _ = writeln!(text, "{heading}: relative difference of losses\n");
+    let seeds = curves.iter().map(|curve| seeds_of(curve.seed_noises.len())).max().unwrap_or(1);
+    let beside = match seeds {
+        1 => "one seed was trained, so there is no difference between seeds beside it".to_owned(),
+        _ => format!("beside it the mean size between each two of {seeds} seeds on the reference"),
+    };
     let _ = writeln!(
         text,
-        "Of each step: its mean size, which the bound is for, its mean with sign, and the largest; beside it \
-         the mean size between each two of {} seeds on the reference.\n",
-        curves.iter().map(|curve| seeds_of(curve.seed_noises.len())).max().unwrap_or(1)
+        "Of each step: its mean size, which the bound is for, its mean with sign, and the largest; {beside}.\n"
     );
     *text += "| model | steps | mean     | signed    | max      | bound    | between seeds | verdict |\n";
     *text += "|-------|-------|----------|-----------|----------|----------|---------------|---------|\n";

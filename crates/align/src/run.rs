@@ -16,8 +16,7 @@ use crate::curve::{
     CurveReport, FirstSteps, HeldOutReport, JudgedBy, between, bound, differences, mean_size, report,
 };
 use crate::logged::{Furthest, Logged};
-use lingot_device::open;
-use lingot_device::{Device, Precision};
+use lingot_device::{Device, Precision, open};
 use lingot_spec::event::Event;
 use lingot_spec::problem::Result;
 use lingot_spec::run::{DeviceSpec, RunSpec};
@@ -72,7 +71,8 @@ pub fn check_on(plan: &RunPlan, open: Opener<'_>, progress: Progress<'_>) -> Res
     let candidate = again.candidate(open, progress)?;
     logged.same_length(&candidate)?;
     let by_definition = again.by_definition(progress)?;
-    let mut first = first_steps(&logged, &candidate, by_definition.as_ref(), plan.precision);
+    let precisions = [run.device.precision, plan.precision];
+    let mut first = first_steps(&logged, &candidate, by_definition.as_ref(), precisions);
     let mut others = vec![];
     // Other seeds cost as much as the run: nothing is left to judge where the first steps failed.
     if first.passed {
@@ -83,7 +83,7 @@ pub fn check_on(plan: &RunPlan, open: Opener<'_>, progress: Progress<'_>) -> Res
     others.iter().try_for_each(|other| logged.same_length(other))?;
     // A device that computes the run to the bit needs no bound.
     first.passed |= first.difference == 0.0;
-    let curve = judged(&run.name, &logged, &candidate, &others, (first, bound(plan.precision)));
+    let curve = judged(&run.name, &logged, &candidate, &others, (first, bound(precisions)));
     Ok(RunReport {
         reference: Side { device: run.name.clone(), description: logged.device },
         candidate: Side { device: plan.device.clone(), description: candidate.device },
@@ -96,14 +96,14 @@ fn first_steps(
     logged: &Logged,
     candidate: &Logged,
     by_definition: Option<&Logged>,
-    precision: Precision,
+    precisions: [Precision; 2],
 ) -> FirstSteps {
     let steps = (FIRST_STEPS as usize).min(logged.losses.len());
     // A smaller difference is one of the last bits of a sum over thousands of tokens; a larger one is a fault
     // even where the definitions themselves are as far away.
-    let [least, most] = match precision {
-        Precision::F32 => [2e-6, 2e-5],
-        Precision::Bf16 => [1e-3, 1e-2],
+    let [least, most] = match precisions {
+        [Precision::F32, Precision::F32] => [2e-6, 2e-5],
+        _ => [1e-3, 1e-2],
     };
     let by_definition = by_definition.map(|definition| logged.furthest(definition, steps).difference);
     let bound = by_definition.map_or(most, |difference| (ROOM * difference).clamp(least, most));
@@ -257,7 +257,7 @@ mod tests {
     }
 
     fn verdict(candidate: &Logged, log: &Logged, others: &[Logged]) -> CurveReport {
-        let first = first_steps(log, log, None, Precision::F32);
+        let first = first_steps(log, log, None, [Precision::F32; 2]);
         judged("run", log, candidate, others, (first, 1e-3))
     }
 
@@ -302,7 +302,7 @@ mod tests {
         };
         let log = logged(&[4.0]);
         let first = |candidate: &Logged, definition: &Logged| {
-            first_steps(&log, candidate, Some(definition), Precision::F32)
+            first_steps(&log, candidate, Some(definition), [Precision::F32; 2])
         };
         assert!(first(&shifted(1e-6, 0.0), &shifted(1e-9, 0.0)).passed, "the last bits");
         assert!(!first(&shifted(4e-6, 0.0), &shifted(1e-7, 0.0)).passed, "forty times the definitions'");

@@ -65,7 +65,7 @@ struct Bench<'a> {
 /// Compares `device` with itself, with each fault in turn.
 pub fn run(device: &Device, precision: Precision, progress: Progress<'_>) -> Result<SelfTest> {
     let all: Vec<_> = std::iter::once(None).chain(Planted::ALL.iter().copied().map(Some)).collect();
-    let wide = Wide::new(&Shapes::reaching(&device.boundaries()));
+    let wide = Wide::new(&Shapes::reaching(&device.boundaries()), precision);
     let bench = Bench { device, precision, wide, steps: Steps::new(precision, 1, progress)? };
     let mut trials = vec![];
     for (done, &planted) in all.iter().enumerate() {
@@ -107,7 +107,7 @@ impl Bench<'_> {
             return Ok(Some(Found { level: Level::Ops, what, place }));
         }
         let silent: Progress<'_> = &mut |_, _, _| ();
-        let reports = modules::check(self.device, self.device, self.precision, 1, planted, silent)?;
+        let reports = modules::check(self.device, self.device, [self.precision; 2], 1, planted, silent)?;
         if let Some(fault) = reports.into_iter().find_map(|report| report.fault) {
             let place = format!("{}: {}, {}", fault.module, fault.op, fault.what);
             return Ok(Some(Found { level: Level::Modules, what: fault.op, place }));
@@ -124,10 +124,10 @@ impl Bench<'_> {
     /// The first output that fails, on small shapes or else on large ones.
     fn failing_op(&self, planted: Option<Planted>) -> Result<Option<Verdict>> {
         let device = faulty(self.device, planted);
-        let verdicts = conformance::check_in(&device, self.precision, &mut |_, _| ())?;
+        let verdicts = conformance::check_on(&device, self.precision, &mut |_, _| ())?;
         match verdicts.into_iter().find(|verdict| !verdict.passed) {
             Some(verdict) => Ok(Some(verdict)),
-            None => Ok(self.wide.first_failure(&device, self.precision)?),
+            None => Ok(self.wide.first_failure(&device)?),
         }
     }
 }

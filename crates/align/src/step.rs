@@ -11,7 +11,7 @@ use crate::fed::{self, Apart, Logits};
 use crate::task::{self, Task};
 use crate::trainer::{Taken, Trainer};
 use lingot_device::reference::Reference;
-use lingot_device::{Device, Kind, Precision};
+use lingot_device::{Bf16, Device, Kind, Precision};
 use lingot_spec::Result;
 use lingot_spec::run::OptimizerSpec;
 use lingot_spec::tensors::TensorSpec;
@@ -111,7 +111,8 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// Takes the steps by the definitions, with operands of products rounded to `precision`.
+    /// Takes the steps by the definitions: in f64, or for bf16 on bf16 tensors, of which each op's results are
+    /// computed in f64 and rounded once.
     pub fn new(precision: Precision, seed: u64, progress: Progress<'_>) -> Result<Steps> {
         let tasks = task::tasks();
         let all = tasks.len() as u64;
@@ -142,16 +143,15 @@ impl Steps {
 
     fn one(&self, wanted: &Wanted, candidate: &Device, planted: Option<Planted>) -> Result<StepReport> {
         let (device, apart) = fed::feed(candidate, &wanted.logits);
-        let seeds = [self.seed; 2];
-        let mut trainer =
-            Trainer::new(&wanted.task, &device, Kind::F32, seeds, Wiring(planted))?.with_rule(RULE);
+        let (seeds, kind) = ([self.seed; 2], self.precision.into());
+        let new = || Trainer::new(&wanted.task, &device, kind, seeds, Wiring(planted));
+        let mut trainer = new()?.with_rule(RULE);
         let mut found = Comparison { wanted, bounds: bounds(self.precision), all: vec![] };
         for (step, observed) in wanted.steps.iter().enumerate() {
             let taken = trainer.step()?;
             found.step(step as u64 + 1, &trainer, &taken, &apart)?;
             if observed.saved.is_some() {
-                let mut again =
-                    Trainer::new(&wanted.task, &device, Kind::F32, seeds, Wiring(planted))?.with_rule(RULE);
+                let mut again = new()?.with_rule(RULE);
                 again.take_over(&trainer)?;
                 trainer = again;
                 found.saved(step as u64 + 1, &trainer)?;
@@ -168,9 +168,9 @@ fn smaller(task: Task) -> Task {
 
 impl Wanted {
     fn of(task: Task, precision: Precision, seed: u64) -> Result<Wanted> {
-        let (device, logits) = fed::record(&Device::new(Reference::with_precision(precision)));
-        let mut trainer =
-            Trainer::new(&task, &device, Kind::F64, [seed; 2], Wiring::default())?.with_rule(RULE);
+        let (device, logits) = fed::record(&Device::new(Reference::new()));
+        let kind = if precision == Precision::F32 { Kind::F64 } else { precision.into() };
+        let mut trainer = Trainer::new(&task, &device, kind, [seed; 2], Wiring::default())?.with_rule(RULE);
         let specs = trainer.model.parameters.specs.clone();
         let initial = trainer.model.parameters.flat.to_doubles()?;
         let mut steps = vec![];
@@ -199,9 +199,12 @@ impl State {
 }
 
 /// The largest relative differences that pass.
+#[derive(Clone, Copy)]
 struct Bounds {
-    /// Bound on losses and the gradient norm, which are sums over a whole step.
-    sums: f64,
+    /// Bound on losses, which are means over a whole step.
+    losses: f64,
+    /// Bound on the gradient norm.
+    norm: f64,
     /// Bound on gradients and moments, by the norm of a tensor's difference.
     tensors: f64,
     /// Bound on weights, relative to their change.
@@ -212,13 +215,30 @@ struct Bounds {
 
 /// What rounding does in three steps, with room: on the CPU in f32, sums differ by 1.3e-7 at most, gradients
 /// and moments by 2.5e-6, weights by 1.7e-4 of their change (scales of norms, whose last bit is that large),
-/// logits by 1.3e-6, over eight seeds.
+/// logits by 1.3e-6, over twenty seeds.
+///
+/// In bf16 both sides round at the same places, but once they differ by one number of bf16 their roundings are
+/// independent. One is 2^-9 of its value in the root of the mean square, and a value comes through about
+/// [`ROUNDINGS`] in a step. So a tensor is off by `2^-9 sqrt(50)`, 1.4 %, and by more where terms cancel; the
+/// loss is the mean of at least a hundred such values, the norm is that of some thirty directions. Tensors
+/// are held to eight times that, means to four times: on the CPU, over twenty seeds, losses differ by 2.3e-4
+/// at most, norms by 3.5e-3, gradients by 4.4e-2, weights by 1.7e-2 of their change, logits by 2.1e-2.
 fn bounds(precision: Precision) -> Bounds {
+    let rounded = ROUNDINGS.sqrt() / 512.0;
     match precision {
-        Precision::F32 => Bounds { sums: 2e-6, tensors: 1e-4, weights: 2e-3, logits: 1e-4 },
-        Precision::Bf16 => Bounds { sums: 5e-3, tensors: 0.1, weights: 0.1, logits: 0.1 },
+        Precision::F32 => Bounds { losses: 2e-6, norm: 2e-6, tensors: 1e-4, weights: 2e-3, logits: 1e-4 },
+        Precision::Bf16 => Bounds {
+            losses: 4.0 * rounded / 100.0_f64.sqrt(),
+            norm: 4.0 * rounded / 30.0_f64.sqrt(),
+            tensors: 8.0 * rounded,
+            weights: 8.0 * rounded,
+            logits: 8.0 * rounded,
+        },
     }
 }
+
+/// Roundings to bf16 that lie between a step's inputs and an element of a gradient.
+const ROUNDINGS: f64 = 50.0;
 
 /// The differences found so far.
 struct Comparison<'a> {
@@ -231,26 +251,41 @@ impl Comparison<'_> {
     /// Compares what one step left, in the order in which it came about.
     fn step(&mut self, step: u64, trainer: &Trainer<'_>, taken: &Taken, apart: &Mutex<Apart>) -> Result<()> {
         let Observed { taken: wanted, gradient, state, .. } = &self.wanted.steps[step as usize - 1];
-        let [sums, logits] = [self.bounds.sums, self.bounds.logits];
+        let Bounds { losses, norm, logits, .. } = self.bounds;
         for (quantity, found, wanted) in [
             ("loss", taken.losses.main, wanted.losses.main),
             ("balance loss", taken.losses.balance, wanted.losses.balance),
             ("z-loss", taken.losses.z, wanted.losses.z),
         ] {
-            self.number(quantity, step, [wanted, found], sums);
+            self.number(quantity, step, [wanted, found], losses);
         }
         self.note("router logits", None, step, fed::take(apart), logits, [0.0; 2]);
         self.tensors("gradient", step, [gradient, &trainer.gradient().flat.to_doubles()?], None);
-        self.number("gradient norm", step, [wanted.norm, taken.norm], sums);
+        self.number("gradient norm", step, [wanted.norm, taken.norm], norm);
         self.loads(step, &wanted.loads, &taken.loads);
         self.state(step, "", state, &State::of(trainer)?);
-        Ok(())
+        self.working_copy("", step, trainer)
     }
 
     /// Compares what was read back from a checkpoint with what went into it.
     fn saved(&mut self, step: u64, trainer: &Trainer<'_>) -> Result<()> {
         if let Some(saved) = &self.wanted.steps[step as usize - 1].saved {
             self.state(step, "saved ", saved, &State::of(trainer)?);
+        }
+        self.working_copy("saved ", step, trainer)
+    }
+
+    /// Holds the working copy of a bf16 model against its master weights, each rounded once: equal bits.
+    fn working_copy(&mut self, prefix: &str, step: u64, trainer: &Trainer<'_>) -> Result<()> {
+        let Some(working) = &trainer.model.working else { return Ok(()) };
+        let masters = &trainer.model.parameters;
+        for ((spec, master), copy) in masters.specs.iter().zip(&masters.tensors).zip(&working.tensors) {
+            let (master, copy) = (master.to_floats()?, copy.to_floats()?);
+            let rounded = master.iter().map(|&x| Bf16::of(x).wide());
+            let differing = rounded.zip(&copy).find(|(wanted, found)| wanted != *found);
+            let error = if differing.is_some() { f64::INFINITY } else { 0.0 };
+            let values = differing.map_or([0.0; 2], |(wanted, found)| [f64::from(wanted), f64::from(*found)]);
+            self.note(&format!("{prefix}working copy"), Some(&spec.name), step, error, 0.0, values);
         }
         Ok(())
     }

@@ -36,8 +36,8 @@ pub struct Taken {
 }
 
 impl<'a> Trainer<'a> {
-    /// Makes initial weights from `seed`; the text will come from `data_seed`. `kind` is f32, or f64 on the
-    /// definitions.
+    /// Makes initial weights from `seed`; the text will come from `data_seed`. `kind` is f32 or bf16, or f64
+    /// on the definitions.
     pub fn new(
         task: &'a Task,
         device: &Device,
@@ -100,7 +100,7 @@ impl<'a> Trainer<'a> {
         let fresh = self.past.stale_weights(self.wiring, &self.model)?;
         let (losses, _) = self.differentiate()?;
         if let Some(fresh) = fresh {
-            self.model.parameters.flat.write_doubles(&fresh)?;
+            self.model.overwrite(0, &fresh)?;
         }
         let gradients = &self.workers[0];
         let norm = self.wiring.norm(&self.optimizer, gradients)?;
@@ -188,9 +188,10 @@ impl<'a> Trainer<'a> {
 
     /// Returns every named tensor, its gradient in each worker included.
     pub(crate) fn named(&self) -> Vec<(String, Tensor)> {
-        let bundles = std::iter::once((&self.model.parameters, ""));
+        let weights = std::iter::once(&self.model.parameters).chain(&self.model.working);
         let gradients = self.workers.iter().map(|worker| (&worker.bundle, "gradient of "));
-        bundles
+        weights
+            .map(|bundle| (bundle, ""))
             .chain(gradients)
             .flat_map(|(bundle, what)| {
                 let named = bundle.specs.iter().zip(&bundle.tensors);

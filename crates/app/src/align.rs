@@ -18,6 +18,7 @@ use lingot_device::reference::Reference;
 use lingot_device::{Device, Precision, conformance};
 use lingot_spec::Problem;
 use lingot_spec::run::DeviceSpec;
+use lingot_train::config;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -36,10 +37,10 @@ pub struct Args {
     /// Test this device; `lingot devices` lists those of this machine
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Round the operands of products to this type
-    #[arg(long, value_enum, default_value = "f32")]
-    precision: Rounding,
-    /// Round them to this type on the reference device [default: as --precision]
+    /// Compute on tensors of this type [default: f32, or that of the run]
+    #[arg(long, value_enum)]
+    precision: Option<Rounding>,
+    /// Compute on tensors of this type on the reference device [default: as --precision]
     #[arg(long, value_enum)]
     reference_precision: Option<Rounding>,
     /// Compare at this level
@@ -61,6 +62,12 @@ pub struct Args {
         conflicts_with_all = ["self_test", "reference", "reference_precision", "level", "steps", "seed"]
     )]
     run: Option<PathBuf>,
+    /// Go through all levels but the move in about a minute: 200 steps of one seed for the curve
+    #[arg(
+        long,
+        conflicts_with_all = ["self_test", "run", "like", "level", "steps", "seeds"],
+    )]
+    quick: bool,
     /// Check the ops at the sizes of this RUN.toml or preset, and nothing else
     #[arg(
         long,
@@ -91,10 +98,14 @@ Examples:
   lingot align --reference cpu --device torch:cpu --steps 2000 --out out/certificate
   lingot align --reference-precision f32 --precision bf16 --level curve --steps 2000
   lingot align --like ling-mini-2.0 --device torch:cpu
+  lingot align --device torch:cuda:0 --precision bf16 --quick
   lingot align --run out/quickstart --device torch:cuda:0 --precision bf16
   lingot align --self-test --json
 
 Exit codes: 0 aligned, 1 not aligned, 2 wrong input, 3 no device or no memory.";
+
+/// Steps of the curve with `--quick`.
+const QUICK_STEPS: u64 = 200;
 
 /// What is compared.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -113,7 +124,7 @@ enum Level {
     All,
 }
 
-/// The type that operands of products are rounded to.
+/// The type of the numbers in tensors.
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Rounding {
     F32,
@@ -145,8 +156,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<ExitCode> {
     Ok(if passed { ExitCode::SUCCESS } else { Code::Failed.into() })
 }
 
-fn open(args: &Args, name: &str, rounding: Rounding) -> Result<Device> {
-    let precision = rounding.into();
+fn open(args: &Args, name: &str, precision: Precision) -> Result<Device> {
     let spec = DeviceSpec { name: name.into(), threads: args.threads, precision, ..DeviceSpec::default() };
     open_device(&spec)
 }
@@ -156,26 +166,30 @@ fn side(device: &Device) -> Side {
 }
 
 fn certify(args: &Args, progress: &Progress) -> Result<bool> {
-    let trusted = args.reference_precision.unwrap_or(args.precision);
-    let (reference, device) =
-        (open(args, &args.reference, trusted)?, open(args, &args.device, args.precision)?);
-    let precision: Precision = args.precision.into();
+    let precision = args.precision.map_or(Precision::F32, Precision::from);
+    let trusted = args.reference_precision.map_or(precision, Precision::from);
+    let (reference, device) = (open(args, &args.reference, trusted)?, open(args, &args.device, precision)?);
     let tell =
         &mut |label: &str, done, total| progress.update(label, done, total, || format!("{done}/{total}"));
-    let has = |level| args.level == level || args.level == Level::All;
-    let mut certificate = blank(args, side(&reference), side(&device));
+    let has = |level| match args.level {
+        Level::All => level != Level::Move || !args.quick,
+        one => one == level,
+    };
+    let mut certificate = blank(args, precision, side(&reference), side(&device));
     let shapes = Shapes::reaching(&device.boundaries());
     if has(Level::Ops) {
         certificate.ops = ops(&device, precision, &shapes, tell)?;
     }
     if has(Level::Modules) {
-        certificate.modules = modules::check(&reference, &device, precision, args.seed, None, tell)?;
+        certificate.modules =
+            modules::check(&reference, &device, [trusted, precision], args.seed, None, tell)?;
     }
     if has(Level::Step) {
         certificate.step = Steps::new(precision, args.seed, tell)?.check(&device, None, tell)?;
     }
-    let (steps, seed) = (args.steps.unwrap_or(1000), args.seed);
-    let plan = CurvePlan { steps, seed, precision, planted: None, seeds: args.seeds };
+    let (steps, seeds) = if args.quick { (QUICK_STEPS, 1) } else { (args.steps.unwrap_or(1000), args.seeds) };
+    let precisions = [trusted, precision];
+    let plan = CurvePlan { steps, seed: args.seed, precisions, planted: None, seeds };
     let starts =
         [(Level::Curve, 0), (Level::Move, steps / 2)].map(|(level, start)| has(level).then_some(start));
     let asked: Vec<u64> = starts.iter().flatten().copied().collect();
@@ -191,12 +205,12 @@ fn certify(args: &Args, progress: &Progress) -> Result<bool> {
 /// Level *ops* at the sizes of a run or a preset.
 fn certify_sizes(args: &Args, progress: &Progress) -> Result<bool> {
     let like = like::read(args.like.as_deref().unwrap_or_default())?;
-    let device = open(args, &args.device, args.precision)?;
-    let precision: Precision = args.precision.into();
+    let precision = args.precision.map_or(like.precision, Precision::from);
+    let device = open(args, &args.device, precision)?;
     let tell =
         &mut |label: &str, done, total| progress.update(label, done, total, || format!("{done}/{total}"));
     let definitions = side(&Device::new(Reference::new()));
-    let mut certificate = blank(args, definitions, side(&device));
+    let mut certificate = blank(args, precision, definitions, side(&device));
     certificate.ops = ops(&device, precision, &like.shapes, tell)?;
     certificate.scope = scope(&device, precision, &certificate, Some(&like.shapes), Some(&like.name));
     conclude(args, certificate, args.out.as_deref())
@@ -210,9 +224,9 @@ fn ops(
     tell: &mut dyn FnMut(&str, u64, u64),
 ) -> Result<Vec<OpReport>> {
     let told = &mut |done, total| tell("ops", done as u64, total as u64);
-    let mut verdicts = conformance::check_in(device, precision, told)?;
+    let mut verdicts = conformance::check_on(device, precision, told)?;
     let told = &mut |done, total| tell("large ops", done as u64, total as u64);
-    verdicts.extend(Wide::new(shapes).check(device, precision, told)?);
+    verdicts.extend(Wide::new(shapes, precision).check(device, told)?);
     Ok(by_op(&verdicts))
 }
 
@@ -243,30 +257,34 @@ fn certify_run(args: &Args, folder: &Path, progress: &Progress) -> Result<bool> 
         let problem = format!("{} is not the folder of a run: it has no run.toml", folder.display());
         return Err(Failure::input(problem, "name a folder that `lingot train` has written"));
     }
+    let own = config::load(&folder.join("run.toml"), &[])?.run.device.precision;
+    let precision = args.precision.map_or(own, Precision::from);
     let plan = RunPlan {
         folder: folder.into(),
         out: out.clone(),
         device: args.device.clone(),
-        precision: args.precision.into(),
+        precision,
         threads: args.threads,
         seeds: args.seeds,
     };
     let tell =
         &mut |label: &str, done, total| progress.update(label, done, total, || format!("{done}/{total}"));
     let again = earlier::check(&plan, tell)?;
-    let blank = blank(args, again.reference, again.candidate);
+    let reference_precision = (own != precision).then(|| own.name().to_owned());
+    let blank = blank(args, precision, again.reference, again.candidate);
+    let blank = Certificate { reference_precision, ..blank };
     conclude(args, Certificate { curve: vec![again.curve], ..blank }, Some(&out))
 }
 
-fn blank(args: &Args, reference: Side, candidate: Side) -> Certificate {
-    let name = |rounding: Rounding| Precision::from(rounding).name().to_owned();
+fn blank(args: &Args, precision: Precision, reference: Side, candidate: Side) -> Certificate {
+    let name = |precision: Precision| precision.name().to_owned();
     Certificate {
         format: 2,
         lingot: env!("CARGO_PKG_VERSION").into(),
         reference,
         candidate,
-        precision: name(args.precision),
-        reference_precision: args.reference_precision.map(name),
+        precision: name(precision),
+        reference_precision: args.reference_precision.map(|trusted| name(trusted.into())),
         seed: args.seed,
         ops: vec![],
         modules: vec![],
@@ -327,10 +345,11 @@ fn write(folder: &Path, certificate: &Certificate) -> Result<()> {
 }
 
 fn test_itself(args: &Args, progress: &Progress) -> Result<bool> {
-    let device = open(args, &args.device, args.precision)?;
+    let precision = args.precision.map_or(Precision::F32, Precision::from);
+    let device = open(args, &args.device, precision)?;
     let tell =
         &mut |label: &str, done, total| progress.update(label, done, total, || format!("{done}/{total}"));
-    let found = self_test::run(&device, args.precision.into(), tell)?;
+    let found = self_test::run(&device, precision, tell)?;
     if args.json {
         output::json(&found)?;
         return Ok(found.passed);

@@ -1,9 +1,10 @@
-//! `lingot bench` and what it measures. `fleet` is here, `train` in `speed.rs`, `ops` and `predict` in
-//! `profile.rs`, `plan` in `growth.rs`.
+//! `lingot bench` and what it measures. `fleet` is here, `train` in `speed.rs`, `ops` in `profile.rs`,
+//! `predict` in `predicted.rs`, `plan` in `growth.rs`.
 
 use crate::failure::{Failure, Result};
 use crate::growth;
 use crate::output;
+use crate::predicted;
 use crate::profile;
 use crate::speed;
 use lingot_device::entry;
@@ -34,7 +35,7 @@ enum What {
     Train(speed::TrainArgs),
     Fleet(FleetArgs),
     Ops(profile::OpsArgs),
-    Predict(profile::PredictArgs),
+    Predict(predicted::PredictArgs),
     Plan(growth::Args),
 }
 
@@ -175,7 +176,7 @@ pub fn run(args: &Args, start: Instant) -> Result<()> {
         What::Train(args) => speed::run(args, start),
         What::Fleet(args) => fleet(args),
         What::Ops(args) => profile::measure(args),
-        What::Predict(args) => profile::compare(args),
+        What::Predict(args) => predicted::compare(args),
         What::Plan(args) => growth::run(args),
     }
 }

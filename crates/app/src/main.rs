@@ -25,6 +25,7 @@ mod model;
 mod output;
 mod plan;
 mod plot;
+mod predicted;
 mod prediction;
 mod probe;
 mod profile;

@@ -101,13 +101,19 @@ fn evaluations(run: &RunSpec) -> u64 {
     regular + u64::from(!ends_with_one)
 }
 
-/// A sentence if the profile was measured on another device, or with another number of threads.
+/// A sentence if the profile was measured on another device, in another precision, or with another number of
+/// threads.
 fn other_device(run: &RunSpec, profile: &Profile) -> Option<String> {
     let threads = run.device.threads as usize;
     // The name comes first, then the description.
     let device = profile.device.split(", ").next().unwrap_or_default();
     if run.device.name != device {
         return Some(format!("the profile is of {device}, the run is for {}", run.device.name));
+    }
+    if run.device.precision != profile.precision {
+        let [of_run, of_profile] =
+            [run.device.precision, profile.precision].map(|precision| precision.name());
+        return Some(format!("the profile is of {of_profile}, the run computes in {of_run}"));
     }
     let is_same = threads == 0 || threads == profile.threads;
     (!is_same).then(|| format!("the profile is of {} threads, the run has {threads}", profile.threads))

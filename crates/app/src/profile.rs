@@ -1,123 +1,178 @@
-//! `lingot bench ops` measures a device into a profile; `lingot bench predict` compares its predictions with
-//! steps.
+//! `lingot bench ops`: the ops of a device measured into a profile, or those of one model beside their floors.
 
+use crate::case::{CaseArgs, Named};
 use crate::failure::{Failure, Result};
 use crate::output;
 use crate::target;
 use crate::terminal::{Progress, Terminal};
-use lingot_measure::Spread;
-use lingot_measure::grid::{self, Setup};
+use lingot_device::{Device, open};
+use lingot_measure::grid::{self, Setup, Target};
 use lingot_measure::ops::{self, OpsSample};
-use lingot_plan::predict;
-use lingot_plan::profile::{Between, Measured, Point, Profile};
-use lingot_spec::Problem;
-use serde::Serialize;
+use lingot_measure::table::{self, OpTable};
+use lingot_measure::{Ceilings, links};
+use lingot_plan::profile::{Between, Links, Measured, Point, Profile, Subject};
+use lingot_spec::run::{DeviceSpec, Precision};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 
 /// Time every op of training steps over a grid of shapes, and fit a profile
 ///
 /// The profile holds the time of each kind of op as a function of its sizes. `lingot plan`,
-/// `lingot train --profile` and `lingot bench predict` read it.
+/// `lingot train --profile` and `lingot bench predict` read it. With --model the ops of that
+/// model's step are printed beside the time that their work takes at least, and no profile is
+/// written. On an accelerator each op is timed by the device's clock, without what enqueuing it
+/// takes.
 #[derive(clap::Args)]
 #[command(
     verbatim_doc_comment,
-    after_help = "Examples:\n  lingot bench ops\n  lingot bench ops --threads 1 --out one-thread.toml"
+    after_help = "\
+Examples:
+  lingot bench ops
+  lingot bench ops --threads 1 --out one-thread.toml
+  lingot bench ops --device torch:cuda:0 --precision bf16
+  lingot bench ops --device torch:cuda:0 --precision bf16 --model G"
 )]
 pub struct OpsArgs {
     /// Write the profile to this file
-    #[arg(long, default_value = "profile.toml")]
+    #[arg(long, default_value = "profile.toml", conflicts_with = "model")]
     out: PathBuf,
-    /// Measure this device; only `cpu` can be measured so far
+    /// Measure this device; `lingot devices` lists those of this machine
     #[arg(long, default_value = "cpu")]
     device: String,
+    /// Print the ops of this model's step: T, S, M, L, G, Q, a preset or a RUN.toml
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+    /// Divide each step into N micro-batches [default: 1, or as in RUN.toml]
+    #[arg(long, value_name = "N", requires = "model", value_parser = crate::counts())]
+    micros: Option<u64>,
+    /// Hold activations and working weights in f32 or bf16 [default: f32, or as in RUN.toml]
+    #[arg(long, value_name = "KIND", value_parser = ["f32", "bf16"])]
+    precision: Option<String>,
     /// Use N threads of the processor; 0 for all of them
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = crate::threads())]
     threads: u32,
-    /// Time N steps of each setup
-    #[arg(long, value_name = "N", default_value = "7", value_parser = crate::counts())]
-    steps: u64,
-    /// Print the profile as one JSON object
+    /// Time N steps of each setup [default: 7, or 3 with --model]
+    #[arg(long, value_name = "N", value_parser = crate::counts())]
+    steps: Option<u64>,
+    /// Print the profile, or the ops, as one JSON object
     #[arg(long)]
     json: bool,
-}
-
-/// Compare predicted with measured steps, for setups that no profile was fitted to
-///
-/// Each setup runs in a process of its own, so that its peak memory can be measured.
-#[derive(clap::Args)]
-#[command(
-    verbatim_doc_comment,
-    after_help = "Examples:\n  lingot bench predict\n  lingot bench predict --only h3 --json"
-)]
-pub struct PredictArgs {
-    /// Predict with this profile
-    #[arg(long, default_value = "profile.toml")]
-    profile: PathBuf,
-    /// Measure only this setup, h1 to h14
-    #[arg(long)]
-    only: Option<String>,
-    /// Time N steps of each setup
-    #[arg(long, value_name = "N", default_value = "7", value_parser = crate::counts())]
-    steps: u64,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
-}
-
-/// One setup: predicted and measured figures.
-#[derive(Serialize, serde::Deserialize)]
-struct Row {
-    name: String,
-    predicted_s: f64,
-    measured_s: f64,
-    least_s: f64,
-    most_s: f64,
-    predicted_bytes: u64,
-    measured_bytes: Option<u64>,
-    tensor_bytes: u64,
-}
-
-/// All setups.
-#[derive(Serialize)]
-struct Table {
-    rows: Vec<Row>,
-    median_time_error: f64,
-    worst_time_error: f64,
-    worst_memory_error: f64,
 }
 
 pub fn measure(args: &OpsArgs) -> Result<()> {
-    if args.device != "cpu" {
-        return Err(Failure::input(
-            format!("cannot measure the ops of `{}`", args.device),
-            "measure the processor: --device cpu",
-        ));
+    if let Some(model) = &args.model {
+        return of_model(args, model);
     }
     target::check_file(&args.out)?;
-    let (setups, steps) = (grid::grid(), args.steps as usize);
-    let progress = Progress::new(&Terminal::detect());
-    let start = Instant::now();
-    let first = ops::measure_step(&setups[0], args.threads as usize, 3)?;
-    let base_bytes = ops::base_bytes(&first, &setups[0]);
-    let (mut measured, mut between, mut device) = (vec![], vec![], (String::new(), 0));
-    for (done, setup) in setups.iter().enumerate() {
-        progress.update("ops", done as u64, setups.len() as u64, || {
-            let left_s = start.elapsed().as_secs_f64() / (done.max(1) as f64) * (setups.len() - done) as f64;
-            format!("{}, {left_s:.0} s left", setup.name)
-        });
-        let sample = ops::measure_ops(setup, args.threads as usize, steps)?;
-        between.push(Between { ops: sample.op_count as f64, bytes: sample.bytes, seconds: sample.between_s });
-        measured.extend(points(&sample));
-        device = (format!("{}, {}", args.device, sample.device), sample.threads);
-    }
-    let profile = Profile::fit(device.0, device.1, base_bytes, measured, &between);
+    let bf16 = args.precision.as_deref() == Some("bf16");
+    let precision = if bf16 { Precision::Bf16 } else { Precision::F32 };
+    let device = opened(&args.device, args.threads, precision)?;
+    let profile = of_grid(args, &device, precision)?;
     std::fs::write(&args.out, profile.to_toml()).map_err(|error| Failure::io("write", &args.out, &error))?;
     if args.json {
         return output::json(&profile);
     }
     output::result(&summary(&profile, &args.out))
+}
+
+/// Opens a device that is measured, as a run of that precision does: else it would multiply bf16 in f32.
+pub fn opened(name: &str, threads: u32, precision: Precision) -> Result<Device> {
+    Ok(open::open(&DeviceSpec { name: name.into(), threads, precision, ..DeviceSpec::default() })?)
+}
+
+/// Whether the device computes while its host enqueues.
+pub fn is_accelerator(device: &Device) -> bool {
+    device.info().threads == 0
+}
+
+/// Measures the setups of the grid, and fits a profile to them.
+fn of_grid(args: &OpsArgs, device: &Device, precision: Precision) -> Result<Profile> {
+    let target = Target { precision, is_accelerator: is_accelerator(device) };
+    let (setups, steps) = (grid::grid(target), args.steps.unwrap_or(7) as usize);
+    let progress = Progress::new(&Terminal::detect());
+    let start = Instant::now();
+    let base_bytes = match target.is_accelerator {
+        true => 0,
+        false => ops::base_bytes(&ops::measure_step(&setups[0], device, 3)?, &setups[0]),
+    };
+    let links = if target.is_accelerator { Some(links_of(device)?) } else { None };
+    let (mut measured, mut between) = (vec![], vec![]);
+    for (done, setup) in setups.iter().enumerate() {
+        progress.update("ops", done as u64, setups.len() as u64, || {
+            let left_s = start.elapsed().as_secs_f64() / (done.max(1) as f64) * (setups.len() - done) as f64;
+            format!("{}, {left_s:.0} s left", setup.name)
+        });
+        // A processor keeps the blocks that a setup frees, in the sizes of that setup.
+        let fresh = if target.is_accelerator {
+            device.clone()
+        } else {
+            opened(&args.device, args.threads, precision)?
+        };
+        let sample = ops::measure_ops(setup, &fresh, steps)?;
+        between.push(Between { ops: sample.op_count as f64, bytes: sample.bytes, seconds: sample.between_s });
+        measured.extend(points(&sample));
+    }
+    let info = device.info();
+    let name = format!("{}, {}", args.device, info.description);
+    let subject = Subject { device: name, threads: info.threads, precision, base_bytes, links };
+    Ok(Profile::fit(subject, measured, &between))
+}
+
+fn links_of(device: &Device) -> Result<Links> {
+    let links::Links { to_device_bytes_per_s, to_host_bytes_per_s, both_bytes_per_s } =
+        links::measure(device)?;
+    Ok(Links { to_device_bytes_per_s, to_host_bytes_per_s, both_bytes_per_s })
+}
+
+/// Prints the ops of one model's step.
+fn of_model(args: &OpsArgs, model: &str) -> Result<()> {
+    let (model, precision) = (model.into(), args.precision.clone());
+    let case = CaseArgs { model, micros: args.micros, sequences: None, sequence: None, precision };
+    let Named { case, precision } = case.find()?;
+    let device = opened(&args.device, args.threads, precision)?;
+    let table = table::measure(&Setup::of(&case, precision), &device, args.steps.unwrap_or(3) as usize)?;
+    if args.json { output::json(&table) } else { output::result(&text(&table)) }
+}
+
+fn text(table: &OpTable) -> String {
+    let Ceilings { square, product_flops_per_s, copy_bytes_per_s } = table.ceilings;
+    let mut text = format!(
+        "{} in {}; {}\nproducts {:.2} TFLOP/s at {square} x {square}, copy {:.0} GB/s\n\n",
+        table.model,
+        table.precision.name(),
+        table.device,
+        product_flops_per_s / 1e12,
+        copy_bytes_per_s / 1e9
+    );
+    text += "op                     form  sizes                          calls        ms   share  floor ms  x floor  TFLOP/s    GB/s  host ms\n";
+    text.extend(table.rows.iter().map(|row| {
+        format!(
+            "{:<22} {:<5} {:<30} {:>5} {:>9.3} {:>5.1} % {:>9.3} {:>8.1} {:>8.2} {:>7.0} {:>8.3}{}\n",
+            row.op,
+            row.form,
+            row.sizes,
+            row.calls,
+            1e3 * row.seconds,
+            100.0 * row.share,
+            1e3 * row.floor_s,
+            row.seconds / row.floor_s,
+            row.flops_per_s / 1e12,
+            row.bytes_per_s / 1e9,
+            1e3 * row.enqueue_s,
+            if row.waits { "  waits" } else { "" }
+        )
+    }));
+    text + &format!(
+        "\nops {:.2} ms, floor {:.2} ms; whole step {:.2} ms ({:.2} to {:.2}); the host enqueues them in {:.2} ms \
+         and waits for the device {} times\n",
+        1e3 * table.ops_s,
+        1e3 * table.floor_s,
+        1e3 * table.step_s.median,
+        1e3 * table.step_s.least,
+        1e3 * table.step_s.most,
+        1e3 * table.enqueue_s,
+        table.waits
+    )
 }
 
 fn points(sample: &OpsSample) -> impl Iterator<Item = Measured> + '_ {
@@ -129,6 +184,8 @@ fn points(sample: &OpsSample) -> impl Iterator<Item = Measured> + '_ {
             seconds: sample.seconds,
             range_s: [sample.least_s, sample.most_s],
         },
+        enqueue_s: sample.enqueue_s,
+        waits: sample.waits,
     })
 }
 
@@ -143,36 +200,15 @@ fn summary(profile: &Profile, place: &Path) -> String {
             100.0 * family.left_out_error
         )
     }));
-    text + &format!("\nwritten to {}\n", place.display())
-}
-
-pub fn compare(args: &PredictArgs) -> Result<()> {
-    let profile = read(&args.profile)?;
-    let setups = grid::held_out();
-    let rows = match &args.only {
-        Some(name) => {
-            let setup = setups.iter().find(|setup| setup.name == *name).ok_or_else(|| {
-                Failure::input(format!("unknown setup `{name}`"), "choose one of h1 to h14")
-            })?;
-            vec![row(setup, &profile, args.steps as usize)?]
-        }
-        None => {
-            let progress = Progress::new(&Terminal::detect());
-            let total = setups.len() as u64;
-            (0..)
-                .zip(&setups)
-                .map(|(done, setup)| {
-                    progress.update("steps", done, total, || setup.name.clone());
-                    in_a_process(args, &setup.name)
-                })
-                .collect::<Result<Vec<Row>>>()?
-        }
-    };
-    let table = Table::new(rows);
-    if args.json {
-        return output::json(&table);
+    if let Some(links) = &profile.links {
+        text += &format!(
+            "\nhost to device {:.1} GB/s, device to host {:.1}, both at once {:.1} together\n",
+            links.to_device_bytes_per_s / 1e9,
+            links.to_host_bytes_per_s / 1e9,
+            links.both_bytes_per_s / 1e9
+        );
     }
-    output::result(&table.text())
+    text + &format!("\nwritten to {}\n", place.display())
 }
 
 /// Reads a profile.
@@ -182,92 +218,4 @@ pub fn read(path: &Path) -> Result<Profile> {
         .map_err(|error| Failure::input(format!("cannot read {}: {error}", path.display()), hint))?;
     Profile::parse(&text)
         .map_err(|error| Failure::input(format!("{}: {}", path.display(), error.problem), error.hint))
-}
-
-fn row(setup: &Setup, profile: &Profile, steps: usize) -> Result<Row> {
-    let predicted = predict::step(&setup.model, &setup.batch(), profile);
-    if let Some(op) = predicted.unknown.first() {
-        return Err(Failure::input(
-            format!("the profile has no op `{op}`"),
-            "make a new profile by `lingot bench ops`",
-        ));
-    }
-    let measured = ops::measure_step(setup, profile.threads, steps)?;
-    Ok(Row {
-        name: setup.name.clone(),
-        predicted_s: predicted.seconds,
-        measured_s: measured.step_s.median,
-        least_s: measured.step_s.least,
-        most_s: measured.step_s.most,
-        predicted_bytes: predicted.memory_bytes,
-        measured_bytes: measured.peak_memory_bytes,
-        tensor_bytes: measured.peak_tensor_bytes,
-    })
-}
-
-/// The row of one setup, measured by a process of its own.
-fn in_a_process(args: &PredictArgs, name: &str) -> Result<Row> {
-    let failed = |problem: String| -> Failure {
-        Problem::new(problem, format!("run it alone to see why: lingot bench predict --only {name}")).into()
-    };
-    let output = std::env::current_exe()
-        .and_then(|program| {
-            Command::new(program)
-                .args(["bench", "predict", "--json", "--only", name, "--steps", &args.steps.to_string()])
-                .arg("--profile")
-                .arg(&args.profile)
-                .output()
-        })
-        .map_err(|error| failed(format!("cannot start a process for {name}: {error}")))?;
-    let value: serde_json::Value = serde_json::from_slice(&output.stdout)
-        .map_err(|_| failed(format!("{name} failed: {}", String::from_utf8_lossy(&output.stderr).trim())))?;
-    serde_json::from_value(value["rows"][0].clone()).map_err(|error| failed(format!("{name}: {error}")))
-}
-
-impl Row {
-    fn time_error(&self) -> f64 {
-        self.predicted_s / self.measured_s - 1.0
-    }
-
-    fn memory_error(&self) -> Option<f64> {
-        self.measured_bytes.map(|measured| self.predicted_bytes as f64 / measured as f64 - 1.0)
-    }
-}
-
-impl Table {
-    fn new(rows: Vec<Row>) -> Table {
-        let errors = Spread::of(rows.iter().map(|row| row.time_error().abs()).collect());
-        Table {
-            median_time_error: errors.median,
-            worst_time_error: errors.most,
-            worst_memory_error: rows.iter().filter_map(Row::memory_error).map(f64::abs).fold(0.0, f64::max),
-            rows,
-        }
-    }
-
-    fn text(&self) -> String {
-        let mut text =
-            "setup  predicted ms  measured ms (range)          error   predicted MB  measured MB   error\n"
-                .to_owned();
-        text.extend(self.rows.iter().map(|row| {
-            format!(
-                "{:<6} {:>12.1} {:>12.1} ({:.1} to {:.1}) {:>+8.1} % {:>13.1} {:>12.1} {:>+6.1} %\n",
-                row.name,
-                1e3 * row.predicted_s,
-                1e3 * row.measured_s,
-                1e3 * row.least_s,
-                1e3 * row.most_s,
-                100.0 * row.time_error(),
-                row.predicted_bytes as f64 / 1e6,
-                row.measured_bytes.map_or(f64::NAN, |bytes| bytes as f64 / 1e6),
-                100.0 * row.memory_error().unwrap_or(f64::NAN)
-            )
-        }));
-        text + &format!(
-            "\ntime: median error {:.1} %, worst {:.1} %; memory: worst {:.1} %\n",
-            100.0 * self.median_time_error,
-            100.0 * self.worst_time_error,
-            100.0 * self.worst_memory_error
-        )
-    }
 }

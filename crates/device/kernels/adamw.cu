@@ -40,10 +40,14 @@ template <class T, int N> DEVICE void adamw(const AdamWArguments &a, const AdamW
     take(a.gradient + at, g);
     take((const float *)a.first + at, m);
     take((const float *)a.second + at, v);
-    i64 span = spans_until(a, at);
+    i64 span = spans_until(a, at), end = span > 0 ? a.spans[2 * span - 1] : 0;
+    i64 next = span < a.span_count ? a.spans[2 * span] : a.count;
     UNROLL for (int i = 0; i < N; ++i) {
-        ROLLED while (span < a.span_count && a.spans[2 * span] <= at + i) ++span;
-        bool decays = span > 0 && at + i < a.spans[2 * span - 1];
+        ROLLED while (next <= at + i) {
+            end = a.spans[2 * span + 1];
+            next = ++span < a.span_count ? a.spans[2 * span] : a.count;
+        }
+        bool decays = at + i < end;
         float clipped = g[i] * rule.factor;
         m[i] = rule.beta1 * m[i] + rule.fresh1 * clipped;
         v[i] = rule.beta2 * v[i] + rule.fresh2 * clipped * clipped;

@@ -4,12 +4,31 @@
 // Bytes: forward 2 D of the kind a row, gradient 3 D, 4 D where it adds; the partial sums by the scale are
 // 4 D a block, written and read once.
 
-// The sum over a team of 8, 32 or THREADS threads, the same bits in each. All threads of the block take part.
-template <int TEAM> DEVICE float team_sum(float x) {
-    if constexpr (TEAM == THREADS) return block_sum(x);
-    else {
-        UNROLL for (int mask = TEAM / 2; mask > 0; mask /= 2) x += shuffled(x, mask);
-        return x;
+// The sums over a team of a power of two threads, the same bits in each. All threads of the block take part.
+template <int TEAM> DEVICE void team_sums(float &x, float &y) {
+    const int width = TEAM < WARP ? TEAM : WARP;
+    UNROLL for (int mask = width / 2; mask > 0; mask /= 2) {
+        x += shuffled(x, mask);
+        y += shuffled(y, mask);
+    }
+    if constexpr (TEAM > WARP) {
+        SHARED(float, xs, 32);
+        SHARED(float, ys, 32);
+        barrier();
+        if (lane_index() == 0) xs[warp_index()] = x, ys[warp_index()] = y;
+        barrier();
+        int first = thread_index() / TEAM * (TEAM / WARP);
+        x = xs[first], y = ys[first];
+        UNROLL for (int warp = 1; warp < TEAM / WARP; ++warp) x += xs[first + warp], y += ys[first + warp];
+    }
+}
+
+// A lane's chunks of the first part of a row; zeros beyond its end.
+template <class T, int TEAM, int KEPT, int N>
+DEVICE void fetch(const T *row, int lane, int width, Raw<T, N> (&raw)[KEPT]) {
+    UNROLL for (int k = 0; k < KEPT; ++k) {
+        int at = (k * TEAM + lane) * N;
+        raw[k] = at < width ? *(const Raw<T, N> *)(row + at) : Raw<T, N>{};
     }
 }
 
@@ -20,51 +39,60 @@ struct RmsNormArguments {
     double epsilon;
 };
 
-// A thread keeps KEPT chunks of N elements.
+// A thread keeps KEPT chunks of N elements; only with several of them may a row be longer than a team keeps.
 template <class T, int TEAM, int KEPT, int N> DEVICE void rms_norm(const RmsNormArguments &a) {
     const T *scale = (const T *)a.scale;
     const int teams = THREADS / TEAM, lane = thread_index() % TEAM;
     // The same number of turns for all threads of a block; those without a row have one of no width.
     ROLLED for (i64 base = block_index() * teams; base < a.rows; base += grid_blocks() * teams) {
         i64 row = base + thread_index() / TEAM;
-        int width = row < a.rows ? (int)a.width : 0, beyond = TEAM == THREADS ? width : 0;
+        int width = row < a.rows ? (int)a.width : 0, beyond = KEPT > 1 ? width : 0;
         const T *from = (const T *)a.x + row * a.width;
         T *out = (T *)a.out + row * a.width;
-        float kept[KEPT][N], more[N], by[N], squares = 0.0f;
+        Raw<T, N> kept[KEPT];
+        fetch<T, TEAM>(from, lane, width, kept);
+        float x[N], by[N], squares = 0.0f;
         UNROLL for (int k = 0; k < KEPT; ++k) {
-            int at = (k * TEAM + lane) * N;
-            if (at >= width) break;
-            take(from + at, kept[k]);
-            UNROLL for (int i = 0; i < N; ++i) squares += kept[k][i] * kept[k][i];
+            unpack(kept[k], x);
+            UNROLL for (int i = 0; i < N; ++i) squares += x[i] * x[i];
         }
         ROLLED for (int at = (KEPT * TEAM + lane) * N; at < beyond; at += TEAM * N) {
-            take(from + at, more);
-            UNROLL for (int i = 0; i < N; ++i) squares += more[i] * more[i];
+            take(from + at, x);
+            UNROLL for (int i = 0; i < N; ++i) squares += x[i] * x[i];
         }
-        float root = 1.0f / root_of(team_sum<TEAM>(squares) / (float)a.width + (float)a.epsilon);
+        float none = 0.0f;
+        team_sums<TEAM>(squares, none);
+        float root = 1.0f / root_of(squares / (float)a.width + (float)a.epsilon);
         UNROLL for (int k = 0; k < KEPT; ++k) {
             int at = (k * TEAM + lane) * N;
             if (at >= width) break;
+            unpack(kept[k], x);
             take(scale + at, by);
-            UNROLL for (int i = 0; i < N; ++i) by[i] *= kept[k][i] * root;
+            UNROLL for (int i = 0; i < N; ++i) by[i] *= x[i] * root;
             give(out + at, by);
         }
         ROLLED for (int at = (KEPT * TEAM + lane) * N; at < beyond; at += TEAM * N) {
-            take(from + at, more);
+            take(from + at, x);
             take(scale + at, by);
-            UNROLL for (int i = 0; i < N; ++i) by[i] *= more[i] * root;
+            UNROLL for (int i = 0; i < N; ++i) by[i] *= x[i] * root;
             give(out + at, by);
         }
     }
 }
 
-// The smaller teams take rows that lie on multiples of 16 bytes and that they keep whole.
-KERNEL(rms_norm_8_f32, RmsNormArguments) { rms_norm<float, 8, 2, CHUNK>(a); }
-KERNEL(rms_norm_8_bf16, RmsNormArguments) { rms_norm<bf16, 8, 2, CHUNK>(a); }
-KERNEL(rms_norm_32_f32, RmsNormArguments) { rms_norm<float, 32, 4, CHUNK>(a); }
-KERNEL(rms_norm_32_bf16, RmsNormArguments) { rms_norm<bf16, 32, 4, CHUNK>(a); }
-KERNEL(rms_norm_256_f32, RmsNormArguments) { rms_norm<float, THREADS, 4, CHUNK>(a); }
-KERNEL(rms_norm_256_bf16, RmsNormArguments) { rms_norm<bf16, THREADS, 4, CHUNK>(a); }
+// All but the last two take rows that lie on multiples of 16 bytes, a chunk a thread.
+KERNEL(rms_norm_8_f32, RmsNormArguments) { rms_norm<float, 8, 1, CHUNK>(a); }
+KERNEL(rms_norm_8_bf16, RmsNormArguments) { rms_norm<bf16, 8, 1, CHUNK>(a); }
+KERNEL(rms_norm_16_f32, RmsNormArguments) { rms_norm<float, 16, 1, CHUNK>(a); }
+KERNEL(rms_norm_16_bf16, RmsNormArguments) { rms_norm<bf16, 16, 1, CHUNK>(a); }
+KERNEL(rms_norm_32_f32, RmsNormArguments) { rms_norm<float, 32, 1, CHUNK>(a); }
+KERNEL(rms_norm_32_bf16, RmsNormArguments) { rms_norm<bf16, 32, 1, CHUNK>(a); }
+KERNEL(rms_norm_128_f32, RmsNormArguments) { rms_norm<float, 128, 1, CHUNK>(a); }
+KERNEL(rms_norm_128_bf16, RmsNormArguments) { rms_norm<bf16, 128, 1, CHUNK>(a); }
+KERNEL(rms_norm_256_f32, RmsNormArguments) { rms_norm<float, THREADS, 1, CHUNK>(a); }
+KERNEL(rms_norm_256_bf16, RmsNormArguments) { rms_norm<bf16, THREADS, 1, CHUNK>(a); }
+KERNEL(rms_norm_wide_f32, RmsNormArguments) { rms_norm<float, THREADS, 4, CHUNK>(a); }
+KERNEL(rms_norm_wide_bf16, RmsNormArguments) { rms_norm<bf16, THREADS, 4, CHUNK>(a); }
 KERNEL(rms_norm_ones_f32, RmsNormArguments) { rms_norm<float, THREADS, 4, 1>(a); }
 KERNEL(rms_norm_ones_bf16, RmsNormArguments) { rms_norm<bf16, THREADS, 4, 1>(a); }
 
@@ -81,38 +109,41 @@ struct RmsNormGradArguments {
 // A team keeps its whole row.
 template <class T, int TEAM, int KEPT, int N> DEVICE void rms_norm_grad(const RmsNormGradArguments &a) {
     const int teams = THREADS / TEAM, team = thread_index() / TEAM, lane = thread_index() % TEAM;
-    float sums[KEPT][N] = {{0.0f}}, scale[KEPT][N];
-    UNROLL for (int k = 0; k < KEPT; ++k) {
-        int at = (k * TEAM + lane) * N;
-        if (at < (int)a.width) take((const T *)a.scale + at, scale[k]);
-    }
+    float sums[KEPT][N] = {{0.0f}}, x[N], d[N], scale[N];
+    Raw<T, N> scales[KEPT], xs[KEPT], ds[KEPT], there[KEPT];
+    fetch<T, TEAM>((const T *)a.scale, lane, (int)a.width, scales);
     ROLLED for (i64 base = block_index() * teams; base < a.rows; base += grid_blocks() * teams) {
         i64 row = base + team, first = row * a.width;
         int width = row < a.rows ? (int)a.width : 0;
-        float in[KEPT][N], d[KEPT][N], squares = 0.0f, dots = 0.0f;
+        fetch<T, TEAM>((const T *)a.x + first, lane, width, xs);
+        fetch<T, TEAM>((const T *)a.d_out + first, lane, width, ds);
+        fetch<T, TEAM>((const T *)a.d_x + first, lane, a.add ? width : 0, there);
+        float squares = 0.0f, dots = 0.0f;
         UNROLL for (int k = 0; k < KEPT; ++k) {
-            int at = (k * TEAM + lane) * N;
-            if (at >= width) break;
-            take((const T *)a.x + first + at, in[k]);
-            take((const T *)a.d_out + first + at, d[k]);
+            unpack(xs[k], x);
+            unpack(ds[k], d);
+            unpack(scales[k], scale);
             UNROLL for (int i = 0; i < N; ++i) {
-                squares += in[k][i] * in[k][i];
-                dots += d[k][i] * scale[k][i] * in[k][i];
+                squares += x[i] * x[i];
+                dots += d[i] * scale[i] * x[i];
             }
         }
-        float root = 1.0f / root_of(team_sum<TEAM>(squares) / (float)a.width + (float)a.epsilon);
-        float along = team_sum<TEAM>(dots) / (float)a.width * root * root;
+        team_sums<TEAM>(squares, dots);
+        float root = 1.0f / root_of(squares / (float)a.width + (float)a.epsilon);
+        float along = dots / (float)a.width * root * root;
         UNROLL for (int k = 0; k < KEPT; ++k) {
             int at = (k * TEAM + lane) * N;
             if (at >= width) break;
-            T *to = (T *)a.d_x + first + at;
-            float there[N] = {0.0f};
-            if (a.add) take((const T *)to, there);
+            float d_x[N];
+            unpack(xs[k], x);
+            unpack(ds[k], d);
+            unpack(scales[k], scale);
+            unpack(there[k], d_x);
             UNROLL for (int i = 0; i < N; ++i) {
-                sums[k][i] += d[k][i] * in[k][i] * root;
-                there[i] += root * (d[k][i] * scale[k][i] - in[k][i] * along);
+                sums[k][i] += d[i] * x[i] * root;
+                d_x[i] += root * (d[i] * scale[i] - x[i] * along);
             }
-            give(to, there);
+            give((T *)a.d_x + first + at, d_x);
         }
     }
     // The teams of a block add up theirs, one after the other.
@@ -129,11 +160,17 @@ template <class T, int TEAM, int KEPT, int N> DEVICE void rms_norm_grad(const Rm
         a.partials[block_index() * a.width + column] = all[column];
 }
 
-KERNEL(rms_norm_grad_8_f32, RmsNormGradArguments) { rms_norm_grad<float, 8, 2, CHUNK>(a); }
-KERNEL(rms_norm_grad_8_bf16, RmsNormGradArguments) { rms_norm_grad<bf16, 8, 2, CHUNK>(a); }
-KERNEL(rms_norm_grad_32_f32, RmsNormGradArguments) { rms_norm_grad<float, 32, 4, CHUNK>(a); }
-KERNEL(rms_norm_grad_32_bf16, RmsNormGradArguments) { rms_norm_grad<bf16, 32, 4, CHUNK>(a); }
-KERNEL(rms_norm_grad_256_f32, RmsNormGradArguments) { rms_norm_grad<float, THREADS, 4, CHUNK>(a); }
-KERNEL(rms_norm_grad_256_bf16, RmsNormGradArguments) { rms_norm_grad<bf16, THREADS, 4, CHUNK>(a); }
+KERNEL(rms_norm_grad_8_f32, RmsNormGradArguments) { rms_norm_grad<float, 8, 1, CHUNK>(a); }
+KERNEL(rms_norm_grad_8_bf16, RmsNormGradArguments) { rms_norm_grad<bf16, 8, 1, CHUNK>(a); }
+KERNEL(rms_norm_grad_16_f32, RmsNormGradArguments) { rms_norm_grad<float, 16, 1, CHUNK>(a); }
+KERNEL(rms_norm_grad_16_bf16, RmsNormGradArguments) { rms_norm_grad<bf16, 16, 1, CHUNK>(a); }
+KERNEL(rms_norm_grad_32_f32, RmsNormGradArguments) { rms_norm_grad<float, 32, 1, CHUNK>(a); }
+KERNEL(rms_norm_grad_32_bf16, RmsNormGradArguments) { rms_norm_grad<bf16, 32, 1, CHUNK>(a); }
+KERNEL(rms_norm_grad_128_f32, RmsNormGradArguments) { rms_norm_grad<float, 128, 1, CHUNK>(a); }
+KERNEL(rms_norm_grad_128_bf16, RmsNormGradArguments) { rms_norm_grad<bf16, 128, 1, CHUNK>(a); }
+KERNEL(rms_norm_grad_256_f32, RmsNormGradArguments) { rms_norm_grad<float, THREADS, 1, CHUNK>(a); }
+KERNEL(rms_norm_grad_256_bf16, RmsNormGradArguments) { rms_norm_grad<bf16, THREADS, 1, CHUNK>(a); }
+KERNEL(rms_norm_grad_wide_f32, RmsNormGradArguments) { rms_norm_grad<float, THREADS, 4, CHUNK>(a); }
+KERNEL(rms_norm_grad_wide_bf16, RmsNormGradArguments) { rms_norm_grad<bf16, THREADS, 4, CHUNK>(a); }
 KERNEL(rms_norm_grad_ones_f32, RmsNormGradArguments) { rms_norm_grad<float, THREADS, 4, 1>(a); }
 KERNEL(rms_norm_grad_ones_bf16, RmsNormGradArguments) { rms_norm_grad<bf16, THREADS, 4, 1>(a); }

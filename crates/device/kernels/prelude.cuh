@@ -128,18 +128,36 @@ struct alignas(16) Quad {
     u32 x, y, z, w;
 };
 
-DEVICE void take(const float *from, float (&x)[CHUNK]) {
-    Quad low = ((const Quad *)from)[0], high = ((const Quad *)from)[1];
+// N neighbours as they lie in memory: loads of several can be on their way before the first is used.
+template <class T, int N> struct Raw;
+template <> struct Raw<float, CHUNK> {
+    Quad low, high;
+};
+template <> struct Raw<bf16, CHUNK> {
+    Quad all;
+};
+template <class T> struct Raw<T, 1> {
+    T one;
+};
+
+DEVICE void unpack(const Raw<float, CHUNK> &raw, float (&x)[CHUNK]) {
+    const Quad &low = raw.low, &high = raw.high;
     x[0] = float_of(low.x), x[1] = float_of(low.y), x[2] = float_of(low.z), x[3] = float_of(low.w);
     x[4] = float_of(high.x), x[5] = float_of(high.y), x[6] = float_of(high.z), x[7] = float_of(high.w);
 }
 
-DEVICE void take(const bf16 *from, float (&x)[CHUNK]) {
-    Quad all = *(const Quad *)from;
+DEVICE void unpack(const Raw<bf16, CHUNK> &raw, float (&x)[CHUNK]) {
+    const Quad &all = raw.all;
     x[0] = float_of(all.x << 16), x[1] = float_of(all.x & 0xffff0000u);
     x[2] = float_of(all.y << 16), x[3] = float_of(all.y & 0xffff0000u);
     x[4] = float_of(all.z << 16), x[5] = float_of(all.z & 0xffff0000u);
     x[6] = float_of(all.w << 16), x[7] = float_of(all.w & 0xffff0000u);
+}
+
+template <class T> DEVICE void unpack(const Raw<T, 1> &raw, float (&x)[1]) { x[0] = wide(raw.one); }
+
+template <class T> DEVICE void take(const T *from, float (&x)[CHUNK]) {
+    unpack(*(const Raw<T, CHUNK> *)from, x);
 }
 
 DEVICE void give(float *to, const float (&x)[CHUNK]) {

@@ -1,8 +1,9 @@
 // Kernels on the host, for tests: what `prelude.cuh` promises, in plain C++.
 //
 // A block's threads are fibers: each runs until it waits for the others, in the order of their indices, which
-// is fast and always the same. With STAND_IN_THREADS they are threads of the system, so that sanitizers find
-// races and accesses out of bounds. WARP may be 32 (NVIDIA) or 64 (AMD's CDNA).
+// is fast and always the same. With STAND_IN_REVERSED the order is the opposite one: a kernel that lacks a
+// barrier gives other bits. With STAND_IN_THREADS they are threads of the system, so that a sanitizer finds
+// races. WARP may be 32 (NVIDIA) or 64 (AMD's CDNA).
 #pragma once
 #include <math.h>
 #include <stdint.h>
@@ -160,20 +161,29 @@ static void switch_stacks(void **from, void **to) {
 }
 #endif
 
-// The last lane of a warp starts the next round of what waits: of its warp, or of the next one.
+// Turns are taken in this order, which is its own inverse.
+static inline int turn_of(int index) {
+#ifdef STAND_IN_REVERSED
+    return running.threads - 1 - index;
+#else
+    return index;
+#endif
+}
+
+// Runs the next lane of the warp. The last one starts another round: of its warp, or of the next one.
 static __attribute__((noinline)) void wait_for(Event event) {
-    int index = running.index, lane = index % WARP, first = index - lane;
-    if (lane > 0 && running.waits_for[first] != event) {
+    int index = running.index, turn = turn_of(index), lane = turn % WARP, first = turn - lane;
+    if (lane > 0 && running.waits_for[turn_of(first)] != event) {
         fprintf(stderr, "kernel: thread %d waits where the first of its warp does not\n", index);
         abort();
     }
     running.waits_for[index] = event;
-    bool is_last = lane == WARP - 1 || index == running.threads - 1;
-    int next = !is_last ? index + 1 : event == OF_WARP ? first : (index + 1) % running.threads;
+    bool is_last = lane == WARP - 1 || turn == running.threads - 1;
+    int next = !is_last ? turn + 1 : event == OF_WARP ? first : (turn + 1) % running.threads;
     if (event == DONE && next == 0) return switch_stacks(&running.stacks[index], &running.outside);
-    if (next == index) return;
-    running.index = next;
-    switch_stacks(&running.stacks[index], &running.stacks[next]);
+    if (next == turn) return;
+    running.index = turn_of(next);
+    switch_stacks(&running.stacks[index], &running.stacks[running.index]);
 }
 
 static inline void barrier() { wait_for(OF_BLOCK); }
@@ -193,13 +203,13 @@ extern "C" void stand_in_launch(Kernel *kernel, long long grid, int threads, con
     static thread_local char *memory = nullptr;
     if (!memory) memory = (char *)malloc(stack_bytes * MOST_THREADS);
     if (!memory || threads > MOST_THREADS) abort();
-    running.threads = threads, running.index = 0, running.grid = grid;
+    running.threads = threads, running.grid = grid, running.index = turn_of(0);
     running.kernel = kernel, running.arguments = arguments, running.outside = nullptr;
     for (int index = 0; index < threads; ++index) {
         running.stacks[index] = prepared(memory + index * stack_bytes, stack_bytes, run_fiber);
         running.waits_for[index] = NONE;
     }
-    switch_stacks(&running.outside, &running.stacks[0]);
+    switch_stacks(&running.outside, &running.stacks[running.index]);
 }
 #endif
 

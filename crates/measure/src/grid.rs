@@ -1,13 +1,14 @@
 //! Setups whose steps are measured: a grid to fit profiles to, and held-out ones to compare predictions with.
 
+use crate::case::Case;
 use lingot_spec::ModelSpec;
 use lingot_spec::presets::preset;
-use lingot_spec::run::Recompute;
+use lingot_spec::run::{Precision, Recompute};
 
 /// A model, and the batch and policy of its step.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// `g1` to `g16` in the grid, `h1` to `h14` held out.
+    /// `g1`, `g2`, ... in the grid; `h1`, `h2`, ..., `G` and `Q` held out.
     pub name: String,
     /// The model.
     pub model: ModelSpec,
@@ -19,9 +20,24 @@ pub struct Setup {
     pub sequence: usize,
     /// What the backward pass computes again.
     pub recompute: Recompute,
+    /// What activations and working weights are held in.
+    pub precision: Precision,
 }
 
 impl Setup {
+    /// Returns a case of the training benchmark as a setup.
+    pub fn of(case: &Case, precision: Precision) -> Setup {
+        Setup {
+            name: case.name.clone(),
+            model: case.model.clone(),
+            micro: case.sequences,
+            micros: case.micros,
+            sequence: case.sequence,
+            recompute: case.recompute,
+            precision,
+        }
+    }
+
     /// Returns the batch as `spec::step` takes it.
     pub fn batch(&self) -> lingot_spec::step::Batch<'_> {
         lingot_spec::step::Batch {
@@ -30,7 +46,7 @@ impl Setup {
             sequence: self.sequence,
             recompute: std::slice::from_ref(&self.recompute),
             warming: false,
-            widths: lingot_spec::cost::Widths::F32,
+            widths: self.precision.into(),
         }
     }
 }
@@ -77,16 +93,52 @@ const HELD_OUT: [Row; 14] = [
     [576, 9, 3, 64, 36, 6, 288, 1, 8000, 3, 288],
 ];
 
+/// Shapes of the grid for accelerators, which are only busy with thousands of tokens.
+const LARGE_GRID: [Row; 10] = [
+    [512, 8, 2, 64, 16, 2, 512, 1, 8192, 8, 512],
+    [768, 12, 4, 64, 32, 4, 512, 1, 16_384, 8, 1024],
+    [1024, 16, 2, 64, 32, 4, 768, 1, 24_576, 12, 1024],
+    [1280, 10, 2, 128, 48, 6, 512, 0, 16_384, 8, 2048],
+    [1536, 12, 4, 128, 32, 4, 768, 2, 32_768, 8, 1024],
+    [2048, 16, 4, 128, 64, 8, 768, 1, 32_768, 4, 2048],
+    [2048, 16, 2, 128, 16, 2, 1536, 1, 32_768, 16, 1024],
+    [1024, 8, 8, 128, 16, 2, 1024, 1, 65_536, 4, 4096],
+    [512, 8, 4, 64, 64, 8, 256, 1, 32_768, 32, 1024],
+    [3072, 24, 4, 128, 8, 2, 1536, 0, 32_768, 4, 1024],
+];
+
+/// Shapes of held-out setups for accelerators, besides the benchmark's models G and Q.
+const LARGE_HELD_OUT: [Row; 5] = [
+    [640, 10, 2, 64, 24, 3, 512, 1, 12_000, 8, 768],
+    [896, 14, 2, 64, 40, 5, 640, 1, 20_000, 16, 768],
+    [1152, 9, 3, 128, 48, 4, 512, 2, 30_000, 6, 2048],
+    [1792, 14, 2, 128, 24, 2, 1024, 1, 40_000, 8, 1536],
+    [2304, 18, 6, 128, 32, 6, 640, 1, 24_000, 4, 2048],
+];
+
+/// What setups are measured on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// What activations and working weights are held in.
+    pub precision: Precision,
+    /// Whether it is an accelerator, whose setups are larger.
+    pub is_accelerator: bool,
+}
+
 /// Returns the setups that profiles are fitted to.
-pub fn grid() -> Vec<Setup> {
-    GRID.iter()
+pub fn grid(target: Target) -> Vec<Setup> {
+    let rows = if target.is_accelerator { &LARGE_GRID[..] } else { &GRID[..] };
+    rows.iter()
         .enumerate()
         .map(|(at, row)| {
-            let mut setup = setup(&format!("g{}", at + 1), row);
-            setup.model.layers = 2;
+            let mut setup = setup(&format!("g{}", at + 1), row, target.precision);
+            setup.model.layers = if target.is_accelerator { 1 } else { 2 };
             match at % 4 {
                 0 => (setup.model.norm_head, setup.model.qk_norm) = (true, false),
-                1 => (setup.model.dense_layers, setup.model.dense_width) = (1, 2 * setup.model.width),
+                1 => {
+                    (setup.model.dense_layers, setup.model.dense_width) = (1, 2 * setup.model.width);
+                    setup.model.layers = 2;
+                }
                 2 => setup.recompute = Recompute::Experts,
                 _ => {}
             }
@@ -98,29 +150,29 @@ pub fn grid() -> Vec<Setup> {
         .collect()
 }
 
-/// Returns the setups that predictions are compared with.
-pub fn held_out() -> Vec<Setup> {
-    HELD_OUT
-        .iter()
-        .enumerate()
-        .map(|(at, row)| {
-            let mut setup = setup(&format!("h{}", at + 1), row);
-            setup.model.layers = [3, 4, 2, 3, 4, 3, 2][at % 7];
-            setup.recompute =
-                [Recompute::Nothing, Recompute::Block, Recompute::Nothing, Recompute::Experts][at % 4];
-            match at % 5 {
-                1 => (setup.model.norm_head, setup.model.qk_norm) = (true, false),
-                2 => (setup.model.dense_layers, setup.model.dense_width) = (1, 3 * setup.model.width),
-                3 => setup.model.mtp_layers = 1,
-                4 => setup.micros = 2,
-                _ => {}
-            }
-            setup
-        })
-        .collect()
+/// Returns the setups that predictions are compared with: on an accelerator the models G and Q too.
+pub fn held_out(target: Target) -> Vec<Setup> {
+    let rows = if target.is_accelerator { &LARGE_HELD_OUT[..] } else { &HELD_OUT[..] };
+    let benchmarks = ["G", "Q"].iter().filter(|_| target.is_accelerator);
+    let benchmarks = benchmarks.filter_map(|name| Some(Setup::of(&Case::named(name)?, target.precision)));
+    let shapes = rows.iter().enumerate().map(|(at, row)| {
+        let mut setup = setup(&format!("h{}", at + 1), row, target.precision);
+        setup.model.layers = [3, 4, 2, 3, 4, 3, 2][at % 7];
+        setup.recompute =
+            [Recompute::Nothing, Recompute::Block, Recompute::Nothing, Recompute::Experts][at % 4];
+        match at % 5 {
+            1 => (setup.model.norm_head, setup.model.qk_norm) = (true, false),
+            2 => (setup.model.dense_layers, setup.model.dense_width) = (1, 3 * setup.model.width),
+            3 => setup.model.mtp_layers = 1,
+            4 => setup.micros = 2,
+            _ => {}
+        }
+        setup
+    });
+    shapes.chain(benchmarks).collect()
 }
 
-fn setup(name: &str, row: &Row) -> Setup {
+fn setup(name: &str, row: &Row, precision: Precision) -> Setup {
     let &[
         width,
         heads,
@@ -157,6 +209,7 @@ fn setup(name: &str, row: &Row) -> Setup {
         micros: 1,
         sequence: sequence as usize,
         recompute: Recompute::Nothing,
+        precision,
     }
 }
 
@@ -166,13 +219,30 @@ mod tests {
 
     #[test]
     fn every_setup_can_be_built_and_no_held_out_one_is_in_the_grid() {
-        for setup in grid().iter().chain(&held_out()) {
-            setup.model.check().unwrap();
+        for is_accelerator in [false, true] {
+            let target = Target { precision: Precision::F32, is_accelerator };
+            for setup in grid(target).iter().chain(&held_out(target)) {
+                setup.model.check().unwrap();
+            }
+            for held_out in held_out(target) {
+                assert!(grid(target).iter().all(|point| {
+                    point.model != held_out.model || point.batch().micro != held_out.batch().micro
+                }));
+            }
         }
-        for held_out in held_out() {
-            assert!(grid().iter().all(|point| {
-                point.model != held_out.model || point.batch().micro != held_out.batch().micro
-            }));
+    }
+
+    #[test]
+    fn a_large_grid_takes_every_op_that_a_held_out_setup_takes() {
+        let target = Target { precision: Precision::Bf16, is_accelerator: true };
+        let ops = |setup: &Setup| -> Vec<(&str, &str)> {
+            let step = lingot_spec::step::step(&setup.model, &setup.batch());
+            step.ops.iter().map(|op| (op.name, op.form)).collect()
+        };
+        let known: Vec<_> = grid(target).iter().flat_map(ops).collect();
+        for setup in held_out(target) {
+            let unknown: Vec<_> = ops(&setup).into_iter().filter(|op| !known.contains(op)).collect();
+            assert!(unknown.is_empty(), "{}: {unknown:?}", setup.name);
         }
     }
 }

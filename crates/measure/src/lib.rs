@@ -5,19 +5,23 @@
 //!
 //! Reading order: `spread` is the form of every figure. `case` is what the training benchmark trains, and
 //! `training` the step that it and `ops` time. [`steps`] is the training benchmark, with the ceiling of
-//! `rate` and the peak of `memory`; [`ops`] times each op of the setups of [`grid`], for profiles; [`fleet`]
-//! times a fleet against the sum of its devices.
+//! `rate` and the peak of `memory`; [`ops`] times each op of the setups of [`grid`], for profiles, by the
+//! device's `clock`; [`table`] lays the ops of one model beside their floors; [`links`] times copies between
+//! host and device; [`fleet`] times a fleet against the sum of its devices.
 
 #![deny(missing_docs)]
 
 mod case;
+mod clock;
 pub mod fleet;
 pub mod grid;
+pub mod links;
 mod memory;
 pub mod ops;
 mod rate;
 mod spread;
 pub mod steps;
+pub mod table;
 mod training;
 
 pub use case::{Case, Routing};

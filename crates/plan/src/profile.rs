@@ -6,6 +6,7 @@
 //! correction fades and the sum alone answers.
 
 use lingot_spec::problem::{Problem, Result};
+use lingot_spec::run::Precision;
 use lingot_spec::step::StepOp;
 use serde::{Deserialize, Serialize};
 
@@ -24,14 +25,32 @@ const LEAST_S: f64 = 1e-5;
 pub struct Profile {
     /// The device's own description.
     pub device: String,
-    /// CPU threads that it used.
+    /// CPU threads that it used; 0 if the device is an accelerator.
     pub threads: usize,
+    /// What activations and working weights were held in.
+    #[serde(default)]
+    pub precision: Precision,
     /// Bytes of the process besides tensors.
     pub base_bytes: u64,
     /// Seconds of a step outside its ops: per op, and per byte that its ops move.
     pub between_s: [f64; 2],
+    /// Copies between host and device; none where the device is the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub links: Option<Links>,
     /// One entry per kind and form of op.
     pub family: Vec<Family>,
+}
+
+/// Measured copies between the host's ordinary memory and a device, in bytes per second.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Links {
+    /// From host to device.
+    pub to_device_bytes_per_s: f64,
+    /// From device to host.
+    pub to_host_bytes_per_s: f64,
+    /// Both directions together, while both go on at once.
+    pub both_bytes_per_s: f64,
 }
 
 /// One kind of op in one form.
@@ -42,6 +61,12 @@ pub struct Family {
     pub op: String,
     /// Which operand is stored transposed, as in [`StepOp::form`].
     pub form: String,
+    /// Seconds of the host until a call returns, while the device is busy; 0 on a host device.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub enqueue_s: f64,
+    /// Whether the host waits for the device in each call.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waits: bool,
     /// Seconds per unit of each term; the source of this module lists the terms.
     pub factors: Vec<f64>,
     /// Median relative error at the measured sizes, each left out of its own correction.
@@ -71,6 +96,36 @@ pub struct Measured {
     pub form: String,
     /// Sizes and seconds.
     pub point: Point,
+    /// As in [`Family::enqueue_s`].
+    pub enqueue_s: f64,
+    /// As in [`Family::waits`].
+    pub waits: bool,
+}
+
+/// What one call of an op takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Call {
+    /// Seconds on the device.
+    pub seconds: f64,
+    /// As in [`Family::enqueue_s`].
+    pub enqueue_s: f64,
+    /// As in [`Family::waits`].
+    pub waits: bool,
+}
+
+/// The device that measurements were made on.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// As in [`Profile::device`].
+    pub device: String,
+    /// As in [`Profile::threads`].
+    pub threads: usize,
+    /// As in [`Profile::precision`].
+    pub precision: Precision,
+    /// As in [`Profile::base_bytes`].
+    pub base_bytes: u64,
+    /// As in [`Profile::links`].
+    pub links: Option<Links>,
 }
 
 /// The time of a measured step outside its ops.
@@ -112,31 +167,44 @@ impl Profile {
     }
 
     /// Fits a profile to measurements in any order.
-    pub fn fit(
-        device: String,
-        threads: usize,
-        base_bytes: u64,
-        mut measured: Vec<Measured>,
-        between: &[Between],
-    ) -> Profile {
+    pub fn fit(subject: Subject, mut measured: Vec<Measured>, between: &[Between]) -> Profile {
         measured.sort_by(|a, b| (&a.op, &a.form, a.point.sizes).cmp(&(&b.op, &b.form, b.point.sizes)));
         let family = measured
             .chunk_by(|a, b| (&a.op, &a.form) == (&b.op, &b.form))
             .map(|group| {
                 let points = merged(group.iter().map(|measured| &measured.point));
-                Family::fit(&group[0].op, &group[0].form, points)
+                let mut enqueue_s: Vec<f64> = group.iter().map(|measured| measured.enqueue_s).collect();
+                enqueue_s.sort_by(f64::total_cmp);
+                Family {
+                    enqueue_s: enqueue_s[enqueue_s.len() / 2],
+                    waits: 2 * group.iter().filter(|measured| measured.waits).count() > group.len(),
+                    ..Family::fit(&group[0].op, &group[0].form, points)
+                }
             })
             .collect();
         let rows: Vec<Vec<f64>> = between.iter().map(|rest| vec![rest.ops, rest.bytes]).collect();
         let seconds: Vec<f64> = between.iter().map(|rest| rest.seconds).collect();
         let factors = factors(&rows, &seconds);
-        Profile { device, threads, base_bytes, between_s: [factors[0], factors[1]], family }
+        let between_s = [factors[0], factors[1]];
+        let Subject { device, threads, precision, base_bytes, links } = subject;
+        Profile { device, threads, precision, base_bytes, between_s, links, family }
     }
 
-    /// Returns the seconds of one call; none where no op of that kind and form was measured.
-    pub fn seconds(&self, op: &StepOp) -> Option<f64> {
+    /// Whether the device is an accelerator, which computes while its host enqueues.
+    pub fn is_of_accelerator(&self) -> bool {
+        self.threads == 0
+    }
+
+    /// Returns what one call takes; none where no op of that kind and form was measured.
+    pub fn call(&self, op: &StepOp) -> Option<Call> {
         let family = self.family.iter().find(|family| family.op == op.name && family.form == op.form)?;
-        Some(family.seconds(&op.sizes, None))
+        let seconds = family.seconds(&op.sizes, None);
+        Some(Call { seconds, enqueue_s: family.enqueue_s, waits: family.waits })
+    }
+
+    /// Returns the seconds of one call on the device; none where no op of that kind and form was measured.
+    pub fn seconds(&self, op: &StepOp) -> Option<f64> {
+        self.call(op).map(|call| call.seconds)
     }
 }
 
@@ -147,6 +215,8 @@ impl Family {
         let mut family = Family {
             op: op.to_owned(),
             form: form.to_owned(),
+            enqueue_s: 0.0,
+            waits: false,
             factors: factors(&rows, &seconds),
             left_out_error: 0.0,
             points,
@@ -165,6 +235,8 @@ impl Family {
     fn is_sound(&self) -> bool {
         !self.points.is_empty()
             && self.factors.len() == terms(&self.op, &self.points[0].sizes).len()
+            && self.enqueue_s.is_finite()
+            && self.enqueue_s >= 0.0
             && self.points.iter().all(|point| point.seconds.is_finite() && point.seconds > 0.0)
     }
 
@@ -187,6 +259,10 @@ impl Family {
         let corrected = (self.sum(sizes) + LEAST_S) * (residual / (evidence + PRIOR)).exp() - LEAST_S;
         corrected.max(0.0)
     }
+}
+
+fn is_zero(seconds: &f64) -> bool {
+    *seconds == 0.0
 }
 
 /// Merges points of the same sizes into one, with the mean of their medians.
@@ -263,38 +339,4 @@ fn factors(rows: &[Vec<f64>], seconds: &[f64]) -> Vec<f64> {
 const ROUNDS: usize = 2000;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn measured(sizes: [usize; 5], seconds: f64) -> Measured {
-        let point = Point { sizes, seconds, range_s: [seconds, seconds] };
-        Measured { op: "matmul".into(), form: String::new(), point }
-    }
-
-    fn truth([m, n, k, ..]: [usize; 5]) -> f64 {
-        2e-5 + (m * n * k) as f64 / 5e10 + (m * k + n * k) as f64 / 1e10
-    }
-
-    #[test]
-    fn a_device_of_known_speed_is_found_again_at_sizes_that_were_not_measured() {
-        let mut points = vec![];
-        for m in [64, 256, 1024] {
-            for n in [96, 384, 1536] {
-                points.extend([128, 512, 2048].map(|k| measured([m, n, k, 0, 0], truth([m, n, k, 0, 0]))));
-            }
-        }
-        let profile = Profile::fit("made up".into(), 1, 0, points, &[]);
-        for sizes in [[100, 200, 300, 0, 0], [700, 1000, 900, 0, 0], [2000, 3000, 4000, 0, 0]] {
-            let found = profile.family[0].seconds(&sizes, None);
-            assert!((found / truth(sizes) - 1.0).abs() < 0.02, "{sizes:?}: {found} for {}", truth(sizes));
-        }
-    }
-
-    #[test]
-    fn a_profile_survives_its_file_and_a_damaged_one_is_refused() {
-        let profile = Profile::fit("d".into(), 2, 7, vec![measured([8, 8, 8, 0, 0], 1e-4)], &[]);
-        assert_eq!(Profile::parse(&profile.to_toml()).unwrap(), profile);
-        assert!(Profile::parse(&profile.to_toml().replace("seconds = 0.0001", "seconds = nan")).is_err());
-        assert!(Profile::parse("device = 3").is_err());
-    }
-}
+mod tests;

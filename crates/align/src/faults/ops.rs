@@ -7,7 +7,7 @@ use lingot_device::op::{
     Rope, Route, RouteGrad,
 };
 use lingot_device::ops::{self, Rotation, Routing};
-use lingot_device::{Backend, Device, Kind, Op, Place, Result, RouteRule, Tensor};
+use lingot_device::{Backend, Device, Op, Place, Result, RouteRule, Tensor};
 use std::ops::Range;
 use std::sync::Mutex;
 
@@ -73,23 +73,19 @@ impl Faulty {
     }
 
     pub(super) fn floats(&self, tensor: &Tensor) -> Result<Vec<f32>> {
-        let Place { offset_bytes, bytes, .. } = tensor.place();
-        let mut bytes = vec![0; bytes];
-        self.inner.read(tensor.slot(), offset_bytes, &mut bytes)?;
-        Ok(bytes.chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect())
+        self.on(tensor).to_floats()
     }
 
     pub(super) fn integers(&self, tensor: &Tensor) -> Result<Vec<i32>> {
-        Ok(self.floats(tensor)?.into_iter().map(|x| x.to_bits() as i32).collect())
+        self.on(tensor).to_integers()
     }
 
     pub(super) fn put(&self, tensor: &Tensor, values: &[f32]) -> Result<()> {
-        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_ne_bytes()).collect();
-        self.inner.write(tensor.slot(), tensor.place().offset_bytes, &bytes)
+        self.on(tensor).write_floats(values)
     }
 
     pub(super) fn put_integers(&self, tensor: &Tensor, values: &[i32]) -> Result<()> {
-        self.put(tensor, &values.iter().map(|&x| f32::from_bits(x as u32)).collect::<Vec<f32>>())
+        self.on(tensor).write_integers(values)
     }
 
     pub(super) fn go(&self, op: &Op<'_>) -> Result<()> {
@@ -134,7 +130,7 @@ impl Faulty {
             let sum: f32 = experts.iter().map(|&expert| score(op.rule, logits, expert as usize)).sum();
             d_weights.iter_mut().for_each(|d| *d /= sum);
         }
-        let scaled = self.inner.floats(&d_weights, op.d_weights_tk.shape(), Kind::F32)?;
+        let scaled = self.inner.floats(&d_weights, op.d_weights_tk.shape(), op.d_weights_tk.kind())?;
         let rule = RouteRule { renormalise: false, ..op.rule };
         let routing = Routing {
             experts_tk: self.on(op.experts_tk),
@@ -153,7 +149,7 @@ impl Faulty {
         let reversed = |tensor: &Tensor| {
             let values: Vec<f32> =
                 self.floats(tensor)?.chunks_exact(e).flat_map(|row| row.iter().rev().copied()).collect();
-            self.inner.floats(&values, tensor.shape(), Kind::F32)
+            self.inner.floats(&values, tensor.shape(), tensor.kind())
         };
         let reverse_integers = |tensor: &Tensor, values: Vec<i32>| {
             let back: Vec<i32> = values.chunks_exact(e).flat_map(|row| row.iter().rev().copied()).collect();
@@ -182,7 +178,7 @@ impl Faulty {
 
     fn transpose_expert(&self, op: &Op<'_>, weights: &GroupedMatMulWeights<'_>) -> Result<()> {
         let dw_enk = weights.dw_enk;
-        let before = self.floats(dw_enk)?;
+        let before = if weights.add { self.floats(dw_enk)? } else { vec![0.0; dw_enk.len()] };
         self.go(op)?;
         let mut after = self.floats(dw_enk)?;
         let [n, k] = [dw_enk.shape()[1], dw_enk.shape()[2]];
@@ -239,7 +235,7 @@ impl Faulty {
         }
         let mut w = self.floats(product.w_enk)?;
         w.copy_within(4 * n * k..5 * n * k, 5 * n * k);
-        let w = self.inner.floats(&w, product.w_enk.shape(), Kind::F32)?;
+        let w = self.inner.floats(&w, product.w_enk.shape(), product.w_enk.kind())?;
         let out = ops::grouped_matmul(&self.on(product.x), &w, &self.on(product.ends_e), product.flip)?;
         ops::copy(&self.on(product.out), &out)
     }
@@ -292,7 +288,7 @@ impl Faulty {
         let rule = op.rule;
         let more = ((1.0 - rule.beta2.powf(rule.step as f64)) * rule.epsilon / rule.beta2) as f32;
         let raised: Vec<f32> = self.floats(op.second)?.iter().map(|x| x + more).collect();
-        let raised = self.inner.floats(&raised, op.second.shape(), Kind::F32)?;
+        let raised = self.inner.floats(&raised, op.second.shape(), op.second.kind())?;
         self.update(op, AdamRule { epsilon: 0.0, ..rule }, op.decayed, &raised)?;
         let lowered: Vec<f32> = raised.to_floats()?.iter().map(|x| x - more * rule.beta2 as f32).collect();
         self.on(op.second).write_floats(&lowered)

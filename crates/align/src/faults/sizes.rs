@@ -5,7 +5,7 @@ use super::ops::Faulty;
 use lingot_device::op::{Attention, CrossEntropy, CrossEntropyGrad, MatMul, Rope, Route};
 use lingot_device::ops::{self, Rotation};
 use lingot_device::precision::to_bf16;
-use lingot_device::{Kind, Op, Result, Tensor};
+use lingot_device::{Op, Result, Tensor};
 
 /// The longest sum that is right.
 const LONGEST_SUM: usize = 320;
@@ -96,7 +96,7 @@ fn see_fewer_experts(device: &Faulty, op: &Op<'_>, route: &Route<'_>) -> Result<
     }
     let mut logits = device.floats(route.logits_te)?;
     logits.chunks_exact_mut(e).for_each(|logits| logits[MOST_EXPERTS..].fill(-20.0));
-    let logits = device.inner.floats(&logits, route.logits_te.shape(), Kind::F32)?;
+    let logits = device.inner.floats(&logits, route.logits_te.shape(), route.logits_te.kind())?;
     let bias = route.bias_e.map(|bias| device.on(bias));
     let (loads, losses) = (device.on(route.loads_e), device.on(route.losses_2));
     let routing = ops::route(&logits, bias.as_ref(), route.rule, &loads, &losses)?;
@@ -129,7 +129,7 @@ fn shorten(device: &Faulty, head: &CrossEntropy<'_>) -> Result<()> {
 fn shorten_grad(device: &Faulty, head: &CrossEntropyGrad<'_>) -> Result<()> {
     let targets = short_targets(device, head.targets_t)?;
     let (x, w, d_w) = (device.on(head.x_td), device.on(head.w_vd), device.on(head.d_w_vd));
-    let (losses, d_x) = ops::cross_entropy_grad(&x, &w, &targets, head.scale, &d_w)?;
+    let (losses, d_x) = ops::cross_entropy_grad(&x, &w, &targets, head.scale, &d_w, head.add)?;
     ops::copy(&device.on(head.losses_t), &losses)?;
     ops::copy(&device.on(head.d_x_td), &d_x)
 }

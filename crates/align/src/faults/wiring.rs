@@ -95,20 +95,20 @@ impl Wiring {
 /// What a faulty step remembers of the steps before it.
 #[derive(Default)]
 pub(crate) struct Past {
-    weights: Option<Vec<f64>>,
+    weights: Option<Vec<f32>>,
     gradient: Option<Vec<f64>>,
     loads: Option<Vec<Vec<i32>>>,
 }
 
 impl Past {
     /// Puts the weights of the step before in place of the present ones, which it returns.
-    pub(crate) fn stale_weights(&mut self, wiring: Wiring, model: &Model) -> Result<Option<Vec<f64>>> {
+    pub(crate) fn stale_weights(&mut self, wiring: Wiring, model: &Model) -> Result<Option<Vec<f32>>> {
         if !wiring.has(Planted::StaleWorkingCopy) {
             return Ok(None);
         }
-        let present = model.parameters.flat.to_doubles()?;
+        let present = model.parameters.flat.to_floats()?;
         if let Some(before) = self.weights.replace(present.clone()) {
-            model.parameters.flat.write_doubles(&before)?;
+            model.overwrite(0, &before)?;
         }
         Ok(Some(present))
     }
@@ -155,7 +155,7 @@ pub(crate) fn after_update(wiring: Wiring, model: &Model, before: &[f64], decaye
         }
         from += tensor.len();
     }
-    Ok(())
+    model.renew(0..parameters.flat.len())
 }
 
 /// Whether `after_update` changes anything.

@@ -3,6 +3,7 @@
 use crate::failure::{Failure, Result};
 use lingot_device::conformance::wide::Shapes;
 use lingot_spec::presets;
+use lingot_spec::run::Precision;
 use lingot_train::config;
 use std::path::Path;
 
@@ -13,13 +14,15 @@ const TOKENS: usize = 4096;
 pub(super) struct Like {
     pub(super) name: String,
     pub(super) shapes: Shapes,
+    /// That of the run; f32 for a preset.
+    pub(super) precision: Precision,
 }
 
 /// Reads the sizes of the run that a file describes, or of a preset with one sequence of 4,096 tokens.
 pub(super) fn read(like: &str) -> Result<Like> {
     if let Some(model) = presets::preset(like) {
         let name = format!("the preset {like} with one sequence of {TOKENS} tokens");
-        return Ok(Like { name, shapes: Shapes::of(&model, TOKENS, TOKENS) });
+        return Ok(Like { name, shapes: Shapes::of(&model, TOKENS, TOKENS), precision: Precision::F32 });
     }
     let path = Path::new(like);
     if !path.exists() {
@@ -32,5 +35,6 @@ pub(super) fn read(like: &str) -> Result<Like> {
     let sequence = run.data.sequence as usize;
     let tokens = sequence * run.batch.micro as usize;
     let name = format!("{like} with micro-batches of {tokens} tokens");
-    Ok(Like { name, shapes: Shapes::of(&run.model, tokens, sequence) })
+    let precision = run.device.precision;
+    Ok(Like { name, shapes: Shapes::of(&run.model, tokens, sequence), precision })
 }

@@ -75,8 +75,6 @@ fn an_unknown_device_is_replaced_by_one_that_is_listed() {
         place.succeed(&[&train(&["batch.micro=1", "folder=weak"])[..], &["--device", entry]].concat());
         fs::remove_dir_all(place.path("weak")).unwrap();
     }
-    let said = hint(&place, 2, &["bench", "ops", "--device", "torch:cpu"]);
-    assert!(said.contains("--device cpu"), "{said}");
 }
 
 #[test]

@@ -93,6 +93,9 @@ fn an_option_that_would_change_nothing_is_refused() {
     for flags in [["--level", "ops"], ["--steps", "9"], ["--run", "out/run"]] {
         refused(&place, &[&["align", "--like", "toy"], &flags[..]].concat(), &["--like", flags[0]]);
     }
+    for flags in [["--level", "ops"], ["--steps", "9"], ["--seeds", "2"], ["--like", "toy"]] {
+        refused(&place, &[&["align", "--quick"], &flags[..]].concat(), &["--quick", flags[0]]);
+    }
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! `lingot plan` and `lingot ledger`: their keys, their texts, and answers that contradict themselves.
 
 use super::program::Place;
-use lingot_plan::profile::{Between, Measured, Point, Profile};
+use lingot_plan::profile::{Between, Measured, Point, Profile, Subject};
 use lingot_spec::cost::Widths;
 use lingot_spec::presets::preset;
-use lingot_spec::run::Recompute;
+use lingot_spec::run::{Precision, Recompute};
 use lingot_spec::step::{Batch, step};
 use serde_json::{Value, json};
 
@@ -107,10 +107,14 @@ fn even_profile() -> String {
             op: op.name.into(),
             form: op.form.into(),
             point: Point { sizes: op.sizes, seconds: 1e-6, range_s: [1e-6, 1e-6] },
+            enqueue_s: 0.0,
+            waits: false,
         })
     });
     let between = [Between { ops: 100.0, bytes: 1e6, seconds: 1e-5 }];
-    Profile::fit("cpu".into(), 1, 1 << 20, measured.collect(), &between).to_toml()
+    let (device, precision) = ("cpu".into(), Precision::F32);
+    let subject = Subject { device, threads: 1, precision, base_bytes: 1 << 20, links: None };
+    Profile::fit(subject, measured.collect(), &between).to_toml()
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! What a case of the suite is made of: the same operands on whichever device, and outputs with their bounds.
 
+use super::Sort;
 use super::random::Random;
 use crate::bf16::Bf16;
 use crate::device::Device;
 use crate::error::Result;
-use crate::precision::Precision;
 use crate::tensor::{Kind, Tensor};
 
 type Run = Box<dyn Fn(&mut Bench<'_>) -> Result<Vec<Output>>>;
@@ -173,8 +173,8 @@ impl Output {
         self.tensor.kind()
     }
 
-    pub(super) fn bound_units(&self, precision: Precision) -> f64 {
-        let terms = if precision == Precision::F32 { (self.terms as f64).sqrt() } else { 0.0 };
+    pub(super) fn bound_units(&self, sort: Sort) -> f64 {
+        let terms = if sort == Sort::OfProducts { 0.0 } else { (self.terms as f64).sqrt() };
         (4.0 + terms + self.condition).max(0.0)
     }
 

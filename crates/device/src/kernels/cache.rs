@@ -46,3 +46,29 @@ const FIRST: u64 = 0xcbf2_9ce4_8422_2325;
 fn hash(first: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(first, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_damaged_or_of_another_source_is_not_used() {
+        let key = format!("test {}", std::process::id());
+        write(&key, b"code");
+        let Some(place) = place(&key).filter(|place| place.exists()) else {
+            return println!("skipped: no cache folder");
+        };
+        assert_eq!(read(&key).as_deref(), Some(&b"code"[..]));
+        let whole = std::fs::read(&place).unwrap();
+        let mut damaged = whole.clone();
+        *damaged.last_mut().unwrap() ^= 1;
+        for (what, stored) in [("a bit", &damaged[..]), ("the end", &whole[..7]), ("all", &[])] {
+            std::fs::write(&place, stored).unwrap();
+            assert_eq!(read(&key), None, "{what}");
+        }
+        let other = [&checksum("another source", b"code").to_le_bytes()[..], b"code"].concat();
+        std::fs::write(&place, other).unwrap();
+        assert_eq!(read(&key), None, "another source");
+        std::fs::remove_file(place).unwrap();
+    }
+}

@@ -2,7 +2,6 @@
 
 use super::adamw;
 use super::aten::Aten;
-use super::cleared::Cleared;
 use super::kernels::{self, OwnKernels, OwnState};
 use super::known::Known;
 use super::library::{self, Symbols, unsupported};
@@ -18,7 +17,7 @@ use crate::kernels::Gpu;
 use crate::op::{Access, Op, Operand};
 use crate::precision::Precision;
 use crate::slot::{Owner, Slot};
-use crate::tensor::{Kind, Place};
+use crate::tensor::Kind;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -59,7 +58,6 @@ pub struct Torch {
 pub(super) struct State {
     memory: MemoryUse,
     pub(super) known: Known,
-    pub(super) cleared: Cleared,
     pub(super) rope: HashMap<(usize, u64), Arc<RopeTable>>,
     pub(super) own: OwnState,
     /// 0, 1, 2, ... as i64, and how many they are.
@@ -248,7 +246,6 @@ impl Backend for Torch {
         let mut state = self.state();
         state.memory.subtract(slot.bytes());
         state.known.forget(slot.id());
-        state.cleared.forget(slot.id());
         drop(state);
         drop(Value::from_number(self.torch, handle));
     }
@@ -257,9 +254,7 @@ impl Backend for Torch {
         self.owner.number_of_range(slot, offset_bytes, from_host.len())?;
         self.prepare_thread();
         self.state().known.forget(slot.id());
-        let place = Place { slot: slot.id(), offset_bytes, bytes: from_host.len() };
-        self.settle(slot, place)
-            .and_then(|()| self.copy_in(slot, offset_bytes, from_host))
+        self.copy_in(slot, offset_bytes, from_host)
             .map_err(|refusal| self.failed("a copy to the device", &refusal))?;
         self.state().known.write(slot.id(), offset_bytes, from_host);
         Ok(())
@@ -268,9 +263,7 @@ impl Backend for Torch {
     fn read(&self, slot: &Slot, offset_bytes: usize, to_host: &mut [u8]) -> Result<()> {
         self.owner.number_of_range(slot, offset_bytes, to_host.len())?;
         self.prepare_thread();
-        let place = Place { slot: slot.id(), offset_bytes, bytes: to_host.len() };
-        self.settle(slot, place)
-            .and_then(|()| self.copy_out(slot, offset_bytes, to_host))
+        self.copy_out(slot, offset_bytes, to_host)
             .map_err(|refusal| self.failed("a copy from the device", &refusal))
     }
 
@@ -278,10 +271,10 @@ impl Backend for Torch {
         self.owner.check(op)?;
         self.prepare_thread();
         self.forget_outputs(op);
-        let outcome = self.settle_operands(op).and_then(|()| match kernels::run(self, op) {
+        let outcome = match kernels::run(self, op) {
             Ok(false) => self.with_twins(op, || super::run(self, op)),
             done => done.map(|_| ()),
-        });
+        };
         outcome.map_err(|refusal| {
             let error = self.failed(&format!("`{}`", op.name()), &refusal);
             if refusal.is_half_done() {

@@ -16,7 +16,6 @@ pub(super) fn copy(torch: &Torch, op: &op::Copy<'_>) -> Result<(), Refusal> {
 pub(super) fn fill(torch: &Torch, op: &op::Fill<'_>) -> Result<(), Refusal> {
     let op::Fill { out, value } = *op;
     match out.kind() {
-        Kind::F32 if torch.note_zeros(out, value) => Ok(()),
         Kind::F32 => torch.floats(out)?.fill(value),
         // The bits of whole zeros are those of zero.
         Kind::I32 | Kind::F64 if value == 0.0 => torch.bits(torch.written(out))?.fill(0.0),

@@ -43,7 +43,7 @@ pub(super) fn grouped_matmul(torch: &Torch, op: &GroupedMatMul<'_>) -> Result<()
 }
 
 pub(super) fn weights(torch: &Torch, op: &GroupedMatMulWeights<'_>) -> Result<(), Refusal> {
-    let GroupedMatMulWeights { dy_rn, x_rk, ends_e, dw_enk } = *op;
+    let GroupedMatMulWeights { dy_rn, x_rk, ends_e, dw_enk, add } = *op;
     let [n, k] = matrix(dw_enk);
     let covered = covered(torch, ends_e, x_rk.shape()[0])?;
     if is_fused(torch, [dy_rn, x_rk], covered) {
@@ -53,14 +53,15 @@ pub(super) fn weights(torch: &Torch, op: &GroupedMatMulWeights<'_>) -> Result<()
         });
         let product = fused_weights(torch, &dy?, &x?, &torch.flat(ends_e)?)?;
         let dw = torch.floats(dw_enk)?;
-        return torch.onto(dw_enk, |add| {
-            if torch.multiplies_bf16() && sum(torch, &product, dw_enk, add)? {
-                return Ok(());
-            }
-            if add { torch.accumulate(&dw, &product) } else { dw.set(&product) }
-        });
+        if torch.multiplies_bf16() && sum(torch, &product, dw_enk, add)? {
+            return Ok(());
+        }
+        return if add { torch.accumulate(&dw, &product) } else { dw.set(&product) };
     }
-    torch.settle(dw_enk.slot(), dw_enk.place())?;
+    if !add {
+        // Experts without rows have none of the products below.
+        torch.floats(dw_enk)?.fill(0.0)?;
+    }
     for Slice { expert, first, rows } in slices(torch, ends_e, x_rk.shape()[0])? {
         let dy = Matrix::part(torch, dy_rn, [rows, n], first * n, true)?.operand(torch)?;
         let x = Matrix::part(torch, x_rk, [rows, k], first * k, false)?.operand(torch)?;

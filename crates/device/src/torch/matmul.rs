@@ -11,8 +11,8 @@ pub(super) fn matmul(torch: &Torch, op: &MatMul<'_>) -> Result<(), Refusal> {
     let out = Matrix::of(torch, op.out, false)?;
     let (a, b) = (Matrix::of(torch, op.a, op.flip.a)?, Matrix::of(torch, op.b, op.flip.b)?);
     let (a, b) = (a.operand(torch)?, b.operand(torch)?);
-    let run = |add| multiply(torch, [&a, &b], &out.value, op.out.kind(), Into { add, times: 1.0 });
-    if op.add { torch.onto(op.out, run) } else { run(false) }
+    let into = Into { add: op.add, times: 1.0 };
+    multiply(torch, [&a, &b], &out.value, op.out.kind(), into)
 }
 
 /// A matrix of floats, perhaps a transposed view.

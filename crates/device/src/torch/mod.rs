@@ -6,7 +6,6 @@
 //! `value`, `aten`, `operands`, then any op.
 
 mod aten;
-mod cleared;
 mod counts;
 mod cublas;
 mod determinism;

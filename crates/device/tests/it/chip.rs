@@ -237,46 +237,6 @@ fn the_chip_passes_the_suite_with_kernels_of_ours() {
     });
 }
 
-/// Large gradients are not cleared in memory: the first product is written, the next one added, and what no
-/// product reaches is zero when it is read.
-#[test]
-fn gradients_that_were_cleared_are_zero_wherever_they_are_looked_at() {
-    apart("gradients_that_were_cleared_are_zero_wherever_they_are_looked_at", &[], || {
-        for options in [Options::default(), bf16()] {
-            let kind = options.precision.into();
-            let device = Device::new(Torch::open(NAME, options).unwrap());
-            let (experts, n, k) = (4, 64, 96);
-            let all = device.zeros(&[5 * experts * n, k], Kind::F32).unwrap();
-            let part = |layer: usize| all.rows(layer * experts * n, experts * n).reshape(&[experts, n, k]);
-            let one =
-                |shape: &[usize]| device.floats(&vec![1.0; shape.iter().product()], shape, kind).unwrap();
-            let (dy, x, ends) = (one(&[6, n]), one(&[6, k]), device.integers(&[1, 1, 3, 6], &[4]).unwrap());
-            let add = |layer| ops::grouped_matmul_weights(&dy, &x, &ends, &part(layer)).unwrap();
-            let firsts = |layer: usize| {
-                let numbers = part(layer).to_floats().unwrap();
-                numbers.chunks_exact(n * k).map(|of_expert| of_expert[0]).collect::<Vec<_>>()
-            };
-            for _ in 0..2 {
-                ops::fill(&all, 0.0).unwrap();
-                let before = torch::counts().launches;
-                add(1);
-                assert_eq!(torch::counts().launches - before, 2, "a product, and its way into f32");
-                add(3);
-                add(3);
-                ops::matmul_onto(&all.rows(0, n), &dy, &x, Flip::A).unwrap();
-                assert_eq!(firsts(0), [6.0, 0.0, 0.0, 0.0]);
-                assert_eq!(firsts(1), [1.0, 0.0, 2.0, 3.0]);
-                assert_eq!(firsts(2), [0.0; 4]);
-                assert_eq!(firsts(3), [2.0, 0.0, 4.0, 6.0]);
-                let squares = device.zeros(&[1], Kind::F32).unwrap();
-                ops::sum_of_squares(&all, &squares).unwrap();
-                let wanted = (36 + (1 + 4 + 9) + (4 + 16 + 36)) as f32 * (n * k) as f32;
-                assert_eq!(squares.to_floats().unwrap(), [wanted]);
-            }
-        }
-    });
-}
-
 /// Documents of several lengths, and documents of one length, each way in one call; where they begin is not
 /// read back from the device.
 #[test]

@@ -18,6 +18,10 @@ const RULE: RouteRule = RouteRule {
     scope_tokens: 5,
 };
 
+/// In the words of `lingot devices -v`.
+const FAMILIES: [&str; 6] =
+    ["routing", "sort by expert", "the head's loss", "embedding's gradient", "NormHead", "balance bias"];
+
 #[test]
 fn kernels_pass_where_keys_words_and_chunks_are_many() {
     let routing = |experts, groups, groups_kept| RoutingShape {
@@ -27,16 +31,20 @@ fn kernels_pass_where_keys_words_and_chunks_are_many() {
         is_biased: true,
         width: 3,
     };
-    let wide = Wide::new(&Shapes {
+    let shapes = Shapes {
         heads: vec![HeadShape { tokens: 600, vocabulary: 8192, width: 16, targets: 16 }],
         // Of 1,100 experts, and of 50 groups, ops are composed.
         routing: vec![routing(300, 10, 3), routing(1100, 1, 1), routing(100, 50, 5)],
         rows: vec![RowsShape::Embedding([300, 3000, 33]), RowsShape::Embedding([300, 3, 2500])],
         ..Shapes::default()
-    });
+    };
     for (name, precision) in [("edges", Precision::F32), ("edges-bf16", Precision::Bf16)] {
         let Some(device) = open(name, &[], precision) else { return };
-        assert_all_pass(&wide.check(&device, precision, &mut |_, _| ()).unwrap());
+        let routes = device.routes();
+        for family in FAMILIES {
+            assert!(routes.contains(&format!("{family}: kernel of ours")), "{family}: {routes:#?}");
+        }
+        assert_all_pass(&Wide::new(&shapes, precision).check(&device, &mut |_, _| ()).unwrap());
     }
 }
 
@@ -76,7 +84,7 @@ fn kernels_take_no_tokens() {
     let sorted = ops::sort_by_expert(&routing.experts_tk, 6).unwrap();
     assert_eq!(sorted.ends_e.to_integers().unwrap(), [0; 6]);
     let (x, w, d_w) = (floats(&[0, 3]), floats(&[5, 3]), floats(&[5, 3]));
-    ops::cross_entropy_grad(&x, &w, &integers(&[0]), 1.0, &d_w).unwrap();
+    ops::cross_entropy_grad(&x, &w, &integers(&[0]), 1.0, &d_w, true).unwrap();
     ops::embedding_grad(&x, &integers(&[0]), &d_w).unwrap();
     assert_eq!(d_w.to_floats().unwrap(), [0.0; 15]);
 }

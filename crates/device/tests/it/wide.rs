@@ -18,10 +18,10 @@ fn failures(verdicts: &[Verdict]) -> Vec<String> {
 
 #[test]
 fn the_cpu_passes_at_the_sizes_of_real_models_in_both_precisions() {
-    let wide = Wide::new(&Shapes::reaching(&Device::new(Cpu::new(2)).boundaries()));
+    let cpu = Device::new(Cpu::new(2));
     for precision in [Precision::F32, Precision::Bf16] {
-        let cpu = Device::new(Cpu::with_precision(2, precision));
-        let verdicts = wide.check(&cpu, precision, &mut |_, _| ()).unwrap();
+        let wide = Wide::new(&Shapes::reaching(&cpu.boundaries()), precision);
+        let verdicts = wide.check(&cpu, &mut |_, _| ()).unwrap();
         assert!(verdicts.len() > 300, "{} verdicts", verdicts.len());
         assert_eq!(failures(&verdicts), Vec::<String>::new());
         assert!(verdicts.iter().any(|verdict| verdict.checked < verdict.elements));
@@ -35,8 +35,8 @@ fn torch_passes_at_the_sizes_of_real_models_in_both_precisions() {
             Ok(backend) => Device::new(backend),
             Err(error) => return eprintln!("skipped: {error}"),
         };
-        let wide = Wide::new(&Shapes::reaching(&torch.boundaries()));
-        let verdicts = wide.check(&torch, precision, &mut |_, _| ()).unwrap();
+        let wide = Wide::new(&Shapes::reaching(&torch.boundaries()), precision);
+        let verdicts = wide.check(&torch, &mut |_, _| ()).unwrap();
         assert_eq!(failures(&verdicts), Vec::<String>::new());
     }
 }
@@ -57,11 +57,12 @@ fn elements_by_themselves_are_those_of_the_whole_definition() {
         ],
         ..Shapes::default()
     };
-    let verdicts =
-        Wide::new(&shapes).check(&Device::new(Reference::new()), Precision::F32, &mut |_, _| ()).unwrap();
-    for verdict in verdicts {
-        // The definition's own result is rounded to f32 once.
-        assert!(verdict.error_units <= 0.6, "{} {}: {}", verdict.op, verdict.case, verdict.error_units);
+    for precision in [Precision::F32, Precision::Bf16] {
+        let wide = Wide::new(&shapes, precision);
+        for verdict in wide.check(&Device::new(Reference::new()), &mut |_, _| ()).unwrap() {
+            // The definition's own result is rounded to f32 or bf16 once.
+            assert!(verdict.error_units <= 0.6, "{} {}: {}", verdict.op, verdict.case, verdict.error_units);
+        }
     }
 }
 
@@ -69,7 +70,7 @@ fn elements_by_themselves_are_those_of_the_whole_definition() {
 #[test]
 fn a_device_that_is_wrong_only_in_long_sums_fails_in_both_precisions() {
     for precision in [Precision::F32, Precision::Bf16] {
-        let cpu = Device::new(Cpu::with_precision(2, precision));
+        let cpu = Device::new(Cpu::new(2));
         let inner = cpu.clone();
         let faulty = Device::new(Intercepted::new(cpu.clone(), move |op| {
             Backend::run(&inner, op)?;
@@ -82,8 +83,8 @@ fn a_device_that_is_wrong_only_in_long_sums_fails_in_both_precisions() {
             let larger: Vec<f32> = out.to_floats()?.iter().map(|x| x * 1.01).collect();
             ops::copy(&out, &inner.floats(&larger, out.shape(), out.kind())?)
         }));
-        let wide = Wide::new(&Shapes::reaching(&[]));
-        let failed = failures(&wide.check(&faulty, precision, &mut |_, _| ()).unwrap());
+        let wide = Wide::new(&Shapes::reaching(&[]), precision);
+        let failed = failures(&wide.check(&faulty, &mut |_, _| ()).unwrap());
         assert!(!failed.is_empty() && failed.iter().all(|text| text.starts_with("matmul")), "{failed:#?}");
     }
 }

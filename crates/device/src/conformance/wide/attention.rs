@@ -9,6 +9,7 @@ use super::{AttentionShape, SampledCase, SampledOutput};
 use crate::conformance::random::Random;
 use crate::op::Attention;
 use crate::ops;
+use crate::tensor::Kind;
 
 /// One in this many consecutive queries or keys is checked.
 const STRIDE: usize = 16;
@@ -48,11 +49,11 @@ struct Softmax {
 }
 
 /// Attention and its gradient over documents that fill `shape.tokens`.
-pub(super) fn attention(shape: AttentionShape) -> SampledCase {
+pub(super) fn attention(shape: AttentionShape, kind: Kind) -> SampledCase {
     let AttentionShape { tokens: t, heads: h, kv_heads: g, width: c, document } = shape;
     let label = format!("t {t} h {h} g {g} c {c} documents of {document}");
     let mut random = Random::new(seed(&label));
-    let [q, k, v, d_out] = [(); 4].map(|()| Drawn::new(&mut random, 1.0));
+    let [q, k, v, d_out] = [(); 4].map(|()| Drawn::new(&mut random, 1.0, kind));
     let starts: Vec<usize> = (0..t).map(|token| token / document * document).collect();
     let work = h * t * document * 3 * c / 2;
     let stride = STRIDE.max(work.div_ceil(WORK)).min(t * h);

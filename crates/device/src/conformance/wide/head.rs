@@ -6,6 +6,7 @@ use super::sampled::{Drawn, Elements, dot, each, log_sum_exp};
 use super::{HeadShape, SampledCase, SampledOutput};
 use crate::conformance::random::Random;
 use crate::ops;
+use crate::tensor::Kind;
 
 /// What the loss is multiplied by.
 const SCALE: f64 = 0.125;
@@ -29,13 +30,13 @@ struct Head {
 }
 
 /// The loss and both gradients.
-pub(super) fn cross_entropy(shape: HeadShape) -> SampledCase {
+pub(super) fn cross_entropy(shape: HeadShape, kind: Kind) -> SampledCase {
     let HeadShape { tokens: t, vocabulary: v, width: d, targets } = shape;
     let label = format!("t {t} v {v} d {d} targets {targets}");
     let mut random = Random::new(seed(&label));
     // Logits of deviation 1.
-    let [x, d_w] = [(); 2].map(|()| Drawn::new(&mut random, 1.0));
-    let w = Drawn::new(&mut random, 1.0 / (d as f64).sqrt());
+    let [x, d_w] = [kind, kind.sums()].map(|kind| Drawn::new(&mut random, 1.0, kind));
+    let w = Drawn::new(&mut random, 1.0 / (d as f64).sqrt(), kind);
     let count = targets.min(t);
     let tokens: Vec<usize> = (0..count)
         .map(|index| {
@@ -68,7 +69,7 @@ pub(super) fn cross_entropy(shape: HeadShape) -> SampledCase {
         let (x, w) = (head.x.on(device, &[t, d])?, head.w.on(device, &[v, d])?);
         let (d_w, targets) = (head.d_w.on(device, &[v, d])?, device.integers(&head.targets, &[t])?);
         let losses = ops::cross_entropy(&x, &w, &targets)?;
-        let (again, d_x) = ops::cross_entropy_grad(&x, &w, &targets, SCALE, &d_w)?;
+        let (again, d_x) = ops::cross_entropy_grad(&x, &w, &targets, SCALE, &d_w, true)?;
         Ok(vec![losses, again, d_x, d_w])
     };
     case("cross_entropy", label, outputs, random.fingerprint(), run, move || on_host.define())

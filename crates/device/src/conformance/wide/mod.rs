@@ -23,11 +23,11 @@ pub use largest::Largest;
 pub use shapes::{AttentionShape, ExpertsShape, HeadShape, ProductShape, RoutingShape, RowsShape, Shapes};
 
 use super::bench::{Case, Drawn, Numbers};
-use super::{Verdict, whole, worst};
+use super::{Sort, Verdict, whole};
 use crate::device::Device;
 use crate::error::Result;
-use crate::precision::{Precision, epsilon, is_of_products};
-use crate::tensor::{Kind, Tensor};
+use crate::precision::Precision;
+use crate::tensor::Tensor;
 use sampled::Elements;
 use std::sync::OnceLock;
 
@@ -36,6 +36,7 @@ use std::sync::OnceLock;
 /// The definitions are computed at the first check and kept: to check another device costs its own time
 /// alone.
 pub struct Wide {
+    precision: Precision,
     sampled: Vec<SampledCase>,
     whole: Vec<Case>,
 }
@@ -76,57 +77,53 @@ impl SampledOutput {
         SampledOutput { condition, ..self }
     }
 
-    fn bound_units(&self, precision: Precision) -> f64 {
-        let terms = if precision == Precision::F32 { (self.terms as f64).sqrt() } else { 0.0 };
+    fn bound_units(&self, sort: Sort) -> f64 {
+        let terms = if sort == Sort::OfProducts { 0.0 } else { (self.terms as f64).sqrt() };
         4.0 + terms + self.condition
     }
 }
 
 impl Wide {
-    /// The suite at the sizes of `shapes`.
-    pub fn new(shapes: &Shapes) -> Wide {
-        Wide { sampled: shapes.sampled(), whole: shapes.whole() }
+    /// The suite at the sizes of `shapes`, on tensors of the kind of `precision`.
+    pub fn new(shapes: &Shapes, precision: Precision) -> Wide {
+        Wide { precision, sampled: shapes.sampled(precision.into()), whole: shapes.whole() }
     }
 
     /// Holds every op of `device` against its definition. Calls `progress` before each case with the number
     /// of cases done and of all.
-    pub fn check(
-        &self,
-        device: &Device,
-        precision: Precision,
-        progress: &mut dyn FnMut(usize, usize),
-    ) -> Result<Vec<Verdict>> {
+    pub fn check(&self, device: &Device, progress: &mut dyn FnMut(usize, usize)) -> Result<Vec<Verdict>> {
         let all = self.sampled.len() + self.whole.len();
         let mut verdicts = vec![];
         for (done, case) in self.sampled.iter().enumerate() {
             progress(done, all);
-            case.check(device, precision, &mut verdicts)?;
+            case.check(device, self.precision, &mut verdicts)?;
         }
         for (done, case) in self.whole.iter().enumerate() {
             progress(self.sampled.len() + done, all);
-            verdicts.extend(whole(case, device, Drawn::of(Kind::F32), precision)?);
+            verdicts.extend(self.whole(case, device)?);
         }
         Ok(verdicts)
     }
 
     /// Returns the first verdict that is a failure, and goes no further.
-    pub fn first_failure(&self, device: &Device, precision: Precision) -> Result<Option<Verdict>> {
+    pub fn first_failure(&self, device: &Device) -> Result<Option<Verdict>> {
         for case in &self.sampled {
             let mut verdicts = vec![];
-            case.check(device, precision, &mut verdicts)?;
+            case.check(device, self.precision, &mut verdicts)?;
             if let Some(failure) = verdicts.into_iter().find(|verdict| !verdict.passed) {
                 return Ok(Some(failure));
             }
         }
         for case in &self.whole {
-            if let Some(failure) = whole(case, device, Drawn::of(Kind::F32), precision)?
-                .into_iter()
-                .find(|verdict| !verdict.passed)
-            {
+            if let Some(failure) = self.whole(case, device)?.into_iter().find(|verdict| !verdict.passed) {
                 return Ok(Some(failure));
             }
         }
         Ok(None)
+    }
+
+    fn whole(&self, case: &Case, device: &Device) -> Result<Vec<Verdict>> {
+        whole(case, device, Drawn::of(self.precision.into()), self.precision)
     }
 }
 
@@ -134,11 +131,11 @@ impl SampledCase {
     fn check(&self, device: &Device, precision: Precision, verdicts: &mut Vec<Verdict>) -> Result<()> {
         let tensors = (self.run)(device)?;
         let wanted = self.wanted.get_or_init(|| (self.define)());
-        let precision = if is_of_products(self.op) { precision } else { Precision::F32 };
         for ((output, tensor), wanted) in self.outputs.iter().zip(tensors).zip(wanted) {
             let all = tensor.to_floats()?;
             let found: Vec<f64> = output.elements.indices.iter().map(|&i| f64::from(all[i])).collect();
-            verdicts.push(self.verdict(output, found, wanted, precision, all.len()));
+            let sort = Sort::of(self.op, tensor.kind(), precision);
+            verdicts.push(self.verdict(output, found, wanted, sort, all.len()));
         }
         Ok(())
     }
@@ -148,16 +145,17 @@ impl SampledCase {
         output: &SampledOutput,
         found: Vec<f64>,
         wanted: &[f64],
-        precision: Precision,
+        sort: Sort,
         elements: usize,
     ) -> Verdict {
-        let (unit, bound_units) = (epsilon(precision), output.bound_units(precision));
+        let bound_units = output.bound_units(sort);
         let gain = gain(&found, wanted);
         let checked = found.len();
-        let worst = worst(&Numbers::Floats(found), &Numbers::Floats(wanted.to_vec()), output.size, unit);
+        let [found, wanted] = [found, wanted.to_vec()].map(Numbers::Floats);
+        let worst = sort.worst(&found, &wanted, output.size, bound_units);
         // A few roundings' share of the root of the number of elements that they cancel over.
-        let most_gain = unit * (8.0 / (checked.max(1) as f64).sqrt() + 1.0 / 16.0);
-        let is_shifted = precision == Precision::Bf16 && output.condition == 0.0 && gain.abs() > most_gain;
+        let most_gain = sort.unit() * (8.0 / (checked.max(1) as f64).sqrt() + 1.0 / 16.0);
+        let is_shifted = sort == Sort::OfProducts && output.condition == 0.0 && gain.abs() > most_gain;
         let what = if is_shifted { format!(" larger by {gain:.1e} on the whole") } else { String::new() };
         Verdict {
             op: self.op,

@@ -4,19 +4,26 @@ use super::sampled::{Drawn, Elements, dot, each};
 use super::{ExpertsShape, ProductShape, SampledCase, SampledOutput};
 use crate::conformance::random::Random;
 use crate::ops;
+use crate::tensor::Kind;
 use std::sync::OnceLock;
 
-/// `a b` and `out += a b` of these sizes.
-pub(super) fn matmul(ProductShape { rows: m, inner: k, columns: n, flip }: ProductShape) -> SampledCase {
+/// `a b` and `out += a b` of these sizes, in values of `kind` and in its sums where these are of another.
+pub(super) fn matmul(shape: ProductShape, kind: Kind) -> SampledCase {
+    let ProductShape { rows: m, inner: k, columns: n, flip } = shape;
     let label = format!("[{m}, {k}, {n}] flips {} {}", flip.a, flip.b);
     let mut random = Random::new(seed(&label));
-    let [a, b, onto] = [(); 3].map(|()| Drawn::new(&mut random, 1.0));
+    let [a, b, onto] = [(); 3].map(|()| Drawn::new(&mut random, 1.0, kind));
+    let has_sums = kind != kind.sums();
     let elements = Elements::of([m, n], k, &mut random);
     let size = (k as f64).sqrt();
-    let outputs = vec![
+    let mut outputs = vec![
         SampledOutput::new("out", &elements, k, size),
         SampledOutput::new("added", &elements, k + 1, size),
     ];
+    if has_sums {
+        outputs.push(SampledOutput::new("sums", &elements, k, size));
+        outputs.push(SampledOutput::new("added sums", &elements, k + 1, size));
+    }
     let define = move || {
         let products = each(elements.indices.len(), |index| {
             let (i, j) = (elements.indices[index] / n, elements.indices[index] % n);
@@ -24,15 +31,27 @@ pub(super) fn matmul(ProductShape { rows: m, inner: k, columns: n, flip }: Produ
             let right = if flip.b { b.row(j * k, k) } else { strided(b, j, n, k) };
             dot(&left, &right)
         });
-        let added = elements.indices.iter().zip(&products).map(|(&index, x)| x + onto.at(index)).collect();
-        vec![products, added]
+        let added_to = |onto: Drawn| {
+            elements.indices.iter().zip(&products).map(|(&index, x)| x + onto.at(index)).collect::<Vec<f64>>()
+        };
+        let mut wanted = vec![products.clone(), added_to(onto)];
+        if has_sums {
+            wanted.extend([products.clone(), added_to(onto.of(kind.sums()))]);
+        }
+        wanted
     };
     let run = move |device: &crate::device::Device| {
         let a = a.on(device, &if flip.a { [k, m] } else { [m, k] })?;
         let b = b.on(device, &if flip.b { [n, k] } else { [k, n] })?;
-        let onto = onto.on(device, &[m, n])?;
-        ops::matmul_onto(&onto, &a, &b, flip)?;
-        Ok(vec![ops::matmul(&a, &b, flip)?, onto])
+        let added = onto.on(device, &[m, n])?;
+        ops::matmul_onto(&added, &a, &b, flip)?;
+        let mut outputs = vec![ops::matmul(&a, &b, flip)?, added];
+        if has_sums {
+            let added = onto.of(kind.sums()).on(device, &[m, n])?;
+            ops::matmul_onto(&added, &a, &b, flip)?;
+            outputs.extend([ops::matmul_sums(&a, &b, flip)?, added]);
+        }
+        Ok(outputs)
     };
     case("matmul", label, outputs, random.fingerprint(), run, define)
 }
@@ -43,9 +62,9 @@ fn strided(drawn: Drawn, first: usize, pitch: usize, count: usize) -> Vec<f64> {
 }
 
 /// The three products of the experts, over rows that are shared out unevenly.
-pub(super) fn experts(shape: ExpertsShape) -> Vec<SampledCase> {
+pub(super) fn experts(shape: ExpertsShape, kind: Kind) -> Vec<SampledCase> {
     let ends = ends(shape.experts, shape.rows);
-    vec![forward(shape, &ends, false), forward(shape, &ends, true), weights(shape, &ends)]
+    vec![forward(shape, &ends, false, kind), forward(shape, &ends, true, kind), weights(shape, &ends, kind)]
 }
 
 /// Where each expert's rows end: a few experts have none, the others have from half to one and a half of
@@ -70,11 +89,11 @@ fn expert_of(ends: &[i32], row: usize) -> usize {
     ends.partition_point(|&end| end as usize <= row)
 }
 
-fn forward(shape: ExpertsShape, ends: &[i32], flip: bool) -> SampledCase {
+fn forward(shape: ExpertsShape, ends: &[i32], flip: bool, kind: Kind) -> SampledCase {
     let ExpertsShape { experts: e, rows, outer: n, inner: k } = shape;
     let label = format!("rows {rows} e {e} n {n} k {k} flipped {flip}");
     let mut random = Random::new(seed(&label));
-    let [x, w] = [(); 2].map(|()| Drawn::new(&mut random, 1.0));
+    let [x, w] = [(); 2].map(|()| Drawn::new(&mut random, 1.0, kind));
     let (summed, width) = if flip { (n, k) } else { (k, n) };
     let elements = Elements::of([rows, width], summed, &mut random);
     let outputs = vec![SampledOutput::new("out", &elements, summed, (summed as f64).sqrt())];
@@ -96,11 +115,11 @@ fn forward(shape: ExpertsShape, ends: &[i32], flip: bool) -> SampledCase {
     case("grouped_matmul", label, outputs, random.fingerprint(), run, define)
 }
 
-fn weights(shape: ExpertsShape, ends: &[i32]) -> SampledCase {
+fn weights(shape: ExpertsShape, ends: &[i32], kind: Kind) -> SampledCase {
     let ExpertsShape { experts: e, rows, outer: n, inner: k } = shape;
     let label = format!("rows {rows} e {e} n {n} k {k}");
     let mut random = Random::new(seed(&label));
-    let [dy, x, dw] = [(); 3].map(|()| Drawn::new(&mut random, 1.0));
+    let [dy, x, dw] = [kind, kind, kind.sums()].map(|kind| Drawn::new(&mut random, 1.0, kind));
     let most = (0..e).map(|expert| rows_of(ends, expert).len()).max().unwrap_or(0);
     let elements = Elements::of([e * n, k], rows.div_ceil(e), &mut random);
     let outputs = vec![SampledOutput::new("dw", &elements, most + 1, 1.0)];
@@ -117,7 +136,7 @@ fn weights(shape: ExpertsShape, ends: &[i32]) -> SampledCase {
     let run = move |device: &crate::device::Device| {
         let (dy, x) = (dy.on(device, &[rows, n])?, x.on(device, &[rows, k])?);
         let (dw, ends) = (dw.on(device, &[e, n, k])?, device.integers(&ends, &[e])?);
-        ops::grouped_matmul_weights(&dy, &x, &ends, &dw)?;
+        ops::grouped_matmul_weights(&dy, &x, &ends, &dw, true)?;
         Ok(vec![dw])
     };
     case("grouped_matmul_weights", label, outputs, random.fingerprint(), run, define)

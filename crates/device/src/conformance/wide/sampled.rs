@@ -1,5 +1,6 @@
 //! Large operands that cost nothing to draw, and outputs that are checked at random elements.
 
+use crate::bf16::Bf16;
 use crate::conformance::random::Random;
 use crate::device::Device;
 use crate::error::Result;
@@ -23,17 +24,23 @@ static POOL: LazyLock<Vec<f32>> = LazyLock::new(|| {
     pool
 });
 
-/// A large operand: normal numbers of some deviation, from some place of the pool on.
+/// A large operand: normal numbers of some deviation, from some place of the pool on, rounded to its kind.
 #[derive(Clone, Copy)]
 pub(super) struct Drawn {
     first: usize,
     deviation: f32,
+    kind: Kind,
 }
 
 impl Drawn {
     /// An operand of numbers of mean 0.
-    pub(super) fn new(random: &mut Random, deviation: f64) -> Drawn {
-        Drawn { first: random.below(PERIOD), deviation: deviation as f32 }
+    pub(super) fn new(random: &mut Random, deviation: f64, kind: Kind) -> Drawn {
+        Drawn { first: random.below(PERIOD), deviation: deviation as f32, kind }
+    }
+
+    /// The same numbers, held in another kind.
+    pub(super) fn of(self, kind: Kind) -> Drawn {
+        Drawn { kind, ..self }
     }
 
     /// The operand on a device.
@@ -44,17 +51,23 @@ impl Drawn {
             let row = self.piece(values.len(), LONGEST.min(count - values.len()));
             values.extend(row.iter().map(|x| x * self.deviation));
         }
-        device.floats(&values, shape, Kind::F32)
+        device.floats(&values, shape, self.kind)
     }
 
     /// Element `index`, as the device has it.
     pub(super) fn at(self, index: usize) -> f64 {
-        f64::from(self.piece(index, 1)[0] * self.deviation)
+        self.rounded(self.piece(index, 1)[0])
     }
 
     /// `count` elements from `index` on, as the device has them.
     pub(super) fn row(self, index: usize, count: usize) -> Vec<f64> {
-        self.piece(index, count).iter().map(|x| f64::from(x * self.deviation)).collect()
+        self.piece(index, count).iter().map(|&x| self.rounded(x)).collect()
+    }
+
+    /// A number of the pool as an element.
+    fn rounded(self, x: f32) -> f64 {
+        let x = x * self.deviation;
+        f64::from(if self.kind == Kind::Bf16 { Bf16::of(x).wide() } else { x })
     }
 
     fn piece(self, index: usize, count: usize) -> &'static [f32] {
@@ -174,11 +187,12 @@ mod tests {
 
     #[test]
     fn an_operand_is_on_the_device_what_the_definition_reads() {
-        let mut random = Random::new(3);
-        let drawn = Drawn::new(&mut random, 0.3);
         let device = Device::new(crate::reference::Reference::new());
-        let values = drawn.on(&device, &[3, 200_001]).unwrap().to_doubles().unwrap();
-        assert_eq!(values[500_000], drawn.at(500_000));
-        assert_eq!(values[200_001..200_101], drawn.row(200_001, 100));
+        for kind in [Kind::F32, Kind::Bf16] {
+            let drawn = Drawn::new(&mut Random::new(3), 0.3, kind);
+            let values = drawn.on(&device, &[3, 200_001]).unwrap().to_doubles().unwrap();
+            assert_eq!(values[500_000], drawn.at(500_000));
+            assert_eq!(values[200_001..200_101], drawn.row(200_001, 100));
+        }
     }
 }

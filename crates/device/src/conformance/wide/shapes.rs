@@ -5,6 +5,7 @@ use crate::boundary::Boundary;
 use crate::conformance::bench::Case;
 use crate::conformance::{optimizer, products as small_products, routing, rows};
 use crate::op::{Flip, RouteRule};
+use crate::tensor::Kind;
 use lingot_spec::{ModelSpec, Score};
 
 /// A matrix product `[rows, inner] x [inner, columns]`.
@@ -189,11 +190,11 @@ impl Shapes {
         shapes
     }
 
-    pub(super) fn sampled(&self) -> Vec<SampledCase> {
-        let products = self.products.iter().map(|&shape| products::matmul(shape));
-        let experts = self.experts.iter().flat_map(|&shape| products::experts(shape));
-        let heads = self.heads.iter().map(|&shape| head::cross_entropy(shape));
-        let attention = self.attention.iter().map(|&shape| attention::attention(shape));
+    pub(super) fn sampled(&self, kind: Kind) -> Vec<SampledCase> {
+        let products = self.products.iter().map(|&shape| products::matmul(shape, kind));
+        let experts = self.experts.iter().flat_map(|&shape| products::experts(shape, kind));
+        let heads = self.heads.iter().map(|&shape| head::cross_entropy(shape, kind));
+        let attention = self.attention.iter().map(|&shape| attention::attention(shape, kind));
         products.chain(experts).chain(heads).chain(attention).collect()
     }
 

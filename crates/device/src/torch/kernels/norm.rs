@@ -6,56 +6,63 @@ use crate::kernels::THREADS;
 use crate::op::{RmsNorm, RmsNormGrad};
 use crate::tensor::Kind;
 
-/// Chunks of a row that a thread of the larger teams keeps.
+/// Chunks of a row that a thread keeps, in the kernels for wide rows and for single elements.
 const KEPT: usize = 4;
 
 /// Blocks that each keep sums by the scale.
 const MOST_PARTS: usize = 512;
 
-/// Threads that share a row, and how they read it.
+/// Threads that share a row, and how they read it: `kernels/norm.cu` has one kernel for each.
 #[derive(Clone, Copy, PartialEq)]
 enum Team {
-    /// For heads.
-    Of8,
-    Of32,
-    /// A block.
-    All,
+    /// So many, each with one chunk of the row.
+    Of(usize),
+    /// A block, each thread with several chunks.
+    Wide,
     /// A block whose threads read one element at a time.
     Ones,
 }
 
 impl Team {
     fn of(width: usize, in_chunks: bool) -> Team {
-        match width {
+        match width.div_ceil(CHUNK) {
             _ if !in_chunks => Team::Ones,
-            0..=128 => Team::Of8,
-            129..=1024 => Team::Of32,
-            _ => Team::All,
+            0..=8 => Team::Of(8),
+            9..=16 => Team::Of(16),
+            17..=32 => Team::Of(32),
+            33..=128 => Team::Of(128),
+            129..=THREADS => Team::Of(THREADS),
+            _ => Team::Wide,
         }
     }
 
     fn blocks(self, rows: usize) -> usize {
         match self {
-            Team::Of8 => rows.div_ceil(THREADS / 8),
-            Team::Of32 => rows.div_ceil(THREADS / 32),
-            Team::All | Team::Ones => rows,
+            Team::Of(threads) => rows.div_ceil(THREADS / threads),
+            Team::Wide | Team::Ones => rows,
         }
     }
 
     fn forward(self, kind: Kind) -> &'static str {
         match self {
-            Team::Of8 => of_kind!(kind, "rms_norm_8"),
-            Team::Of32 => of_kind!(kind, "rms_norm_32"),
-            Team::All => of_kind!(kind, "rms_norm_256"),
+            Team::Of(8) => of_kind!(kind, "rms_norm_8"),
+            Team::Of(16) => of_kind!(kind, "rms_norm_16"),
+            Team::Of(32) => of_kind!(kind, "rms_norm_32"),
+            Team::Of(128) => of_kind!(kind, "rms_norm_128"),
+            Team::Of(_) => of_kind!(kind, "rms_norm_256"),
+            Team::Wide => of_kind!(kind, "rms_norm_wide"),
             Team::Ones => of_kind!(kind, "rms_norm_ones"),
         }
     }
 
     fn backward(self, kind: Kind) -> &'static str {
         match self {
-            Team::Of8 => of_kind!(kind, "rms_norm_grad_8"),
-            Team::Of32 => of_kind!(kind, "rms_norm_grad_32"),
-            Team::All => of_kind!(kind, "rms_norm_grad_256"),
+            Team::Of(8) => of_kind!(kind, "rms_norm_grad_8"),
+            Team::Of(16) => of_kind!(kind, "rms_norm_grad_16"),
+            Team::Of(32) => of_kind!(kind, "rms_norm_grad_32"),
+            Team::Of(128) => of_kind!(kind, "rms_norm_grad_128"),
+            Team::Of(_) => of_kind!(kind, "rms_norm_grad_256"),
+            Team::Wide => of_kind!(kind, "rms_norm_grad_wide"),
             Team::Ones => of_kind!(kind, "rms_norm_grad_ones"),
         }
     }
