@@ -161,7 +161,7 @@ fn grouped_weights(numbers: &Numbers) -> Result<Work> {
         name: format!("{EXPERTS} experts, {ROWS} rows, {n} x {k}, dy^T x"),
         flops,
         times: times(flops),
-        run: Box::new(move || ops::grouped_matmul_weights(&dy, &x, &ends, &dw)),
+        run: Box::new(move || ops::grouped_matmul_weights(&dy, &x, &ends, &dw, true)),
     })
 }
 
@@ -186,7 +186,7 @@ fn head(numbers: &Numbers) -> Result<Work> {
         name: format!("head and cross-entropy with gradients, {t} x {d} x {v}"),
         flops,
         times: 1,
-        run: Box::new(move || ops::cross_entropy_grad(&x, &w, &targets, 1.0, &d_w).map(drop)),
+        run: Box::new(move || ops::cross_entropy_grad(&x, &w, &targets, 1.0, &d_w, true).map(drop)),
     })
 }
 

@@ -32,85 +32,89 @@ struct Exponentials {
 // What `x` is lessened by: by nothing if all is minus infinity.
 DEVICE float shift_of(float largest) { return largest == float_of(0xff800000u) ? 0.0f : largest; }
 
-DEVICE Exponentials with_chunk(Exponentials all, const float (&x)[CHUNK], int count) {
+template <int N> DEVICE Exponentials with_chunk(Exponentials all, const float (&x)[N]) {
     float largest = all.largest;
-    UNROLL for (int i = 0; i < CHUNK; ++i) largest = i < count && x[i] > largest ? x[i] : largest;
+    UNROLL for (int i = 0; i < N; ++i) largest = x[i] > largest ? x[i] : largest;
     float shift = shift_of(largest), sum = all.sum;
     if (largest != all.largest) sum *= exp_of(all.largest - shift);
-    UNROLL for (int i = 0; i < CHUNK; ++i) sum += i < count ? exp_of(x[i] - shift) : 0.0f;
+    UNROLL for (int i = 0; i < N; ++i) sum += exp_of(x[i] - shift);
     return {largest, sum};
 }
 
-// Of a row, in each of a block's threads.
-DEVICE Exponentials exponentials_of(const float *logits, i64 width, bool quads) {
+// Of a row, in each of a block's threads. Two chunks at a time: both are on their way before the first is
+// needed.
+template <int N> DEVICE Exponentials exponentials_of(const float *logits, i64 width) {
     Exponentials own = {float_of(0xff800000u), 0.0f};
-    // Two chunks at a time: both are on their way before the first is needed.
-    i64 step = block_threads() * CHUNK;
-    for (i64 first = thread_index() * CHUNK; first < width; first += 2 * step) {
-        float x[CHUNK], y[CHUNK];
-        int count = left(width, first), next = left(width, first + step);
-        take(logits + first, count, quads, x);
-        take(logits + first + step, next, quads, y);
-        own = with_chunk(own, x, count);
-        own = with_chunk(own, y, next);
+    i64 step = block_threads() * N;
+    ROLLED for (i64 first = thread_index() * N; first < width; first += 2 * step) {
+        float x[N], y[N] = {0.0f};
+        bool has_next = first + step < width;
+        take(logits + first, x);
+        if (has_next) take(logits + first + step, y);
+        own = with_chunk(own, x);
+        if (has_next) own = with_chunk(own, y);
     }
     float largest = block_most(own.largest);
     return {largest, block_sum(own.sum * exp_of(own.largest - shift_of(largest)))};
 }
 
 // Turns the logits of a chunk into `scale (softmax - [target])`, the target being at `hit` or elsewhere.
-DEVICE void to_gradient(float (&x)[CHUNK], i64 hit, float scale, Exponentials all) {
+template <int N> DEVICE void to_gradient(float (&x)[N], i64 hit, float scale, Exponentials all) {
     float share = scale / all.sum;
-    UNROLL for (int i = 0; i < CHUNK; ++i) {
+    UNROLL for (int i = 0; i < N; ++i) {
         float d = share * exp_of(x[i] - all.largest);
         x[i] = i == hit ? d - scale : d;
     }
 }
 
-template <class T>
+template <class T, int N>
 DEVICE void put_gradient(
     const LossArguments &a, const float *logits, T *d_logits, i64 target, Exponentials all) {
-    bool quads = in_quads(a.logits, a.width), d_quads = in_quads(d_logits, a.width);
-    i64 step = block_threads() * CHUNK;
-    for (i64 first = thread_index() * CHUNK; first < a.width; first += 2 * step) {
-        float x[CHUNK], y[CHUNK];
-        int count = left(a.width, first), next = left(a.width, first + step);
-        take(logits + first, count, quads, x);
-        take(logits + first + step, next, quads, y);
+    i64 step = block_threads() * N;
+    ROLLED for (i64 first = thread_index() * N; first < a.width; first += 2 * step) {
+        float x[N], y[N] = {0.0f};
+        bool has_next = first + step < a.width;
+        take(logits + first, x);
+        if (has_next) take(logits + first + step, y);
         to_gradient(x, target - first, (float)a.scale, all);
-        give(d_logits + first, count, d_quads, x);
+        give(d_logits + first, x);
+        if (!has_next) continue;
         to_gradient(y, target - first - step, (float)a.scale, all);
-        give(d_logits + first + step, next, d_quads, y);
+        give(d_logits + first + step, y);
     }
 }
 
 // A row without a target: no loss, no gradient.
-template <class T> DEVICE void put_zeros(const LossArguments &a, float *loss, T *d_logits) {
+template <class T, int N> DEVICE void put_zeros(const LossArguments &a, float *loss, T *d_logits) {
     if (thread_index() == 0) *loss = 0.0f;
-    float zeros[CHUNK] = {0.0f};
-    bool quads = in_quads(d_logits, a.width);
     if (!d_logits) return;
-    for (i64 first = thread_index() * CHUNK; first < a.width; first += block_threads() * CHUNK)
-        give(d_logits + first, left(a.width, first), quads, zeros);
+    float zeros[N] = {0.0f};
+    ROLLED for (i64 first = thread_index() * N; first < a.width; first += block_threads() * N)
+        give(d_logits + first, zeros);
 }
 
-template <class T> DEVICE void loss(const LossArguments &a) {
-    for (i64 row = block_index(); row < a.rows; row += grid_blocks()) {
+template <class T, int N> DEVICE void loss(const LossArguments &a) {
+    ROLLED for (i64 row = block_index(); row < a.rows; row += grid_blocks()) {
         const float *logits = a.logits + row * a.width;
         T *d_logits = a.d_logits ? (T *)a.d_logits + row * a.width : nullptr;
         i64 target = a.targets[row];
         if (target < 0) {
-            put_zeros(a, a.losses + row, d_logits);
+            put_zeros<T, N>(a, a.losses + row, d_logits);
             continue;
         }
-        Exponentials all = exponentials_of(logits, a.width, in_quads(a.logits, a.width));
+        Exponentials all = exponentials_of<N>(logits, a.width);
         // Read before any thread may overwrite it with its gradient. Not a number if there is no such word.
         float hit = target < a.width ? logits[target] : float_of(0x7fc00000u);
         barrier();
         if (thread_index() == 0) a.losses[row] = all.largest - hit + log_of(all.sum);
-        if (d_logits) put_gradient(a, logits, d_logits, target, all);
+        if (d_logits) put_gradient<T, N>(a, logits, d_logits, target, all);
     }
 }
 
-KERNEL(loss_f32, LossArguments) { loss<float>(a); }
-KERNEL(loss_bf16, LossArguments) { loss<bf16>(a); }
+// Whether rows consist of whole chunks that lie on multiples of 16 bytes.
+DEVICE bool has_chunks(const LossArguments &a) {
+    return a.width % CHUNK == 0 && (u64)a.logits % 16 == 0 && (u64)a.d_logits % 16 == 0;
+}
+
+KERNEL(loss_f32, LossArguments) { BY_CHUNKS(has_chunks(a), loss, float); }
+KERNEL(loss_bf16, LossArguments) { BY_CHUNKS(has_chunks(a), loss, bf16); }

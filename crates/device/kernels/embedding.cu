@@ -21,29 +21,31 @@ DEVICE i64 end_of_token(const EmbeddingGradArguments &a, i64 first, int token) {
     return inside + 1;
 }
 
-template <class T> DEVICE void embedding_grad(const EmbeddingGradArguments &a) {
+template <class T, int N> DEVICE void embedding_grad(const EmbeddingGradArguments &a) {
     const T *d_out = (const T *)a.d_out;
-    bool quads = in_quads(d_out, a.width), table_quads = in_quads(a.d_table, a.width);
     int lanes = (int)a.lanes, lane = thread_index() % lanes, teams = block_threads() / lanes;
     i64 step = grid_blocks() * teams;
-    for (i64 first = block_index() * teams + thread_index() / lanes; first < a.rows; first += step) {
+    ROLLED for (i64 first = block_index() * teams + thread_index() / lanes; first < a.rows; first += step) {
         int token = a.tokens[a.order[first]];
         if (first > 0 && a.tokens[a.order[first - 1]] == token) continue;
         i64 end = end_of_token(a, first, token);
-        for (i64 column = lane * CHUNK; column < a.width; column += lanes * CHUNK) {
-            int count = left(a.width, column);
-            float sum[CHUNK], x[CHUNK];
+        ROLLED for (i64 column = lane * N; column < a.width; column += lanes * N) {
+            float sum[N], x[N];
             float *place = a.d_table + token * a.width + column;
-            take(place, count, table_quads, sum);
+            take(place, sum);
             for (i64 row = first; row < end; ++row) {
-                take(d_out + a.order[row] * a.width + column, count, quads, x);
-                UNROLL for (int i = 0; i < CHUNK; ++i) sum[i] += x[i];
+                take(d_out + a.order[row] * a.width + column, x);
+                UNROLL for (int i = 0; i < N; ++i) sum[i] += x[i];
             }
-            give(place, count, table_quads, sum);
+            give(place, sum);
         }
     }
 }
 
-KERNEL(embedding_grad_f32, EmbeddingGradArguments) { embedding_grad<float>(a); }
-KERNEL(embedding_grad_bf16, EmbeddingGradArguments) { embedding_grad<bf16>(a); }
+// Whether rows consist of whole chunks that lie on multiples of 16 bytes.
+DEVICE bool has_chunks(const EmbeddingGradArguments &a) {
+    return a.width % CHUNK == 0 && (u64)a.d_out % 16 == 0 && (u64)a.d_table % 16 == 0;
+}
 
+KERNEL(embedding_grad_f32, EmbeddingGradArguments) { BY_CHUNKS(has_chunks(a), embedding_grad, float); }
+KERNEL(embedding_grad_bf16, EmbeddingGradArguments) { BY_CHUNKS(has_chunks(a), embedding_grad, bf16); }

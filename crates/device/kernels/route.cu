@@ -13,13 +13,6 @@
 // An expert's index where there is none.
 #define NO_EXPERT 0x7fffffff
 
-// Loops over a token's few experts stay loops: unrolled, they would take most of the compiler's time.
-#if ON_CUDA || ON_HIP
-#define ROLLED _Pragma("unroll 1")
-#else
-#define ROLLED
-#endif
-
 DEVICE float lowest() { return float_of(0xff800000u); }
 
 // What turns a token's logits into scores: `exp(x - largest) / sum`, or a sigmoid of each logit alone.

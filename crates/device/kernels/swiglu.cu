@@ -1,6 +1,6 @@
 // SwiGLU times a weight per row, and its gradient (Shazeer, arXiv 2002.05202). A warp takes a row.
 //
-// Bytes: forward 3 F of the kind a row, gradient 5 F; a row's weight and its gradient are 4 each.
+// Bytes: forward 3 F of the kind a row, gradient 6 F; a row's weight and its gradient are 4 each.
 
 struct SwigluArguments {
     const void *gate_up;
@@ -35,10 +35,9 @@ KERNEL(swiglu_f32, SwigluArguments) { BY_CHUNKS(in_quads<float>(a), swiglu, floa
 KERNEL(swiglu_bf16, SwigluArguments) { BY_CHUNKS(in_quads<bf16>(a), swiglu, bf16); }
 
 struct SwigluGradArguments {
-    const void *gate_up;
+    void *gate_up; // becomes the gradient by it
     const float *weights; // null for 1
-    const void *d_out;
-    void *d_gate_up;
+    void *d_out; // becomes the output
     float *d_weights; // given where weights are
     i64 rows, width;
 };
@@ -48,23 +47,23 @@ template <class T, int N> DEVICE void swiglu_grad(const SwigluGradArguments &a) 
     i64 warps = grid_blocks() * block_warps();
     ROLLED for (i64 row = block_index() * block_warps() + warp_index(); row < a.rows; row += warps) {
         float weight = a.weights ? a.weights[row] : 1.0f, d_weight = 0.0f;
-        const T *gates = (const T *)a.gate_up + row * 2 * a.width;
-        const T *d_out = (const T *)a.d_out + row * a.width;
-        T *d_gates = (T *)a.d_gate_up + row * 2 * a.width;
+        T *gates = (T *)a.gate_up + row * 2 * a.width, *d_out = (T *)a.d_out + row * a.width;
         ROLLED for (int at = lane_index() * N; at < (int)a.width; at += WARP * N) {
             float gate[N], up[N], d[N];
             take(gates + at, gate);
             take(gates + a.width + at, up);
             take(d_out + at, d);
             UNROLL for (int i = 0; i < N; ++i) {
-                float s = sigmoid(gate[i]), silu = gate[i] * s;
-                d_weight += d[i] * up[i] * silu;
+                float s = sigmoid(gate[i]), silu = gate[i] * s, out = silu * up[i];
+                d_weight += d[i] * out;
                 float d_weighted = d[i] * weight;
+                d[i] = out * weight;
                 gate[i] = d_weighted * up[i] * s * (1.0f + gate[i] * (1.0f - s));
                 up[i] = d_weighted * silu;
             }
-            give(d_gates + at, gate);
-            give(d_gates + a.width + at, up);
+            give(gates + at, gate);
+            give(gates + a.width + at, up);
+            give(d_out + at, d);
         }
         if (a.d_weights) {
             d_weight = warp_sum(d_weight);
@@ -74,8 +73,7 @@ template <class T, int N> DEVICE void swiglu_grad(const SwigluGradArguments &a) 
 }
 
 template <class T> DEVICE bool in_quads(const SwigluGradArguments &a) {
-    return in_quads((const T *)a.gate_up, a.width) && in_quads((const T *)a.d_out, a.width) &&
-           in_quads((const T *)a.d_gate_up, a.width);
+    return in_quads((const T *)a.gate_up, a.width) && in_quads((const T *)a.d_out, a.width);
 }
 
 KERNEL(swiglu_grad_f32, SwigluGradArguments) { BY_CHUNKS(in_quads<float>(a), swiglu_grad, float); }

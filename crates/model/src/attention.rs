@@ -56,7 +56,7 @@ pub(crate) fn backward(
     let AttentionSaved { q_thc: q_saved, k_tgc: k_saved, v_tgc, attended } = saved;
     let [t, h, c] = [q_saved.shape()[0], q_saved.shape()[1], q_saved.shape()[2]];
     let joined = attended.out_thc.reshape(&[t, h * c]);
-    ops::matmul_onto(gradients.of(&weights.output), d_td, &joined, Flip::A)?;
+    gradients.add_product(&weights.output, d_td, &joined)?;
     let d_out_thc = ops::matmul(d_td, &weights.output, Flip::NONE)?.reshape(&[t, h, c]);
 
     let positions_t = &context.inputs.positions_t;
@@ -82,9 +82,9 @@ pub(crate) fn backward(
     let h_td = ops::rms_norm(x_td, &weights.norm, model.norm_epsilon)?;
     let flat = |d: &Tensor| d.reshape(&[t, d.len() / t]);
     let [d_q, d_k, d_v] = [flat(&d_q), flat(&d_k), flat(&d_v)];
-    ops::matmul_onto(gradients.of(&weights.query), &d_q, &h_td, Flip::A)?;
-    ops::matmul_onto(gradients.of(&weights.key), &d_k, &h_td, Flip::A)?;
-    ops::matmul_onto(gradients.of(&weights.value), &d_v, &h_td, Flip::A)?;
+    gradients.add_product(&weights.query, &d_q, &h_td)?;
+    gradients.add_product(&weights.key, &d_k, &h_td)?;
+    gradients.add_product(&weights.value, &d_v, &h_td)?;
     let d_h_td = ops::matmul(&d_q, &weights.query, Flip::NONE)?;
     ops::matmul_onto(&d_h_td, &d_k, &weights.key, Flip::NONE)?;
     ops::matmul_onto(&d_h_td, &d_v, &weights.value, Flip::NONE)?;

@@ -70,7 +70,7 @@ pub(crate) fn backward(
     let epsilon = context.model.norm_epsilon;
     let h_td = ops::rms_norm(&middle_td, &weights.mlp_norm, epsilon)?;
     let d_h_td = match mlp {
-        MlpSaved::Dense(saved) => mlp::backward(&saved, gradients, &h_td, d_td)?,
+        MlpSaved::Dense(saved) => mlp::backward(saved, gradients, &h_td, d_td)?,
         MlpSaved::Moe(saved) => moe::backward(context, saved, gradients, &h_td, d_td)?,
     };
     drop(h_td);

@@ -27,6 +27,8 @@ pub(crate) struct Objective<'a> {
     pub(crate) scale: f64,
     /// Sum of the losses and of their squares.
     pub(crate) tally_2: &'a Tensor,
+    /// Whether the head was differentiated before in this micro-batch.
+    pub(crate) is_second: bool,
 }
 
 /// Returns the gradient by the normed hidden states, `[T, D]`; adds to that of the head.
@@ -37,10 +39,11 @@ pub(crate) fn differentiate(
     normed_td: Tensor,
     objective: &Objective<'_>,
 ) -> Result<Tensor> {
-    let Objective { targets_t, scale, tally_2 } = *objective;
+    let Objective { targets_t, scale, tally_2, is_second } = *objective;
+    let adds = is_second || gradients.adds();
     let Features { values_td, scales_d } = Features::new(model, head_vd, normed_td)?;
     let (losses_t, d_values_td) =
-        ops::cross_entropy_grad(&values_td, head_vd, targets_t, scale, gradients.of(head_vd))?;
+        ops::cross_entropy_grad(&values_td, head_vd, targets_t, scale, gradients.of(head_vd), adds)?;
     ops::moments(&losses_t, tally_2)?;
     match scales_d {
         Some(scales_d) => ops::scale_columns(&d_values_td, &scales_d),

@@ -3,6 +3,7 @@
 
 use crate::gradients::Gradients;
 use crate::weights::DenseWeights;
+use lingot_device::ops::PlainSwigluGrad;
 use lingot_device::{Flip, Result, Tensor, ops};
 
 /// The pre-activation `[T, 2 F]`, with the weights it was computed with; everything else is computed again.
@@ -20,17 +21,16 @@ pub(crate) fn forward<'m>(weights: &'m DenseWeights, h_td: &Tensor) -> Result<(T
 
 /// Returns the gradient by `h`, `[T, D]`; adds to those of the weights.
 pub(crate) fn backward(
-    saved: &DenseSaved<'_>,
+    saved: DenseSaved<'_>,
     gradients: &Gradients,
     h_td: &Tensor,
     d_out_td: &Tensor,
 ) -> Result<Tensor> {
     let DenseSaved { weights, gate_up } = saved;
-    let active_tf = ops::swiglu(gate_up, None)?;
-    ops::matmul_onto(gradients.of(&weights.down), d_out_td, &active_tf, Flip::A)?;
-    drop(active_tf);
     let d_active_tf = ops::matmul(d_out_td, &weights.down, Flip::NONE)?;
-    let d_gate_up = ops::swiglu_grad(&d_active_tf, gate_up)?;
-    ops::matmul_onto(gradients.of(&weights.gate_up), &d_gate_up, h_td, Flip::A)?;
+    let PlainSwigluGrad { d_gate_up, out_rf: active_tf } = ops::swiglu_grad(d_active_tf, gate_up)?;
+    gradients.add_product(&weights.down, d_out_td, &active_tf)?;
+    drop(active_tf);
+    gradients.add_product(&weights.gate_up, &d_gate_up, h_td)?;
     ops::matmul(&d_gate_up, &weights.gate_up, Flip::NONE)
 }

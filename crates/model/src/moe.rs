@@ -21,6 +21,8 @@ pub(crate) struct Decision {
     logits_te: Tensor,
     routing: Routing,
     sorted: Sorted,
+    /// The routing weight of each sorted row, `[R]`.
+    weights_r: Tensor,
 }
 
 /// What the backward pass reads, with the weights it was computed with.
@@ -47,7 +49,7 @@ pub(crate) fn forward<'m>(
         None => decide(context, weights, h_td)?,
     };
     let gate_up_rf = pre_activation(weights, h_td, &decision)?;
-    let active_rf = ops::swiglu(&gate_up_rf, Some(&row_weights(&decision)?))?;
+    let active_rf = ops::swiglu(&gate_up_rf, Some(&decision.weights_r))?;
     let answers_rd = ops::grouped_matmul(&active_rf, &weights.down, &decision.sorted.ends_e, false)?;
     drop(active_rf);
     let (out_td, shared) = match &weights.shared {
@@ -77,28 +79,24 @@ pub(crate) fn backward(
         Some(gate_up_rf) => gate_up_rf,
         None => pre_activation(weights, h_td, &decision)?,
     };
-    let weights_r = row_weights(&decision)?;
 
     // Down projection. Combining the answers has dispatching as its gradient.
     let d_answers_rd = ops::dispatch(d_out_td, &sorted.order_r, choices)?;
-    let active_rf = ops::swiglu(&gate_up_rf, Some(&weights_r))?;
-    ops::grouped_matmul_weights(&d_answers_rd, &active_rf, &sorted.ends_e, gradients.of(&weights.down))?;
-    drop(active_rf);
     let d_active_rf = ops::grouped_matmul(&d_answers_rd, &weights.down, &sorted.ends_e, true)?;
-    drop(d_answers_rd);
-    let WeightedSwigluGrad { d_gate_up: d_gate_up_rf, d_weights_r } =
-        ops::weighted_swiglu_grad(&d_active_rf, &gate_up_rf, &weights_r)?;
-    drop((d_active_rf, gate_up_rf, weights_r));
+    let WeightedSwigluGrad { d_gate_up: d_gate_up_rf, out_rf: active_rf, d_weights_r } =
+        ops::weighted_swiglu_grad(d_active_rf, gate_up_rf, &decision.weights_r)?;
+    gradients.add_products(&weights.down, &d_answers_rd, &active_rf, &sorted.ends_e)?;
+    drop((active_rf, d_answers_rd));
 
     // Gate and up projections. Dispatching the rows has combining as its gradient.
     let rows_rd = ops::dispatch(h_td, &sorted.order_r, choices)?;
-    ops::grouped_matmul_weights(&d_gate_up_rf, &rows_rd, &sorted.ends_e, gradients.of(&weights.gate_up))?;
+    gradients.add_products(&weights.gate_up, &d_gate_up_rf, &rows_rd, &sorted.ends_e)?;
     drop(rows_rd);
     let d_rows_rd = ops::grouped_matmul(&d_gate_up_rf, &weights.gate_up, &sorted.ends_e, true)?;
     drop(d_gate_up_rf);
     let d_h_td = match shared {
         Some(saved) => {
-            let d_h_td = mlp::backward(&saved, gradients, h_td, d_out_td)?;
+            let d_h_td = mlp::backward(saved, gradients, h_td, d_out_td)?;
             ops::combine_onto(&d_h_td, &d_rows_rd, &sorted.places_tk)?;
             d_h_td
         }
@@ -120,7 +118,7 @@ fn router_backward(
     d_weights_r: &Tensor,
     d_h_td: &Tensor,
 ) -> Result<()> {
-    let Decision { logits_te, routing, sorted } = decision;
+    let Decision { logits_te, routing, sorted, .. } = decision;
     let [tokens, choices] = [routing.weights_tk.shape()[0], routing.weights_tk.shape()[1]];
     let d_weights_r1 = d_weights_r.reshape(&[tokens * choices, 1]);
     let places_r = sorted.places_tk.reshape(&[tokens * choices]);
@@ -135,7 +133,7 @@ fn router_backward(
         context.warmth.map_or(1.0, |warmth| warmth.keep),
         h_td.kind(),
     )?;
-    ops::matmul_onto(gradients.of(&weights.router), &d_logits_te, h_td, Flip::A)?;
+    gradients.add_product(&weights.router, &d_logits_te, h_td)?;
     ops::matmul_onto(d_h_td, &d_logits_te, &weights.router, Flip::NONE)
 }
 
@@ -156,7 +154,8 @@ fn decide(context: &Context<'_>, weights: &MoeWeights, h_td: &Tensor) -> Result<
     let bias_e = context.biases.get(number);
     let routing = ops::route(&logits_te, bias_e, rule(context), &tally.loads_e, &tally.losses_2)?;
     let sorted = ops::sort_by_expert(&routing.experts_tk, context.model.experts as usize)?;
-    Ok(Decision { logits_te, routing, sorted })
+    let weights_r = row_weights(&routing, &sorted)?;
+    Ok(Decision { logits_te, routing, sorted, weights_r })
 }
 
 /// Returns the gate and up projections of each sorted row, `[R, 2 F]`.
@@ -167,11 +166,11 @@ fn pre_activation(weights: &MoeWeights, h_td: &Tensor, decision: &Decision) -> R
 }
 
 /// Returns the routing weight of each sorted row, `[R]`.
-fn row_weights(decision: &Decision) -> Result<Tensor> {
-    let weights_tk = &decision.routing.weights_tk;
+fn row_weights(routing: &Routing, sorted: &Sorted) -> Result<Tensor> {
+    let weights_tk = &routing.weights_tk;
     let rows = weights_tk.len();
     // A plain gather of one weight per row.
-    let weights_r1 = ops::dispatch(&weights_tk.reshape(&[rows, 1]), &decision.sorted.order_r, 1)?;
+    let weights_r1 = ops::dispatch(&weights_tk.reshape(&[rows, 1]), &sorted.order_r, 1)?;
     Ok(weights_r1.reshape(&[rows]))
 }
 

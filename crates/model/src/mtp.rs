@@ -35,7 +35,7 @@ pub(crate) fn differentiate(
 
     let features_td = ops::rms_norm(&out_td, &layer.final_norm, epsilon)?;
     let scale = context.model.mtp_weight / (context.totals.mtp_targets as f64).max(1.0);
-    let objective = Objective { targets_t, scale, tally_2: &context.tally.mtp_2 };
+    let objective = Objective { targets_t, scale, tally_2: &context.tally.mtp_2, is_second: true };
     let head_vd = weights.head.arrive(seam, Pass::Backward)?;
     let d_features_td = head::differentiate(context.model, head_vd, gradients, features_td, &objective)?;
 
@@ -45,8 +45,8 @@ pub(crate) fn differentiate(
         ops::rms_norm_grad(&d_features_td, &out_td, &layer.final_norm, epsilon, None, d_norm_d)?;
     drop((d_features_td, out_td));
     block::backward(context, saved, gradients, &d_joined_td)?;
-    ops::matmul_onto(gradients.of(&layer.token_projection), &d_joined_td, &token_td, Flip::A)?;
-    ops::matmul_onto(gradients.of(&layer.hidden_projection), &d_joined_td, &normed_td, Flip::A)?;
+    gradients.add_product(&layer.token_projection, &d_joined_td, &token_td)?;
+    gradients.add_product(&layer.hidden_projection, &d_joined_td, &normed_td)?;
     let d_token_td = ops::matmul(&d_joined_td, &layer.token_projection, Flip::NONE)?;
     let d_normed_td = ops::matmul(&d_joined_td, &layer.hidden_projection, Flip::NONE)?;
     let d_norm_d = gradients.of(&layer.token_norm);

@@ -38,9 +38,9 @@ pub enum Pass {
 /// do not pass the seam; they stay on the device.
 pub trait Seam {
     /// Makes the weights of `layer` readable, and unless the pass is `Forward` its gradient holds what was
-    /// added to it before. May be called several times for one layer and pass: the embedding's and the head's
-    /// weights are read by multi-token prediction again. Errors if the weights cannot be brought; the model
-    /// then stops.
+    /// added to it before, or what clearing left. May be called several times for one layer and pass: the
+    /// embedding's and the head's weights are read by multi-token prediction again. Errors if the weights
+    /// cannot be brought; the model then stops.
     fn arrive(&self, layer: &Layer, pass: Pass) -> Result<()>;
 
     /// Takes the gradient of `layer`, which is complete for this micro-batch: called once per layer and

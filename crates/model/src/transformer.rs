@@ -167,6 +167,7 @@ impl Through<'_> {
         }
         let table_vd = weights.embedding.arrive(seam, Pass::Gradient)?;
         ops::embedding_grad(&d_td, &inputs.tokens_t, gradients.of(table_vd))?;
+        gradients.end_micro_batch();
         weights.embedding.leave(seam)
     }
 
@@ -182,8 +183,8 @@ impl Through<'_> {
         let norm_d = weights.final_norm.arrive(seam, Pass::Forward)?;
         let normed_td = ops::rms_norm(x_td, norm_d, model.norm_epsilon)?;
         let scale = 1.0 / (context.totals.targets as f64).max(1.0);
-        let objective =
-            Objective { targets_t: &context.inputs.targets_t, scale, tally_2: &context.tally.main_2 };
+        let (targets_t, tally_2) = (&context.inputs.targets_t, &context.tally.main_2);
+        let objective = Objective { targets_t, scale, tally_2, is_second: false };
         let head_vd = weights.head.arrive(seam, Pass::Backward)?;
         let d_normed_td = head::differentiate(model, head_vd, gradients, normed_td, &objective)?;
         let norm_d = weights.final_norm.arrive(seam, Pass::Backward)?;

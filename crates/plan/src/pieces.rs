@@ -97,7 +97,7 @@ fn spread_experts(op: &StepOp, cards: u32) -> StepOp {
     let cost = match op.name {
         _ if cards == 1 => return *op,
         "grouped_matmul" => cost::grouped_matmul(rows, [experts, n, k], Widths::F32),
-        "grouped_matmul_weights" => cost::grouped_matmul_weights(rows, [experts, n, k], Widths::F32),
+        "grouped_matmul_weights" => cost::grouped_matmul_weights(rows, [experts, n, k], Widths::F32, true),
         _ => return *op,
     };
     StepOp { sizes: [rows, experts, n, k, 0], cost, ..*op }

@@ -77,10 +77,10 @@ pub fn grouped_matmul(rows: usize, [experts, n, k]: [usize; 3], widths: Widths) 
     Cost { flops: 2.0 * product(&[rows, n, k]), bytes: moved * widths.values as f64 }
 }
 
-/// The cost of the gradient by the experts' matrices, which is accumulated.
-pub fn grouped_matmul_weights(rows: usize, [experts, n, k]: [usize; 3], widths: Widths) -> Cost {
+/// The cost of the gradient by the experts' matrices. With `add` it is read too.
+pub fn grouped_matmul_weights(rows: usize, [experts, n, k]: [usize; 3], widths: Widths, add: bool) -> Cost {
     let values = product(&[rows, k]) + product(&[rows, n]);
-    let bytes = bytes(values, 2.0 * product(&[experts, n, k]), widths);
+    let bytes = bytes(values, times(add) * product(&[experts, n, k]), widths);
     Cost { flops: 2.0 * product(&[rows, n, k]), bytes }
 }
 
@@ -107,16 +107,21 @@ pub fn cross_entropy([t, v, d]: [usize; 3], widths: Widths) -> Cost {
     }
 }
 
-/// The cost of logits, losses and both gradients.
-pub fn cross_entropy_grad([t, v, d]: [usize; 3], widths: Widths) -> Cost {
+/// The cost of logits, losses and both gradients. With `add` the one by the head is read too.
+pub fn cross_entropy_grad([t, v, d]: [usize; 3], widths: Widths, add: bool) -> Cost {
     let values = 2.0 * product(&[t, d]) + product(&[v, d]);
-    let sums = 2.0 * product(&[v, d]) + t as f64;
+    let sums = times(add) * product(&[v, d]) + t as f64;
     Cost { flops: 6.0 * product(&[t, v, d]), bytes: bytes(values, sums, widths) }
 }
 
 /// The cost of an op without FLOPs: `elements` of `width` bytes each, reads and writes together.
 pub fn moves(elements: usize, width: usize) -> Cost {
     Cost { flops: 0.0, bytes: elements as f64 * width as f64 }
+}
+
+/// How often an output moves.
+fn times(add: bool) -> f64 {
+    if add { 2.0 } else { 1.0 }
 }
 
 fn bytes(values: f64, sums: f64, widths: Widths) -> f64 {

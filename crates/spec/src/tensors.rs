@@ -24,6 +24,31 @@ pub struct TensorSpec {
     pub role: Role,
 }
 
+impl TensorSpec {
+    /// Whether gradients by this tensor can only be added to what is there. The gradient by a matrix is a
+    /// product, and the first one of a step overwrites what was there; norms and looked-up rows add up.
+    pub fn is_only_added_to(&self, model: &ModelSpec) -> bool {
+        self.role == Role::Norm || (self.name == "embedding" && !model.tied)
+    }
+}
+
+/// Returns the numbers of those tensors that `holds` chooses, among the numbers of all, one tensor after the
+/// other. Neighbours share a span.
+pub fn spans(tensors: &[TensorSpec], holds: impl Fn(&TensorSpec) -> bool) -> Vec<Range<usize>> {
+    let mut spans: Vec<Range<usize>> = Vec::new();
+    let mut from = 0;
+    for tensor in tensors {
+        let to = from + tensor.shape.iter().product::<usize>();
+        match spans.last_mut().filter(|last| last.end == from) {
+            _ if !holds(tensor) => {}
+            Some(last) => last.end = to,
+            None => spans.push(from..to),
+        }
+        from = to;
+    }
+    spans
+}
+
 /// A part of a router's state that no gradient trains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BufferSpec {
@@ -175,6 +200,23 @@ fn norm(name: String, width: usize) -> TensorSpec {
 mod tests {
     use super::*;
     use crate::presets::{NAMES, preset};
+
+    #[test]
+    fn spans_hold_exactly_the_numbers_of_the_tensors_that_are_chosen() {
+        for name in ["toy", "toy-v1"] {
+            let tensors = tensors(&preset(name).unwrap());
+            let spans = spans(&tensors, |tensor| tensor.role == Role::Matrix);
+            let mut from = 0;
+            for tensor in &tensors {
+                let to = from + tensor.shape.iter().product::<usize>();
+                let holds = |number| spans.iter().any(|span| span.contains(&number));
+                let is_chosen = tensor.role == Role::Matrix;
+                assert!((holds(from), holds(to - 1)) == (is_chosen, is_chosen), "{name}: {}", tensor.name);
+                from = to;
+            }
+            assert!(spans.len() < tensors.len(), "{name}: neighbours are apart: {spans:?}");
+        }
+    }
 
     #[test]
     fn the_tensors_hold_exactly_the_parameters() {

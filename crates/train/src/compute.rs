@@ -81,7 +81,7 @@ pub(crate) fn differentiate(
 }
 
 /// Takes one step of a model alone, after the warm-up of routing. Its weights may still be on their way
-/// through `seam`. The gradients must be zero before. A step without a finite loss or gradient is not
+/// through `seam`. The gradients must be cleared before. A step without a finite loss or gradient is not
 /// applied.
 pub(crate) fn step_alone(
     run: &RunSpec,

@@ -5,7 +5,7 @@ use lingot_device::{Error, ops};
 use lingot_model::{Bundle, Gradients, Model};
 use lingot_spec::Result;
 use lingot_spec::run::OptimizerSpec;
-use lingot_spec::tensors::{Role, TensorSpec};
+use lingot_spec::tensors::{Role, spans};
 use std::ops::Range;
 
 /// When a step happens, and how far it goes.
@@ -34,7 +34,7 @@ impl Optimizer {
         Ok(Optimizer {
             first: Bundle::zeros(&model.spec, &model.device, kind)?,
             second: Bundle::zeros(&model.spec, &model.device, kind)?,
-            decayed: decayed(&model.parameters.specs),
+            decayed: spans(&model.parameters.specs, |tensor| tensor.role == Role::Matrix),
         })
     }
 
@@ -95,45 +95,5 @@ impl Optimizer {
     /// Returns both moments, each as one flat tensor.
     pub fn flats(&self) -> [&lingot_device::Tensor; 2] {
         [&self.first.flat, &self.second.flat]
-    }
-}
-
-/// The numbers of the tensors that decay, of a bundle of these tensors. Neighbours share a span.
-fn decayed(specs: &[TensorSpec]) -> Vec<Range<usize>> {
-    let mut spans: Vec<Range<usize>> = Vec::new();
-    let mut from = 0;
-    for spec in specs {
-        let to = from + spec.shape.iter().product::<usize>();
-        match (spec.role, spans.last_mut()) {
-            (Role::Norm, _) => {}
-            (Role::Matrix, Some(last)) if last.end == from => last.end = to,
-            (Role::Matrix, _) => spans.push(from..to),
-        }
-        from = to;
-    }
-    spans
-}
-
-#[cfg(test)]
-mod tests {
-    use super::decayed;
-    use lingot_spec::presets::preset;
-    use lingot_spec::tensors::{Role, tensors};
-
-    #[test]
-    fn exactly_the_numbers_of_matrices_decay() {
-        for name in ["toy", "toy-v1"] {
-            let specs = tensors(&preset(name).unwrap());
-            let spans = decayed(&specs);
-            let mut from = 0;
-            for spec in &specs {
-                let to = from + spec.shape.iter().product::<usize>();
-                let holds = |number| spans.iter().any(|span| span.contains(&number));
-                let decays = spec.role == Role::Matrix;
-                assert!((holds(from), holds(to - 1)) == (decays, decays), "{name}: {}", spec.name);
-                from = to;
-            }
-            assert!(spans.len() < specs.len(), "{name}: neighbours are apart: {spans:?}");
-        }
     }
 }

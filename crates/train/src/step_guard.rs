@@ -90,7 +90,8 @@ impl StepGuard {
         self.state.retries.iter().find(|retry| self.is_calm() && retry.after_step <= step)
     }
 
-    /// The batch that will be tried again in the step after the one after `step` steps, if that one is applied.
+    /// The batch that will be tried again in the step after the one after `step` steps, if that one is
+    /// applied.
     pub(crate) fn expected(&self, step: u64) -> Option<&Retry> {
         let present = self.due(step);
         self.state.retries.iter().find(|retry| Some(*retry) != present && retry.after_step <= step + 1)

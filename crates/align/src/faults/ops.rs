@@ -178,7 +178,7 @@ impl Faulty {
 
     fn transpose_expert(&self, op: &Op<'_>, weights: &GroupedMatMulWeights<'_>) -> Result<()> {
         let dw_enk = weights.dw_enk;
-        let before = self.floats(dw_enk)?;
+        let before = if weights.add { self.floats(dw_enk)? } else { vec![0.0; dw_enk.len()] };
         self.go(op)?;
         let mut after = self.floats(dw_enk)?;
         let [n, k] = [dw_enk.shape()[1], dw_enk.shape()[2]];

@@ -129,7 +129,7 @@ fn shorten(device: &Faulty, head: &CrossEntropy<'_>) -> Result<()> {
 fn shorten_grad(device: &Faulty, head: &CrossEntropyGrad<'_>) -> Result<()> {
     let targets = short_targets(device, head.targets_t)?;
     let (x, w, d_w) = (device.on(head.x_td), device.on(head.w_vd), device.on(head.d_w_vd));
-    let (losses, d_x) = ops::cross_entropy_grad(&x, &w, &targets, head.scale, &d_w)?;
+    let (losses, d_x) = ops::cross_entropy_grad(&x, &w, &targets, head.scale, &d_w, head.add)?;
     ops::copy(&device.on(head.losses_t), &losses)?;
     ops::copy(&device.on(head.d_x_td), &d_x)
 }

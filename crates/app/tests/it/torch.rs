@@ -140,8 +140,8 @@ fn an_update_without_room_leaves_the_step_before_it_or_says_that_it_broke_off() 
     );
     assert!(train_on_chip(&chip, &runs[2], &[]).status().unwrap().success());
 
-    // And in the midst of the third update, whose first call, for what decays, has written: two calls were made
-    // to try the operator, and each update makes two.
+    // And in the midst of the third update, whose first call, for what decays, has written: two calls were
+    // made to try the operator, and each update makes two.
     let settings =
         [("CHIP_FULL_WHEN", runs[3].as_path()), ("CHIP_FULL_AT", operator), ("CHIP_FULL_AFTER", some)];
     let told = ["it broke off half-way through the update", "there is no checkpoint yet of the "];

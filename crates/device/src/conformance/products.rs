@@ -60,6 +60,9 @@ fn matmul(bench: &mut Bench<'_>, [m, k, n]: [usize; 3], flip: Flip) -> Result<Ve
     let size = (k as f64).sqrt();
     let out = Output::sum("out", ops::matmul(&a, &b, flip)?, k).of_size(size);
     let mut outputs = vec![out, Output::sum("added", onto, k + 1).of_size(size)];
+    let over = bench.normal_sums(&[m, n])?;
+    ops::matmul_to(&over, &a, &b, flip, false)?;
+    outputs.push(Output::sum("written sums", over, k).of_size(size));
     if bench.rounds() {
         let onto = bench.normal_sums(&[m, n])?;
         ops::matmul_onto(&onto, &a, &b, flip)?;
@@ -76,13 +79,16 @@ fn grouped_matmul(bench: &mut Bench<'_>, ends: &[i32], [n, k]: [usize; 2]) -> Re
     let (x, dy) = (bench.normal(&[rows, k])?, bench.normal(&[rows, n])?);
     let (w, dw) = (bench.normal(&[e, n, k])?, bench.normal_sums(&[e, n, k])?);
     let ends = bench.integers(ends)?;
-    ops::grouped_matmul_weights(&dy, &x, &ends, &dw)?;
+    let written = bench.normal_sums(&[e, n, k])?;
+    ops::grouped_matmul_weights(&dy, &x, &ends, &dw, true)?;
+    ops::grouped_matmul_weights(&dy, &x, &ends, &written, false)?;
     let [out, back] =
         [ops::grouped_matmul(&x, &w, &ends, false)?, ops::grouped_matmul(&dy, &w, &ends, true)?];
     Ok(vec![
         Output::sum("out", out, k).of_size((k as f64).sqrt()),
         Output::sum("flipped", back, n).of_size((n as f64).sqrt()),
         Output::sum("dw", dw, most + 1),
+        Output::sum("written dw", written, most.max(1)).of_size(1.0),
     ])
 }
 
@@ -107,7 +113,9 @@ fn cross_entropy(bench: &mut Bench<'_>, [t, v, d]: [usize; 3], deviation: f64) -
     }
     let targets = bench.integers(&targets)?;
     let scale = 0.125;
-    let (losses, d_x) = ops::cross_entropy_grad(&x, &w, &targets, scale, &d_w)?;
+    let written = bench.normal_sums(&[v, d])?;
+    let (losses, d_x) = ops::cross_entropy_grad(&x, &w, &targets, scale, &d_w, true)?;
+    ops::cross_entropy_grad(&x, &w, &targets, scale, &written, false)?;
     let condition = 6.0 * deviation;
     let size = scale * deviation / (d as f64).sqrt();
     Ok(vec![
@@ -115,5 +123,6 @@ fn cross_entropy(bench: &mut Bench<'_>, [t, v, d]: [usize; 3], deviation: f64) -
         Output::sum("losses of the gradient", losses, v.max(d)).of_size(deviation),
         Output::sum("d_x", d_x, v.max(d)).of_size(size).condition(condition),
         Output::sum("d_w", d_w, t.max(d) + 1).of_size(1.0).condition(condition),
+        Output::sum("written d_w", written, t.max(d)).of_size(1.0).condition(condition),
     ])
 }

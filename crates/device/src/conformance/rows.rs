@@ -3,7 +3,7 @@
 use super::bench::{Bench, Case, Output};
 use crate::error::Result;
 use crate::ops::{self, Rotation};
-use crate::tensor::Kind;
+use crate::tensor::{Kind, Tensor};
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = vec![];
@@ -78,13 +78,20 @@ pub(super) fn rope(bench: &mut Bench<'_>, shape: [usize; 3], width: usize) -> Re
 pub(super) fn swiglu(bench: &mut Bench<'_>, [rows, f]: [usize; 2], deviation: f64) -> Result<Vec<Output>> {
     let gate_up = bench.scaled(&[rows, 2 * f], deviation)?;
     let (weights, d_out) = (bench.normal_sums(&[rows])?, bench.normal(&[rows, f])?);
-    let plain_grad = ops::swiglu_grad(&d_out, &gate_up)?;
-    let weighted = ops::weighted_swiglu_grad(&d_out, &gate_up, &weights)?;
+    let copy = |of: &Tensor| -> Result<Tensor> {
+        let copy = bench.device.empty(of.shape(), of.kind())?;
+        ops::copy(&copy, of)?;
+        Ok(copy)
+    };
+    let plain = ops::swiglu_grad(copy(&d_out)?, copy(&gate_up)?)?;
+    let weighted = ops::weighted_swiglu_grad(copy(&d_out)?, copy(&gate_up)?, &weights)?;
     Ok(vec![
         Output::plain("out", ops::swiglu(&gate_up, None)?),
         Output::plain("weighted out", ops::swiglu(&gate_up, Some(&weights))?),
-        Output::plain("d_gate_up", plain_grad),
+        Output::plain("d_gate_up", plain.d_gate_up),
+        Output::plain("out again", plain.out_rf),
         Output::plain("weighted d_gate_up", weighted.d_gate_up),
+        Output::plain("weighted out again", weighted.out_rf),
         Output::sum("d_weights", weighted.d_weights_r, f),
     ])
 }

@@ -1,5 +1,6 @@
 //! The head and its cross-entropy together, some tokens at a time, so that the logits of a batch never exist.
 
+use super::elementwise::set;
 use super::gemm::product;
 use super::kernel::wide;
 use super::matrix::{Matrix, Product, Sizes, Target};
@@ -71,7 +72,7 @@ fn losses<E: Number>(team: &Team, space: &mut Workspace, op: &CrossEntropy<'_>) 
     Ok(())
 }
 
-/// As `cross_entropy`, and the gradient of `scale` x the sum of the losses; adds into `d_w`.
+/// As `cross_entropy`, and the gradient of `scale` x the sum of the losses; writes `d_w` or adds to it.
 pub(super) fn grad(team: &Team, space: &mut Workspace, op: &CrossEntropyGrad<'_>) -> Result<()> {
     by_kind!(op.x_td, E => gradients::<E>(team, space, op))
 }
@@ -79,6 +80,9 @@ pub(super) fn grad(team: &Team, space: &mut Workspace, op: &CrossEntropyGrad<'_>
 fn gradients<E: Number>(team: &Team, space: &mut Workspace, op: &CrossEntropyGrad<'_>) -> Result<()> {
     let head = Head::<E>::of(CrossEntropyGrad::NAME, op.x_td, op.w_vd, op.targets_t)?;
     let (d_x_td, d_w_vd) = (numbers_mut::<E>(op.d_x_td)?, floats_mut(op.d_w_vd)?);
+    if op.x_td.is_empty() && !op.add {
+        set(team, d_w_vd, 0.0);
+    }
     let scale = op.scale as f32;
     let (v, d) = (head.vocabulary(), head.d);
     let each = head.tokens_at_a_time();
@@ -102,7 +106,7 @@ fn gradients<E: Number>(team: &Team, space: &mut Workspace, op: &CrossEntropyGra
             sizes: Sizes { m: v, n: d, k: tokens },
             a: E::factor_of_floats(Matrix::transposed(logits, v)),
             b: E::factor(Matrix::rows(&head.x_td[first * d..][..tokens * d], d)),
-            target: Target { first: 0, pitch: d, add: true },
+            target: Target { first: 0, pitch: d, add: op.add || chunk > 0 },
         };
         product(team, by_w, d_w_vd);
     }

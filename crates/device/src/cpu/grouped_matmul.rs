@@ -67,7 +67,7 @@ fn by_expert<E: Number>(team: &Team, space: &mut Workspace, op: &GroupedMatMul<'
     Ok(())
 }
 
-/// `dW_e += sum of dy[r] x[r]^T` over the rows of each expert.
+/// `dW_e = or += sum of dy[r] x[r]^T` over the rows of each expert.
 pub(super) fn weights(team: &Team, space: &mut Workspace, op: &GroupedMatMulWeights<'_>) -> Result<()> {
     by_kind!(op.x_rk, E => weights_by_expert::<E>(team, space, op))
 }
@@ -82,13 +82,13 @@ fn weights_by_expert<E: Number>(
     let Experts { n, k, .. } = experts;
     let product_of = |e: usize| {
         let (from, rows) = experts.rows(e);
-        // An expert without rows has an empty product, which costs nothing.
-        let m = if rows == 0 { 0 } else { n };
+        // An expert without rows adds nothing, which costs nothing.
+        let m = if rows == 0 && op.add { 0 } else { n };
         Product {
             sizes: Sizes { m, n: k, k: rows },
             a: E::factor(Matrix::transposed(&dy_rn[from * n..][..rows * n], n)),
             b: E::factor(Matrix::rows(&x_rk[from * k..][..rows * k], k)),
-            target: Target { first: e * n * k, pitch: k, add: true },
+            target: Target { first: e * n * k, pitch: k, add: op.add },
         }
     };
     products(team, experts.ends_e.len(), product_of, &mut space.indices, dw_enk);

@@ -18,6 +18,7 @@ const FILES: &[(&str, &str)] = &[
     ("sort_by_expert.cu", include_str!("../../kernels/sort_by_expert.cu")),
     ("cross_entropy.cu", include_str!("../../kernels/cross_entropy.cu")),
     ("embedding.cu", include_str!("../../kernels/embedding.cu")),
+    ("norm_head.cu", include_str!("../../kernels/norm_head.cu")),
     ("balance_bias.cu", include_str!("../../kernels/balance_bias.cu")),
 ];
 

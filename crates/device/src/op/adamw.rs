@@ -1,5 +1,5 @@
-//! AdamW (Loshchilov and Hutter, arXiv 1711.05101) with the global norm's clipping folded in, over all tensors
-//! of a bundle at once.
+//! AdamW (Loshchilov and Hutter, arXiv 1711.05101) with the global norm's clipping folded in, over all
+//! tensors of a bundle at once.
 
 use super::describe::{moved, op};
 use super::door::Door;

@@ -18,17 +18,21 @@ op! {
 }
 
 op! {
-    /// [`CrossEntropy`] and the gradient of `scale` x the sum of its losses in one go; adds into `d_w`.
+    /// [`CrossEntropy`] and the gradient of `scale` x the sum of its losses in one go; `add` accumulates
+    /// into `d_w`.
     CrossEntropyGrad = "cross_entropy_grad" {
-        read x_td, read w_vd, read targets_t: ids, write losses_t: sums, write d_x_td, update d_w_vd: sums,
+        read x_td, read w_vd, read targets_t: ids, write losses_t: sums, write d_x_td,
+        update_if(add) d_w_vd: sums,
     }
     {
         /// What the sum of losses is multiplied by.
         scale: f64,
+        /// Whether the gradient by the head is added to `d_w`.
+        add: bool,
     }
     cost |op| {
         let ([t, d], [v, _]) = (op.x_td.dims(), op.w_vd.dims());
-        cost::cross_entropy_grad([t, v, d], widths(op.x_td))
+        cost::cross_entropy_grad([t, v, d], widths(op.x_td), op.add)
     }
 }
 
@@ -50,15 +54,15 @@ pub fn cross_entropy(x_td: &Tensor, w_vd: &Tensor, targets_t: &Tensor) -> Result
     Ok(losses_t)
 }
 
-/// Returns each token's loss, and the gradient of `scale` x their sum by x. Adds the gradient by the head to
-/// `d_w`.
+/// Returns each token's loss, and the gradient of `scale` x their sum by x. Writes the gradient by the head
+/// to `d_w`; with `add` it is added to what is there.
 ///
 /// ```
 /// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
 /// let device = Device::new(Cpu::new(1));
 /// let (x, w) = (device.zeros(&[1, 1], Kind::F32)?, device.floats(&[1.0, -1.0], &[2, 1], Kind::F32)?);
 /// let d_w = device.zeros(&[2, 1], Kind::F32)?;
-/// let (_, d_x) = ops::cross_entropy_grad(&x, &w, &device.integers(&[0], &[1])?, 1.0, &d_w)?;
+/// let (_, d_x) = ops::cross_entropy_grad(&x, &w, &device.integers(&[0], &[1])?, 1.0, &d_w, true)?;
 /// assert!((d_x.to_floats()?[0] + 1.0).abs() < 1e-6);
 /// # Ok::<(), lingot_device::Error>(())
 /// ```
@@ -68,6 +72,7 @@ pub fn cross_entropy_grad(
     targets_t: &Tensor,
     scale: f64,
     d_w_vd: &Tensor,
+    add: bool,
 ) -> Result<(Tensor, Tensor)> {
     let door = Door::new("cross_entropy_grad", x_td)?;
     let [t, d] = check(&door, x_td, w_vd, targets_t)?;
@@ -79,6 +84,7 @@ pub fn cross_entropy_grad(
         w_vd,
         targets_t,
         scale,
+        add,
         losses_t: &losses_t,
         d_x_td: &d_x_td,
         d_w_vd,

@@ -19,12 +19,17 @@ op! {
 }
 
 op! {
-    /// Gradient of [`GroupedMatMul`] by its weights: `dW_e += sum of dy[r] x[r]^T over its rows`. Adds.
+    /// Gradient of [`GroupedMatMul`] by its weights: `dW_e = sum of dy[r] x[r]^T over its rows`, zeros for an
+    /// expert without rows; `add` accumulates.
     GroupedMatMulWeights = "grouped_matmul_weights" {
-        read dy_rn, read x_rk, read ends_e: ids, update dw_enk: sums,
+        read dy_rn, read x_rk, read ends_e: ids, update_if(add) dw_enk: sums,
+    }
+    {
+        /// Whether the gradient is added to `dw`.
+        add: bool,
     }
     cost |op| {
-        cost::grouped_matmul_weights(op.dy_rn.shape()[0], op.dw_enk.dims(), widths(op.dy_rn))
+        cost::grouped_matmul_weights(op.dy_rn.shape()[0], op.dw_enk.dims(), widths(op.dy_rn), op.add)
     }
 }
 
@@ -52,7 +57,8 @@ pub fn grouped_matmul(x: &Tensor, w_enk: &Tensor, ends_e: &Tensor, flip: bool) -
     Ok(out)
 }
 
-/// Adds the gradient by the weights to `dw`: `dW_e += sum of dy[r] x[r]^T` over the rows of expert e.
+/// Writes the gradient by the weights to `dw`: `dW_e = sum of dy[r] x[r]^T` over the rows of expert e; with
+/// `add` it is added to what is there.
 ///
 /// ```
 /// # use lingot_device::{Device, Kind, cpu::Cpu, ops};
@@ -60,11 +66,17 @@ pub fn grouped_matmul(x: &Tensor, w_enk: &Tensor, ends_e: &Tensor, flip: bool) -
 /// let dy = device.floats(&[2.0, 3.0], &[2, 1], Kind::F32)?;
 /// let x = device.floats(&[1.0, 10.0], &[2, 1], Kind::F32)?;
 /// let dw = device.zeros(&[2, 1, 1], Kind::F32)?;
-/// ops::grouped_matmul_weights(&dy, &x, &device.integers(&[1, 2], &[2])?, &dw)?;
+/// ops::grouped_matmul_weights(&dy, &x, &device.integers(&[1, 2], &[2])?, &dw, true)?;
 /// assert_eq!(dw.to_floats()?, [2.0, 30.0]);
 /// # Ok::<(), lingot_device::Error>(())
 /// ```
-pub fn grouped_matmul_weights(dy_rn: &Tensor, x_rk: &Tensor, ends_e: &Tensor, dw_enk: &Tensor) -> Result<()> {
+pub fn grouped_matmul_weights(
+    dy_rn: &Tensor,
+    x_rk: &Tensor,
+    ends_e: &Tensor,
+    dw_enk: &Tensor,
+    add: bool,
+) -> Result<()> {
     let door = Door::new("grouped_matmul_weights", dy_rn)?;
     let [e, n, k] = door.dims("dw", dw_enk)?;
     let [rows, _] = door.dims("dy", dy_rn)?;
@@ -72,5 +84,5 @@ pub fn grouped_matmul_weights(dy_rn: &Tensor, x_rk: &Tensor, ends_e: &Tensor, dw
     door.operand("x", x_rk, &[rows, k])?;
     door.operand("dw", dw_enk, &[e, n, k])?;
     door.operand("ends", ends_e, &[e])?;
-    dy_rn.device().enqueue(GroupedMatMulWeights { dy_rn, x_rk, ends_e, dw_enk })
+    dy_rn.device().enqueue(GroupedMatMulWeights { dy_rn, x_rk, ends_e, dw_enk, add })
 }

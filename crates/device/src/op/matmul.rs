@@ -95,10 +95,26 @@ fn multiplied(a: &Tensor, b: &Tensor, flip: Flip, kind: Kind) -> Result<Tensor> 
 /// # Ok::<(), lingot_device::Error>(())
 /// ```
 pub fn matmul_onto(out: &Tensor, a: &Tensor, b: &Tensor, flip: Flip) -> Result<()> {
+    matmul_to(out, a, b, flip, true)
+}
+
+/// Writes `a b` to `out`, of the kind of values or of sums, either operand stored transposed where `flip`
+/// says so; with `add` it is added to what is there.
+///
+/// ```
+/// # use lingot_device::{Device, Flip, Kind, cpu::Cpu, ops};
+/// let device = Device::new(Cpu::new(1));
+/// let out = device.floats(&[1.0], &[1, 1], Kind::F32)?;
+/// let a = device.floats(&[1.0, 2.0], &[1, 2], Kind::F32)?;
+/// ops::matmul_to(&out, &a, &a, Flip::B, false)?;
+/// assert_eq!(out.to_floats()?, [5.0]);
+/// # Ok::<(), lingot_device::Error>(())
+/// ```
+pub fn matmul_to(out: &Tensor, a: &Tensor, b: &Tensor, flip: Flip, add: bool) -> Result<()> {
     let door = Door::new("matmul", a)?;
     let (m, n, _) = sizes(&door, a, b, flip)?;
     door.operand("out", out, &[m, n])?;
-    a.device().enqueue(MatMul { a, b, out, flip, add: true })
+    a.device().enqueue(MatMul { a, b, out, flip, add })
 }
 
 fn sizes(door: &Door<'_>, a: &Tensor, b: &Tensor, flip: Flip) -> Result<(usize, usize, usize)> {

@@ -80,14 +80,14 @@ pub mod doors {
     pub use super::elementwise::{add, copy, fill};
     pub use super::embedding::{embedding, embedding_grad};
     pub use super::grouped_matmul::{grouped_matmul, grouped_matmul_weights};
-    pub use super::matmul::{matmul, matmul_onto, matmul_sums};
+    pub use super::matmul::{matmul, matmul_onto, matmul_sums, matmul_to};
     pub use super::norm_head::{column_scales, scale_columns};
     pub use super::rms_norm::{rms_norm, rms_norm_grad};
     pub use super::rope::{Rotation, rope};
     pub use super::route::{Routing, route, route_grad, warm_logits};
     pub use super::sort_by_expert::{Sorted, sort_by_expert};
     pub use super::sums::{moments, sum_of_squares};
-    pub use super::swiglu::{WeightedSwigluGrad, swiglu, swiglu_grad, weighted_swiglu_grad};
+    pub use super::swiglu::{PlainSwigluGrad, WeightedSwigluGrad, swiglu, swiglu_grad, weighted_swiglu_grad};
 }
 
 use crate::error::{Error, Result};

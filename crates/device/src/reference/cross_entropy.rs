@@ -1,6 +1,6 @@
 //! The head `w` `[V, D]` and the cross-entropy of its softmax, in one.
 
-use super::operands::{add, integers, rounded, store, width};
+use super::operands::{integers, rounded, store, store_or_add, width};
 use super::route::log_sum_exp;
 use crate::op::{CrossEntropy, CrossEntropyGrad};
 use crate::precision::{Precision, operand};
@@ -16,7 +16,7 @@ pub(super) fn cross_entropy_grad(op: &CrossEntropyGrad<'_>, precision: Precision
     let (d_x, d_w) = backward(&x, &w, &targets, d, op.scale, precision);
     store(op.losses_t, &losses(&x, &w, &targets, d));
     store(op.d_x_td, &d_x);
-    add(op.d_w_vd, &d_w);
+    store_or_add(op.d_w_vd, &d_w, op.add);
 }
 
 /// `losses[t] = logsumexp(z) - z[target]` with the logits `z = w x[t]`; 0 where the target is -1.

@@ -1,6 +1,6 @@
 //! One matrix product per expert, over rows sorted by expert. Expert e owns the rows `ends[e-1] .. ends[e]`.
 
-use super::operands::{add, integers, rounded, store};
+use super::operands::{integers, rounded, store, store_or_add};
 use crate::op::{GroupedMatMul, GroupedMatMulWeights};
 use crate::precision::Precision;
 
@@ -14,7 +14,7 @@ pub(super) fn grouped_matmul(op: &GroupedMatMul<'_>, precision: Precision) {
 pub(super) fn grouped_matmul_weights(op: &GroupedMatMulWeights<'_>, precision: Precision) {
     let (dy, x, ends) = (rounded(op.dy_rn, precision), rounded(op.x_rk, precision), integers(op.ends_e));
     let [_, n, k] = op.dw_enk.dims();
-    add(op.dw_enk, &weights(&dy, &x, &ends, [n, k]));
+    store_or_add(op.dw_enk, &weights(&dy, &x, &ends, [n, k]), op.add);
 }
 
 /// `out[r,i] = sum over j of W_e[i,j] x[r,j]`, e being the owner of row r: x `[R, K]` gives out `[R, N]`.

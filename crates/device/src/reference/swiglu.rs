@@ -10,9 +10,10 @@ pub(super) fn swiglu(op: &Swiglu<'_>) {
 
 pub(super) fn swiglu_grad(op: &SwigluGrad<'_>) {
     let (d_out, weights) = (floats(op.d_out_rf), op.weights_r.map(floats));
-    let (d_gate_up, d_weights) =
-        backward(&d_out, &floats(op.gate_up), weights.as_deref(), width(op.d_out_rf));
-    store(op.d_gate_up, &d_gate_up);
+    let (gate_up, width) = (floats(op.gate_up), width(op.d_out_rf));
+    let (d_gate_up, d_weights) = backward(&d_out, &gate_up, weights.as_deref(), width);
+    store(op.d_out_rf, &forward(&gate_up, weights.as_deref(), width));
+    store(op.gate_up, &d_gate_up);
     if let Some(d_weights_r) = op.d_weights_r {
         store(d_weights_r, &d_weights);
     }

@@ -1,7 +1,7 @@
 //! The head and its loss in one, a chunk of tokens at a time, so that the logits of a batch never exist.
 
 use super::Torch;
-use super::matmul::{Into, multiply, operand};
+use super::matmul::{Into, multiply, operand, operand_of};
 use super::refusal::Refusal;
 use super::value::Value;
 use crate::op::{CrossEntropy, CrossEntropyGrad};
@@ -42,6 +42,9 @@ pub(super) fn cross_entropy(torch: &Torch, op: &CrossEntropy<'_>) -> Result<(), 
 pub(super) fn grad(torch: &Torch, op: &CrossEntropyGrad<'_>) -> Result<(), Refusal> {
     let d_w = torch.floats(op.d_w_vd)?;
     let head = Head::of(torch, op.x_td, op.w_vd, op.targets_t, op.losses_t)?;
+    if !op.add {
+        d_w.fill(0.0)?;
+    }
     head.each_chunk(|chunk| chunk.gradients(op.scale, op.d_x_td, &d_w))
 }
 
@@ -63,7 +66,7 @@ impl<'a> Head<'a> {
         targets_t: &Tensor,
         losses_t: &'a Tensor,
     ) -> Result<Head<'a>, Refusal> {
-        let w = operand(torch, torch.floats(w_vd)?, &super::sizes(w_vd.shape()))?;
+        let w = operand_of(torch, torch.floats(w_vd)?, &super::sizes(w_vd.shape()), w_vd.kind())?;
         let targets = torch.indices(targets_t, &[targets_t.len() as i64, 1])?;
         Ok(Head { torch, x_td, w, targets, losses_t, vocabulary: w_vd.shape()[0] })
     }
@@ -103,7 +106,7 @@ impl<'a> Chunk<'a> {
         let (targets, has_target) = (aten.maximum(&given, &zero)?, aten.ge(&given, &zero)?);
         let logits = torch.empty(&[rows, head.vocabulary as i64], torch.torch.dtypes.f32)?;
         let w = head.w.strided(&[width, head.vocabulary as i64], &[1, width], 0)?;
-        let rounded = operand(torch, x.shaped(&[rows, width], 0)?, &[rows, width])?;
+        let rounded = operand_of(torch, x.again()?, &[rows, width], head.x_td.kind())?;
         multiply(torch, [&rounded, &w], &logits, Kind::F32, Into { add: false, times: 1.0 })?;
         let logs = aten.log_softmax(&logits, 1, false)?;
         Ok(Chunk { head, first, tokens, x, targets, has_target, logs })
@@ -135,7 +138,7 @@ impl<'a> Chunk<'a> {
         let p = operand(torch, p, &[rows, vocabulary])?;
         let counts = torch.converted(&self.has_target, &[rows, 1], torch.torch.dtypes.f32)?;
         let d_x = torch.strided(d_x_td, &[rows, width], &[width, 1], self.first * width as usize)?;
-        multiply(torch, [&p, &self.head.w], &d_x, Kind::F32, Into { add: false, times: 1.0 })?;
+        multiply(torch, [&p, &self.head.w], &d_x, d_x_td.kind(), Into { add: false, times: 1.0 })?;
         aten.mul_(&d_x, &aten.mul(&counts, &torch.scalar(rest)?)?)?;
         let x = operand(torch, aten.mul(&self.x, &counts)?, &[rows, width])?;
         let flipped = p.strided(&[vocabulary, rows], &[1, vocabulary], 0)?;

@@ -42,7 +42,7 @@ pub(super) fn grouped_matmul(torch: &Torch, op: &GroupedMatMul<'_>) -> Result<()
 }
 
 pub(super) fn weights(torch: &Torch, op: &GroupedMatMulWeights<'_>) -> Result<(), Refusal> {
-    let GroupedMatMulWeights { dy_rn, x_rk, ends_e, dw_enk } = *op;
+    let GroupedMatMulWeights { dy_rn, x_rk, ends_e, dw_enk, add } = *op;
     let [n, k] = matrix(dw_enk);
     let covered = covered(torch, ends_e, x_rk.shape()[0])?;
     if is_fused(torch, [dy_rn, x_rk], covered) {
@@ -51,7 +51,12 @@ pub(super) fn weights(torch: &Torch, op: &GroupedMatMulWeights<'_>) -> Result<()
             operand_of(torch, torch.reshaped(tensor, &sizes)?, &sizes, tensor.kind())
         });
         let product = fused_weights(torch, &dy?, &x?, &torch.flat(ends_e)?)?;
-        return torch.accumulate(&torch.floats(dw_enk)?, &product);
+        let dw = torch.floats(dw_enk)?;
+        return if add { torch.accumulate(&dw, &product) } else { dw.set(&product) };
+    }
+    if !add {
+        // Experts without rows have none of the products below.
+        torch.floats(dw_enk)?.fill(0.0)?;
     }
     for Slice { expert, first, rows } in slices(torch, ends_e, x_rk.shape()[0])? {
         let dy = Matrix::part(torch, dy_rn, [rows, n], first * n, true)?.operand(torch)?;

@@ -72,7 +72,8 @@ impl Torch {
 
     /// Runs an op on f32 twins of its bf16 tensors: made of them before it, and rounded to them afterwards
     /// where it writes to them. So ops that are composed of several operators round what they give once. Ops
-    /// that only move numbers need none, nor do products and attention, which take bf16 as it is.
+    /// that only move numbers need none, nor do products, attention and the head's loss, which take bf16 as it
+    /// is.
     pub(super) fn with_twins(
         &self,
         op: &Op<'_>,
@@ -85,7 +86,8 @@ impl Torch {
             matches!(op, Op::Copy(_) | Op::Fill(_) | Op::AdamW(_) | Op::Embedding(_) | Op::Dispatch(_));
         let multiplies = matches!(op, Op::MatMul(_) | Op::GroupedMatMul(_) | Op::GroupedMatMulWeights(_));
         let attends = matches!(op, Op::Attention(_) | Op::AttentionGrad(_));
-        let takes_bf16 = moves || multiplies || attends;
+        let is_loss = matches!(op, Op::CrossEntropy(_) | Op::CrossEntropyGrad(_));
+        let takes_bf16 = moves || multiplies || attends || is_loss;
         if takes_bf16 || !op.operands().any(|operand| is_bf16(&operand)) {
             return run();
         }

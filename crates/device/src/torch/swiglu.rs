@@ -23,26 +23,29 @@ pub(super) fn swiglu(torch: &Torch, op: &Swiglu<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// `silu(gate)` is computed again rather than kept.
+/// `silu(gate)` is computed again rather than kept. Each result takes the place of an operand once nothing
+/// reads that any more.
 pub(super) fn grad(torch: &Torch, op: &SwigluGrad<'_>) -> Result<(), Refusal> {
-    let SwigluGrad { gate_up, weights_r, d_out_rf, d_gate_up, d_weights_r } = *op;
+    let SwigluGrad { gate_up, weights_r, d_out_rf, d_weights_r } = *op;
     let aten = torch.aten();
     for rows in pieces(torch, gate_up) {
         let [gate, up] = halves(torch, gate_up, rows)?;
-        let [d_gate, d_up] = halves(torch, d_gate_up, rows)?;
         let d_out = part(torch, d_out_rf, rows)?;
         let (opened, mut d_opened) = (aten.silu(&gate)?, aten.mul(&d_out, &up)?);
         if let Some(d_weights) = d_weights_r {
             let terms = aten.mul(&d_opened, &opened)?;
             part(torch, d_weights, rows)?.set(&aten.sum(&terms, Some(&[1]), true, None)?)?;
         }
-        aten.mul_out(&opened, &d_out, &d_up)?;
+        let mut out = aten.mul(&opened, &up)?;
+        aten.mul_out(&opened, &d_out, &up)?;
         if let Some(weights) = weights_r {
             let weights = part(torch, weights, rows)?;
-            aten.mul_(&d_up, &weights)?;
+            aten.mul_(&up, &weights)?;
+            out = aten.mul_(&out, &weights)?;
             d_opened = aten.mul_(&d_opened, &weights)?;
         }
-        aten.silu_backward_out(&d_opened, &gate, &d_gate)?;
+        d_out.set(&out)?;
+        aten.silu_backward_out(&d_opened, &gate, &gate)?;
     }
     Ok(())
 }

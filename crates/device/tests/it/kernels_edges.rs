@@ -18,6 +18,10 @@ const RULE: RouteRule = RouteRule {
     scope_tokens: 5,
 };
 
+/// In the words of `lingot devices -v`.
+const FAMILIES: [&str; 6] =
+    ["routing", "sort by expert", "the head's loss", "embedding's gradient", "NormHead", "balance bias"];
+
 #[test]
 fn kernels_pass_where_keys_words_and_chunks_are_many() {
     let routing = |experts, groups, groups_kept| RoutingShape {
@@ -36,6 +40,10 @@ fn kernels_pass_where_keys_words_and_chunks_are_many() {
     };
     for (name, precision) in [("edges", Precision::F32), ("edges-bf16", Precision::Bf16)] {
         let Some(device) = open(name, &[], precision) else { return };
+        let routes = device.routes();
+        for family in FAMILIES {
+            assert!(routes.contains(&format!("{family}: kernel of ours")), "{family}: {routes:#?}");
+        }
         assert_all_pass(&Wide::new(&shapes, precision).check(&device, &mut |_, _| ()).unwrap());
     }
 }
@@ -76,7 +84,7 @@ fn kernels_take_no_tokens() {
     let sorted = ops::sort_by_expert(&routing.experts_tk, 6).unwrap();
     assert_eq!(sorted.ends_e.to_integers().unwrap(), [0; 6]);
     let (x, w, d_w) = (floats(&[0, 3]), floats(&[5, 3]), floats(&[5, 3]));
-    ops::cross_entropy_grad(&x, &w, &integers(&[0]), 1.0, &d_w).unwrap();
+    ops::cross_entropy_grad(&x, &w, &integers(&[0]), 1.0, &d_w, true).unwrap();
     ops::embedding_grad(&x, &integers(&[0]), &d_w).unwrap();
     assert_eq!(d_w.to_floats().unwrap(), [0.0; 15]);
 }

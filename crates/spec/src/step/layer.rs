@@ -47,7 +47,7 @@ enum Mlp {
     Moe { decision: Decision, gate_up: Option<Allocation>, shared: Option<Allocation> },
 }
 
-/// Logits, choices, weights, counts; ends, order, places.
+/// Logits, choices, weights, counts; ends, order, places; weights of the sorted rows.
 type Decision = Vec<Allocation>;
 
 impl<'a> Pass<'a> {
@@ -87,11 +87,7 @@ pub(super) fn backward(pass: &Pass<'_>, saved: Saved) {
     let Inner::Kept { attention, middle, mlp } = inner else { return };
     let h_td = tape.rows_out("rms_norm", [t, d], 2);
     let d_h = match mlp {
-        Mlp::Dense { gate_up } => {
-            let d_h = dense_backward(pass, pass.model.dense_width as usize);
-            drop(gate_up);
-            d_h
-        }
+        Mlp::Dense { gate_up } => dense_backward(pass, pass.model.dense_width as usize, gate_up),
         Mlp::Moe { decision, gate_up, shared } => moe_backward(pass, decision, gate_up, shared),
     };
     drop(h_td);
@@ -188,17 +184,15 @@ fn dense_forward(pass: &Pass<'_>, f: usize) -> (Allocation, Allocation) {
     (out, gate_up)
 }
 
-fn dense_backward(pass: &Pass<'_>, f: usize) -> Allocation {
+fn dense_backward(pass: &Pass<'_>, f: usize, gate_up: Allocation) -> Allocation {
     let Pass { tape, t, d, .. } = *pass;
-    let active = tape.rows_out("swiglu", [t, f], 3);
-    tape.matmul_weights([d, f, t]);
-    drop(active);
     let d_active = tape.matmul([t, f, d], "");
-    let d_gate_up = tape.allocate(t * 2 * f);
-    tape.moves("swiglu_grad", [t, f], 5);
+    tape.moves("swiglu_grad", [t, f], 6);
+    tape.matmul_weights([d, f, t]);
+    drop(d_active);
     tape.matmul_weights([2 * f, d, t]);
     let d_h = tape.matmul([t, d, 2 * f], "");
-    drop((d_active, d_gate_up));
+    drop(gate_up);
     d_h
 }
 
@@ -206,9 +200,7 @@ fn moe_forward(pass: &Pass<'_>, index: usize, decided: Option<Decision>) -> (All
     let Pass { tape, t, d, e, k, f, .. } = *pass;
     let decision = decided.unwrap_or_else(|| decide(pass));
     let gate_up = pre_activation(pass);
-    let weights = tape.sums_out("dispatch", [t * k, 1], 2);
     let active = tape.rows_out("swiglu", [t * k, f], 3);
-    drop(weights);
     let answers = tape.grouped_matmul(t * k, [e, d, f], false);
     drop(active);
     let shared_width = pass.model.shared_width() as usize;
@@ -246,6 +238,7 @@ fn decide(pass: &Pass<'_>) -> Decision {
     tape.op("route", "", [t, e, k], cost::moves(t * e, sums));
     allocations.extend([e, t * k, t * k].map(|numbers| tape.allocate_sums(numbers)));
     tape.op("sort_by_expert", "", [t * k, e], cost::moves(3 * t * k, sums));
+    allocations.push(tape.sums_out("dispatch", [t * k, 1], 2));
     allocations
 }
 
@@ -266,24 +259,20 @@ fn moe_backward(
     let Pass { tape, t, d, e, k, f, .. } = *pass;
     let r = t * k;
     let gate_up = gate_up.unwrap_or_else(|| pre_activation(pass));
-    let weights = tape.sums_out("dispatch", [r, 1], 2);
     let d_answers = tape.rows_out("dispatch", [r, d], 2);
-    let active = tape.rows_out("swiglu", [r, f], 3);
-    tape.grouped_matmul_weights(r, [e, d, f]);
-    drop(active);
     let d_active = tape.grouped_matmul(r, [e, d, f], true);
-    drop(d_answers);
-    let (d_weights, d_gate_up) = (tape.allocate_sums(r), tape.allocate(r * 2 * f));
-    tape.moves("swiglu_grad", [r, f], 5);
-    drop((d_active, gate_up, weights));
+    let d_weights = tape.allocate_sums(r);
+    tape.moves("swiglu_grad", [r, f], 6);
+    tape.grouped_matmul_weights(r, [e, d, f]);
+    drop((d_active, d_answers));
 
     let rows = tape.rows_out("dispatch", [r, d], 2);
     tape.grouped_matmul_weights(r, [e, 2 * f, d]);
     drop(rows);
     let d_rows = tape.grouped_matmul(r, [e, 2 * f, d], true);
-    drop(d_gate_up);
-    let d_h = if shared.is_some() {
-        let d_h = dense_backward(pass, pass.model.shared_width() as usize);
+    drop(gate_up);
+    let d_h = if let Some(shared) = shared {
+        let d_h = dense_backward(pass, pass.model.shared_width() as usize, shared);
         tape.combine([t, k, d], true);
         d_h
     } else {
@@ -291,7 +280,7 @@ fn moe_backward(
         tape.combine([t, k, d], false);
         d_h
     };
-    drop((shared, d_rows));
+    drop(d_rows);
 
     let d_choices = tape.sums_out("dispatch", [r, 1], 2);
     let d_logits = tape.allocate(t * e);

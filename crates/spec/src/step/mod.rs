@@ -14,6 +14,7 @@ mod tape;
 use crate::cost::{Cost, Widths};
 use crate::model::ModelSpec;
 use crate::run::Recompute;
+use crate::tensors::{spans, tensors};
 use tape::{Allocation, Record, Tape};
 
 /// The sizes of a step's batch.
@@ -94,7 +95,8 @@ pub fn step(model: &ModelSpec, batch: &Batch<'_>) -> Step {
     let standing_bytes = bundles.iter().sum::<u64>() + memory.moments_bytes + memory.state_bytes;
     let tape = Tape::new(standing_bytes, batch.widths);
     clear(&tape, model);
-    for _ in 0..batch.micros {
+    for micro in 0..batch.micros {
+        tape.adds.set(micro > 0);
         let kept_bytes = differentiate(&tape, model, batch) - standing_bytes;
         memory.kept_bytes = kept_bytes;
     }
@@ -128,9 +130,12 @@ fn routed_layers(model: &ModelSpec) -> u64 {
     u64::from(model.moe_layers() + model.mtp_layers)
 }
 
-/// Sets gradients and sums to zero.
+/// Sets to zero what is only ever added to: the gradients of norms and of an embedding that is not the head
+/// too, and all sums. The first micro-batch writes all other gradients.
 fn clear(tape: &Tape, model: &ModelSpec) {
-    tape.fill((model.parameters() + model.mtp_parameters()) as usize);
+    for span in spans(&tensors(model), |tensor| tensor.is_only_added_to(model)) {
+        tape.fill(span.len());
+    }
     tape.fill(sums(model) as usize);
 }
 
@@ -154,7 +159,7 @@ fn differentiate(tape: &Tape, model: &ModelSpec, batch: &Batch<'_>) -> u64 {
         x = out;
     }
     let kept_bytes = tape.in_use();
-    let d_td = head(tape, model, t);
+    let d_td = head(tape, model, t, false);
     if model.mtp_layers > 0 {
         mtp(&pass);
     }
@@ -168,7 +173,7 @@ fn differentiate(tape: &Tape, model: &ModelSpec, batch: &Batch<'_>) -> u64 {
 }
 
 /// The last norm, the head, the loss and their gradients; returns the gradient by the head's input.
-fn head(tape: &Tape, model: &ModelSpec, t: usize) -> Allocation {
+fn head(tape: &Tape, model: &ModelSpec, t: usize, is_second: bool) -> Allocation {
     let [d, v] = [model.width, model.vocabulary].map(|n| n as usize);
     let normed = tape.rows_out("rms_norm", [t, d], 2);
     let (features, scales) = if model.norm_head {
@@ -179,7 +184,7 @@ fn head(tape: &Tape, model: &ModelSpec, t: usize) -> Allocation {
     } else {
         (normed, None)
     };
-    let (losses, d_features) = tape.cross_entropy_grad([t, v, d]);
+    let (losses, d_features) = tape.cross_entropy_grad([t, v, d], is_second);
     tape.moves_sums("moments", [1, t], 1);
     let d_normed =
         if model.norm_head { tape.rows_out("scale_columns", [t, d], 2) } else { d_features.clone() };
@@ -200,7 +205,7 @@ fn mtp(pass: &layer::Pass<'_>) {
     let joined = tape.matmul([t, d, d], "b");
     tape.matmul_onto([t, d, d], "b");
     let (out, saved) = layer::forward(pass, model.layers as usize, joined);
-    let _d_joined = head(tape, model, t);
+    let _d_joined = head(tape, model, t, true);
     drop(out);
     layer::backward(pass, saved);
     tape.matmul_weights([d, d, t]);

@@ -11,6 +11,8 @@ pub(super) struct Tape {
     ops: RefCell<Vec<StepOp>>,
     memory: Rc<Memory>,
     pub(super) widths: Widths,
+    /// Whether gradients by matrices are added to those of micro-batches before this one.
+    pub(super) adds: Cell<bool>,
 }
 
 struct Memory {
@@ -60,7 +62,7 @@ impl Tape {
     pub(super) fn new(in_use: u64, widths: Widths) -> Tape {
         let memory =
             Memory { in_use: Cell::new(in_use), peak: Cell::new(in_use), blocks: RefCell::default() };
-        Tape { ops: RefCell::default(), memory: Rc::new(memory), widths }
+        Tape { ops: RefCell::default(), memory: Rc::new(memory), widths, adds: Cell::new(false) }
     }
 
     pub(super) fn in_use(&self) -> u64 {
@@ -169,10 +171,10 @@ impl Tape {
         self.op("matmul", form, sizes, cost::matmul(sizes, [self.widths.values; 2], true));
     }
 
-    /// The gradient by a weight, which is added to sums.
+    /// The gradient by a weight, of sums.
     pub(super) fn matmul_weights(&self, sizes: [usize; 3]) {
         let Widths { values, sums } = self.widths;
-        self.op("matmul", "a", sizes, cost::matmul(sizes, [values, sums], true));
+        self.op("matmul", "a", sizes, cost::matmul(sizes, [values, sums], self.adds.get()));
     }
 
     /// Rows times `[n, k]` of their experts; `flip` takes rows of n to rows of k.
@@ -184,7 +186,7 @@ impl Tape {
     }
 
     pub(super) fn grouped_matmul_weights(&self, rows: usize, [e, n, k]: [usize; 3]) {
-        let cost = cost::grouped_matmul_weights(rows, [e, n, k], self.widths);
+        let cost = cost::grouped_matmul_weights(rows, [e, n, k], self.widths, self.adds.get());
         self.op("grouped_matmul_weights", "", [rows, e, n, k], cost);
     }
 
@@ -194,10 +196,16 @@ impl Tape {
         out
     }
 
-    /// Returns the losses, and the gradient by the features.
-    pub(super) fn cross_entropy_grad(&self, [t, v, d]: [usize; 3]) -> (Allocation, Allocation) {
+    /// Returns the losses, and the gradient by the features. The one by the head is added to what another
+    /// head has left, or micro-batches before this one.
+    pub(super) fn cross_entropy_grad(
+        &self,
+        [t, v, d]: [usize; 3],
+        is_second: bool,
+    ) -> (Allocation, Allocation) {
         let out = (self.allocate_sums(t), self.allocate(t * d));
-        self.op("cross_entropy_grad", "", [t, v, d], cost::cross_entropy_grad([t, v, d], self.widths));
+        let cost = cost::cross_entropy_grad([t, v, d], self.widths, is_second || self.adds.get());
+        self.op("cross_entropy_grad", "", [t, v, d], cost);
         out
     }
 

@@ -29,7 +29,7 @@ pub(crate) struct Emulated {
     tamper: Tamper,
     workers: Vec<Worker>,
     incarnations: u64,
-    /// One for all: it is zero between commands.
+    /// One for all: it is cleared between commands.
     gradients: Option<Rc<Gradients>>,
     reports: VecDeque<Report>,
     counted: Counted,

@@ -21,7 +21,7 @@ use std::time::Instant;
 pub(super) struct Member {
     run: Arc<RunSpec>,
     model: Model,
-    /// Zero between commands, so that members of one device may share it.
+    /// Cleared between commands, so that members of one device may share it.
     gradients: Rc<Gradients>,
     /// There where workers train alone for a part of the run.
     optimizer: Option<Optimizer>,

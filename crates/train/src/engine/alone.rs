@@ -1,9 +1,10 @@
 //! One device that trains alone: its home is on the device itself.
 //!
-//! The host waits for the device once per step, to read what the step found. Before it does, it reads the next
+//! The host waits for the device once per step, to read what the step found. Before that, it reads the next
 //! step's batch and sends its first micro-batch to the device, which still computes. Which samples come next
-//! depends on what the guard will decide of the present step; it is read ahead what comes if that step is
-//! applied, and read again if it is not. Nothing that was read ahead counts as taken.
+//! depends on what the guard will decide of the present step. The batch that is read ahead is the one that
+//! follows if the step is applied; another one is read if it is not. Nothing that was read ahead counts as
+//! taken.
 
 use super::{Engine, Fleet, PaidDevice, Taken};
 use crate::checkpoint::Snapshot;

@@ -4,7 +4,7 @@
 //!
 //! | | `alone` | `in_step` | `apart` (EDiT, A-EDiT) |
 //! |---|---|---|---|
-//! | fetch | the step's micro-batches, read while the step before is computed | the step's micro-batches | which samples each worker takes next |
+//! | fetch | the step's micro-batches, read ahead | the step's micro-batches | which samples come next |
 //! | differentiate | on the one device | each worker a share of them | each worker's own steps |
 //! | agree | nothing to agree on | gradients are summed in the order of the batch | changes are weighed |
 //! | update | AdamW at home | AdamW at home | the outer step |

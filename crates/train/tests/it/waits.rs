@@ -127,3 +127,11 @@ fn a_step_of_a_fleet_waits_for_weights_micro_batches_gradients_and_losses() {
         assert_eq!(waits, 1 + micros + 2, "{micros} micro-batches");
     }
 }
+
+/// A Mixture-of-Experts layer with head norms and a shared expert: 25 ops forward and 38 backward; then the
+/// clearing of its norms' gradients and its selection bias.
+#[test]
+fn a_layer_is_as_few_ops_as_it_was() {
+    let ops = |layers: &str| per_step(&["batch.micro=8", "model.shared_experts=1", layers], on_one)[2];
+    assert_eq!(ops("model.layers=3") - ops("model.layers=2"), 25 + 38 + 3 + 1);
+}

@@ -69,7 +69,7 @@ pub(super) fn cross_entropy(shape: HeadShape, kind: Kind) -> SampledCase {
         let (x, w) = (head.x.on(device, &[t, d])?, head.w.on(device, &[v, d])?);
         let (d_w, targets) = (head.d_w.on(device, &[v, d])?, device.integers(&head.targets, &[t])?);
         let losses = ops::cross_entropy(&x, &w, &targets)?;
-        let (again, d_x) = ops::cross_entropy_grad(&x, &w, &targets, SCALE, &d_w)?;
+        let (again, d_x) = ops::cross_entropy_grad(&x, &w, &targets, SCALE, &d_w, true)?;
         Ok(vec![losses, again, d_x, d_w])
     };
     case("cross_entropy", label, outputs, random.fingerprint(), run, move || on_host.define())

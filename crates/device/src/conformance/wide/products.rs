@@ -136,7 +136,7 @@ fn weights(shape: ExpertsShape, ends: &[i32], kind: Kind) -> SampledCase {
     let run = move |device: &crate::device::Device| {
         let (dy, x) = (dy.on(device, &[rows, n])?, x.on(device, &[rows, k])?);
         let (dw, ends) = (dw.on(device, &[e, n, k])?, device.integers(&ends, &[e])?);
-        ops::grouped_matmul_weights(&dy, &x, &ends, &dw)?;
+        ops::grouped_matmul_weights(&dy, &x, &ends, &dw, true)?;
         Ok(vec![dw])
     };
     case("grouped_matmul_weights", label, outputs, random.fingerprint(), run, define)

@@ -8,7 +8,7 @@
 use super::super::matmul::{Into, multiply, operand_of};
 use super::super::refusal::Refusal;
 use super::super::value::Value;
-use super::super::{Torch, cross_entropy, sizes};
+use super::super::{cross_entropy, sizes};
 use super::call::{Call, of_kind};
 use crate::kernels::Argument;
 use crate::op::{CrossEntropy, CrossEntropyGrad};
@@ -34,22 +34,18 @@ pub(super) fn grad(call: &Call<'_>, op: &CrossEntropyGrad<'_>) -> Result<(), Ref
     let head = Head::of(call, [op.x_td, op.w_vd, op.targets_t, op.losses_t])?;
     let (torch, chunk) = (call.torch, head.rows_of_chunk());
     let d_w = torch.floats(op.d_w_vd)?;
+    if op.x_td.is_empty() && !op.add {
+        d_w.fill(0.0)?;
+    }
     let is_rounded = torch.options.precision == Precision::Bf16;
     head.each(if is_rounded { CHUNKS_KEPT * chunk } else { chunk }, |rows| {
         let d_logits = if is_rounded { rows.rounded(chunk, op.scale)? } else { rows.in_place(op.scale)? };
         rows.by_rows(&d_logits, op.d_x_td)?;
         let [count, vocabulary] = [rows.count, head.vocabulary].map(|size| size as i64);
         let flipped = d_logits.strided(&[vocabulary, count], &[1, vocabulary], 0)?;
-        multiply(torch, [&flipped, &rows.x], &d_w, Kind::F32, Into { add: true, times: 1.0 })
+        let into = Into { add: op.add || rows.first > 0, times: 1.0 };
+        multiply(torch, [&flipped, &rows.x], &d_w, Kind::F32, into)
     })
-}
-
-/// An operand of products: bf16 where these take it, else f32.
-fn operand(torch: &Torch, x: Value, sizes: &[i64], kind: Kind) -> Result<Value, Refusal> {
-    match kind {
-        Kind::Bf16 if !torch.multiplies_bf16() => torch.converted(&x, sizes, torch.torch.dtypes.f32),
-        _ => operand_of(torch, x, sizes, kind),
-    }
 }
 
 /// The head's operands.
@@ -81,13 +77,13 @@ impl<'a> Head<'a> {
     /// Calls `run` with at most `most` rows at a time.
     fn each(&self, most: usize, run: impl Fn(&Rows<'_>) -> Result<(), Refusal>) -> Result<(), Refusal> {
         let Head { call: Call { torch, .. }, x_td, w_vd, width, .. } = *self;
-        let w = operand(torch, torch.floats(w_vd)?, &sizes(w_vd.shape()), w_vd.kind())?;
+        let w = operand_of(torch, torch.floats(w_vd)?, &sizes(w_vd.shape()), w_vd.kind())?;
         let tokens = x_td.shape()[0];
         for first in (0..tokens).step_by(most) {
             let count = most.min(tokens - first);
             let shape = sizes(&[count, width]);
             let x = torch.strided(x_td, &shape, &[width as i64, 1], first * width)?;
-            run(&Rows { head: *self, w: &w, x: operand(torch, x, &shape, x_td.kind())?, first, count })?;
+            run(&Rows { head: *self, w: &w, x: operand_of(torch, x, &shape, x_td.kind())?, first, count })?;
         }
         Ok(())
     }
@@ -150,7 +146,7 @@ impl Rows<'_> {
             let to = call.value(&d_logits)?.after(2 * first * vocabulary);
             rows.losses(&rows.logits()?, Some((to, Kind::Bf16)), scale)?;
         }
-        operand(torch, d_logits, &shape, Kind::Bf16)
+        operand_of(torch, d_logits, &shape, Kind::Bf16)
     }
 
     /// The gradient by the rows: `d_logits w`. Rows without a target have zeros for it.
@@ -158,9 +154,6 @@ impl Rows<'_> {
         let Head { call: Call { torch, .. }, width, .. } = self.head;
         let shape = sizes(&[self.count, width]);
         let d_x = torch.strided(d_x_td, &shape, &[width as i64, 1], self.first * width)?;
-        if d_x_td.kind() == Kind::Bf16 && !torch.multiplies_bf16() {
-            return d_x.set(&torch.aten().mm(d_logits, self.w)?);
-        }
         multiply(torch, [d_logits, self.w], &d_x, d_x_td.kind(), Into { add: false, times: 1.0 })
     }
 }

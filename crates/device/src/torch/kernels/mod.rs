@@ -16,6 +16,7 @@ mod cross_entropy;
 mod elementwise;
 mod embedding;
 mod norm;
+mod norm_head;
 mod rope;
 mod route;
 mod rows;
@@ -71,6 +72,11 @@ const FAMILIES: &[Family] = &[
         ops: &[op::CrossEntropy::NAME, op::CrossEntropyGrad::NAME],
     },
     Family { what: "embedding's gradient", tried_by: op::Embedding::NAME, ops: &[op::EmbeddingGrad::NAME] },
+    Family {
+        what: "NormHead",
+        tried_by: op::ScaleColumns::NAME,
+        ops: &[op::ColumnScales::NAME, op::ScaleColumns::NAME],
+    },
     Family { what: "balance bias", tried_by: op::BalanceBias::NAME, ops: &[op::BalanceBias::NAME] },
 ];
 
@@ -107,6 +113,8 @@ pub(super) fn run(torch: &Torch, op: &Op<'_>) -> Result<bool, Refusal> {
         Op::CrossEntropy(op) => cross_entropy::cross_entropy(&call, op),
         Op::CrossEntropyGrad(op) => cross_entropy::grad(&call, op),
         Op::EmbeddingGrad(op) if embedding::takes(op) => embedding::grad(&call, op),
+        Op::ColumnScales(op) => norm_head::column_scales(&call, op),
+        Op::ScaleColumns(op) => norm_head::scale_columns(&call, op),
         Op::BalanceBias(op) => balance_bias::balance_bias(&call, op),
         _ => return Ok(false),
     }

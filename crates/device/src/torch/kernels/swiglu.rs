@@ -13,13 +13,12 @@ pub(super) fn swiglu(call: &Call<'_>, op: &Swiglu<'_>) -> Result<(), Refusal> {
 }
 
 pub(super) fn grad(call: &Call<'_>, op: &SwigluGrad<'_>) -> Result<(), Refusal> {
-    let SwigluGrad { gate_up, weights_r, d_out_rf, d_gate_up, d_weights_r } = *op;
+    let SwigluGrad { gate_up, weights_r, d_out_rf, d_weights_r } = *op;
     let [rows, width] = d_out_rf.dims();
     let arguments = [
         call.tensor(gate_up)?,
         call.optional(weights_r)?,
         call.tensor(d_out_rf)?,
-        call.tensor(d_gate_up)?,
         call.optional(d_weights_r)?,
         rows.into(),
         width.into(),

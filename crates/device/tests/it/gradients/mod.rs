@@ -74,7 +74,7 @@ fn gradients_that_add_keep_what_was_there() {
     let ignored = device.zeros(&[2], Kind::F64).unwrap();
     adds(&device, "matmul_onto", &[3, 4], &|out| ops::matmul_onto(out, &x, &w, Flip::B));
     adds(&device, "grouped_matmul_weights", &[2, 4, 2], &|dw| {
-        ops::grouped_matmul_weights(&dy, &x, &ends, dw)
+        ops::grouped_matmul_weights(&dy, &x, &ends, dw, true)
     });
     adds(&device, "embedding_grad", &[4, 2], &|d_table| ops::embedding_grad(&x, &tokens, d_table));
     adds(&device, "rms_norm_grad, d_x", &[3, 2], &|d_x| {
@@ -84,7 +84,7 @@ fn gradients_that_add_keep_what_was_there() {
         ops::rms_norm_grad(&x, &x, &scale, 0.1, None, d_scale).map(|_| ())
     });
     adds(&device, "cross_entropy_grad", &[4, 2], &|d_w| {
-        ops::cross_entropy_grad(&x, &w, &tokens, 0.5, d_w).map(|_| ())
+        ops::cross_entropy_grad(&x, &w, &tokens, 0.5, d_w, true).map(|_| ())
     });
     let places = device.integers(&[2, 0, 1], &[3, 1]).unwrap();
     adds(&device, "combine_onto", &[3, 2], &|out| ops::combine_onto(out, &x, &places));

@@ -48,7 +48,7 @@ pub(super) fn grouped_matmul_has_the_gradient_of_finite_differences() {
                     let ends = integers(&x[0], &ends)?;
                     let d_w = zeros_like(&x[1])?;
                     let [dy, x_rows] = if flip { [&x[0], &d[0]] } else { [&d[0], &x[0]] };
-                    ops::grouped_matmul_weights(dy, x_rows, &ends, &d_w)?;
+                    ops::grouped_matmul_weights(dy, x_rows, &ends, &d_w, true)?;
                     Ok(vec![ops::grouped_matmul(&d[0], &x[1], &ends, !flip)?, d_w])
                 },
             }
@@ -89,7 +89,7 @@ pub(super) fn cross_entropy_has_the_gradient_of_finite_differences() {
             backward: &|x, d| {
                 let (scale, d_w) = (d[0].to_doubles()?[0], zeros_like(&x[1])?);
                 let targets = integers(&x[0], &targets)?;
-                let (losses, d_x) = ops::cross_entropy_grad(&x[0], &x[1], &targets, scale, &d_w)?;
+                let (losses, d_x) = ops::cross_entropy_grad(&x[0], &x[1], &targets, scale, &d_w, true)?;
                 assert_eq!(losses.to_doubles()?, ops::cross_entropy(&x[0], &x[1], &targets)?.to_doubles()?);
                 Ok(vec![d_x, d_w])
             },

@@ -70,29 +70,29 @@ fn ling_v1() -> (ModelSpec, ByHand) {
             vec![T * HC + T * HC + T * GC + T * GC + T * HC + T * H + T * HC + T * GC + T * GC],
         ),
         (
-            "matmul", // a, b, out; the output twice where it is added to
+            "matmul", // a, b, out; the output twice where it is added to, which the first gradients are not
             vec![
-                T * D + HC * D + T * HC,           // query
-                T * D + GC * D + T * GC,           // key
-                T * D + GC * D + T * GC,           // value
-                T * HC + D * HC + T * D,           // output
-                T * D + E * D + T * E,             // router
-                T * D + 2 * F * D + T * 2 * F,     // shared gate and up
-                T * F + D * F + T * D,             // shared down
-                T * D + T * F + 2 * D * F,         // gradient of shared down
-                T * D + D * F + T * F,             // by its input
-                T * 2 * F + T * D + 2 * 2 * F * D, // of shared gate and up
-                T * 2 * F + 2 * F * D + T * D,     // by its input
-                T * E + T * D + 2 * E * D,         // of the router
-                T * E + E * D + 2 * T * D,         // by its input
-                T * D + T * HC + 2 * D * HC,       // of the output projection
-                T * D + D * HC + T * HC,           // by its input
-                T * HC + T * D + 2 * HC * D,       // of query
-                T * GC + T * D + 2 * GC * D,       // of key
-                T * GC + T * D + 2 * GC * D,       // of value
-                T * HC + HC * D + T * D,           // by the input of query
-                T * GC + GC * D + 2 * T * D,       // of key
-                T * GC + GC * D + 2 * T * D,       // of value
+                T * D + HC * D + T * HC,       // query
+                T * D + GC * D + T * GC,       // key
+                T * D + GC * D + T * GC,       // value
+                T * HC + D * HC + T * D,       // output
+                T * D + E * D + T * E,         // router
+                T * D + 2 * F * D + T * 2 * F, // shared gate and up
+                T * F + D * F + T * D,         // shared down
+                T * D + D * F + T * F,         // by the input of shared down
+                T * D + T * F + D * F,         // its gradient
+                T * 2 * F + T * D + 2 * F * D, // of shared gate and up
+                T * 2 * F + 2 * F * D + T * D, // by its input
+                T * E + T * D + E * D,         // of the router
+                T * E + E * D + 2 * T * D,     // by its input
+                T * D + T * HC + D * HC,       // of the output projection
+                T * D + D * HC + T * HC,       // by its input
+                T * HC + T * D + HC * D,       // of query
+                T * GC + T * D + GC * D,       // of key
+                T * GC + T * D + GC * D,       // of value
+                T * HC + HC * D + T * D,       // by the input of query
+                T * GC + GC * D + 2 * T * D,   // of key
+                T * GC + GC * D + 2 * T * D,   // of value
             ],
         ),
         ("add", vec![T * D + 2 * T * D; 2]), // x, out: after attention, after the experts
@@ -101,8 +101,8 @@ fn ling_v1() -> (ModelSpec, ByHand) {
         ("route", vec![T * E]),              // logits
         ("route_grad", vec![T * E + T * E]), // logits, d_logits
         ("sort_by_expert", vec![R + R + R]), // choices, order, places
-        // Rows and weights; weights, answers' gradients, rows, weights' gradients: x, out.
-        ("dispatch", vec![2 * R * D, 2 * R, 2 * R, 2 * R * D, 2 * R * D, 2 * R]),
+        // Weights and rows; answers' gradients, rows, weights' gradients: x, out.
+        ("dispatch", vec![2 * R, 2 * R * D, 2 * R * D, 2 * R * D, 2 * R]),
         ("combine", vec![R * D + 2 * T * D; 2]), // answers onto the shared expert's; d_h
         (
             "grouped_matmul", // x, weights of all experts, out
@@ -115,17 +115,18 @@ fn ling_v1() -> (ModelSpec, ByHand) {
         ),
         (
             "grouped_matmul_weights", // dy, x, dw
-            vec![R * D + R * F + 2 * E * D * F, R * 2 * F + R * D + 2 * E * 2 * F * D],
+            vec![R * D + R * F + E * D * F, R * 2 * F + R * D + E * 2 * F * D],
         ),
-        // Gate and up, out: experts, shared expert, and again in the backward pass.
-        ("swiglu", vec![2 * R * F + R * F, 2 * T * F + T * F, 2 * R * F + R * F, 2 * T * F + T * F]),
-        // d_out, gate and up, d_gate and d_up.
-        ("swiglu_grad", vec![R * F + 2 * R * F + 2 * R * F, T * F + 2 * T * F + 2 * T * F]),
-        ("column_scales", vec![V * D]),            // head
-        ("scale_columns", vec![T * D + T * D; 2]), // features, their gradient: x, out
-        ("cross_entropy_grad", vec![T * D + V * D + T + T * D + 2 * V * D]), // x, w, losses, d_x, d_w
-        // Gradients; two sums of each of two losses, four of the router, loads, the sum of squares; that again.
-        ("fill", vec![parameters, 2 + 2 + 4 + E + 1, 1]),
+        // Gate and up, out: experts, shared expert.
+        ("swiglu", vec![2 * R * F + R * F, 2 * T * F + T * F]),
+        // d_out, gate and up, each read and overwritten.
+        ("swiglu_grad", vec![2 * R * F + 4 * R * F, 2 * T * F + 4 * T * F]),
+        ("column_scales", vec![V * D]),                                  // head
+        ("scale_columns", vec![T * D + T * D; 2]),                       // features, their gradient: x, out
+        ("cross_entropy_grad", vec![T * D + V * D + T + T * D + V * D]), // x, w, losses, d_x, d_w
+        // Gradients of the embedding and of norms, neighbours together; two sums of each of two losses, four
+        // of the router, loads, the sum of squares; that again.
+        ("fill", vec![V * D + D, D, D, 2 + 2 + 4 + E + 1, 1]),
         ("sum_of_squares", vec![parameters]),
         // Parameter, gradient, first and second moment: all but the gradient twice.
         ("adamw", vec![2 * parameters + parameters + 2 * parameters + 2 * parameters]),
@@ -170,11 +171,11 @@ fn ling_v2() -> (ModelSpec, ByHand) {
     let project = [T * D + HC * D + T * HC, T * D + GC * D + T * GC, T * D + GC * D + T * GC];
     let output = T * HC + D * HC + T * D;
     let attention_backward = [
-        T * D + T * HC + 2 * D * HC, // gradient of the output projection
-        T * D + D * HC + T * HC,     // by its input
-        T * HC + T * D + 2 * HC * D, // of query, key, value
-        T * GC + T * D + 2 * GC * D,
-        T * GC + T * D + 2 * GC * D,
+        T * D + T * HC + D * HC, // gradient of the output projection
+        T * D + D * HC + T * HC, // by its input
+        T * HC + T * D + HC * D, // of query, key, value
+        T * GC + T * D + GC * D,
+        T * GC + T * D + GC * D,
         T * HC + HC * D + T * D, // by the input of query, key, value
         T * GC + GC * D + 2 * T * D,
         T * GC + GC * D + 2 * T * D,
@@ -218,13 +219,13 @@ fn ling_v2() -> (ModelSpec, ByHand) {
                 &[T * D + D * D + T * D, T * D + D * D + 2 * T * D],     // projections of token and hidden
                 &project,
                 &[output],
-                &[T * D + E * D + T * E],                                // router
-                &[T * E + T * D + 2 * E * D, T * E + E * D + 2 * T * D], // its gradient, and by its input
+                &[T * D + E * D + T * E],                            // router
+                &[T * E + T * D + E * D, T * E + E * D + 2 * T * D], // its gradient, and by its input
                 &attention_backward,
-                &[T * D + T * D + 2 * D * D; 2], // gradients of the projections
-                &[T * D + D * D + T * D; 2],     // by their inputs
-                &[T * D + T * W + 2 * D * W, T * D + D * W + T * W], // of dense down, by its input
-                &[T * 2 * W + T * D + 2 * 2 * W * D, T * 2 * W + 2 * W * D + T * D], // of gate and up
+                &[T * D + T * D + D * D; 2], // gradients of the projections
+                &[T * D + D * D + T * D; 2], // by their inputs
+                &[T * D + D * W + T * W, T * D + T * W + D * W], // by the input of dense down, its gradient
+                &[T * 2 * W + T * D + 2 * W * D, T * 2 * W + 2 * W * D + T * D], // of gate and up
                 &attention_backward,
             ]
             .concat(),
@@ -234,7 +235,7 @@ fn ling_v2() -> (ModelSpec, ByHand) {
         ("route", vec![T * E]),
         ("route_grad", vec![T * E + T * E]),
         ("sort_by_expert", vec![R + R + R]),
-        ("dispatch", vec![2 * R * D, 2 * R, 2 * R, 2 * R * D, 2 * R * D, 2 * R]),
+        ("dispatch", vec![2 * R, 2 * R * D, 2 * R * D, 2 * R * D, 2 * R]),
         ("combine", vec![R * D + T * D; 2]),
         (
             "grouped_matmul",
@@ -245,14 +246,14 @@ fn ling_v2() -> (ModelSpec, ByHand) {
                 R * 2 * F + E * 2 * F * D + R * D,
             ],
         ),
+        ("grouped_matmul_weights", vec![R * D + R * F + E * D * F, R * 2 * F + R * D + E * 2 * F * D]),
+        ("swiglu", vec![3 * T * W, 3 * R * F]),
+        ("swiglu_grad", vec![6 * R * F, 6 * T * W]),
         (
-            "grouped_matmul_weights",
-            vec![R * D + R * F + 2 * E * D * F, R * 2 * F + R * D + 2 * E * 2 * F * D],
+            "cross_entropy_grad", // the second head's gradient is added to the first's
+            vec![T * D + V * D + T + T * D + V * D, T * D + V * D + T + T * D + 2 * V * D],
         ),
-        ("swiglu", vec![3 * T * W, 3 * R * F, 3 * R * F, 3 * T * W]),
-        ("swiglu_grad", vec![5 * R * F, 5 * T * W]),
-        ("cross_entropy_grad", vec![T * D + V * D + T + T * D + 2 * V * D; 2]),
-        ("fill", vec![parameters, 2 + 2 + 4 + E + 1, 1]),
+        ("fill", vec![D, 2 * C, D, 3 * D, D, 2 * C, D, D, 2 + 2 + 4 + E + 1, 1]),
         ("sum_of_squares", vec![parameters]),
         ("adamw", vec![7 * parameters]),
         ("balance_bias", vec![E + 2 * E]), // loads, bias
@@ -326,38 +327,38 @@ fn sums_of_v1() -> ByHand {
         (
             "matmul",
             [
-                &[0; 4][..],                                    // query, key, value, output
-                &[T * E, 0, 0],                                 // logits; shared gate and up, shared down
-                &[2 * D * F, 0],                                // gradient of shared down; by its input
-                &[2 * 2 * F * D, 0],                            // of shared gate and up
-                &[2 * E * D, 0],                                // of the router
-                &[2 * D * HC, 0],                               // of the output projection
-                &[2 * HC * D, 2 * GC * D, 2 * GC * D, 0, 0, 0], // of query, key, value; by their inputs
+                &[0; 4][..],                        // query, key, value, output
+                &[T * E, 0, 0],                     // logits; shared gate and up, shared down
+                &[0, D * F],                        // by the input of shared down; its gradient
+                &[2 * F * D, 0],                    // of shared gate and up
+                &[E * D, 0],                        // of the router
+                &[D * HC, 0],                       // of the output projection
+                &[HC * D, GC * D, GC * D, 0, 0, 0], // of query, key, value; by their inputs
             ]
             .concat(),
         ),
-        ("route_grad", vec![T * E]),                      // logits
-        ("dispatch", vec![0, 2 * R, 2 * R, 0, 0, 2 * R]), // weights and their gradients
-        ("grouped_matmul_weights", vec![2 * E * D * F, 2 * E * 2 * F * D]),
-        ("cross_entropy_grad", vec![T + 2 * V * D]), // losses, d_w
+        ("route_grad", vec![T * E]),               // logits
+        ("dispatch", vec![2 * R, 0, 0, 0, 2 * R]), // weights and their gradients
+        ("grouped_matmul_weights", vec![E * D * F, E * 2 * F * D]),
+        ("cross_entropy_grad", vec![T + V * D]), // losses, d_w
     ]
 }
 
 /// As `sums_of_v1`.
 fn sums_of_v2() -> ByHand {
-    let attention = [2 * D * HC, 0, 2 * HC * D, 2 * GC * D, 2 * GC * D, 0, 0, 0];
+    let attention = [D * HC, 0, HC * D, GC * D, GC * D, 0, 0, 0];
     let matmul = [
-        &[0; 4][..],         // projections and output of the dense layer
-        &[0, 0],             // dense gate and up, down
-        &[0, 0],             // projections of token and hidden
-        &[0; 4],             // projections and output of the block
-        &[T * E],            // logits
-        &[2 * E * D, 0],     // gradient of the router
-        &attention,          // of the block
-        &[2 * D * D; 2],     // of the projections of token and hidden
-        &[0, 0],             // by their inputs
-        &[2 * D * W, 0],     // of dense down
-        &[2 * 2 * W * D, 0], // of dense gate and up
+        &[0; 4][..],     // projections and output of the dense layer
+        &[0, 0],         // dense gate and up, down
+        &[0, 0],         // projections of token and hidden
+        &[0; 4],         // projections and output of the block
+        &[T * E],        // logits
+        &[E * D, 0],     // gradient of the router
+        &attention,      // of the block
+        &[D * D; 2],     // of the projections of token and hidden
+        &[0, 0],         // by their inputs
+        &[0, D * W],     // of dense down
+        &[2 * W * D, 0], // of dense gate and up
         &attention,
     ];
     vec![
@@ -366,8 +367,8 @@ fn sums_of_v2() -> ByHand {
         ("attention_grad", vec![T * H; 2]),
         ("matmul", matmul.concat()),
         ("route_grad", vec![T * E]),
-        ("dispatch", vec![0, 2 * R, 2 * R, 0, 0, 2 * R]),
-        ("grouped_matmul_weights", vec![2 * E * D * F, 2 * E * 2 * F * D]),
-        ("cross_entropy_grad", vec![T + 2 * V * D; 2]),
+        ("dispatch", vec![2 * R, 0, 0, 0, 2 * R]),
+        ("grouped_matmul_weights", vec![E * D * F, E * 2 * F * D]),
+        ("cross_entropy_grad", vec![T + V * D, T + 2 * V * D]),
     ]
 }
