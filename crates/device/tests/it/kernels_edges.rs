@@ -1,5 +1,5 @@
-//! Kernels of our own at sizes that the small suite does not reach: no tokens, more keys than threads, words of
-//! two digits, several chunks; and logits that are not numbers.
+//! Kernels of our own at sizes that the small suite does not reach: no tokens, more keys than threads,
+//! vocabularies that take two passes of sorting, several chunks; and logits that are not numbers.
 
 use crate::conformance::assert_all_pass;
 use crate::kernels::open;
