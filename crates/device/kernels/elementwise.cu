@@ -1,6 +1,6 @@
 // Element by element: addition, and the cast between f32 and bf16.
 //
-// Bytes: addition 3 N of the kind, cast 6 N in all.
+// Bytes: addition 3 N of the kind, of bf16 to f32 10 N, cast 6 N in all.
 
 struct PairArguments {
     const void *x;
@@ -32,5 +32,6 @@ template <class From, class To> DEVICE void pairs(const PairArguments &a, bool a
 
 KERNEL(add_f32, PairArguments) { pairs<float, float>(a, true); }
 KERNEL(add_bf16, PairArguments) { pairs<bf16, bf16>(a, true); }
+KERNEL(add_bf16_to_f32, PairArguments) { pairs<bf16, float>(a, true); }
 KERNEL(cast_to_f32, PairArguments) { pairs<bf16, float>(a, false); }
 KERNEL(cast_to_bf16, PairArguments) { pairs<float, bf16>(a, false); }

@@ -8,6 +8,9 @@
 mod decode;
 #[path = "it/gradients.rs"]
 mod gradients;
+#[cfg(unix)]
+#[path = "it/launches.rs"]
+mod launches;
 #[path = "it/seam.rs"]
 mod seam;
 #[path = "it/work.rs"]

@@ -389,7 +389,7 @@ mod tests {
         let why = if torch.has_words() {
             format!("torch {version} has no such operator")
         } else {
-            format!("refused; torch {version} writes why to standard error only")
+            format!("refused; torch {version} says why on standard error")
         };
         let wanted = format!("aten::no_such_operator.out: {why}");
         assert!(words.starts_with(&wanted), "{words}");

@@ -32,7 +32,7 @@ pub struct Options {
     pub threads: usize,
     /// Leave out what not every chip has: fused operators, kernels of ours, and f64.
     pub composed_only: bool,
-    /// For tests: a library that runs kernels of ours on the host, for `torch:cpu`.
+    /// For tests: a library that runs kernels of ours on the host, for devices whose memory is the host's.
     pub stand_in: Option<&'static Path>,
 }
 

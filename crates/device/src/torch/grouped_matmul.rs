@@ -1,6 +1,7 @@
 //! One product per expert, over slices of the rows: by one operator for all experts where the device has it,
 //! else one after the other. For the latter the ends of the slices are read from the device.
 
+use super::kernels::elementwise::sum;
 use super::matmul::{Into, Matrix, multiply, operand, operand_of};
 use super::probe::{Numbers, agree};
 use super::refusal::Refusal;
@@ -52,6 +53,9 @@ pub(super) fn weights(torch: &Torch, op: &GroupedMatMulWeights<'_>) -> Result<()
         });
         let product = fused_weights(torch, &dy?, &x?, &torch.flat(ends_e)?)?;
         let dw = torch.floats(dw_enk)?;
+        if torch.multiplies_bf16() && sum(torch, &product, dw_enk, add)? {
+            return Ok(());
+        }
         return if add { torch.accumulate(&dw, &product) } else { dw.set(&product) };
     }
     if !add {

@@ -111,6 +111,7 @@ impl Symbols {
         if version.is_some_and(|version| version < OLDEST) {
             return Err(lacking(device, path, version, "that is too old"));
         }
+        keep_quiet(&library);
         // SAFETY: each function has the type that torch's C headers give it, unchanged since 2.10.
         unsafe {
             macro_rules! symbol {
@@ -243,7 +244,10 @@ impl Symbols {
             return Ok(());
         }
         let Some(what) = self.what else {
-            let words = format!("refused; torch {} writes why to standard error only", self.version());
+            let words = format!(
+                "refused; torch {} says why on standard error, with TORCH_CPP_LOG_LEVEL=ERROR",
+                self.version()
+            );
             return Err(words.into());
         };
         // SAFETY: the text lives until this thread's next error.
@@ -251,6 +255,22 @@ impl Symbols {
         let line = text.lines().next().unwrap_or_default();
         // What follows is advice for those who build torch, and a list of all it was built for.
         Err(Refusal::of_torch(line.split(" This could be because").next().unwrap_or_default()))
+    }
+}
+
+/// Keeps torch's log of refused calls, with the frames of its stack, off standard error: routes that are
+/// tried are meant to be refused, and errors carry torch's words where it hands them out. Whoever sets
+/// `TORCH_CPP_LOG_LEVEL` has it as they say.
+fn keep_quiet(library: &Library) {
+    const FATAL: i32 = 3;
+    if std::env::var_os("TORCH_CPP_LOG_LEVEL").is_some() {
+        return;
+    }
+    // SAFETY: a number of torch's, by which it decides what to log; nobody else calls torch yet.
+    unsafe {
+        if let Ok(level) = library.get::<*mut i32>(b"FLAGS_caffe2_log_level") {
+            **level = FATAL;
+        }
     }
 }
 

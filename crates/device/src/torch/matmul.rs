@@ -10,8 +10,9 @@ use crate::tensor::{Kind, Tensor};
 pub(super) fn matmul(torch: &Torch, op: &MatMul<'_>) -> Result<(), Refusal> {
     let out = Matrix::of(torch, op.out, false)?;
     let (a, b) = (Matrix::of(torch, op.a, op.flip.a)?, Matrix::of(torch, op.b, op.flip.b)?);
+    let (a, b) = (a.operand(torch)?, b.operand(torch)?);
     let into = Into { add: op.add, times: 1.0 };
-    multiply(torch, [&a.operand(torch)?, &b.operand(torch)?], &out.value, op.out.kind(), into)
+    multiply(torch, [&a, &b], &out.value, op.out.kind(), into)
 }
 
 /// A matrix of floats, perhaps a transposed view.
@@ -96,6 +97,10 @@ pub(super) fn multiply(
     if widens && !into.add && into.times == 1.0 && torch.routes.f32_results.is_found() {
         aten.mm_dtype_out(a, b, Dtype(torch.torch.dtypes.f32), out)?;
         return Ok(());
+    }
+    let in_place = torch.routes.sums_in_place.found().filter(|_| widens && into.add && into.times == 1.0);
+    if let Some(cublas) = in_place {
+        return cublas.add_product(torch, [a, b], out);
     }
     let product = if widens { product_of_bf16(torch, a, b)? } else { aten.mm(a, b)? };
     if into.add && widens && into.times == 1.0 {

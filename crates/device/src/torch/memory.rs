@@ -61,7 +61,7 @@ impl Value {
     }
 
     /// Elements from one to the next along each axis.
-    fn strides(&self) -> Result<Vec<i64>, Refusal> {
+    pub(super) fn strides(&self) -> Result<Vec<i64>, Refusal> {
         let rank = self.sizes()?.len();
         let mut strides = std::ptr::null();
         // SAFETY: a live tensor, which keeps its strides as long as it lives: as many as its sizes.

@@ -7,6 +7,7 @@
 
 mod aten;
 mod counts;
+mod cublas;
 mod determinism;
 mod device;
 mod documents;

@@ -6,6 +6,7 @@
 
 use super::aten::Dtype;
 use super::attention_fused::Fused;
+use super::cublas::Cublas;
 use super::refusal::Refusal;
 use super::value::Value;
 use super::{Torch, adamw, grouped_matmul, rms_norm};
@@ -46,6 +47,8 @@ pub(super) struct Routes {
     pub(super) f32_sums: Route,
     /// The same, written where they belong.
     pub(super) f32_results: Route,
+    /// Products of bf16 added to f32 sums in place.
+    pub(super) sums_in_place: Route<Cublas>,
     /// Copies to the device that the host does not wait for.
     pub(super) pinned: Route,
 }
@@ -58,6 +61,7 @@ impl Routes {
             false => try_(torch),
         };
         Routes {
+            sums_in_place: Route(Cublas::find(torch)),
             pinned: Route(torch.try_pinned()),
             attention: Route(Fused::find(torch)),
             experts: Route(not_on_cpu(grouped_matmul::try_fused)),
@@ -96,6 +100,10 @@ impl Routes {
             lines.push(match &self.f32_sums.0 {
                 Ok(()) => "sums of bf16 products: f32".into(),
                 Err(why) => format!("sums of bf16 products: bf16 ({why})"),
+            });
+            lines.push(match &self.sums_in_place.0 {
+                Ok(_) => "products added to f32 sums: in place, cublasGemmEx".into(),
+                Err(why) => format!("products added to f32 sums: product and sum ({why})"),
             });
         }
         lines

@@ -8,14 +8,14 @@
 //! Environment, read once: `CHIP_PRODUCTS=reversed` sums products from the other end, `=tf32` rounds their operands to ten
 //! bits of mantissa; `CHIP_FAULT=aten::silu` makes one element of that operator's result wrong by 1 %;
 //! `CHIP_LACKS=aten::sort` refuses an operator; both take several, with commas between; `CHIP_MEMORY_BYTES` is how much memory it
-//! has. Once a file of the name `CHIP_LOST_WHEN` exists the chip refuses every call, for good. While one of the name
+//! has; `CHIP_OPEN=1` lets the host into its memory, for kernels that run there. Once a file of the name `CHIP_LOST_WHEN` exists the chip refuses every call, for good. While one of the name
 //! `CHIP_FULL_WHEN` does, it has no memory left for the results of an operator, `aten::silu` or the one that `CHIP_FULL_AT`
 //! names, once `CHIP_FULL_AFTER` more of its calls are done, nor for tensors of `CHIP_FULL_BYTES`. To the file `CHIP_LOG`
 //! it adds each operator that reaches it, after the one that was called: `aten::narrow aten::slice.Tensor`.
 //!
 //! It has fused operators that PyTorch's CPU does not have, called as cuda's are: attention, in bf16 that of
 //! FlashAttention and, through its C function, cuDNN's, else the memory-efficient one, RMSNorm and its gradient, and the
-//! products of all experts.
+//! products of all experts. Its `cublasGemmEx` stands for NVIDIA's.
 
 #include <ATen/ATen.h>
 #include <ATen/EmptyTensor.h>
@@ -69,6 +69,7 @@ class Memory final : public at::Allocator {
     const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     void* span = mmap(nullptr, SPAN_BYTES, PROT_NONE, flags, -1, 0);
     void* cells = mmap(nullptr, SPAN_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (!setting("CHIP_OPEN").empty()) span = cells;
     TORCH_CHECK(span != MAP_FAILED && cells != MAP_FAILED, "testchip: no address space");
     first_ = next_ = static_cast<char*>(span);
     beyond_ = static_cast<char*>(cells) - first_;
@@ -549,6 +550,38 @@ extern "C" AOTITorchError aoti_torch_testchip__scaled_dot_product_cudnn_attentio
 }
 static_assert(std::is_same_v<decltype(&aoti_torch_testchip__scaled_dot_product_cudnn_attention),
                              decltype(&aoti_torch_cuda__scaled_dot_product_cudnn_attention)>);
+
+/// What the chip's own product wants to be called with.
+extern "C" AOTITorchError torch_get_current_testchip_blas_handle(void** ret_handle) {
+  *ret_handle = &memory();
+  return AOTI_TORCH_SUCCESS;
+}
+
+/// `c = alpha op(a) op(b) + beta c` of matrices that lie by columns: bf16 operands, f32 sums.
+extern "C" int cublasGemmEx(void* handle, int op_a, int op_b, int m, int n, int k, const void* alpha, const void* a, int type_a,
+                            int stride_a, const void* b, int type_b, int stride_b, const void* beta, void* c, int type_c,
+                            int stride_c, int computed_in, int algorithm) {
+  constexpr int DONE = 0, INVALID = 7, UNSUPPORTED = 15, BF16 = 14, F32 = 0, IN_F32 = 68;
+  static const std::string lacks = setting("CHIP_LACKS");
+  if (lists(lacks, "cublasGemmEx")) return UNSUPPORTED;
+  const bool types_fit = type_a == BF16 && type_b == BF16 && type_c == F32 && computed_in == IN_F32 && algorithm == -1;
+  const bool strides_fit = stride_a >= (op_a ? k : m) && stride_b >= (op_b ? n : k) && stride_c >= m;
+  if (handle != &memory() || !types_fit || !strides_fit) return INVALID;
+  const auto* left = reinterpret_cast<const at::BFloat16*>(memory().cell(a));
+  const auto* right = reinterpret_cast<const at::BFloat16*>(memory().cell(b));
+  float* sums = reinterpret_cast<float*>(memory().cell(c));
+  for (int64_t j = 0; j < n; ++j) {
+    for (int64_t i = 0; i < m; ++i) {
+      float sum = 0;
+      for (int64_t l = 0; l < k; ++l) {
+        sum += float(left[op_a ? l + i * stride_a : i + l * stride_a]) * float(right[op_b ? j + l * stride_b : l + j * stride_b]);
+      }
+      float& place = sums[i + j * stride_c];
+      place = *static_cast<const float*>(alpha) * sum + *static_cast<const float*>(beta) * place;
+    }
+  }
+  return DONE;
+}
 
 /// An address of the chip's.
 extern "C" const void* chip_address() { return memory().first(); }

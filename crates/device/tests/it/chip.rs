@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 
 use lingot_device::torch::{self, Options, Torch};
-use lingot_device::{Device, Error, Precision, conformance, ops};
+use lingot_device::{Device, Error, Flip, Kind, Precision, conformance, ops};
 use std::os::unix::process::ExitStatusExt;
 
 #[path = "../chip/apart.rs"]
@@ -90,8 +90,8 @@ fn an_operator_that_the_chip_lacks_is_named_with_the_op_that_wants_it() {
 fn a_chip_that_is_full_says_how_much_was_asked_of_it() {
     apart("a_chip_that_is_full_says_how_much_was_asked_of_it", &[("CHIP_MEMORY_BYTES", "1048576")], || {
         let device = Device::new(Torch::open(NAME, Options::default()).unwrap());
-        let kept = device.zeros(&[1 << 17], lingot_device::Kind::F32).unwrap();
-        let error = device.zeros(&[1 << 18], lingot_device::Kind::F32).unwrap_err();
+        let kept = device.zeros(&[1 << 17], Kind::F32).unwrap();
+        let error = device.zeros(&[1 << 18], Kind::F32).unwrap_err();
         assert!(matches!(error, Error::OutOfMemory { needs_bytes: 1_048_576, .. }), "{error}");
         assert_eq!(kept.to_floats().unwrap(), vec![0.0; 1 << 17]);
     });
@@ -106,8 +106,8 @@ fn a_chip_that_disappears_is_lost_and_the_op_that_noticed_is_named() {
         &[("CHIP_LOST_WHEN", file)],
         || {
             let device = Device::new(Torch::open(NAME, Options::default()).unwrap());
-            let x = device.floats(&[1.0, 2.0, 3.0, 4.0], &[2, 2], lingot_device::Kind::F32).unwrap();
-            let square = || lingot_device::ops::matmul(&x, &x, lingot_device::op::Flip::NONE);
+            let x = device.floats(&[1.0, 2.0, 3.0, 4.0], &[2, 2], Kind::F32).unwrap();
+            let square = || lingot_device::ops::matmul(&x, &x, Flip::NONE);
             assert_eq!(square().unwrap().to_floats().unwrap(), [7.0, 10.0, 15.0, 22.0]);
             let out = square().unwrap();
             let file = std::env::var_os("CHIP_LOST_WHEN").unwrap();
@@ -129,8 +129,8 @@ fn a_chip_that_disappears_is_lost_and_the_op_that_noticed_is_named() {
 fn a_chip_index_beyond_the_last_is_refused() {
     apart("a_chip_index_beyond_the_last_is_refused", &[], || {
         let error = Torch::open("torch:testchip:2", Options::default()).err().unwrap().to_string();
-        // Before 2.13 torch writes its words to standard error, and hands out none.
-        let wanted = ["there is no chip 2, only 2", "writes why to standard error only"];
+        // Before 2.13 torch only logs its words.
+        let wanted = ["there is no chip 2, only 2", "says why on standard error"];
         assert!(wanted.iter().any(|words| error.contains(words)), "{error}");
     });
 }
@@ -219,6 +219,24 @@ fn attention_without_cudnn_is_that_of_flash_attention_and_why_is_told() {
     }
 }
 
+/// Kernels of ours, cuBLAS's sums and results that are taken over, together.
+#[test]
+fn the_chip_passes_the_suite_with_kernels_of_ours() {
+    apart("the_chip_passes_the_suite_with_kernels_of_ours", &[("CHIP_OPEN", "1")], || {
+        let Some(library) = super::kernels::stand_in::build("chip", &[]) else { return };
+        let torch = Torch::open(NAME, Options { stand_in: Some(library), ..bf16() }).unwrap();
+        let routes = torch.routes();
+        for line in
+            ["addition and casts: kernel of ours", "products added to f32 sums: in place, cublasGemmEx"]
+        {
+            assert!(routes.iter().any(|route| route == line), "{line}: {routes:#?}");
+        }
+        let verdicts = conformance::check_bf16(&Device::new(torch), &mut |_, _| ()).unwrap();
+        let failures: Vec<_> = verdicts.iter().filter(|verdict| !verdict.passed).collect();
+        assert!(failures.is_empty(), "{failures:#?}");
+    });
+}
+
 /// Documents of several lengths, and documents of one length, each way in one call; where they begin is not
 /// read back from the device.
 #[test]
@@ -228,7 +246,7 @@ fn attention_over_all_documents_is_one_call_and_waits_for_nothing() {
         let one = |shape: &[usize]| {
             let count = shape.iter().product::<usize>();
             let numbers: Vec<f32> = (0..count).map(|i| (i % 13) as f32 / 13.0).collect();
-            device.floats(&numbers, shape, lingot_device::Kind::Bf16).unwrap()
+            device.floats(&numbers, shape, Kind::Bf16).unwrap()
         };
         let (q, k, v) = (one(&[24, 4, 16]), one(&[24, 2, 16]), one(&[24, 2, 16]));
         for lengths in [&[5, 1, 18][..], &[8, 8, 8]] {

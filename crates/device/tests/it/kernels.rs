@@ -9,6 +9,9 @@ use lingot_device::{Device, Kind, Precision, Result, Tensor, conformance, kernel
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+#[path = "../chip/stand_in.rs"]
+pub(crate) mod stand_in;
+
 /// Where files of the tests go.
 fn folder() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
@@ -36,16 +39,9 @@ fn compiled(name: &str, compiler: &str, options: &[&str]) -> Option<PathBuf> {
     Some(done)
 }
 
-/// A library that runs the kernels on the host.
-fn stand_in(name: &str, options: &[&str]) -> Option<&'static Path> {
-    let all = [&["-O2", "-fPIC", "-shared", "-fno-strict-aliasing", "-Wall", "-Werror"], options].concat();
-    let library = compiled(&format!("kernels-{name}.so"), "g++", &all)?;
-    Some(Box::leak(library.into_boxed_path()))
-}
-
 /// A device whose ops run by kernels where there are some.
 pub(crate) fn open(name: &str, options: &[&str], precision: Precision) -> Option<Device> {
-    let stand_in = Some(stand_in(name, options)?);
+    let stand_in = Some(stand_in::build(name, options)?);
     match Torch::open("torch:cpu", Options { precision, stand_in, ..Options::default() }) {
         Ok(torch) => Some(Device::new(torch)),
         Err(error) => {

@@ -13,7 +13,7 @@ mod adamw;
 mod balance_bias;
 mod call;
 mod cross_entropy;
-mod elementwise;
+pub(super) mod elementwise;
 mod embedding;
 mod norm;
 mod norm_head;
@@ -145,10 +145,11 @@ impl OwnKernels {
     pub(super) fn open(torch: &Torch, gpu: Result<Gpu, String>) -> OwnKernels {
         let beside_torch = torch.torch.path.parent().unwrap_or(Path::new(""));
         let kernels = match torch.options.stand_in {
-            Some(library) if torch.on_cpu() => Kernels::on_host(library),
-            _ => gpu.and_then(|gpu| Kernels::compile(gpu, beside_torch)),
+            Some(library) => Kernels::on_host(library),
+            None => gpu.and_then(|gpu| Kernels::compile(gpu, beside_torch)),
         };
-        let started = match kernels.and_then(|kernels| Started::new(kernels, torch.place.1)) {
+        let index = if torch.options.stand_in.is_some() { -1 } else { torch.place.1 };
+        let started = match kernels.and_then(|kernels| Started::new(kernels, index)) {
             Ok(started) => Arc::new(started),
             Err(why) => return OwnKernels::none(why),
         };
