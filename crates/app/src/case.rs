@@ -13,8 +13,8 @@ const PRESET_BATCH: [usize; 2] = [8, 256];
 /// The model and the batch of a benchmark.
 #[derive(clap::Args)]
 pub struct CaseArgs {
-    /// Train T (1.9 M parameters), S (18 M), M (230 M), L (one layer of Ling-mini-2.0; needs 16 GB), G (907 M; needs 35
-    /// GB), Q (2.6 B; needs 70 GB), a preset or a RUN.toml
+    /// Train T (1.9 M parameters), S (18 M), M (230 M), L (one layer of Ling-mini-2.0; needs 16 GB), G (907
+    /// M), Q (2.6 B), a preset or a RUN.toml
     #[arg(long, value_name = "MODEL", default_value = "S")]
     pub model: String,
     /// Divide each step into N micro-batches [default: 1, or as in RUN.toml]

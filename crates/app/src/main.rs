@@ -32,6 +32,7 @@ mod profile;
 mod prompts;
 mod records;
 mod report;
+mod room;
 mod shell;
 mod speed;
 mod table;

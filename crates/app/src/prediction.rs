@@ -87,7 +87,8 @@ pub fn prediction(run: &RunSpec, dataset: &Dataset, measured: Option<&Measured>)
     })
 }
 
-fn policies(run: &RunSpec) -> Vec<Recompute> {
+/// The recompute policies of a run, the last one serving all layers that follow.
+pub fn policies(run: &RunSpec) -> Vec<Recompute> {
     match &run.device.recompute {
         RecomputeSpec::All(policy) => vec![*policy],
         RecomputeSpec::Each(policies) => policies.clone(),

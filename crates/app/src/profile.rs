@@ -1,4 +1,5 @@
-//! `lingot bench ops`: the ops of a device measured into a profile, or those of one model beside their floors.
+//! `lingot bench ops`: the ops of a device measured into a profile, or those of one model beside their
+//! floors.
 
 use crate::case::{CaseArgs, Named};
 use crate::failure::{Failure, Result};
@@ -144,7 +145,8 @@ fn text(table: &OpTable) -> String {
         product_flops_per_s / 1e12,
         copy_bytes_per_s / 1e9
     );
-    text += "op                     form  sizes                          calls        ms   share  floor ms  x floor  TFLOP/s    GB/s  host ms\n";
+    text += "op                     form  sizes                          calls        ms   share  floor ms  \
+             x floor  TFLOP/s    GB/s  host ms\n";
     text.extend(table.rows.iter().map(|row| {
         format!(
             "{:<22} {:<5} {:<30} {:>5} {:>9.3} {:>5.1} % {:>9.3} {:>8.1} {:>8.2} {:>7.0} {:>8.3}{}\n",
@@ -163,8 +165,8 @@ fn text(table: &OpTable) -> String {
         )
     }));
     text + &format!(
-        "\nops {:.2} ms, floor {:.2} ms; whole step {:.2} ms ({:.2} to {:.2}); the host enqueues them in {:.2} ms \
-         and waits for the device {} times\n",
+        "\nops {:.2} ms, floor {:.2} ms; whole step {:.2} ms ({:.2} to {:.2}); the host enqueues them in \
+         {:.2} ms and waits for the device {} times\n",
         1e3 * table.ops_s,
         1e3 * table.floor_s,
         1e3 * table.step_s.median,

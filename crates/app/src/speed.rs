@@ -110,7 +110,8 @@ fn text(report: &Report) -> String {
         report.flops_per_token / 1e6,
         report.device
     );
-    text += "routing    tokens/s (range)               ms a step   GFLOP/s  of products  of peak  busiest expert\n";
+    text += "routing    tokens/s (range)               ms a step   GFLOP/s  of products  of peak  busiest \
+             expert\n";
     text.extend(report.routings.iter().map(line));
     text += &ceilings(report);
     if let Some(peak) = report.peak_memory_bytes {

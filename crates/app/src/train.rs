@@ -1,10 +1,11 @@
 //! `lingot train`: a RUN.toml in, a trained model out.
 
-use crate::failure::{Code, Failure, Result};
+use crate::failure::{Failure, Result};
 use crate::probe;
 use crate::report::{Report, Sample, State};
+use crate::room;
 use crate::shell::{self, program};
-use crate::terminal::{Progress, Terminal, bytes, count, show_stage};
+use crate::terminal::{Progress, Terminal, count, show_stage};
 use crate::watch::Watch;
 use crate::{checkpoint, interrupt, output, prediction};
 use lingot_data::{Batch, Dataset, Decoding, Tokenizer};
@@ -85,7 +86,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<bool> {
     let profile = prediction::profile_of(run, args.profile.as_deref())?;
     let fleet = entry::parse_all(&run.devices).map_err(Failure::of_input)?;
     let device = checkpoint::open_device(&host(run))?;
-    check_memory(run, &device)?;
+    room::check(run, device.info())?;
     announce(&resolved, &device, args.verbose, terminal);
     let dataset = prepare(run, terminal)?;
     resolved.prediction = prediction::prediction(run, &dataset, profile.as_ref());
@@ -186,24 +187,6 @@ fn announce(resolved: &Resolved, device: &Device, is_verbose: bool, terminal: &T
         output::draw(&format!("\n{}\n", terminal.dim(resolved.toml.trim_end())));
     }
     output::notice("");
-}
-
-/// Errors if weights, gradients and optimizer state do not fit, before any text is read.
-fn check_memory(run: &RunSpec, device: &Device) -> Result<()> {
-    let (needs, has) = (run.model.bytes_to_train(), device.info().memory_bytes);
-    if has == 0 || needs <= has {
-        return Ok(());
-    }
-    Err(Failure {
-        code: Code::Device,
-        problem: format!(
-            "weights, gradients and optimizer state of this model take {}, {} has {}",
-            bytes(needs),
-            device.info().name,
-            bytes(has)
-        ),
-        hint: "choose a smaller model; `lingot model` lists presets and what each needs".into(),
-    })
 }
 
 /// Makes or opens tokenizer and shards. Every failure here is one of the input.

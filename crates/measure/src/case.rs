@@ -61,10 +61,10 @@ impl Case {
 
     /// Returns the case of that name, in either case, with one micro-batch a step.
     ///
-    /// `T` is a Ling v2 that tests train in moments. `S` and `M` are the presets `small` and `medium`; `L` is one layer shaped like Ling-mini-2.0's, with a
-    /// smaller vocabulary, so that weights, gradients and moments fit in 24 GiB. `G` and `Q` are for
-    /// accelerators: a Ling v2 of 907 M parameters, and four layers of Qwen3-30B-A3B's shape with a shared
-    /// expert, 2.6 B parameters.
+    /// `T` is a Ling v2 that tests train in moments. `S` and `M` are the presets `small` and `medium`; `L` is
+    /// one layer shaped like Ling-mini-2.0's, with a smaller vocabulary, so that weights, gradients and
+    /// moments fit in 24 GiB. `G` and `Q` are for accelerators: a Ling v2 of 907 M parameters, and four
+    /// layers of Qwen3-30B-A3B's shape with a shared expert, 2.6 B parameters.
     pub fn named(name: &str) -> Option<Case> {
         let name = name.to_ascii_uppercase();
         let (model, sequences, sequence) = match name.as_str() {
@@ -106,7 +106,8 @@ impl Case {
         (step * micros..(step + 1) * micros).map(drawn).collect()
     }
 
-    /// Makes what `WarmLogits` mixes into the logits [T, E] of a micro-batch to force the choice; none for real routing.
+    /// Makes what `WarmLogits` mixes into the logits [T, E] of a micro-batch to force the choice; none for
+    /// real routing.
     pub(crate) fn pull(&self, routing: Routing) -> Option<Vec<f32>> {
         let [experts, choices] = [self.model.experts, self.model.choices].map(|n| n as usize);
         let step = match routing {

@@ -132,8 +132,8 @@ pub(crate) mod tests {
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
-    /// A device that computes at once and pretends to be busy for a time that depends on the op: `copy` 0.2 ms,
-    /// others 0.5 ms. The busy time of what was enqueued adds up, and `finish` waits until it is over.
+    /// A device that computes at once and pretends to be busy for a time that depends on the op: `copy` 0.2
+    /// ms, others 0.5 ms. The busy time of what was enqueued adds up, and `finish` waits until it is over.
     pub(crate) struct Later {
         inner: Device,
         info: DeviceInfo,

@@ -9,8 +9,8 @@ use crate::rate::{self, Rates};
 use crate::spread::Spread;
 use crate::training::{Made, Training};
 use lingot_device::timed::{Timed, Times};
-use lingot_device::{Device, Kind};
-use lingot_model::Warmth;
+use lingot_device::{Device, Kind, Tensor};
+use lingot_model::{Noise, Warmth};
 use lingot_spec::Result;
 use lingot_spec::run::{DeviceSpec, Precision};
 use serde::Serialize;
@@ -215,6 +215,9 @@ fn open(request: &Request) -> Result<Opened> {
 struct Bench<'a> {
     case: &'a Case,
     training: Training,
+    device: Device,
+    /// What forces the choice, of the routings that were asked for.
+    pulls: Vec<(Routing, Tensor)>,
     losses: Vec<f64>,
     imbalance: f64,
 }
@@ -222,7 +225,8 @@ struct Bench<'a> {
 impl Bench<'_> {
     fn new<'a>(case: &'a Case, device: &Device, kind: Kind) -> Result<(Bench<'a>, Made)> {
         let (training, made) = Training::timed(&case.model, device, kind)?;
-        Ok((Bench { case, training, losses: vec![], imbalance: 0.0 }, made))
+        let device = device.clone();
+        Ok((Bench { case, training, device, pulls: vec![], losses: vec![], imbalance: 0.0 }, made))
     }
 
     /// Takes steps of each routing in turns, after those that warm up.
@@ -245,12 +249,24 @@ impl Bench<'_> {
         Ok(timed)
     }
 
+    /// What forces the choice of a routing, moved to the device once; none for real routing.
+    fn pull_te(&mut self, routing: Routing) -> Result<Option<Tensor>> {
+        if let Some((_, pull_te)) = self.pulls.iter().find(|(known, _)| *known == routing) {
+            return Ok(Some(pull_te.clone()));
+        }
+        let Some(pull) = self.case.pull(routing) else { return Ok(None) };
+        let shape = [self.case.micro_tokens(), self.case.model.experts as usize];
+        let pull_te = self.device.floats(&pull, &shape, Kind::F32)?;
+        self.pulls.push((routing, pull_te.clone()));
+        Ok(Some(pull_te))
+    }
+
     /// Takes the next step and returns its seconds.
     fn step(&mut self, routing: Routing) -> Result<f64> {
         let micros = self.case.micros(self.training.steps);
-        let pull = self.case.pull(routing);
-        let noise = |_: usize| pull.clone().unwrap_or_default();
-        let warmth = pull.is_some().then_some(Warmth { keep: case::KEEP, noise: &noise });
+        let pull_te = self.pull_te(routing)?;
+        let warmth =
+            pull_te.as_ref().map(|pull_te| Warmth { keep: case::KEEP, noise: Noise::Given(pull_te) });
         let taken = self.training.step(&micros, warmth, self.case.recompute)?;
         self.losses.push(taken.loss);
         self.imbalance = self.training.imbalance()?;

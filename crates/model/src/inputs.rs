@@ -102,7 +102,16 @@ impl Totals {
 pub struct Warmth<'a> {
     /// `min(step / warmup steps, 1)`.
     pub keep: f64,
+    /// What replaces the rest.
+    pub noise: Noise<'a>,
+}
+
+/// Where the noise of routing warmup comes from.
+#[derive(Clone, Copy)]
+pub enum Noise<'a> {
     /// Returns standard normal noise, `[T, E]`, for a layer by its number among those with a router. A pure
     /// function: the same call gives the same numbers.
-    pub noise: &'a dyn Fn(usize) -> Vec<f32>,
+    Drawn(&'a dyn Fn(usize) -> Vec<f32>),
+    /// The same numbers, `[T, E]`, for every layer, on the device already: nothing is copied within a step.
+    Given(&'a Tensor),
 }

@@ -32,7 +32,7 @@ mod weights;
 pub use bundle::Bundle;
 pub use decode::Cache;
 pub use gradients::Gradients;
-pub use inputs::{Inputs, Rows, Totals, Warmth};
+pub use inputs::{Inputs, Noise, Rows, Totals, Warmth};
 pub use pool::{Next, Pool, SequenceId};
 pub use routers::LogitStatistics;
 pub use seam::{Pass, Resident, Seam};

@@ -9,6 +9,7 @@
 
 use crate::context::Context;
 use crate::gradients::Gradients;
+use crate::inputs::Noise;
 use crate::mlp::{self, DenseSaved};
 use crate::routers::LogitStatistics;
 use crate::weights::MoeWeights;
@@ -147,7 +148,10 @@ fn decide(context: &Context<'_>, weights: &MoeWeights, h_td: &Tensor) -> Result<
     }
     // Warm-up: the logits are blended with noise of their running mean and deviation.
     if let Some(warmth) = context.warmth {
-        let noise_te = h_td.device().floats(&(warmth.noise)(number), logits_te.shape(), logits_te.kind())?;
+        let noise_te = match warmth.noise {
+            Noise::Drawn(draw) => h_td.device().floats(&draw(number), logits_te.shape(), logits_te.kind())?,
+            Noise::Given(noise_te) => noise_te.clone(),
+        };
         let LogitStatistics { mean, deviation } = context.statistics[number];
         ops::warm_logits(&logits_te, &noise_te, warmth.keep, mean, deviation)?;
     }

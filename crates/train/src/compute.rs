@@ -5,7 +5,7 @@ use crate::data::{StepBatch, rows};
 use crate::optimizer::{At, Optimizer};
 use lingot_data::Batch;
 use lingot_model::random::Stream;
-use lingot_model::{Gradients, Inputs, Losses, Model, Reading, Seam, Totals, Warmth};
+use lingot_model::{Gradients, Inputs, Losses, Model, Noise, Reading, Seam, Totals, Warmth};
 use lingot_spec::RunSpec;
 use lingot_spec::problem::Result;
 use lingot_spec::run::{Recompute, RecomputeSpec};
@@ -76,7 +76,8 @@ pub(crate) fn differentiate(
 ) -> Result<()> {
     let (step, warmup) = (micro.step, run.model.router.warmup_steps);
     let noise = |layer: usize| noise(run, step, layer, micro.first_sequence, micro.batch);
-    let warmth = (step < warmup).then(|| Warmth { keep: step as f64 / warmup as f64, noise: &noise });
+    let warmth =
+        (step < warmup).then(|| Warmth { keep: step as f64 / warmup as f64, noise: Noise::Drawn(&noise) });
     Ok(model.differentiate(inputs, micro.totals, warmth, &recompute(run), gradients)?)
 }
 

@@ -67,6 +67,8 @@ fn other_commands_compute_where_they_are_told_and_not_where_the_run_was() {
         &["align", "--self-test"],
         &["align", "--like", "run.toml"],
         &["bench", "train"],
+        &["bench", "ops"],
+        &["bench", "ops", "--model", "T"],
         &["bench", "fleet", "--rounds", "1"],
     ] {
         for absent in ["abacus", "torch:abacus:9"] {

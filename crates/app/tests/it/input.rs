@@ -56,7 +56,6 @@ fn names_of_nothing_are_refused_by_every_command() {
         &["align", "--level", "absent"],
         &["bench", "train", "--model", "absent"],
         &["bench", "fleet", "--device", "cpu@absent"],
-        &["bench", "ops", "--device", "absent"],
         &["bench", "predict", "--profile", "absent"],
         &["bench", "plan", "--model", "absent"],
         &["plan", "absent"],

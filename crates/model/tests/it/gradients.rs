@@ -4,7 +4,7 @@ use crate::{NOTHING, Text, configurations, shaken};
 use lingot_device::reference::Reference;
 use lingot_device::{Device, Kind};
 use lingot_model::random::Stream;
-use lingot_model::{Inputs, Model, Rows, Totals, Warmth};
+use lingot_model::{Inputs, Model, Noise, Rows, Totals, Warmth};
 use lingot_spec::ModelSpec;
 use lingot_spec::run::Recompute;
 
@@ -24,7 +24,8 @@ fn differentiate(model: &Model, parts: &[Rows<'_>], recompute: &[Recompute]) -> 
             (tokens_before * spec.experts as usize, rows.tokens_t.len() * spec.experts as usize);
         let noise =
             |layer: usize| Stream::new(&[11, layer as u64]).normal_values(from + count, 1.0)[from..].to_vec();
-        let warmth = (spec.router.warmup_steps > 0).then_some(Warmth { keep: 0.6, noise: &noise });
+        let warmth =
+            (spec.router.warmup_steps > 0).then_some(Warmth { keep: 0.6, noise: Noise::Drawn(&noise) });
         model.differentiate(&inputs, totals, warmth, recompute, &gradients).unwrap();
         tokens_before += rows.tokens_t.len();
     }

@@ -4,7 +4,7 @@ use crate::{NOTHING, Text, configurations, shaken};
 use lingot_device::reference::Reference;
 use lingot_device::{Device, Error, Kind, Result, Tensor};
 use lingot_model::random::Stream;
-use lingot_model::{Bundle, Cache, Gradients, Inputs, Model, Pass, Seam, Totals, Warmth};
+use lingot_model::{Bundle, Cache, Gradients, Inputs, Model, Noise, Pass, Seam, Totals, Warmth};
 use lingot_spec::ModelSpec;
 use lingot_spec::run::Recompute;
 use lingot_spec::tensors::{Layer, layers};
@@ -47,7 +47,7 @@ fn step(model: &Model, gradients: &Gradients, seam: &dyn Seam, recompute: &[Reco
     (0..MICROS).for_each(|_| totals.add(&text.rows(), has_mtp));
     let count = SEQUENCES * SEQUENCE * spec.experts as usize;
     let noise = |layer: usize| Stream::new(&[11, layer as u64]).normal_values(count, 1.0);
-    let warmth = (spec.router.warmup_steps > 0).then_some(Warmth { keep: 0.6, noise: &noise });
+    let warmth = (spec.router.warmup_steps > 0).then_some(Warmth { keep: 0.6, noise: Noise::Drawn(&noise) });
     let inputs = Inputs::new(&model.device, text.rows(), has_mtp)?;
     for _ in 0..MICROS {
         model.through(seam).differentiate(&inputs, totals, warmth, recompute, gradients)?;

@@ -6,7 +6,7 @@ use lingot_device::reference::Reference;
 #[cfg(unix)]
 use lingot_device::torch::{Options, Torch};
 use lingot_device::{Device, Kind};
-use lingot_model::{Bundle, Gradients, Inputs, Model, Rows, Totals, Warmth};
+use lingot_model::{Bundle, Gradients, Inputs, Model, Noise, Rows, Totals, Warmth};
 use lingot_spec::ModelSpec;
 use lingot_spec::run::{OptimizerSpec, Recompute};
 use lingot_spec::tensors::buffers;
@@ -77,7 +77,8 @@ impl Case {
             all[step * count..(step + 1) * count].iter().map(|&value| value as f32).collect()
         };
         let keep = self.expected["keep"][step].as_f64().unwrap();
-        let warmth = (self.spec.router.warmup_steps > 0).then_some(Warmth { keep, noise: &noise });
+        let warmth =
+            (self.spec.router.warmup_steps > 0).then_some(Warmth { keep, noise: Noise::Drawn(&noise) });
         gradients.clear().unwrap();
         let inputs = Inputs::new(&model.device, rows, mtp).unwrap();
         model.differentiate(&inputs, totals, warmth, &[Recompute::Nothing], gradients).unwrap();

@@ -8,7 +8,7 @@ mod by_hand;
 use super::random::Random;
 use lingot_device::null::{Count, Null};
 use lingot_device::{Device, Kind};
-use lingot_model::{Inputs, Model, Rows, Totals, Warmth};
+use lingot_model::{Inputs, Model, Noise, Rows, Totals, Warmth};
 use lingot_spec::cost::Widths;
 use lingot_spec::run::{OptimizerSpec, Recompute};
 use lingot_spec::step::{Batch, Step, StepMemory, step};
@@ -61,7 +61,7 @@ fn counted(spec: &ModelSpec, case: &Case) -> (Count, StepMemory) {
     let mut totals = Totals::default();
     (0..case.micros).for_each(|_| totals.add(&rows, has_mtp));
     let noise = |_: usize| vec![0.0; t * spec.experts as usize];
-    let warmth = case.warming.then_some(Warmth { keep: 0.5, noise: &noise });
+    let warmth = case.warming.then_some(Warmth { keep: 0.5, noise: Noise::Drawn(&noise) });
     gradients.clear().unwrap();
     for _ in 0..case.micros {
         let inputs = Inputs::new(&device, rows, has_mtp).unwrap();
