@@ -5,7 +5,8 @@
 #   bench/gpu.sh train ops           only these: info align train ops profile resume
 #
 # It needs a built `lingot`, a Python with PyTorch, and no network. A step that fails or takes too long is shown
-# and the next one runs. Logs go into OUT, by default a new folder below /tmp; OUT/table.md has the table.
+# and the next one runs; then the script ends with 1. Logs go into OUT, by default a new folder below /tmp;
+# OUT/table.md has the table.
 #
 #   LINGOT   the program                    [target/release/lingot]
 #   DEVICE   what it measures               [torch:cuda:0]
@@ -64,12 +65,15 @@ lingot_train() {
 }
 
 info() {
-    step card 20 nvidia-smi --query-gpu=name,memory.total,driver_version,clocks.max.sm,power.limit --format=csv,noheader
+    if command -v nvidia-smi >/dev/null; then
+        step card 20 nvidia-smi --format=csv,noheader \
+            --query-gpu=name,memory.total,driver_version,clocks.max.sm,power.limit
+    fi
     step python 60 "$PYTHON" -c 'import torch; print(torch.__version__, torch.version.cuda)'
     step devices 60 "$LINGOT" devices -v
 }
 
-# Ops with their definitions, the ops of a step, and curves of 200 steps, in both precisions.
+# Ops with their definitions, the ops of a step, whole steps, and curves of 200 steps, in both precisions.
 align() {
     local against=(--reference cpu --device "$DEVICE")
     if [ -n "$TINY" ]; then
@@ -77,10 +81,7 @@ align() {
         return
     fi
     for precision in f32 bf16; do
-        step align-ops-$precision 90 "$LINGOT" align "${against[@]}" --level ops --precision $precision --json
-        step align-modules-$precision 60 "$LINGOT" align "${against[@]}" --level modules --precision $precision --json
-        step align-curve-$precision 120 "$LINGOT" align "${against[@]}" --level curve --precision $precision \
-            --steps 200 --seeds 1 --json
+        step align-$precision 200 "$LINGOT" align "${against[@]}" --quick --precision $precision --json
     done
 }
 
@@ -190,3 +191,4 @@ done
 "$PYTHON" "$here/gpu_table.py" "$OUT" | tee "$OUT/table.md"
 # The runs' checkpoints are large, and have been compared.
 rm -rf "$OUT"/run-*
+! awk -F '\t' '$3 != 0 { failed = 1 } END { exit !failed }' "$OUT/steps.tsv"

@@ -112,7 +112,7 @@ class Peer:
     def __init__(self, options):
         self.spec, self.variant, self.device = MODELS[options.model], options.variant, torch.device(options.device)
         self.kind, spec = getattr(torch, {"f32": "float32", "bf16": "bfloat16"}[options.precision]), self.spec
-        self.weights, self.has_trained = {}, False
+        self.weights, self.has_trained, self.repeats_heads = {}, False, False
         for index, (name, shape) in enumerate(shapes(spec).items()):
             weight = self.place_of(name, shape)
             if len(shape) > 1:
@@ -191,7 +191,7 @@ class Peer:
         if spec["qk_norm"]:
             query, key = self.norm(query, f"{layer}.query_norm"), self.norm(key, f"{layer}.key_norm")
         query, key, value = [x.transpose(1, 2) for x in (self.rotate(query), self.rotate(key), value)]
-        out = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+        out = attend(query, key, value, self.repeats_heads)
         return F.linear(out.transpose(1, 2).flatten(2), self.weight(f"{layer}.output"))
 
     def rotate(self, x):
@@ -278,6 +278,13 @@ class Peer:
         return torch.zeros_like(h).index_add_(0, tokens, y * weights.flatten().index_select(0, order)[:, None])
 
 
+def attend(query, key, value, repeats_heads):
+    """Causal attention; some kernels take no grouped heads and need each key and value once per query's head."""
+    if repeats_heads:
+        key, value = [x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value)]
+    return F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=not repeats_heads)
+
+
 def swiglu(x, gate_up, down):
     gate, up = F.linear(x, gate_up).chunk(2, dim=-1)
     return F.linear(F.silu(gate) * up, down)
@@ -302,9 +309,10 @@ def allow_attention(names):
 
 
 def choose_attention(spec, kind):
-    """Allows the kernel of attention that takes this model's the least time, forward and backward; its name."""
+    """Allows the kernel of attention that takes this model's the least time, forward and backward; its name, and whether
+    heads are repeated for it."""
 
-    def times(name):
+    def times(name, repeats_heads):
         allow_attention([name])
         rows = (spec["batch"], -1, spec["sequence"], spec["head_width"])
         width = spec["sequence"] * spec["head_width"] * spec["batch"]
@@ -314,19 +322,19 @@ def choose_attention(spec, kind):
             if number == 3:  # those before it warm up
                 torch.cuda.synchronize()
                 begin = time.perf_counter()
-            out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+            out = attend(q, k, v, repeats_heads)
             out.backward(torch.ones_like(out))
         torch.cuda.synchronize()
         return time.perf_counter() - begin
 
     found = {}
-    for name in ("flash", "cudnn", "mem_efficient"):
+    for form in [(name, repeats) for name in ATTENTION[:3] for repeats in (False, True)]:
         try:
-            found[name] = times(name)
+            found[form] = times(*form)
         except RuntimeError:
             continue  # this kernel takes no such heads or numbers
-    best = min(found, key=found.get, default="math")
-    allow_attention([best])
+    best = min(found, key=found.get, default=("math", False))
+    allow_attention([best[0]])
     return best
 
 
@@ -375,7 +383,10 @@ def measure(options):
         libc.mallopt(-3, 1 << 30), libc.mallopt(-1, 2**31 - 1)
     imported = status_bytes("VmRSS")
     peer = Peer(options)
-    attention = choose_attention(spec, peer.kind) if device.type == "cuda" else "default"
+    attention = "default"
+    if device.type == "cuda":
+        attention, peer.repeats_heads = choose_attention(spec, peer.kind)
+        attention += ", heads repeated" * peer.repeats_heads
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
     same = {

@@ -119,7 +119,16 @@ reference_checks() {
     part "same held-out loss as PyTorch" env LINGOT_BUILD=$build $python scripts/compare_pytorch.py --quick
     part "a trained model in transformers" env LINGOT_BUILD=$build bash scripts/check_trained_export.sh
     part "a trained model in llama.cpp" env LINGOT_BUILD=$build bash scripts/check_trained_gguf.sh
+    part "measuring an accelerator, without one" measure_without_accelerator
     part "metrics in trackio and Weights & Biases" env LINGOT_BUILD=$build bash scripts/check_metrics.sh
+}
+
+# The script that measures accelerators, on torch's view of the processor, with models that take moments.
+measure_without_accelerator() {
+    local place
+    place=$(mktemp -d)
+    TINY=1 DEVICE=torch:cpu PEERS=eager PYTHON=target/venv/bin/python LINGOT=target/debug/lingot OUT=$place \
+        bench/gpu.sh info train ops align resume
 }
 
 # The planner's report of an example, in a browser. Python's own library is enough.

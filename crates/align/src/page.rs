@@ -176,7 +176,8 @@ fn curve_table(text: &mut String, heading: &str, curves: &[CurveReport]) {
     };
     let _ = writeln!(
         text,
-        "Of each step: its mean size, which the bound is for, its mean with sign, and the largest; {beside}.\n"
+        "Of each step: its mean size, which the bound is for, its mean with sign, and the largest; \
+         {beside}.\n"
     );
     *text += "| model | steps | mean     | signed    | max      | bound    | between seeds | verdict |\n";
     *text += "|-------|-------|----------|-----------|----------|----------|---------------|---------|\n";

@@ -112,16 +112,16 @@ impl Scope {
     fn hidden_by_rounding(&mut self, levels: Levels<'_>) {
         if !levels.ops.is_empty() {
             self.leaves_out.push(
-                "errors smaller than a rounding to bf16: half a unit in the last place of an element; where an \
-                 op has products inside, up to four units (3 %) of the output's size in single elements, which \
-                 a large product on the whole must not exceed by more than 0.05 % and its roundings' share"
+                "errors smaller than a rounding to bf16: half a unit in the last place of an element; where \
+                 an op has products inside, up to four units (3 %) of the output's size in single elements; \
+                 of a large product on the whole 0.05 % and its roundings' share"
                     .into(),
             );
         }
         if !levels.step.is_empty() {
             self.leaves_out.push(
-                "errors of a step that its roundings to bf16 would hide: 0.5 % of a loss, 1 % of the gradient \
-                 norm, 11 % of a tensor's gradient; f32 is held to 2e-6 and 1e-4"
+                "errors of a step that its roundings to bf16 would hide: 0.5 % of a loss, 1 % of the \
+                 gradient norm, 11 % of a tensor's gradient; f32 is held to 2e-6 and 1e-4"
                     .into(),
             );
         }

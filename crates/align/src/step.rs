@@ -111,8 +111,8 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// Takes the steps by the definitions: in f64, or for bf16 on bf16 tensors, of which each op's results are
-    /// computed in f64 and rounded once.
+    /// Takes the steps by the definitions: in f64, or for bf16 on bf16 tensors, of which each op's results
+    /// are computed in f64 and rounded once.
     pub fn new(precision: Precision, seed: u64, progress: Progress<'_>) -> Result<Steps> {
         let tasks = task::tasks();
         let all = tasks.len() as u64;
@@ -217,8 +217,8 @@ struct Bounds {
 /// and moments by 2.5e-6, weights by 1.7e-4 of their change (scales of norms, whose last bit is that large),
 /// logits by 1.3e-6, over twenty seeds.
 ///
-/// In bf16 both sides round at the same places, but once they differ by one number of bf16 their roundings are
-/// independent. One is 2^-9 of its value in the root of the mean square, and a value comes through about
+/// In bf16 both sides round at the same places, but once they differ by one number of bf16 their roundings
+/// are independent. One is 2^-9 of its value in the root of the mean square, and a value comes through about
 /// [`ROUNDINGS`] in a step. So a tensor is off by `2^-9 sqrt(50)`, 1.4 %, and by more where terms cancel; the
 /// loss is the mean of at least a hundred such values, the norm is that of some thirty directions. Tensors
 /// are held to eight times that, means to four times: on the CPU, over twenty seeds, losses differ by 2.3e-4

@@ -1,5 +1,5 @@
 // The gradient of a table by the rows that were looked up, which come sorted by token (`sort_by_expert.cu`).
-// Who is at the first of a token's rows adds them all up, in their order.
+// The threads that meet the first of a token's rows add them all up, in their order.
 //
 // Bytes: each row once in its kind, and each row of the table that is used twice in f32.
 

@@ -7,9 +7,6 @@
 //
 // Bytes a token: choose 4 E + 8 K, losses 4 E, gradient 4 E + 12 K and the kind of d_logits times E.
 
-// The most groups that `route_choose` can choose from: one bit each.
-#define MOST_GROUPS 32
-
 // An expert's index where there is none.
 #define NO_EXPERT 0x7fffffff
 

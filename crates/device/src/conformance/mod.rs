@@ -54,8 +54,8 @@ pub struct Verdict {
     pub op: &'static str,
     /// The shape, and the output.
     pub case: String,
-    /// The largest error, in units of the output's size, or of bf16 of the element where it is rounded to that
-    /// once.
+    /// The largest error, in units of the output's size, or of bf16 of the element where it is rounded to
+    /// that once.
     pub error_units: f64,
     /// The largest error that passes, in the same units.
     pub bound_units: f64,
@@ -116,6 +116,17 @@ fn compare(
         verdicts.extend(whole(case, device, numbers, precision)?);
     }
     Ok(verdicts)
+}
+
+/// Returns the first verdict of [`check_on`] that is a failure, and goes no further.
+pub fn first_failure(device: &Device, precision: Precision) -> Result<Option<Verdict>> {
+    for case in cases() {
+        let verdicts = whole(&case, device, Drawn::of(precision.into()), precision)?;
+        if let Some(failure) = verdicts.into_iter().find(|verdict| !verdict.passed) {
+            return Ok(Some(failure));
+        }
+    }
+    Ok(None)
 }
 
 /// Compares every element of a case's outputs with the definition.

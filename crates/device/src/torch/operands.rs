@@ -72,8 +72,8 @@ impl Torch {
 
     /// Runs an op on f32 twins of its bf16 tensors: made of them before it, and rounded to them afterwards
     /// where it writes to them. So ops that are composed of several operators round what they give once. Ops
-    /// that only move numbers need none, nor do products, attention and the head's loss, which take bf16 as it
-    /// is.
+    /// that only move numbers need none, nor do products, attention and the head's loss, which take bf16 as
+    /// it is.
     pub(super) fn with_twins(
         &self,
         op: &Op<'_>,

@@ -1,9 +1,9 @@
 //! The head and its loss: products of torch's, and `kernels/cross_entropy.cu` between them.
 //!
-//! A chunk's logits come out of their product in f32 and are read twice by one kernel, which writes the losses
-//! and the gradient by the logits as the next two products take it: in bf16 where these do, else in place. In
-//! bf16 these products take several chunks at once, since the head's own gradient passes through memory with
-//! each of them.
+//! A chunk's logits come out of their product in f32 and are read twice by one kernel, which writes the
+//! losses and the gradient by the logits as the next two products take it: in bf16 where these do, else in
+//! place. In bf16 these products take several chunks at once, since the head's own gradient passes through
+//! memory with each of them.
 
 use super::super::matmul::{Into, multiply, operand_of};
 use super::super::refusal::Refusal;

@@ -7,7 +7,7 @@ use crate::op::{Route, RouteGrad, RouteRule};
 use crate::tensor::Tensor;
 use lingot_spec::Score;
 
-/// The most experts: a lane of a warp has a bit for each of its own.
+/// The most experts: each lane of a warp marks its own in one word.
 const MOST_EXPERTS: usize = 1024;
 
 /// The most groups to choose from: a bit each.

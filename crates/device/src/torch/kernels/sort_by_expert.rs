@@ -32,7 +32,7 @@ pub(super) fn sort_by_expert(call: &Call<'_>, op: &SortByExpert<'_>) -> Result<(
     Ok(())
 }
 
-/// A stable sort of rows by the key `id >> shift & mask`; rows of other keys than the first `keys` stay away.
+/// A stable sort of rows by the key `id >> shift & mask`; a row whose key is not below `keys` is left out.
 pub(super) struct Sort {
     /// Whole numbers of rows.
     pub(super) ids: Argument,
