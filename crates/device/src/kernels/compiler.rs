@@ -182,10 +182,16 @@ mod tests {
             Ok(compiler) => compiler,
             Err(why) => return println!("skipped: {why}"),
         };
-        for architecture in ["sm_80", "sm_90"] {
-            let code = compiler.compile(&source(), &cuda_options(architecture)).unwrap();
-            assert!(code.starts_with(b"\x7fELF"), "{architecture}: {} bytes", code.len());
-        }
+        let units = source::units();
+        std::thread::scope(|scope| {
+            for (unit, architecture) in units.iter().flat_map(|unit| [(unit, "sm_80"), (unit, "sm_90")]) {
+                let compiler = &compiler;
+                scope.spawn(move || {
+                    let code = compiler.compile(&unit.text, &cuda_options(architecture)).unwrap();
+                    assert!(code.starts_with(b"\x7fELF"), "{architecture}: {} bytes", code.len());
+                });
+            }
+        });
     }
 
     #[test]

@@ -227,7 +227,7 @@ impl Gpu {
     }
 
     /// Makes the device this thread's.
-    fn turn(&self) -> Result<(), String> {
+    pub(super) fn turn(&self) -> Result<(), String> {
         // SAFETY: a context that is never given back, or an index that the driver knows.
         self.words.check(unsafe {
             match self.turn {

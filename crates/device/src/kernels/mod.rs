@@ -16,6 +16,7 @@ pub(crate) use gpu::{Gpu, Maker};
 pub use source::source;
 
 use compiler::{Compiler, cuda_options};
+use source::Unit;
 use stand_in::StandIn;
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -99,11 +100,22 @@ impl Kernels {
     /// # Errors
     /// If there is no compiler library, it refuses the source, or the driver refuses what it made.
     pub(crate) fn compile(gpu: Gpu, beside_torch: &Path) -> Result<Kernels, String> {
-        let code = compiled(&gpu, beside_torch)?;
-        let module = gpu.load(&code)?;
+        let compiler = Compiler::open(gpu.maker(), beside_torch)?;
+        let units = source::units();
+        let codes: Vec<Result<Vec<u8>, String>> = std::thread::scope(|scope| {
+            let (gpu, compiler) = (&gpu, &compiler);
+            let start = |unit| scope.spawn(move || compiled(gpu, compiler, unit));
+            let started: Vec<_> = units.iter().map(start).collect();
+            let lost = |_| Err("a compilation broke off".into());
+            started.into_iter().map(|thread| thread.join().unwrap_or_else(lost)).collect()
+        });
         let mut functions = HashMap::new();
-        for name in source::names() {
-            functions.insert(name, Function { handle: gpu.function(module, name)?, argument_bytes: None });
+        for (unit, code) in units.iter().zip(codes) {
+            let module = gpu.load(&code?)?;
+            for &name in &unit.names {
+                functions
+                    .insert(name, Function { handle: gpu.function(module, name)?, argument_bytes: None });
+            }
         }
         Ok(Kernels { driver: Driver::Gpu(gpu), functions, launches: AtomicU64::new(0) })
     }
@@ -115,7 +127,7 @@ impl Kernels {
     pub(crate) fn on_host(library: &Path) -> Result<Kernels, String> {
         let stand_in = StandIn::open(library)?;
         let mut functions = HashMap::new();
-        for name in source::names() {
+        for name in source::units().into_iter().flat_map(|unit| unit.names) {
             let (handle, bytes) = stand_in.function(name)?;
             functions.insert(name, Function { handle, argument_bytes: Some(bytes) });
         }
@@ -166,20 +178,21 @@ impl Kernels {
     }
 }
 
-/// The machine code for a GPU, from the cache where it is there.
-fn compiled(gpu: &Gpu, beside_torch: &Path) -> Result<Vec<u8>, String> {
-    let compiler = Compiler::open(gpu.maker(), beside_torch)?;
+/// The machine code of a unit for a GPU, from the cache where it is there.
+fn compiled(gpu: &Gpu, compiler: &Compiler, unit: &Unit) -> Result<Vec<u8>, String> {
     let architecture = gpu.architecture();
     let options = match gpu.maker() {
         Maker::Nvidia => cuda_options(architecture),
-        // hipRTC compiles for the current device unless told otherwise.
+        // hipRTC compiles for the thread's device unless told otherwise.
         Maker::Amd => vec!["-O3".into(), "-std=c++17".into()],
     };
-    let key = format!("{} {architecture} {options:?}\n{}", compiler.version(), source());
+    let card = &gpu.card().name;
+    let key = format!("{} {card} {architecture} {options:?}\n{}", compiler.version(), unit.text);
     if let Some(code) = cache::read(&key) {
         return Ok(code);
     }
-    let code = compiler.compile(&source(), &options)?;
+    gpu.turn()?;
+    let code = compiler.compile(&unit.text, &options)?;
     cache::write(&key, &code);
     Ok(code)
 }

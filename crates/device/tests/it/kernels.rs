@@ -17,13 +17,13 @@ fn folder() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
 }
 
-/// Compiles the kernels into the file `name`; a line says why where there is no compiler. Errors with the
-/// compiler's words if it refuses.
-fn compiled(name: &str, compiler: &str, options: &[&str]) -> Option<PathBuf> {
+/// Compiles the kernels, and `more` behind them, into the file `name`; a line says why where there is no
+/// compiler. Errors with the compiler's words if it refuses.
+fn compiled(name: &str, compiler: &str, options: &[&str], more: &str) -> Option<PathBuf> {
     // Aside and then in place, so that two tests at once do not meet in one file.
     let aside = |end: &str| folder().join(format!("{name}-{}.{end}", std::process::id()));
     let (text, built, done) = (aside("cpp"), aside("built"), folder().join(name));
-    std::fs::write(&text, kernels::source()).unwrap();
+    std::fs::write(&text, kernels::source() + more).unwrap();
     let headers = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
     let mut command = Command::new(compiler);
     command.arg("-std=c++17").args(options).arg("-I").arg(headers).arg("-o").arg(&built).arg(&text);
@@ -94,9 +94,27 @@ fn amds_compiler_takes_the_kernels() {
         let device_only = ["-x", "hip", &target, "--offload-device-only", "--no-gpu-bundle-output"];
         let no_headers = ["-nogpuinc", "-nogpulib", "-nostdinc", "-O3", "-c"];
         let options = [&device_only[..], &no_headers].concat();
-        if let Some(built) = compiled(&format!("kernels-{chip}.o"), "clang++-19", &options) {
+        if let Some(built) = compiled(&format!("kernels-{chip}.o"), "clang++-19", &options, "") {
             assert!(std::fs::read(built).unwrap().starts_with(b"\x7fELF"), "{chip}");
         }
+    }
+}
+
+/// Accesses beyond an operand, and races: on threads of the system, which are slow to start.
+#[test]
+fn sanitizers_find_nothing_in_the_kernels() {
+    let drill = include_str!("../kernels/drill.cpp");
+    for (name, options) in [
+        ("memory", &["-fsanitize=address,undefined"][..]),
+        ("races", &["-fsanitize=thread", "-DSTAND_IN_THREADS"]),
+    ] {
+        let options = [&["-O1", "-g", "-fno-strict-aliasing"], options].concat();
+        let Some(built) = compiled(&format!("drill-{name}"), "g++", &options, drill) else { return };
+        let output = Command::new(built).env("ASAN_OPTIONS", "detect_stack_use_after_return=0").output();
+        let output = output.unwrap();
+        let told = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+        let is_clean = output.status.success() && told.trim() == "all kernels have run";
+        assert!(is_clean, "{name}: {}: {told}", output.status);
     }
 }
 

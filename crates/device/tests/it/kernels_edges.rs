@@ -1,7 +1,6 @@
 //! Kernels of our own at sizes that the small suite does not reach: no tokens, more keys than threads,
 //! vocabularies that take two passes of sorting, several chunks; and logits that are not numbers.
 
-use crate::conformance::assert_all_pass;
 use crate::kernels::open;
 use lingot_device::conformance::wide::{HeadShape, RoutingShape, RowsShape, Shapes, Wide};
 use lingot_device::reference::Reference;
@@ -44,7 +43,9 @@ fn kernels_pass_where_keys_words_and_chunks_are_many() {
         for family in FAMILIES {
             assert!(routes.contains(&format!("{family}: kernel of ours")), "{family}: {routes:#?}");
         }
-        assert_all_pass(&Wide::new(&shapes, precision).check(&device, &mut |_, _| ()).unwrap());
+        let verdicts = Wide::new(&shapes, precision).check(&device, &mut |_, _| ()).unwrap();
+        let failures: Vec<_> = verdicts.iter().filter(|verdict| !verdict.passed).collect();
+        assert!(verdicts.len() >= 50 && failures.is_empty(), "{} verdicts: {failures:#?}", verdicts.len());
     }
 }
 
