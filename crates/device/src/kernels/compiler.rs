@@ -194,13 +194,15 @@ mod tests {
         });
     }
 
+    const WRONG: &str = "__device__ int f() { return y; }";
+
     #[test]
     fn a_source_that_is_wrong_is_refused_with_its_line() {
         let compiler = match compiler() {
             Ok(compiler) => compiler,
             Err(why) => return println!("skipped: {why}"),
         };
-        let refused = compiler.compile("int x = y;", &cuda_options("sm_90")).unwrap_err();
+        let refused = compiler.compile(WRONG, &cuda_options("sm_90")).unwrap_err();
         assert!(refused.contains("does not compile") && refused.contains("\"y\" is undefined"), "{refused}");
         let refused = compiler.compile("", &cuda_options("sm_1")).unwrap_err();
         assert!(refused.contains("gpu-architecture"), "{refused}");
