@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures Lingot on an accelerator, beside PyTorch on the same card in the same run, and prints one table.
 #
-#   bench/gpu.sh                     all sections, under eight minutes on an H100
+#   bench/gpu.sh                     all sections, some nine minutes on an H100
 #   bench/gpu.sh train ops           only these: info align train ops profile resume
 #
 # It needs a built `lingot`, a Python with PyTorch, and no network. A step that fails or takes too long is shown

@@ -5,8 +5,9 @@ use crate::ops::{self, OpSample};
 use crate::rate::{self, Ceilings};
 use crate::spread::Spread;
 use lingot_device::Device;
-use lingot_spec::Result;
 use lingot_spec::run::Precision;
+use lingot_spec::step::StepOp;
+use lingot_spec::{Cost, Result};
 use serde::Serialize;
 
 /// The ops of a step. The object of `lingot bench ops --model ... --json`.
@@ -84,6 +85,7 @@ pub fn measure(setup: &Setup, device: &Device, steps: usize) -> Result<OpTable> 
 
 fn row(sample: &OpSample, ceilings: &Ceilings, ops_s: f64) -> OpRow {
     let (op, calls) = (&sample.op, sample.calls as f64);
+    let cost = work(op);
     let sizes: Vec<String> = op.sizes.iter().filter(|&&size| size > 0).map(usize::to_string).collect();
     OpRow {
         op: op.name.into(),
@@ -92,10 +94,38 @@ fn row(sample: &OpSample, ceilings: &Ceilings, ops_s: f64) -> OpRow {
         calls: sample.calls,
         seconds: calls * sample.seconds,
         share: calls * sample.seconds / ops_s,
-        floor_s: calls * ceilings.floor_s(op.cost),
-        flops_per_s: op.cost.flops / sample.seconds,
-        bytes_per_s: op.cost.bytes / sample.seconds,
+        floor_s: calls * ceilings.floor_s(cost),
+        flops_per_s: cost.flops / sample.seconds,
+        bytes_per_s: cost.bytes / sample.seconds,
         enqueue_s: calls * sample.enqueue_s,
         waits: sample.waits,
+    }
+}
+
+/// An op's FLOPs and bytes in the steps that are timed. Its own count of attention takes the batch for one
+/// document; here a document is at most a sequence long.
+fn work(op: &StepOp) -> Cost {
+    let [tokens, sequence, ..] = op.sizes;
+    if !op.name.starts_with("attention") || sequence >= tokens {
+        return op.cost;
+    }
+    // Pairs of query and key: T / S times S (S + 1) / 2, of T (T + 1) / 2.
+    Cost { flops: op.cost.flops * (sequence + 1) as f64 / (tokens + 1) as f64, ..op.cost }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attention_is_counted_within_sequences() {
+        let pairs_of = |tokens: f64| tokens * (tokens + 1.0) / 2.0;
+        let cost = Cost { flops: 4.0 * pairs_of(64.0) * 32.0, bytes: 7.0 };
+        let op = |sequence| StepOp { name: "attention", form: "", sizes: [64, sequence, 2, 1, 16], cost };
+        let found = work(&op(16));
+        assert!((found.flops / (4.0 * 4.0 * pairs_of(16.0) * 32.0) - 1.0).abs() < 1e-12, "{found:?}");
+        assert_eq!(found.bytes, 7.0);
+        assert_eq!(work(&op(64)), cost);
+        assert_eq!(work(&StepOp { name: "rope", ..op(16) }), cost);
     }
 }
