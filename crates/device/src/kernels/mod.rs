@@ -95,7 +95,7 @@ pub(crate) struct Kernels {
 impl Kernels {
     /// Compiles the kernels for a GPU, or takes what an earlier process compiled, and loads them.
     ///
-    /// `beside_torch` is the folder of libtorch, near which the compiler library lies in a Python environment.
+    /// `beside_torch` is the folder of libtorch; in a Python environment the compiler library lies near it.
     ///
     /// # Errors
     /// If there is no compiler library, it refuses the source, or the driver refuses what it made.
