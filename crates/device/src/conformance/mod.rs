@@ -14,7 +14,7 @@
 //! large numbers, where an error of one unit in x is one of |x| units in exp(x). No bound was fitted to a
 //! backend; a failure is a bug or a new op.
 //!
-//! Of bf16 operands, an op's results are of three sorts ([`Sort`]). What it writes as bf16 without products
+//! Of bf16 operands, an op's results are of three sorts (`Sort`). What it writes as bf16 without products
 //! inside is rounded once, so each element x may be off by
 //!
 //! > |x| / 256 + (4 + sqrt(terms) + condition) x f32::EPSILON x size

@@ -1,9 +1,9 @@
 //! Kernels of our own, for what no operator of a library does in one pass over memory.
 //!
 //! One source in `crates/device/kernels` is compiled at run time by the compiler library of the chip's maker
-//! ([`compiler`]) and started through the maker's driver ([`gpu`]); both are opened by `dlopen`, so nothing
+//! (`compiler`) and started through the maker's driver (`gpu`); both are opened by `dlopen`, so nothing
 //! of theirs is needed to build this program. For tests, a C++ compiler makes a library of the same source
-//! that stands in for the driver ([`stand_in`]). This module knows addresses and streams, and no tensors.
+//! that stands in for the driver (`stand_in`). This module knows addresses and streams, and no tensors.
 #![allow(unsafe_code)]
 
 mod cache;

@@ -208,12 +208,13 @@ fn attention_without_cudnn_is_that_of_flash_attention_and_why_is_told() {
             || {
                 assert_eq!(route(bf16(), "attention"), "one operator, _flash_attention_forward");
                 let told = route(bf16(), "attention by cuDNN");
-                let why = if std::env::var_os("CHIP_LACKS").is_some() {
-                    "Could not run"
+                // A torch before 2.13 hands out no words.
+                let whys: &[&str] = if std::env::var_os("CHIP_LACKS").is_some() {
+                    &["Could not run", "says why on standard error"]
                 } else {
-                    "the output differs"
+                    &["the output differs"]
                 };
-                assert!(told.starts_with("no (") && told.contains(why), "{told}");
+                assert!(told.starts_with("no (") && whys.iter().any(|why| told.contains(why)), "{told}");
             },
         );
     }
