@@ -3,7 +3,7 @@
 use crate::failure::{Failure, Result};
 use lingot_measure::Case;
 use lingot_spec::presets::{NAMES, preset};
-use lingot_spec::run::{Precision, Recompute, RecomputeSpec};
+use lingot_spec::run::{Precision, Recompute};
 use lingot_train::config;
 use std::path::Path;
 
@@ -78,10 +78,7 @@ fn known(name: &str) -> Result<Named> {
 
 fn of_run(path: &Path) -> Result<Named> {
     let run = config::load(path, &[]).map_err(Failure::of_input)?.run;
-    let recompute = match &run.device.recompute {
-        RecomputeSpec::All(policy) => *policy,
-        RecomputeSpec::Each(policies) => policies.first().copied().unwrap_or(Recompute::Nothing),
-    };
+    let recompute = run.device.recompute.policies().first().copied().unwrap_or(Recompute::Nothing);
     let [sequences, micro] = [run.batch.sequences, run.batch.micro.max(1)].map(|count| count as usize);
     let case = Case {
         name: run.name,

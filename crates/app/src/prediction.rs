@@ -7,7 +7,7 @@ use lingot_plan::profile::Profile;
 use lingot_plan::{Catalogue, predict};
 use lingot_spec::RunSpec;
 use lingot_spec::event::Prediction;
-use lingot_spec::run::{Recompute, RecomputeSpec, Strategy};
+use lingot_spec::run::Strategy;
 use lingot_spec::step::{self, Batch};
 use lingot_train::schedule;
 use std::path::Path;
@@ -43,7 +43,7 @@ pub fn prediction(run: &RunSpec, dataset: &Dataset, measured: Option<&Measured>)
     if !has_one_device(run) {
         return None;
     }
-    let policies = policies(run);
+    let policies = run.device.recompute.policies();
     let batch = |micros: u32| Batch {
         micro: run.batch.micro as usize,
         micros: micros as usize,
@@ -85,14 +85,6 @@ pub fn prediction(run: &RunSpec, dataset: &Dataset, measured: Option<&Measured>)
         missing,
         ..Prediction::default()
     })
-}
-
-/// The recompute policies of a run, the last one serving all layers that follow.
-pub fn policies(run: &RunSpec) -> Vec<Recompute> {
-    match &run.device.recompute {
-        RecomputeSpec::All(policy) => vec![*policy],
-        RecomputeSpec::Each(policies) => policies.clone(),
-    }
 }
 
 /// Evaluations of a whole run: every `evaluation.every` steps, and one at the end.

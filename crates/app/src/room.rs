@@ -1,11 +1,10 @@
 //! Whether a run fits on its device, by the arithmetic of its shapes, before any text is read.
 
 use crate::failure::{Code, Failure, Result};
-use crate::prediction::policies;
 use crate::terminal::bytes;
 use lingot_device::DeviceInfo;
 use lingot_spec::RunSpec;
-use lingot_spec::step::{self, Batch, StepMemory};
+use lingot_spec::step::micro_batch_memory;
 
 /// Errors if weights, gradients and optimizer state do not fit, or if they do and a micro-batch of the run
 /// does not fit beside them; then the hint names the largest one that does. What a maker's library takes for
@@ -15,7 +14,7 @@ pub fn check(run: &RunSpec, device: &DeviceInfo) -> Result<()> {
     if has == 0 {
         return Ok(());
     }
-    let memory = memory(run, run.batch.micro);
+    let memory = micro_batch_memory(run, run.batch.micro);
     let standing = memory.peak_bytes - memory.kept_bytes - memory.scratch_bytes;
     let failure = |problem: String, hint: String| Err(Failure { code: Code::Device, problem, hint });
     if standing > has {
@@ -41,26 +40,12 @@ pub fn check(run: &RunSpec, device: &DeviceInfo) -> Result<()> {
     );
     match largest(run, has) {
         Some((micro, needs)) => failure(problem, format!("--set batch.micro={micro} takes {}", bytes(needs))),
-        None if policies(run).iter().any(|policy| policy.name() != "block") => failure(
+        None if run.device.recompute.policies().iter().any(|policy| policy.name() != "block") => failure(
             problem,
             "--set 'device.recompute=\"block\"' takes less, or choose a smaller model".into(),
         ),
         None => failure(problem, "shorten data.sequence or choose a smaller model".into()),
     }
-}
-
-/// The memory of a step of one micro-batch of `micro` sequences.
-fn memory(run: &RunSpec, micro: u32) -> StepMemory {
-    let policies = policies(run);
-    let batch = Batch {
-        micro: micro as usize,
-        micros: 1,
-        sequence: run.data.sequence as usize,
-        recompute: &policies,
-        warming: run.model.router.warmup_steps > 0,
-        widths: run.device.precision.into(),
-    };
-    step::step(&run.model, &batch).memory
 }
 
 /// The largest micro-batch below the run's that the batch can be divided into and that fits, and its bytes.
@@ -72,13 +57,14 @@ fn largest(run: &RunSpec, has: u64) -> Option<(u32, u64)> {
             && micro.is_multiple_of(run.model.router.balance_sequences.max(1))
     };
     let smaller = (1..batch.micro).rev().filter(divides);
-    let mut needed = smaller.map(|micro| (micro, memory(run, micro).peak_bytes));
+    let mut needed = smaller.map(|micro| (micro, micro_batch_memory(run, micro).peak_bytes));
     needed.find(|(_, needs)| *needs <= has)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lingot_spec::step::StepMemory;
     use lingot_train::config;
     use std::path::Path;
 
@@ -98,7 +84,7 @@ mod tests {
     #[test]
     fn a_micro_batch_that_does_not_fit_is_refused_with_the_largest_that_does() {
         let run = run(16);
-        let needs = memory(&run, 4).peak_bytes;
+        let needs = micro_batch_memory(&run, 4).peak_bytes;
         let refused = on(needs, &run).unwrap_err();
         assert_eq!(refused.code, Code::Device);
         assert!(refused.problem.contains("batch.micro = 16") && refused.problem.contains("card has"));
@@ -111,7 +97,7 @@ mod tests {
     #[test]
     fn a_model_that_does_not_fit_at_all_is_refused_by_its_state() {
         let run = run(1);
-        let StepMemory { peak_bytes, kept_bytes, scratch_bytes, .. } = memory(&run, 1);
+        let StepMemory { peak_bytes, kept_bytes, scratch_bytes, .. } = micro_batch_memory(&run, 1);
         let state = peak_bytes - kept_bytes - scratch_bytes;
         assert!(on(state - 1, &run).unwrap_err().problem.contains("optimizer state"));
         assert!(on(state + 1, &run).unwrap_err().hint.contains("recompute"));

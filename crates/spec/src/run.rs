@@ -257,6 +257,16 @@ pub enum RecomputeSpec {
     Each(Vec<Recompute>),
 }
 
+impl RecomputeSpec {
+    /// One policy per layer, the last one serving all layers that follow.
+    pub fn policies(&self) -> Vec<Recompute> {
+        match self {
+            RecomputeSpec::All(policy) => vec![*policy],
+            RecomputeSpec::Each(policies) => policies.clone(),
+        }
+    }
+}
+
 /// What a layer computes again in the backward pass instead of keeping it in memory. The routing is always
 /// kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,8 +8,6 @@ use lingot_model::random::Stream;
 use lingot_model::{Gradients, Inputs, Losses, Model, Noise, Reading, Seam, Totals, Warmth};
 use lingot_spec::RunSpec;
 use lingot_spec::problem::Result;
-use lingot_spec::run::{Recompute, RecomputeSpec};
-use lingot_spec::step;
 
 /// Sets the stream of routing noise apart from others with the same seed.
 const PURPOSE_NOISE: u64 = 2;
@@ -78,7 +76,7 @@ pub(crate) fn differentiate(
     let noise = |layer: usize| noise(run, step, layer, micro.first_sequence, micro.batch);
     let warmth =
         (step < warmup).then(|| Warmth { keep: step as f64 / warmup as f64, noise: Noise::Drawn(&noise) });
-    Ok(model.differentiate(inputs, micro.totals, warmth, &recompute(run), gradients)?)
+    Ok(model.differentiate(inputs, micro.totals, warmth, &run.device.recompute.policies(), gradients)?)
 }
 
 /// Takes one step of a model alone, after the warm-up of routing. Its weights may still be on their way
@@ -95,7 +93,13 @@ pub(crate) fn step_alone(
 ) -> Result<Outcome> {
     for micro in &batch.micros {
         let inputs = upload(model, micro)?;
-        model.through(seam).differentiate(&inputs, batch.totals, None, &recompute(run), gradients)?;
+        model.through(seam).differentiate(
+            &inputs,
+            batch.totals,
+            None,
+            &run.device.recompute.policies(),
+            gradients,
+        )?;
     }
     let outcome = Outcome::read(run, gradients, optimizer, batch.totals)?;
     if outcome.is_finite() {
@@ -103,19 +107,6 @@ pub(crate) fn step_alone(
         model.balance(&gradients.tally)?;
     }
     Ok(outcome)
-}
-
-/// Bytes of tensors at the peak of a step of one micro-batch, by the shapes alone.
-pub(crate) fn memory(run: &RunSpec) -> step::StepMemory {
-    let batch = step::Batch {
-        micro: run.batch.micro as usize,
-        micros: 1,
-        sequence: run.data.sequence as usize,
-        recompute: &recompute(run),
-        warming: run.model.router.warmup_steps > 0,
-        widths: run.device.precision.into(),
-    };
-    step::step(&run.model, &batch).memory
 }
 
 /// The noise of stochastic routing warm-up: a function of seed, step, layer and sample alone.
@@ -127,12 +118,4 @@ fn noise(run: &RunSpec, step: u64, layer: usize, first_sequence: u64, micro: &Ba
             Stream::new(&words).normal_values(micro.sequence * experts, 1.0)
         })
         .collect()
-}
-
-/// What each layer recomputes in the backward pass.
-fn recompute(run: &RunSpec) -> Vec<Recompute> {
-    match &run.device.recompute {
-        RecomputeSpec::All(policy) => vec![*policy],
-        RecomputeSpec::Each(policies) => policies.clone(),
-    }
 }

@@ -13,7 +13,7 @@ mod tape;
 
 use crate::cost::{Cost, Widths};
 use crate::model::ModelSpec;
-use crate::run::Recompute;
+use crate::run::{Recompute, RunSpec};
 use crate::tensors::{spans, tensors};
 use tape::{Allocation, Record, Tape};
 
@@ -109,6 +109,19 @@ pub fn step(model: &ModelSpec, batch: &Batch<'_>) -> Step {
     memory.pooled_bytes = standing_blocks + blocks_bytes;
     memory.scratch_bytes = peak_bytes - standing_bytes - memory.kept_bytes;
     Step { ops, memory }
+}
+
+/// Bytes on the device in a step of a run that is one micro-batch of `micro` sequences, by the shapes alone.
+pub fn micro_batch_memory(run: &RunSpec, micro: u32) -> StepMemory {
+    let batch = Batch {
+        micro: micro as usize,
+        micros: 1,
+        sequence: run.data.sequence as usize,
+        recompute: &run.device.recompute.policies(),
+        warming: run.model.router.warmup_steps > 0,
+        widths: run.device.precision.into(),
+    };
+    step(&run.model, &batch).memory
 }
 
 fn standing(model: &ModelSpec, widths: Widths) -> StepMemory {

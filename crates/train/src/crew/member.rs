@@ -10,6 +10,7 @@ use lingot_model::{Counts, Gradients, Model};
 use lingot_spec::RunSpec;
 use lingot_spec::problem::{Problem, ProblemKind, Result};
 use lingot_spec::run::Strategy;
+use lingot_spec::step::micro_batch_memory;
 use lingot_spec::tensors::{Layer, layers};
 use lingot_sync::sum;
 use std::cell::RefCell;
@@ -206,7 +207,7 @@ impl Member {
 /// Says why a device has no room for one micro-batch: its weights, gradients and activations. In step,
 /// moments stay on the host.
 pub(super) fn room_problem(run: &RunSpec, device: &Device) -> Option<Problem> {
-    let memory = compute::memory(run);
+    let memory = micro_batch_memory(run, run.batch.micro);
     let in_step = run.sync.strategy == Strategy::EveryStep;
     let needs = memory.peak_bytes - if in_step { memory.moments_bytes } else { 0 };
     let has = device.info().memory_bytes;

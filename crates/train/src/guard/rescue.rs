@@ -1,8 +1,8 @@
 //! What is said of a run that a device stopped: what is saved, and what to change.
 
-use crate::compute;
 use lingot_spec::RunSpec;
 use lingot_spec::run::{Recompute, RecomputeSpec};
+use lingot_spec::step::micro_batch_memory;
 use lingot_spec::{Problem, ProblemKind};
 
 /// What a run was doing when it failed.
@@ -61,7 +61,7 @@ pub(crate) fn explain(error: Problem, run: &RunSpec, stopped: &Stopped) -> Probl
 
 /// The next smaller step, with its bytes by the shapes alone.
 fn smaller(run: &RunSpec) -> Option<String> {
-    let now = compute::memory(run).peak_bytes;
+    let now = micro_batch_memory(run, run.batch.micro).peak_bytes;
     let micro = run.batch.micro;
     let mut changed = run.clone();
     let change = match (1..micro).rev().find(|less| micro.is_multiple_of(*less)) {
@@ -75,7 +75,7 @@ fn smaller(run: &RunSpec) -> Option<String> {
         }
         None => return None,
     };
-    let then = compute::memory(&changed).peak_bytes;
+    let then = micro_batch_memory(&changed, changed.batch.micro).peak_bytes;
     Some(format!(
         "run the same command with --set {change}: a step then takes {then} bytes of tensors instead of \
          {now}, and computes the same"
