@@ -164,7 +164,7 @@ enum Sort {
     Sums,
     /// Computed in f32, and rounded to bf16 once.
     RoundedOnce,
-    /// Of an op with products inside, which take bf16: units of bf16.
+    /// Written by an op that multiplies bf16 operands: units of bf16.
     OfProducts,
 }
 

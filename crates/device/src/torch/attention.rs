@@ -43,10 +43,10 @@ pub(super) fn grad(torch: &Torch, op: &op::AttentionGrad<'_>) -> Result<(), Refu
 struct Part {
     documents: usize,
     first: usize,
-    /// Of one document.
+    /// Queries of each document.
     queries: usize,
     first_key: usize,
-    /// Of one document.
+    /// Keys of each document.
     keys: usize,
 }
 

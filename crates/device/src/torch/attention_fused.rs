@@ -179,10 +179,9 @@ impl Fused {
                 let [d_out, q, k, v, out] = &rows_first([d_out, q, k, v, out])?;
                 let (most_q, most_k) = (given.queries as i64, given.keys as i64);
                 let (d_q, d_k, d_v) = deterministic(torch, |aten| {
-                    let (ends, most) = ([none, none], [most_q, most_k]);
                     aten.flash_backward(
-                        d_out, q, k, v, out, lse, ends[0], ends[1], most[0], most[1], 0.0, causal, seed,
-                        offset, scale,
+                        d_out, q, k, v, out, lse, none, none, most_q, most_k, 0.0, causal, seed, offset,
+                        scale,
                     )
                 })?;
                 let [d_q, d_k, d_v] = rows_first([&d_q, &d_k, &d_v])?;

@@ -7,7 +7,6 @@
 
 use super::Torch;
 use super::counts::launch;
-use super::library::Handle;
 use super::probe::{Numbers, agree};
 use super::refusal::Refusal;
 use super::value::Value;
@@ -57,7 +56,6 @@ const DEFAULT: c_int = -1;
 pub(super) struct Cublas {
     gemm: Gemm,
     handle: unsafe extern "C" fn(*mut *mut c_void) -> Code,
-    data: unsafe extern "C" fn(Handle, *mut *mut c_void) -> Code,
     enter: Option<unsafe extern "C" fn(i32, *mut *mut c_void) -> Code>,
     leave: Option<unsafe extern "C" fn(*mut c_void) -> Code>,
 }
@@ -79,7 +77,6 @@ impl Cublas {
             Cublas {
                 gemm: found(all.get(b"cublasGemmEx")).ok_or_else(|| absent("cublasGemmEx"))?,
                 handle: found(all.get(of_handle.as_bytes())).ok_or_else(|| absent(&of_handle))?,
-                data: found(all.get(b"aoti_torch_get_data_ptr")).ok_or_else(|| absent("data pointers"))?,
                 enter: found(all.get(format!("aoti_torch_create_{kind}_guard").as_bytes())),
                 leave: found(all.get(format!("aoti_torch_delete_{kind}_guard").as_bytes())),
             }
@@ -113,14 +110,14 @@ impl Cublas {
                 small(m)?,
                 small(k)?,
                 factor,
-                self.address(torch, b)?,
+                b.address()?,
                 BF16,
                 small(right.stride)?,
-                self.address(torch, a)?,
+                a.address()?,
                 BF16,
                 small(left.stride)?,
                 factor,
-                self.address(torch, out)?,
+                out.address()?,
                 F32,
                 small(sums.stride)?,
                 COMPUTE_F32,
@@ -129,13 +126,6 @@ impl Cublas {
         };
         drop(guard);
         if code == 0 { Ok(()) } else { Err(format!("cublasGemmEx refuses with status {code}").into()) }
-    }
-
-    fn address(&self, torch: &Torch, x: &Value) -> Result<*mut c_void, Refusal> {
-        let mut data = null_mut();
-        // SAFETY: a live tensor; writes one address.
-        torch.torch.check(unsafe { (self.data)(x.handle(), &raw mut data) })?;
-        Ok(data)
     }
 
     /// Whether sums agree with torch's product, for operands that lie either way.

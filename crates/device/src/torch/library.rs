@@ -266,7 +266,7 @@ fn keep_quiet(library: &Library) {
     if std::env::var_os("TORCH_CPP_LOG_LEVEL").is_some() {
         return;
     }
-    // SAFETY: a number of torch's, by which it decides what to log; nobody else calls torch yet.
+    // SAFETY: torch's own logging level, an integer; no other thread calls torch yet.
     unsafe {
         if let Ok(level) = library.get::<*mut i32>(b"FLAGS_caffe2_log_level") {
             **level = FATAL;

@@ -1,5 +1,5 @@
-//! Where the numbers of torch's tensors lie: views of another type, and memory that passes from one tensor to
-//! another.
+//! Where the numbers of torch's tensors lie: addresses, views of another type, and memory that passes from
+//! one tensor to another.
 #![allow(unsafe_code)]
 
 use super::Torch;
@@ -8,6 +8,7 @@ use super::refusal::Refusal;
 use super::value::{Value, row_major};
 use crate::tensor::{Kind, Tensor};
 use libloading::os::unix::Library;
+use std::ffi::c_void;
 
 type Code = i32;
 type Typed = unsafe extern "C" fn(Handle, i64, i32, i64, *const i64, *const i64, *mut Handle) -> Code;
@@ -20,6 +21,7 @@ pub(super) struct Memory {
     strides: unsafe extern "C" fn(Handle, *mut *const i64) -> Code,
     first: unsafe extern "C" fn(Handle, *mut i64) -> Code,
     bytes: unsafe extern "C" fn(Handle, *mut i64) -> Code,
+    data: unsafe extern "C" fn(Handle, *mut *mut c_void) -> Code,
 }
 
 impl Memory {
@@ -37,12 +39,21 @@ impl Memory {
                 strides: *library.get(b"aoti_torch_get_strides")?,
                 first: *library.get(b"aoti_torch_get_storage_offset")?,
                 bytes: *library.get(b"aoti_torch_get_storage_size")?,
+                data: *library.get(b"aoti_torch_get_data_ptr")?,
             })
         }
     }
 }
 
 impl Value {
+    /// The address of the first number, in the memory of the tensor's device.
+    pub(super) fn address(&self) -> Result<*mut c_void, Refusal> {
+        let mut data = std::ptr::null_mut();
+        // SAFETY: a live tensor; writes one address.
+        self.torch().check(unsafe { (self.torch().memory.data)(self.handle(), &raw mut data) })?;
+        Ok(data)
+    }
+
     /// Numbers of the type `dtype` over the memory of this tensor, which begins it, from its byte
     /// `first_bytes` on.
     pub(super) fn typed(

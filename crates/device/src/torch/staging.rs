@@ -11,7 +11,6 @@ use super::library::{Handle, Symbols};
 use super::refusal::Refusal;
 use super::value::Value;
 use libloading::os::unix::Library;
-use std::ffi::c_void;
 
 type Code = i32;
 type Pinned = unsafe extern "C" fn(i64, *const i64, *const i64, i32, i32, i32, *mut Handle) -> Code;
@@ -19,23 +18,19 @@ type Pinned = unsafe extern "C" fn(i64, *const i64, *const i64, i32, i32, i32, *
 /// Larger copies are waited for: pinned memory is expensive to allocate, and torch keeps it.
 const MOST_BYTES: usize = 4 << 20;
 
-/// The C functions for it. Their signatures are those of torch's C headers.
+/// The C function for it. Its signature is that of torch's C headers.
 pub(super) struct Staging {
     pinned: Pinned,
-    data: unsafe extern "C" fn(Handle, *mut *mut c_void) -> Code,
 }
 
 impl Staging {
-    /// The functions of an opened torch.
+    /// The function of an opened torch.
     ///
     /// # Safety
     /// The library is torch's, 2.10 or newer, and stays open.
     pub(super) unsafe fn of(library: &Library) -> Result<Staging, libloading::Error> {
-        // SAFETY: each function has the type that torch's C headers give it, unchanged since 2.10.
-        unsafe {
-            let pinned = *library.get(b"aoti_torch_empty_strided_pinned")?;
-            Ok(Staging { pinned, data: *library.get(b"aoti_torch_get_data_ptr")? })
-        }
+        // SAFETY: the function has the type that torch's C headers give it, unchanged since 2.10.
+        Ok(Staging { pinned: unsafe { *library.get(b"aoti_torch_empty_strided_pinned")? } })
     }
 
     /// A copy of the host's bytes in pinned memory, flat numbers of the type `dtype`.
@@ -45,15 +40,12 @@ impl Staging {
         let staged = Value::made(torch, |out| unsafe {
             (self.pinned)(1, sizes.as_ptr(), strides.as_ptr(), dtype, torch.cpu, -1, out)
         })?;
-        let mut data = std::ptr::null_mut();
-        // SAFETY: a live tensor of the host's, as long as `from`, that nobody else knows.
-        unsafe {
-            torch.check((self.data)(staged.handle(), &raw mut data))?;
-            if data.is_null() {
-                return Err("pinned memory has no address".into());
-            }
-            std::ptr::copy_nonoverlapping(from.as_ptr(), data.cast(), from.len());
+        let data = staged.address()?;
+        if data.is_null() {
+            return Err("pinned memory has no address".into());
         }
+        // SAFETY: memory of the host's, as long as `from`, that nobody else knows.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), data.cast(), from.len()) };
         Ok(staged)
     }
 }

@@ -192,11 +192,6 @@ impl Value {
         Value::made(self.torch, |out| unsafe { (self.torch.again)(self.handle, out) })
     }
 
-    /// The handle as a number, which stays this value's.
-    pub(super) fn number(&self) -> u64 {
-        self.handle.expose_provenance() as u64
-    }
-
     /// The handle as a number, which the caller has to turn back or to free.
     pub(super) fn into_number(self) -> u64 {
         let number = self.handle.expose_provenance() as u64;

@@ -5,39 +5,11 @@ use crate::conformance::assert_all_pass;
 use lingot_device::cpu::Cpu;
 use lingot_device::op::AdamRule;
 use lingot_device::torch::{Options, Torch};
-use lingot_device::{Device, Kind, Precision, Result, Tensor, conformance, kernels, ops};
-use std::path::{Path, PathBuf};
+use lingot_device::{Device, Kind, Precision, Result, Tensor, conformance, ops};
 use std::process::Command;
 
 #[path = "../chip/stand_in.rs"]
 pub(crate) mod stand_in;
-
-/// Where files of the tests go.
-fn folder() -> &'static Path {
-    Path::new(env!("CARGO_TARGET_TMPDIR"))
-}
-
-/// Compiles the kernels, and `more` behind them, into the file `name`; a line says why where there is no
-/// compiler. Errors with the compiler's words if it refuses.
-fn compiled(name: &str, compiler: &str, options: &[&str], more: &str) -> Option<PathBuf> {
-    // Aside and then in place, so that two tests at once do not meet in one file.
-    let aside = |end: &str| folder().join(format!("{name}-{}.{end}", std::process::id()));
-    let (text, built, done) = (aside("cpp"), aside("built"), folder().join(name));
-    std::fs::write(&text, kernels::source() + more).unwrap();
-    let headers = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
-    let mut command = Command::new(compiler);
-    command.arg("-std=c++17").args(options).arg("-I").arg(headers).arg("-o").arg(&built).arg(&text);
-    match command.output() {
-        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr)),
-        Err(error) => {
-            eprintln!("skipped: {compiler}: {error}");
-            return None;
-        }
-    }
-    std::fs::rename(built, &done).unwrap();
-    std::fs::remove_file(text).unwrap();
-    Some(done)
-}
 
 /// A device whose ops run by kernels where there are some.
 pub(crate) fn open(name: &str, options: &[&str], precision: Precision) -> Option<Device> {
@@ -94,7 +66,7 @@ fn amds_compiler_takes_the_kernels() {
         let device_only = ["-x", "hip", &target, "--offload-device-only", "--no-gpu-bundle-output"];
         let no_headers = ["-nogpuinc", "-nogpulib", "-nostdinc", "-O3", "-c"];
         let options = [&device_only[..], &no_headers].concat();
-        if let Some(built) = compiled(&format!("kernels-{chip}.o"), "clang++-19", &options, "") {
+        if let Some(built) = stand_in::compiled(&format!("kernels-{chip}.o"), "clang++-19", &options, "") {
             assert!(std::fs::read(built).unwrap().starts_with(b"\x7fELF"), "{chip}");
         }
     }
@@ -109,7 +81,9 @@ fn sanitizers_find_nothing_in_the_kernels() {
         ("races", &["-fsanitize=thread", "-DSTAND_IN_THREADS"]),
     ] {
         let options = [&["-O1", "-g", "-fno-strict-aliasing"], options].concat();
-        let Some(built) = compiled(&format!("drill-{name}"), "g++", &options, drill) else { return };
+        let Some(built) = stand_in::compiled(&format!("drill-{name}"), "g++", &options, drill) else {
+            return;
+        };
         let output = Command::new(built).env("ASAN_OPTIONS", "detect_stack_use_after_return=0").output();
         let output = output.unwrap();
         let told = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);

@@ -2,7 +2,6 @@
 
 use super::super::Torch;
 use super::super::counts;
-use super::super::library::Handle;
 use super::super::refusal::Refusal;
 use super::super::value::Value;
 use crate::kernels::{Argument, Kernels, THREADS};
@@ -21,26 +20,21 @@ pub(in super::super) struct Started {
     kernels: Kernels,
     /// The index of the device among those of its type.
     index: i32,
-    data: unsafe extern "C" fn(Handle, *mut *mut c_void) -> i32,
     /// The stream that torch enqueues on; none on the host.
     stream: Option<unsafe extern "C" fn(i32, *mut *mut c_void) -> i32>,
 }
 
 impl Started {
-    /// Finds torch's functions for a device; `index` is negative on the host.
+    /// Finds torch's function for a device; `index` is negative on the host.
     pub(super) fn new(kernels: Kernels, index: i32) -> Result<Started, String> {
-        let all = Library::this();
-        let lacking = |name: &str| format!("torch has no `{name}`");
-        // SAFETY: torch is open with its functions visible, and they have the types of its C headers.
-        let (data, stream) = unsafe {
-            let stream = all.get(b"aoti_torch_get_current_cuda_stream").ok().map(|symbol| *symbol);
-            let data = all.get(b"aoti_torch_get_data_ptr").map_err(|_| lacking("aoti_torch_get_data_ptr"))?;
-            (*data, stream)
-        };
-        if index >= 0 && stream.is_none() {
-            return Err(lacking("aoti_torch_get_current_cuda_stream"));
+        if index < 0 {
+            return Ok(Started { kernels, index, stream: None });
         }
-        Ok(Started { kernels, index, data, stream: stream.filter(|_| index >= 0) })
+        // SAFETY: torch is open with its functions visible, and this one has the type of its C headers.
+        let stream =
+            unsafe { Library::this().get(b"aoti_torch_get_current_cuda_stream").map(|found| *found) };
+        let stream = stream.map_err(|_| "torch has no `aoti_torch_get_current_cuda_stream`")?;
+        Ok(Started { kernels, index, stream: Some(stream) })
     }
 
     /// Kernels started so far.
@@ -58,8 +52,8 @@ pub(in super::super) struct Call<'a> {
 impl Call<'_> {
     /// The address of a tensor's first element.
     pub(super) fn tensor(&self, tensor: &Tensor) -> Result<Argument, Refusal> {
-        let first = self.address(tensor.slot().address())?;
-        Ok(Argument::address(first + tensor.place().offset_bytes as u64))
+        let first = self.torch.with_slot(tensor.slot(), |slot| self.value(slot))?;
+        Ok(first.after(tensor.place().offset_bytes))
     }
 
     /// The address of a tensor, or 0 for none.
@@ -69,16 +63,14 @@ impl Call<'_> {
 
     /// The address of a tensor of torch's own.
     pub(super) fn value(&self, value: &Value) -> Result<Argument, Refusal> {
-        Ok(Argument::address(self.address(value.number())?))
+        Ok(Argument::address(value.address()?.expose_provenance() as u64))
     }
 
     /// Words of the host's, 8 bytes each, on the device.
     pub(super) fn words(&self, words: &[u64]) -> Result<Value, Refusal> {
         let (count, i64) = (words.len(), self.torch.torch.dtypes.i64);
         let to = self.torch.empty(&[count as i64], i64)?;
-        let data = words.as_ptr().cast_mut().cast();
-        // SAFETY: only read, and the copy is done before `words` can go.
-        to.set(&unsafe { Value::on_host(self.torch.torch, data, count, i64) }?)?;
+        self.torch.upload(&to, bytemuck::cast_slice(words), i64)?;
         Ok(to)
     }
 
@@ -92,16 +84,6 @@ impl Call<'_> {
         let columns = width.next_power_of_two().min(8);
         let arguments = [self.value(parts)?, self.tensor(out)?, rows.into(), width.into(), columns.into()];
         self.launch("add_columns", width.div_ceil(columns), &arguments)
-    }
-
-    fn address(&self, handle: u64) -> Result<u64, Refusal> {
-        let mut data = std::ptr::null_mut();
-        // SAFETY: a live tensor; writes one address.
-        let code = unsafe {
-            (self.started.data)(std::ptr::with_exposed_provenance_mut(handle as usize), &raw mut data)
-        };
-        self.torch.torch.check(code)?;
-        Ok(data.expose_provenance() as u64)
     }
 
     /// Enqueues a kernel with up to `blocks` blocks on torch's current stream.

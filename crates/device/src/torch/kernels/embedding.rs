@@ -9,7 +9,7 @@ use crate::op::EmbeddingGrad;
 /// Neighbours that a thread reads at once: `CHUNK` of the prelude.
 const CHUNK: usize = 8;
 
-/// Whether the kernels take so many rows.
+/// Whether there are few enough rows for the kernels.
 pub(super) fn takes(op: &EmbeddingGrad<'_>) -> bool {
     let count = |count: usize| i32::try_from(count).is_ok();
     count(op.tokens_t.len()) && count(op.d_table_vd.shape()[0])

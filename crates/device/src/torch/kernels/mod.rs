@@ -1,9 +1,9 @@
 //! Kernels of ours in place of composed ops, where the device can run them.
 //!
-//! When a device is opened, each family of kernels is held against the definitions of its ops on a few shapes
-//! of the conformance suite, in f32 and in bf16. One that differs is left out, and `lingot devices -v` says
-//! why. A kernel reads and writes tensors of either kind as they are and computes in f32, so its ops need no
-//! f32 twins.
+//! When a device is opened, each family of kernels is compared with the definitions of its ops on a few
+//! shapes of the conformance suite, in f32 and in bf16. One that differs is left out, and `lingot devices -v`
+//! says why. A kernel reads and writes tensors of either kind as they are and computes in f32, so its ops
+//! need no f32 twins.
 //!
 //! To add a family: its source in `crates/device/kernels` and in the list of `kernels/source.rs`, a line in
 //! [`FAMILIES`], a file here that builds its launches, and the arms of [`run`].

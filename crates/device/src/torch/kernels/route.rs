@@ -16,7 +16,7 @@ const MOST_GROUPS: usize = 32;
 /// The most blocks that sum losses: the last kernel is one block, which adds up what each of them found.
 const MOST_PARTS: usize = 1024;
 
-/// Whether the kernels take so many experts and groups.
+/// Whether there are few enough experts and groups for the kernels.
 pub(super) fn takes(logits_te: &Tensor, rule: RouteRule) -> bool {
     let [tokens, experts] = logits_te.dims();
     let takes_groups = rule.groups_kept == rule.groups || rule.groups <= MOST_GROUPS;

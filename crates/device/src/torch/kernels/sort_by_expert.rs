@@ -8,7 +8,7 @@ use crate::op::SortByExpert;
 /// The most experts, or other keys: each block holds where the rows of each begin.
 pub(super) const MOST_KEYS: usize = 1024;
 
-/// Whether the kernels take so many rows and experts.
+/// Whether there are few enough rows and experts for the kernels.
 pub(super) fn takes(op: &SortByExpert<'_>) -> bool {
     op.ends_e.len() <= MOST_KEYS && i32::try_from(op.experts_tk.len()).is_ok()
 }
