@@ -38,11 +38,11 @@ pub struct Args {
     #[arg(long, default_value = "cpu")]
     device: String,
     /// Compute on tensors of this type [default: f32, or that of the run]
-    #[arg(long, value_enum)]
-    precision: Option<Rounding>,
+    #[arg(long, value_parser = crate::precisions())]
+    precision: Option<Precision>,
     /// Compute on tensors of this type on the reference device [default: as --precision]
-    #[arg(long, value_enum)]
-    reference_precision: Option<Rounding>,
+    #[arg(long, value_parser = crate::precisions())]
+    reference_precision: Option<Precision>,
     /// Compare at this level
     #[arg(long, value_enum, default_value = "all")]
     level: Level,
@@ -124,22 +124,6 @@ enum Level {
     All,
 }
 
-/// The type of the numbers in tensors.
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Rounding {
-    F32,
-    Bf16,
-}
-
-impl From<Rounding> for Precision {
-    fn from(rounding: Rounding) -> Precision {
-        match rounding {
-            Rounding::F32 => Precision::F32,
-            Rounding::Bf16 => Precision::Bf16,
-        }
-    }
-}
-
 /// Runs the comparison; the exit code says whether everything passed.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<ExitCode> {
     if let Some(steps @ 0..2) = args.steps {
@@ -166,8 +150,8 @@ fn side(device: &Device) -> Side {
 }
 
 fn certify(args: &Args, progress: &Progress) -> Result<bool> {
-    let precision = args.precision.map_or(Precision::F32, Precision::from);
-    let trusted = args.reference_precision.map_or(precision, Precision::from);
+    let precision = args.precision.unwrap_or_default();
+    let trusted = args.reference_precision.unwrap_or(precision);
     let (reference, device) = (open(args, &args.reference, trusted)?, open(args, &args.device, precision)?);
     let tell =
         &mut |label: &str, done, total| progress.update(label, done, total, || format!("{done}/{total}"));
@@ -205,7 +189,7 @@ fn certify(args: &Args, progress: &Progress) -> Result<bool> {
 /// Level *ops* at the sizes of a run or a preset.
 fn certify_sizes(args: &Args, progress: &Progress) -> Result<bool> {
     let like = like::read(args.like.as_deref().unwrap_or_default())?;
-    let precision = args.precision.map_or(like.precision, Precision::from);
+    let precision = args.precision.unwrap_or(like.precision);
     let device = open(args, &args.device, precision)?;
     let tell =
         &mut |label: &str, done, total| progress.update(label, done, total, || format!("{done}/{total}"));
@@ -258,7 +242,7 @@ fn certify_run(args: &Args, folder: &Path, progress: &Progress) -> Result<bool> 
         return Err(Failure::input(problem, "name a folder that `lingot train` has written"));
     }
     let own = config::load(&folder.join("run.toml"), &[])?.run.device.precision;
-    let precision = args.precision.map_or(own, Precision::from);
+    let precision = args.precision.unwrap_or(own);
     let plan = RunPlan {
         folder: folder.into(),
         out: out.clone(),
@@ -284,7 +268,7 @@ fn blank(args: &Args, precision: Precision, reference: Side, candidate: Side) ->
         reference,
         candidate,
         precision: name(precision),
-        reference_precision: args.reference_precision.map(|trusted| name(trusted.into())),
+        reference_precision: args.reference_precision.map(name),
         seed: args.seed,
         ops: vec![],
         modules: vec![],
@@ -345,7 +329,7 @@ fn write(folder: &Path, certificate: &Certificate) -> Result<()> {
 }
 
 fn test_itself(args: &Args, progress: &Progress) -> Result<bool> {
-    let precision = args.precision.map_or(Precision::F32, Precision::from);
+    let precision = args.precision.unwrap_or_default();
     let device = open(args, &args.device, precision)?;
     let tell =
         &mut |label: &str, done, total| progress.update(label, done, total, || format!("{done}/{total}"));

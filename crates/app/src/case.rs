@@ -27,8 +27,8 @@ pub struct CaseArgs {
     #[arg(long, value_name = "TOKENS", value_parser = crate::counts())]
     pub sequence: Option<u64>,
     /// Hold activations and working weights in f32 or bf16 [default: f32, or as in RUN.toml]
-    #[arg(long, value_name = "KIND", value_parser = ["f32", "bf16"])]
-    pub precision: Option<String>,
+    #[arg(long, value_name = "KIND", value_parser = crate::precisions())]
+    pub precision: Option<Precision>,
 }
 
 /// A case, and the precision that it is measured in.
@@ -47,12 +47,7 @@ impl CaseArgs {
         given(&mut case.micros, self.micros);
         given(&mut case.sequences, self.sequences);
         given(&mut case.sequence, self.sequence);
-        let precision = match self.precision.as_deref() {
-            Some("bf16") => Precision::Bf16,
-            Some(_) => Precision::F32,
-            None => precision,
-        };
-        Ok(Named { case, precision })
+        Ok(Named { case, precision: self.precision.unwrap_or(precision) })
     }
 }
 
@@ -105,7 +100,7 @@ mod tests {
         assert_eq!((case.sequences, case.sequence, case.micros), (16, 1024, 1));
         assert_eq!(precision, Precision::F32);
         let other =
-            CaseArgs { micros: Some(4), sequence: Some(64), precision: Some("bf16".into()), ..args("toy") };
+            CaseArgs { micros: Some(4), sequence: Some(64), precision: Some(Precision::Bf16), ..args("toy") };
         let Named { case, precision } = other.find().ok().unwrap();
         assert_eq!((case.sequences, case.sequence, case.micros), (8, 64, 4));
         assert_eq!(precision, Precision::Bf16);

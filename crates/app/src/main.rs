@@ -41,10 +41,11 @@ mod terminal;
 mod train;
 mod watch;
 
+use clap::builder::TypedValueParser;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use failure::{Code, Result};
 use lingot_device::reserve::{self, Reserve};
-use lingot_spec::run::DeviceSpec;
+use lingot_spec::run::{DeviceSpec, Precision};
 use std::process::ExitCode;
 use std::time::Instant;
 use terminal::Terminal;
@@ -95,6 +96,13 @@ fn counts() -> clap::builder::RangedU64ValueParser<u64> {
 /// Parses a number of threads; 0 is for all.
 fn threads() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(0..=i64::from(DeviceSpec::MOST_THREADS))
+}
+
+/// Parses the word for a precision, as `RUN.toml` has it.
+fn precisions() -> impl TypedValueParser<Value = Precision> {
+    let all = [Precision::F32, Precision::Bf16];
+    let words = clap::builder::PossibleValuesParser::new(all.map(Precision::name));
+    words.map(move |word| all.into_iter().find(|precision| precision.name() == word).unwrap_or_default())
 }
 
 /// Lets every option take a negative number, so that what is wrong with it is told by its own check.

@@ -2,7 +2,7 @@
 
 use crate::failure::{Failure, Result};
 use crate::output;
-use crate::profile::{is_accelerator, opened, read};
+use crate::profile::{opened, read};
 use crate::terminal::{Progress, Terminal};
 use lingot_device::Device;
 use lingot_measure::Spread;
@@ -104,7 +104,7 @@ fn device(args: &PredictArgs, profile: &Profile) -> Result<Device> {
     let of_profile = profile.device.split(", ").next().unwrap_or_default();
     let name = args.device.as_deref().unwrap_or(of_profile);
     let device = opened(name, profile.threads as u32, profile.precision)?;
-    if is_accelerator(&device) == profile.is_of_accelerator() {
+    if device.info().is_accelerator() == profile.is_of_accelerator() {
         return Ok(device);
     }
     Err(Failure::input(
@@ -131,7 +131,7 @@ fn row(setup: &Setup, profile: &Profile, device: &Device, steps: usize) -> Resul
         least_s: measured.step_s.least,
         most_s: measured.step_s.most,
         predicted_bytes: predicted.memory_bytes,
-        measured_bytes: if is_accelerator(device) { Some(tensor_bytes) } else { of_process },
+        measured_bytes: if device.info().is_accelerator() { Some(tensor_bytes) } else { of_process },
         tensor_bytes,
     })
 }

@@ -2,11 +2,12 @@
 //! floors.
 
 use crate::case::{CaseArgs, Named};
+use crate::checkpoint::open_device;
 use crate::failure::{Failure, Result};
 use crate::output;
 use crate::target;
 use crate::terminal::{Progress, Terminal};
-use lingot_device::{Device, open};
+use lingot_device::Device;
 use lingot_measure::grid::{self, Setup, Target};
 use lingot_measure::ops::{self, OpsSample};
 use lingot_measure::table::{self, OpTable};
@@ -47,8 +48,8 @@ pub struct OpsArgs {
     #[arg(long, value_name = "N", requires = "model", value_parser = crate::counts())]
     micros: Option<u64>,
     /// Hold activations and working weights in f32 or bf16 [default: f32, or as in RUN.toml]
-    #[arg(long, value_name = "KIND", value_parser = ["f32", "bf16"])]
-    precision: Option<String>,
+    #[arg(long, value_name = "KIND", value_parser = crate::precisions())]
+    precision: Option<Precision>,
     /// Use N threads of the processor; 0 for all of them
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = crate::threads())]
     threads: u32,
@@ -65,8 +66,7 @@ pub fn measure(args: &OpsArgs) -> Result<()> {
         return of_model(args, model);
     }
     target::check_file(&args.out)?;
-    let bf16 = args.precision.as_deref() == Some("bf16");
-    let precision = if bf16 { Precision::Bf16 } else { Precision::F32 };
+    let precision = args.precision.unwrap_or_default();
     let device = opened(&args.device, args.threads, precision)?;
     let profile = of_grid(args, &device, precision)?;
     std::fs::write(&args.out, profile.to_toml()).map_err(|error| Failure::io("write", &args.out, &error))?;
@@ -78,17 +78,12 @@ pub fn measure(args: &OpsArgs) -> Result<()> {
 
 /// Opens a device that is measured, as a run of that precision does: else it would multiply bf16 in f32.
 pub fn opened(name: &str, threads: u32, precision: Precision) -> Result<Device> {
-    Ok(open::open(&DeviceSpec { name: name.into(), threads, precision, ..DeviceSpec::default() })?)
-}
-
-/// Whether the device computes while its host enqueues.
-pub fn is_accelerator(device: &Device) -> bool {
-    device.info().threads == 0
+    open_device(&DeviceSpec { name: name.into(), threads, precision, ..DeviceSpec::default() })
 }
 
 /// Measures the setups of the grid, and fits a profile to them.
 fn of_grid(args: &OpsArgs, device: &Device, precision: Precision) -> Result<Profile> {
-    let target = Target { precision, is_accelerator: is_accelerator(device) };
+    let target = Target { precision, is_accelerator: device.info().is_accelerator() };
     let (setups, steps) = (grid::grid(target), args.steps.unwrap_or(7) as usize);
     let progress = Progress::new(&Terminal::detect());
     let start = Instant::now();
@@ -127,7 +122,7 @@ fn links_of(device: &Device) -> Result<Links> {
 
 /// Prints the ops of one model's step.
 fn of_model(args: &OpsArgs, model: &str) -> Result<()> {
-    let (model, precision) = (model.into(), args.precision.clone());
+    let (model, precision) = (model.into(), args.precision);
     let case = CaseArgs { model, micros: args.micros, sequences: None, sequence: None, precision };
     let Named { case, precision } = case.find()?;
     let device = opened(&args.device, args.threads, precision)?;

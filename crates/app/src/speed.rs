@@ -5,7 +5,7 @@ use crate::failure::{Failure, Result};
 use crate::output;
 use crate::terminal::{bytes, count};
 use lingot_measure::{Peak, Report, Request, RoutingReport, Spread, steps};
-use lingot_plan::Catalogue;
+use lingot_plan::{Catalogue, Chip};
 use lingot_spec::run::Precision;
 use std::time::Instant;
 
@@ -50,9 +50,8 @@ pub struct TrainArgs {
 pub fn run(args: &TrainArgs, start: Instant) -> Result<()> {
     let Named { case, precision } = args.case.find()?;
     let catalogue = Catalogue::built_in()?;
-    if let Some(chip) = &args.chip {
-        catalogue.chip(chip).map_err(Failure::of_input)?;
-    }
+    let named = args.chip.as_deref().map(|chip| catalogue.chip(chip)).transpose();
+    let named = named.map_err(Failure::of_input)?;
     let request = Request {
         device: args.device.clone(),
         precision,
@@ -63,7 +62,8 @@ pub fn run(args: &TrainArgs, start: Instant) -> Result<()> {
         skewed: args.skewed,
     };
     let mut report = steps::train(&case, &request, start)?;
-    if let Some(peak) = peak(&catalogue, args.chip.as_deref(), &report.device, precision) {
+    let chip = named.or_else(|| described(&catalogue, &report.device));
+    if let Some(peak) = chip.and_then(|chip| peak(chip, precision)) {
         report.compare_with(peak);
     }
     if args.json {
@@ -72,9 +72,8 @@ pub fn run(args: &TrainArgs, start: Instant) -> Result<()> {
     output::result(&text(&report))
 }
 
-/// The peak of the chip that is named, or of the one with the longest name in the device's description; none
-/// if the catalogue has no rate of that chip in this precision.
-fn peak(catalogue: &Catalogue, chip: Option<&str>, device: &str, precision: Precision) -> Option<Peak> {
+/// The chip with the longest name in a device's description, if there is one.
+fn described<'a>(catalogue: &'a Catalogue, device: &str) -> Option<&'a Chip> {
     let words = |text: &str| -> Vec<String> {
         let parts = text.split(|letter: char| !letter.is_ascii_alphanumeric());
         parts.filter(|word| !word.is_empty()).map(str::to_ascii_lowercase).collect()
@@ -84,16 +83,15 @@ fn peak(catalogue: &Catalogue, chip: Option<&str>, device: &str, precision: Prec
         let name = words(name);
         device.windows(name.len()).any(|part| part == name)
     };
-    let chips = catalogue.chips.iter();
-    let found = match chip {
-        Some(chip) => chips.into_iter().find(|known| known.name.eq_ignore_ascii_case(chip)),
-        // A single letter is the alias of a chip whose maker is not named, and would match any word.
-        None => chips
-            .filter(|known| known.name.len() > 1 && is_named(&known.name))
-            .max_by_key(|known| known.name.len()),
-    }?;
-    let flops_per_s = *found.peak_flops.get(precision.name())?;
-    Some(Peak { chip: found.name.clone(), flops_per_s })
+    // A single letter is the alias of a chip whose maker is not named, and would match any word.
+    let chips = catalogue.chips.iter().filter(|chip| chip.name.len() > 1 && is_named(&chip.name));
+    chips.max_by_key(|chip| chip.name.len())
+}
+
+/// The peak of a chip; none if the catalogue has no rate of it in this precision.
+fn peak(chip: &Chip, precision: Precision) -> Option<Peak> {
+    let flops_per_s = *chip.peak_flops.get(precision.name())?;
+    Some(Peak { chip: chip.name.clone(), flops_per_s })
 }
 
 fn text(report: &Report) -> String {
@@ -184,13 +182,14 @@ mod tests {
     fn a_card_is_found_by_its_own_name_and_no_other() {
         let catalogue = Catalogue::built_in().unwrap();
         let named = |device: &str| {
-            peak(&catalogue, None, device, Precision::Bf16).map(|peak| (peak.chip, peak.flops_per_s))
+            let peak = described(&catalogue, device).and_then(|chip| peak(chip, Precision::Bf16));
+            peak.map(|peak| (peak.chip, peak.flops_per_s))
         };
         assert_eq!(named("NVIDIA H100 80GB HBM3, torch 2.11.0"), Some(("H100".into(), 9.89e14)));
         assert_eq!(named("Intel Xeon, kernel amx, 2 threads, a b c d e"), None);
         assert_eq!(named("torch 2.15.0"), None);
-        let given = peak(&catalogue, Some("h200"), "anything", Precision::Bf16).unwrap();
-        assert_eq!(given.chip, "H200");
-        assert_eq!(peak(&catalogue, Some("h200"), "anything", Precision::F32), None);
+        let given = catalogue.chip("h200").unwrap();
+        assert_eq!(peak(given, Precision::Bf16).unwrap().chip, "H200");
+        assert_eq!(peak(given, Precision::F32), None);
     }
 }

@@ -34,6 +34,13 @@ pub struct DeviceInfo {
     pub threads: usize,
 }
 
+impl DeviceInfo {
+    /// Whether the device computes while its host enqueues: an accelerator.
+    pub fn is_accelerator(&self) -> bool {
+        self.threads == 0
+    }
+}
+
 /// All a chip must be able to do. Work is only enqueued; [`finish`](Backend::finish) waits.
 ///
 /// Ops come checked from the front doors in [`crate::ops`]. A backend with memory of its own checks that

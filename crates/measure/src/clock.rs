@@ -54,8 +54,7 @@ struct Behind {
 impl Clock {
     /// A clock for `device`, which is no wrapper. Where the device is an accelerator it holds 256 MiB there.
     pub(crate) fn new(device: &Device) -> Result<Clock> {
-        let computes_later = device.info().threads == 0;
-        let behind = computes_later.then(|| Behind::new(device)).transpose()?;
+        let behind = device.info().is_accelerator().then(|| Behind::new(device)).transpose()?;
         Ok(Clock { device: device.clone(), behind })
     }
 

@@ -80,7 +80,7 @@ pub struct StepSample {
 pub fn measure_ops(setup: &Setup, device: &Device, steps: usize) -> Result<OpsSample> {
     let promised = step::step(&setup.model, &setup.batch());
     let info = device.info().clone();
-    let computes_later = info.threads == 0;
+    let computes_later = info.is_accelerator();
     let (timed, laps) = timed(device)?;
     let mut trainer = Trainer::new(setup, &timed)?;
     let mut plain = vec![];
